@@ -1,0 +1,1 @@
+"""FER2013 in memory: readers, the drawn faces, the splits."""

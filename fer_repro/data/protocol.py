@@ -1,0 +1,70 @@
+"""Who trains, who selects, who is scored: the splits of FER2013 by their usage names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fer_repro.errors import FerReproError
+
+if TYPE_CHECKING:
+    from fer_repro.data.fer2013 import FER2013
+
+USAGES = ("Training", "PublicTest", "PrivateTest")
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Three (or four) views of one data set: what trains, what selects, what is scored.
+
+    ``finetune`` is what a second training stage sees; it equals ``train`` unless a paper merges halves there.
+    """
+
+    train: FER2013
+    select: FER2013
+    test: FER2013
+    finetune: FER2013
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Which usages train, select and are scored.
+
+    ``name`` is ``official`` (train on Training, select on PublicTest, score PrivateTest once) or ``claimed``
+    (as the paper's number was really made). Each role is a tuple of usage names; several names mean the merged images.
+    """
+
+    name: str
+    train: tuple[str, ...] = ("Training",)
+    select: tuple[str, ...] = ("PublicTest",)
+    test: tuple[str, ...] = ("PrivateTest",)
+    finetune: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        for role in (self.train, self.select, self.test, self.finetune or ()):
+            for usage in role:
+                if usage not in USAGES:
+                    raise FerReproError(f"protocol '{self.name}': unknown usage '{usage}', expected one of {USAGES}")
+
+    @property
+    def selects_on_test(self) -> bool:
+        """True where the scored images also chose the model."""
+        return bool(set(self.select) & set(self.test))
+
+    @property
+    def trains_on_test(self) -> bool:
+        """True where scored images were trained on."""
+        return bool(set(self.train + (self.finetune or ())) & set(self.test))
+
+    def split(self, data: FER2013) -> Splits:
+        """Cut ``data`` by usage; every role is a `FER2013` of its own, in the order of the source."""
+
+        def part(usages: tuple[str, ...]) -> FER2013:
+            return data.subset(np.flatnonzero(np.isin(data.usage, usages)))
+
+        return Splits(part(self.train), part(self.select), part(self.test), part(self.finetune or self.train))
+
+
+OFFICIAL = Protocol("official")

@@ -1,0 +1,8 @@
+"""The one exception a user is meant to read."""
+
+
+class FerReproError(Exception):
+    """Bad input or a missing thing, told in one sentence: what, where, what was expected, how to mend it.
+
+    The command line prints it without a traceback (unless ``--debug``) and exits with status 1.
+    """

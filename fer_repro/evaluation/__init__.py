@@ -1,0 +1,1 @@
+"""From a fitted classifier to numbers with intervals."""

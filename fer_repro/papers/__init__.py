@@ -1,0 +1,36 @@
+"""One module per paper; every module lists its `VARIANTS`."""
+
+from __future__ import annotations
+
+import difflib
+from functools import cache
+from importlib import import_module
+
+from fer_repro.errors import FerReproError
+from fer_repro.papers.base import PROFILES, PROTOCOLS, Variant
+
+MODULES = ("vggnet", "resnet18_tricks", "local_learning_bow")
+
+__all__ = ["MODULES", "PROFILES", "PROTOCOLS", "Variant", "get", "variants"]
+
+
+@cache
+def variants() -> dict[str, Variant]:
+    """Every variant by id, in the order of `MODULES`."""
+    found: dict[str, Variant] = {}
+    for name in MODULES:
+        for variant in import_module(f"fer_repro.papers.{name}").VARIANTS:
+            if variant.id in found:
+                raise FerReproError(f"fer_repro/papers/{name}.py: variant id '{variant.id}' is taken; give it another")
+            found[variant.id] = variant
+    return found
+
+
+def get(variant_id: str) -> Variant:
+    """The variant called ``variant_id``; an unknown one names its nearest neighbours."""
+    known = variants()
+    if variant_id in known:
+        return known[variant_id]
+    near = difflib.get_close_matches(variant_id, known, n=3)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"expected one of {', '.join(known)}"
+    raise FerReproError(f"unknown variant '{variant_id}': {hint}")

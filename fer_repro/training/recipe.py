@@ -1,0 +1,167 @@
+"""The recipe: everything that decides a run, as frozen data that can be printed, hashed and compared."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from fer_repro.data.protocol import Protocol
+
+
+@dataclass(frozen=True)
+class Step:
+    """A named part with its numbers: an augmentation, a loss, an optimiser, a schedule.
+
+    Build it with `step`, which sorts the options so that equal steps hash equally.
+    """
+
+    name: str
+    options: tuple[tuple[str, Any], ...] = ()
+
+    def __getitem__(self, key: str) -> Any:
+        return dict(self.options)[key]
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return dict(self.options).get(key, default)
+
+    def kwargs(self) -> dict[str, Any]:
+        return dict(self.options)
+
+    def __str__(self) -> str:
+        return f"{self.name}({', '.join(f'{k}={v}' for k, v in self.options)})"
+
+
+def step(name: str, **options: Any) -> Step:
+    """``step("rotate", degrees=10, p=0.5)``; lists become tuples so that the step stays hashable."""
+    frozen = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+    return Step(name, tuple(sorted(frozen.items())))
+
+
+@dataclass(frozen=True)
+class Selection:
+    """How the epoch that is scored was chosen; an object with a name, so that no table can hide it.
+
+    ``rule`` is ``best`` (highest accuracy on the protocol's select usages, first one on a tie) or ``last``.
+    """
+
+    rule: str = "best"
+    views: bool = True
+
+    def name(self, protocol: Protocol) -> str:
+        """For example "best epoch on PublicTest", "best epoch on PrivateTest (the scored images: an oracle)"."""
+        if self.rule == "last":
+            return "last epoch"
+        oracle = " (the scored images: an oracle)" if protocol.selects_on_test else ""
+        return f"best epoch on {'+'.join(protocol.select)}{oracle}"
+
+
+@dataclass(frozen=True)
+class Views:
+    """Copies of a test image whose outputs are averaged.
+
+    ``kind``: ``plain``, ``flip`` (image and mirror), ``five-crop``, ``ten-crop``; ``size`` is the crop's edge in pixels of
+    the 48x48 source (None = no crop); ``average`` says what is averaged: ``logits`` or ``probabilities``.
+    """
+
+    kind: str = "plain"
+    size: int | None = None
+    average: str = "logits"
+
+    def __str__(self) -> str:
+        size = f" {self.size}" if self.size else ""
+        return f"{self.kind}{size}" + ("" if self.kind == "plain" else f", mean of {self.average}")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stretch of training with its own optimiser and schedule.
+
+    ``images``: ``train`` or ``finetune`` (see `Protocol`). ``start``: ``fresh`` weights, or the previous stage's ``last`` or
+    ``best`` ones. The optimiser is made anew in each stage.
+    """
+
+    name: str
+    epochs: int
+    optimiser: Step
+    schedule: Step = Step("constant")
+    images: str = "train"
+    start: str = "fresh"
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """Where a recipe leaves its paper: the paper's section, what is different, why."""
+
+    section: str
+    what: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a run, except the seed and the machine.
+
+    ``input_size``: edge of the network's square input in pixels. ``mean`` and ``std`` normalise an image already scaled to
+    [0, 1]. ``augment`` runs per batch in this order on [B,1,48,48]; a crop step may multiply the batch (ten crops are ten
+    samples). ``mix`` acts on inputs and targets together (mixup). ``views`` is how the paper scores a test image; ``plain`` is
+    the single view the same network is scored with beside it. ``clip_norm``: gradient norm limit. ``ema``: decay of the
+    averaged weights that are scored, None = no averaging. ``precision``: ``fp32`` or ``bf16`` (autocast, on CUDA only).
+    ``options``: whatever a method needs beyond this (the visual-word method keeps its settings here).
+    """
+
+    variant: str
+    network: Step
+    protocol: Protocol
+    stages: tuple[Stage, ...] = ()
+    input_size: int = 48
+    mean: float = 0.0
+    std: float = 1.0
+    augment: tuple[Step, ...] = ()
+    mix: Step | None = None
+    loss: Step = Step("cross-entropy")
+    batch_size: int = 64
+    selection: Selection = Selection()
+    views: Views = Views()
+    plain: Views = Views()
+    precision: str = "bf16"
+    clip_norm: float | None = None
+    ema: float | None = None
+    options: Step = Step("none")
+    deviations: tuple[Deviation, ...] = field(default=())
+
+    @property
+    def epochs(self) -> int:
+        return sum(stage.epochs for stage in self.stages)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON-ready data; steps become {"name": ..., option: value}."""
+
+        def plain(value: Any) -> Any:
+            if isinstance(value, Step):
+                return {"name": value.name} | {k: plain(v) for k, v in value.options}
+            if dataclasses.is_dataclass(value):
+                return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+            if isinstance(value, (tuple, list)):
+                return [plain(v) for v in value]
+            return value
+
+        return plain(self)
+
+    def sha256(self) -> str:
+        """Digest of everything that can change a result (the words of the deviations cannot)."""
+        content = {k: v for k, v in self.as_dict().items() if k != "deviations"}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def with_epochs(self, epochs: int) -> Recipe:
+        """The same recipe with its stages shortened, in order, to ``epochs`` in total (the last stage may grow)."""
+        stages, left = [], epochs
+        for stage in self.stages:
+            last = stage is self.stages[-1]
+            take = left if last else min(stage.epochs, left)
+            if take > 0:
+                stages.append(dataclasses.replace(stage, epochs=take))
+            left -= take
+        return dataclasses.replace(self, stages=tuple(stages))

@@ -1,0 +1,50 @@
+"""What a method is told about the run it belongs to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from fer_repro.training.recipe import Recipe
+
+
+class Interrupted(Exception):
+    """A run stopped at a checkpoint (time budget or Ctrl-C); the same command goes on from there."""
+
+
+class Classifier(Protocol):
+    """A fitted method."""
+
+    def predict_proba(self, images: np.ndarray, with_views: bool = False) -> np.ndarray:
+        """uint8 [N,48,48] -> float32 [N,7], rows sum to 1; ``with_views`` uses the recipe's views."""
+        ...
+
+
+@dataclass
+class Run:
+    """One run: its recipe, seed, device and folder.
+
+    ``folder`` holds checkpoints (git-ignored) and is locked by one writer. ``deadline`` is a `time.monotonic` value after
+    which the method saves a checkpoint and raises `Interrupted`. ``history`` gets one dict per epoch. ``required`` holds
+    the fitted classifiers of the variants named in `Variant.requires`. ``say`` prints one line.
+    """
+
+    recipe: Recipe
+    seed: int
+    device: str
+    folder: Path
+    data_digest: str
+    resume: bool = True
+    deadline: float | None = None
+    say: Callable[[str], None] = print
+    history: list[dict[str, Any]] = field(default_factory=list)
+    required: dict[str, Classifier] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def out_of_time(self) -> bool:
+        return self.deadline is not None and time.monotonic() >= self.deadline
