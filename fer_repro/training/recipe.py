@@ -90,6 +90,10 @@ class Stage:
     images: str = "train"
     start: str = "fresh"
 
+    def shortened(self, epochs: int) -> Stage:
+        """The same stage with fewer epochs."""
+        return dataclasses.replace(self, epochs=epochs)
+
 
 @dataclass(frozen=True)
 class Deviation:
@@ -152,8 +156,12 @@ class Recipe:
 
     def sha256(self) -> str:
         """Digest of everything that can change a result (the words of the deviations cannot)."""
-        content = {k: v for k, v in self.as_dict().items() if k != "deviations"}
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        return digest(self.as_dict())
+
+    def shrunk(self, **changes: Any) -> Recipe:
+        """A smoke version: the same recipe with a smaller network, schedule or batch, and the deviation that says so."""
+        note = Deviation("all", "network and schedule shrunk for a smoke run", "proves that every step runs, measures nothing")
+        return dataclasses.replace(self, deviations=(*self.deviations, note), **changes)
 
     def with_epochs(self, epochs: int) -> Recipe:
         """The same recipe with its stages shortened, in order, to ``epochs`` in total (the last stage may grow)."""
@@ -165,3 +173,9 @@ class Recipe:
                 stages.append(dataclasses.replace(stage, epochs=take))
             left -= take
         return dataclasses.replace(self, stages=tuple(stages))
+
+
+def digest(recipe: dict[str, Any]) -> str:
+    """sha256 of a recipe as `Recipe.as_dict` gives it, without the words of its deviations."""
+    content = {key: value for key, value in recipe.items() if key != "deviations"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

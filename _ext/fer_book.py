@@ -1,0 +1,47 @@
+"""What makes a built page self-contained: the chart library from the installed package, and no script from elsewhere."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from sphinx.application import Sphinx
+
+PLOTLY = "vendor/plotly.min.js"
+CHART = "plotly-graph-div"
+# sphinx-thebe comes with Jupyter Book; it declares its constants twice (a SyntaxError on every page) and points at a CDN.
+THEBE_CONFIG = re.compile(r'\s*<script type="text/x-thebe-config">.*?</script>\s*<script>kernelName = .*?</script>', re.S)
+
+
+def tidy_page(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
+    """Give plotly.js (4.8 MB) to the pages that hold a chart, and take thebe away from all."""
+    body = context.get("body", "")
+    if CHART in body:
+        write_plotly(Path(app.outdir) / "_static" / PLOTLY)
+        app.add_js_file(PLOTLY, priority=100)  # before the page's own inline Plotly.newPlot calls: no defer
+    if "thebe" in body:
+        context["body"] = THEBE_CONFIG.sub("", body)
+    context["script_files"] = [script for script in context["script_files"] if not is_thebe(script)]
+
+
+def is_thebe(script: Any) -> bool:
+    source = f"{getattr(script, 'filename', None) or script} {getattr(script, 'attributes', {}).get('body', '')}"
+    return "thebe" in source.lower()
+
+
+def write_plotly(path: Path) -> None:
+    """plotly.js exactly as the installed plotly ships it; written once, whole or not at all."""
+    if path.exists():
+        return
+    from plotly.offline import get_plotlyjs
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(get_plotlyjs(), encoding="utf-8")
+    partial.replace(path)
+
+
+def setup(app: Sphinx) -> dict:
+    app.connect("html-page-context", tidy_page, priority=990)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

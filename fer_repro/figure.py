@@ -1,0 +1,159 @@
+"""A picture that is drawn twice, for light and for dark pages, and says in words what it shows."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure as Canvas
+
+from fer_repro.errors import FerReproError
+from fer_repro.markup import CSS, DRAWN, text
+
+CSS_PIXELS_PER_INCH = 96
+SHARPNESS = 2
+
+
+@dataclass(frozen=True)
+class Theme:
+    """The colours of one page style by what they mean.
+
+    The hues are Okabe and Ito's, which colour-blind readers can tell apart; blue is the only one that must be lighter to
+    read on dark. ``ink`` writes, ``soft`` explains, ``line`` rules, ``face`` fills quietly, ``page`` is what lies behind.
+    """
+
+    name: str
+    ink: str
+    soft: str
+    line: str
+    face: str
+    page: str
+    measured: str
+    claimed: str = "#D55E00"
+    clean: str = "#009E73"
+    extra: str = "#CC79A7"
+
+    def rc(self) -> dict[str, Any]:
+        """matplotlib settings of this theme."""
+        return {
+            "font.family": "DejaVu Sans",
+            "font.size": 9.5,
+            "axes.titlesize": 10.5,
+            "axes.titleweight": "semibold",
+            "axes.titlelocation": "left",
+            "axes.edgecolor": self.line,
+            "axes.labelcolor": self.ink,
+            "axes.titlecolor": self.ink,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.facecolor": "none",
+            "axes.axisbelow": True,
+            "figure.facecolor": "none",
+            "savefig.facecolor": "none",
+            "grid.color": self.line,
+            "grid.linewidth": 0.7,
+            "text.color": self.ink,
+            "xtick.color": self.line,
+            "ytick.color": self.line,
+            "xtick.labelcolor": self.ink,
+            "ytick.labelcolor": self.ink,
+            "legend.frameon": False,
+            "legend.labelcolor": self.ink,
+            "hatch.color": self.line,
+        }
+
+
+# Ink, rules and pages are those of the book's theme, so that figures sit in its pages.
+LIGHT = Theme("light", "#222832", "#55616f", "#c9ced5", "#eef1f4", "#ffffff", "#0072B2")
+DARK = Theme("dark", "#ced6dd", "#9ca4af", "#48566b", "#29313d", "#14181e", "#56B4E9")
+THEMES = {"light": LIGHT, "dark": DARK}
+
+
+def canvas(width: float, height: float) -> Canvas:
+    """A figure of ``width`` x ``height`` inches that lays itself out; no global state of pyplot is touched."""
+    figure = Canvas(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+class Figure:
+    """One picture of the book.
+
+    ``draw(theme)`` returns a matplotlib figure. ``alt`` says what the picture shows to somebody who cannot see it (required);
+    ``caption`` stands under it. ``drawn``: the numbers come from drawn faces; picture and caption then say so.
+    Raises `FerReproError` for an empty ``alt``.
+    """
+
+    def __init__(self, draw: Callable[[Theme], Canvas], *, alt: str, caption: str = "", drawn: bool = False) -> None:
+        if not alt.strip():
+            raise FerReproError("a figure has no alt text: say in one or two sentences what it shows")
+        self.draw = draw
+        self.alt = f"{alt} ({DRAWN})" if drawn else alt
+        self.caption = caption
+        self.drawn = drawn
+
+    def canvas(self, theme: str = "light") -> Canvas:
+        """The matplotlib figure in one theme."""
+        if theme not in THEMES:
+            raise FerReproError(f"unknown theme '{theme}' for a figure, expected light or dark")
+        style = THEMES[theme]
+        with mpl.rc_context(style.rc()):
+            figure = self.draw(style)
+            if self.drawn:
+                figure.supxlabel(DRAWN, fontsize=8.5, style="italic", color=style.claimed)
+        return figure
+
+    def png(self, theme: str = "light", metadata: Mapping[str, str] | None = None, background: str = "none") -> bytes:
+        """PNG bytes at twice the page's resolution; transparent unless a ``background`` colour is given."""
+        style, stream = THEMES.get(theme, LIGHT), io.BytesIO()
+        figure = self.canvas(theme)
+        with mpl.rc_context(style.rc()):
+            figure.savefig(
+                stream,
+                format="png",
+                dpi=SHARPNESS * CSS_PIXELS_PER_INCH,
+                metadata=dict(metadata or {}),
+                facecolor=background,
+            )
+        return stream.getvalue()
+
+    def save(
+        self,
+        path: str | Path,
+        theme: str = "light",
+        metadata: Mapping[str, str] | None = None,
+        background: str = "none",
+    ) -> Path:
+        """Write a PNG file and return its path; ``metadata`` becomes its text entries."""
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(self.png(theme, metadata, background))
+        return target
+
+    def images(self) -> str:
+        """Two <img> tags, one per theme; the theme's own class names hide the other one."""
+        width = round(self.canvas("light").get_figwidth() * CSS_PIXELS_PER_INCH)
+        alt = html.escape(self.alt, quote=True)
+        return "".join(
+            f'<img class="only-{theme}" width="{width}" alt="{alt}" '
+            f'src="data:image/png;base64,{base64.b64encode(self.png(theme)).decode()}">'
+            for theme in THEMES
+        )
+
+    def figure(self) -> str:
+        """The <figure> element with both pictures and the caption, without the style sheet."""
+        under = f"{self.caption} {DRAWN.capitalize()}." if self.drawn else self.caption
+        return f"<figure>{self.images()}<figcaption>{text(under.strip(), '')}</figcaption></figure>"
+
+    def _repr_html_(self) -> str:
+        return f'<style>{CSS}</style><div class="fer">{self.figure()}</div>'
+
+    def __repr__(self) -> str:
+        return f"Figure: {self.alt}"

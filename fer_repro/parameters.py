@@ -1,0 +1,119 @@
+"""The parameters of every chapter: names, types, allowed values, one check."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from fer_repro import papers
+from fer_repro.errors import FerReproError
+
+DATA_SETS = ("fer2013", "drawn")
+DEVICES = ("auto", "cpu", "cuda")
+_IPYTHON_NAMES = {"In", "Out", "exit", "quit", "get_ipython", "open"}
+_SIMPLE = (str, int, float, bool, list, dict, type(None))
+
+
+def _parameter(default: Any, text: str, allowed: tuple[str, ...] = ()) -> Any:
+    return field(default=default, metadata={"help": text, "allowed": allowed})
+
+
+@dataclass(frozen=True)
+class ChapterParameters:
+    """What a reader may set in a chapter; the same names serve papermill and the command line."""
+
+    variant: str = _parameter("", "which variant of the paper to run (`fer-repro list` shows all)")
+    protocol: str = _parameter("official", "official (clean) or claimed (as the number was made)", papers.PROTOCOLS)
+    profile: str = _parameter("smoke", "smoke (seconds, drawn faces), full (the recipe) or stored", papers.PROFILES)
+    seed: int = _parameter(0, "seed of initialisation, order and augmentation, 0 or more")
+    data: str = _parameter("", "fer2013 or drawn; empty = what the profile needs", ("", *DATA_SETS))
+    device: str = _parameter("auto", "auto, cpu or cuda", DEVICES)
+    epochs: int | None = _parameter(None, "epochs instead of the recipe's; such a run is never stored")
+    results_dir: str = _parameter("", "folder of stored results; empty = the project's own")
+    resume: bool = _parameter(True, "go on from the last checkpoint if there is one")
+
+
+FIELDS = {f.name: f for f in dataclasses.fields(ChapterParameters)}
+
+
+def _one_of(what: str, value: Any, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        near = difflib.get_close_matches(str(value), allowed, n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        shown = ", ".join(repr(a) for a in allowed)
+        raise FerReproError(f"parameter {what} is {value!r}, expected one of {shown}{hint}")
+
+
+def check(values: Mapping[str, Any], slug: str | None = None) -> ChapterParameters:
+    """Turn ``values`` into `ChapterParameters`, or say in one sentence which name or value is wrong.
+
+    ``slug``: the paper whose chapter is asked; its variants are then the only ones allowed. Raises `FerReproError`.
+    """
+    for name in values:
+        if name not in FIELDS:
+            near = difflib.get_close_matches(name, FIELDS, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"the parameters are {', '.join(FIELDS)}"
+            raise FerReproError(f"unknown parameter '{name}': {hint}")
+    whole = ChapterParameters(**values)
+    for name in ("seed", "epochs"):
+        value = getattr(whole, name)
+        if value is None and name == "epochs":
+            continue
+        least = 0 if name == "seed" else 1
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise FerReproError(f"parameter {name} is {value!r}, expected a whole number of {least} or more")
+    if not isinstance(whole.resume, bool):
+        raise FerReproError(f"parameter resume is {whole.resume!r}, expected True or False")
+    for name, described in FIELDS.items():
+        value, allowed = getattr(whole, name), described.metadata["allowed"]
+        if isinstance(described.default, str) and not isinstance(value, str):
+            raise FerReproError(f"parameter {name} is {value!r}, expected a text")
+        if allowed:
+            _one_of(name, value, allowed)
+    variant = papers.get(whole.variant)
+    if slug is not None and variant.slug != slug:
+        own = [v.id for v in papers.variants().values() if v.slug == slug]
+        raise FerReproError(
+            f"parameter variant is '{variant.id}', which belongs to the chapter '{variant.slug}'; this chapter "
+            f"('{slug}') runs {' or '.join(own)}"
+        )
+    resolve_device(whole.device)
+    return whole
+
+
+def from_namespace(namespace: Mapping[str, Any], slug: str) -> ChapterParameters:
+    """Check the parameters of a running notebook, where papermill has written them into its globals.
+
+    papermill runs a notebook with a misspelt parameter as if nothing had happened; the name still lands in the
+    globals, so every plain value there must be a parameter we know. Names with a leading underscore are free.
+    """
+    given = {
+        name: value
+        for name, value in namespace.items()
+        if not name.startswith("_") and name not in _IPYTHON_NAMES and isinstance(value, _SIMPLE)
+    }
+    missing = [name for name in FIELDS if name not in given]
+    if missing:
+        raise FerReproError(
+            f"the chapter '{slug}' sets no {', '.join(missing)}: its cell tagged 'parameters' must name all of "
+            f"{', '.join(FIELDS)}"
+        )
+    return check(given, slug)
+
+
+def resolve_device(device: str) -> str:
+    """``auto`` becomes ``cuda`` where there is one, else ``cpu``; ``cuda`` without CUDA is an error."""
+    _one_of("device", device, DEVICES)
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise FerReproError(
+            f"device 'cuda' was asked for, but torch {torch.__version__} sees no CUDA device here: use --device cpu, "
+            "or install a CUDA build of torch and its driver"
+        )
+    return device

@@ -1,0 +1,197 @@
+"""The one road: from a variant's name to a result that can be stored and checked."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+import fer_repro
+from fer_repro import data as data_sets
+from fer_repro import papers, parameters, results
+from fer_repro.errors import FerReproError
+from fer_repro.evaluation import cost
+from fer_repro.papers.base import Variant
+from fer_repro.results import HALVES, Result
+from fer_repro.training.recipe import Recipe
+from fer_repro.training.run import Classifier, Run
+
+# Training, PublicTest, PrivateTest: enough drawn faces for every class in every part, few enough for seconds.
+SMOKE_SIZE = (480, 140, 140)
+
+
+def reproduce(
+    variant: str,
+    protocol: str = "official",
+    profile: str = "smoke",
+    seed: int = 0,
+    data: str = "",
+    device: str = "auto",
+    epochs: int | None = None,
+    results_dir: str | Path | None = None,
+    resume: bool = True,
+    root: str | Path | None = None,
+    runs_dir: str | Path | None = None,
+    time_budget: float | None = None,
+    say: Callable[[str], None] = print,
+) -> Result:
+    """Fit ``variant`` under ``protocol``, score both held-out halves, and store what may be stored.
+
+    ``profile``: ``smoke`` (seconds, drawn faces, never stored), ``full`` (the recipe on FER2013; a stored result of the same
+    recipe is returned, not repeated) or ``stored`` (the stored result; where there is none, a smoke run whose ``note`` says
+    so). ``epochs`` replaces the recipe's; such a run is never stored. ``root``: where FER2013 is (folder, CSV or archive).
+    ``runs_dir``: checkpoints, ``runs/`` by default (a smoke run uses a temporary folder). ``time_budget``: seconds after which
+    the run stops at a checkpoint. Raises `FerReproError` for bad input and `Interrupted` at the end of the budget.
+    """
+    chosen = parameters.check(
+        {
+            "variant": variant, "protocol": protocol, "profile": profile, "seed": seed, "data": data, "device": device,
+            "epochs": epochs, "results_dir": str(results_dir or ""), "resume": resume,
+        }
+    )  # fmt: skip
+    where = Path(results_dir) if results_dir else results.default_results_dir()
+    note = ""
+    if profile in ("stored", "full") and epochs is None and data != "drawn":
+        stored = results.find(variant, protocol, seed, where)
+        if stored is not None:
+            _require_same_recipe(stored, papers.get(variant).recipe(protocol, "full"), where)
+            say(f"{variant} / {protocol} / seed {seed}: stored result of {stored.record['ended'][:10]}")
+            return stored
+    if profile == "stored":
+        note = (
+            f"No full result of {variant} under the {protocol} protocol with seed {seed} is stored: not run. What follows is a "
+            "smoke run on drawn faces; it says nothing about the paper."
+        )
+        profile = "smoke"
+    if profile == "full":
+        results.require_writable(where)
+
+    name = chosen.data or ("drawn" if profile == "smoke" else "fer2013")
+    faces = data_sets.load(name, root, **({"size": SMOKE_SIZE} if name == "drawn" else {}))
+    deadline = None if time_budget is None else time.monotonic() + time_budget
+    started = datetime.now(UTC)
+    temporary = profile == "smoke" and runs_dir is None
+    with tempfile.TemporaryDirectory() if temporary else nullcontext(runs_dir or default_runs_dir()) as runs:
+        road = _Road(
+            Path(runs), protocol, profile, seed, epochs, parameters.resolve_device(device), faces, resume, deadline, say
+        )
+        run, classifier = road.fit(papers.get(variant))
+        result = _score(variant, profile, run, classifier, faces, started)
+    result.note = note
+    if result.storable and epochs is None:
+        folder = results.write(result, where)
+        say(f"stored in {folder.relative_to(where)}/: {result.headline['accuracy']:.4f} on the scored half")
+    return result
+
+
+def default_runs_dir() -> Path:
+    """``runs/`` beside ``results/``: checkpoints, never committed."""
+    return results.default_results_dir().parent / "runs"
+
+
+class _Road:
+    """Everything the fits of one call share: the variant asked for and those it requires."""
+
+    def __init__(
+        self, runs: Path, protocol: str, profile: str, seed: int, epochs: int | None, device: str,
+        faces: data_sets.FER2013, resume: bool, deadline: float | None, say: Callable[[str], None],
+    ) -> None:  # fmt: skip
+        self.runs, self.protocol, self.profile, self.seed, self.epochs = runs, protocol, profile, seed, epochs
+        self.device, self.faces, self.resume, self.deadline, self.say = device, faces, resume, deadline, say
+
+    def fit(self, variant: Variant) -> tuple[Run, Classifier]:
+        """Fit ``variant`` after what it requires; a finished run folder answers at once with its last state."""
+        required = {needed: self.fit(papers.get(needed))[1] for needed in variant.requires}
+        recipe = variant.recipe(self.protocol, self.profile)
+        if self.epochs is not None and recipe.stages:
+            recipe = recipe.with_epochs(self.epochs)
+        kind = self.profile if self.epochs is None else f"{self.profile}-{self.epochs}-epochs"
+        kind += "" if self.faces.name == ("drawn" if self.profile == "smoke" else "fer2013") else f"-{self.faces.name}"
+        run = Run(
+            recipe=recipe,
+            seed=self.seed,
+            device=self.device,
+            folder=self.runs / variant.id / self.protocol / kind / f"seed-{self.seed}",
+            data_digest=self.faces.digest,
+            resume=self.resume,
+            deadline=self.deadline,
+            say=self.say,
+            required=required,
+        )
+        return run, variant.fit(recipe.protocol.split(self.faces), run)
+
+
+def _score(
+    variant: str, profile: str, run: Run, classifier: Classifier, faces: data_sets.FER2013, started: datetime
+) -> Result:
+    """Score both halves once, plain and with the paper's views, and gather the record."""
+    recipe, predictions = run.recipe, {}
+    for half in HALVES:
+        part = faces.subset(np.flatnonzero(faces.usage == half))
+        predictions[f"{half}_ids"], predictions[f"{half}_labels"] = np.asarray(part.ids), np.asarray(part.labels)
+        # float16 as stored, so that every number is the one that the stored file gives back.
+        predictions[f"{half}_plain"] = classifier.predict_proba(part.images).astype(np.float16)
+        if recipe.views != recipe.plain:
+            predictions[f"{half}_views"] = classifier.predict_proba(part.images, with_views=True).astype(np.float16)
+    facts = dict(run.facts)
+    if hasattr(classifier, "extra_scores"):
+        facts |= classifier.extra_scores(recipe.protocol.split(faces))
+    taken = {key: facts.pop(key, None) for key in ("status", "selected_epoch", "parameters", "multiply_adds")}
+    costs = {key: facts.pop(key, None) for key in ("seconds", "images_per_second", "peak_memory_bytes")}
+    protocol = recipe.protocol
+    record: dict[str, Any] = {
+        "schema": results.SCHEMA,
+        "variant": variant,
+        "protocol": protocol.name,
+        "profile": profile,
+        "seed": run.seed,
+        **taken,
+        "recipe": recipe.as_dict(),
+        "recipe_sha256": recipe.sha256(),
+        "code_version": code_version(),
+        "data": {"name": faces.name, "source": faces.source, "digest": faces.digest},
+        "usages": {
+            "train": list(protocol.train),
+            "select": list(protocol.select),
+            "test": list(protocol.test),
+            "finetune": list(protocol.finetune or protocol.train),
+        },
+        "selection": recipe.selection.name(protocol),
+        "scores": results.score_all(predictions),
+        "cost": costs | {"device": run.device},
+        "environment": cost.environment(),
+        "started": started.isoformat(timespec="seconds"),
+        "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+        "facts": facts,
+    }
+    return Result(record, predictions, pd.DataFrame(run.history), classifier=classifier)
+
+
+def _require_same_recipe(stored: Result, recipe: Recipe, where: Path) -> None:
+    if stored.record["recipe_sha256"] != recipe.sha256():
+        folder = results.folder_of(where, stored.variant, stored.protocol, stored.seed)
+        raise FerReproError(
+            f"{folder} holds a result of another recipe ({stored.record['recipe_sha256'][:12]}, today's is "
+            f"{recipe.sha256()[:12]}): move it away to run the present recipe, or check out the code that made it"
+        )
+
+
+def code_version() -> str:
+    """The package's version, and in a git checkout the commit; "+changed" where tracked files differ from it."""
+    here = Path(__file__).resolve().parents[1]
+    if not (here / ".git").exists():
+        return fer_repro.__version__
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", "-C", str(here), *words], capture_output=True, text=True, check=False).stdout.strip()
+
+    changed = "+changed" if git("status", "--porcelain", "--untracked-files=no") else ""
+    return f"{fer_repro.__version__} ({git('rev-parse', '--short=12', 'HEAD') or 'no commit'}{changed})"

@@ -1,0 +1,252 @@
+"""Result files: what a run leaves behind, how it is written, read and checked.
+
+``results/<variant>/<protocol>/seed-<n>/`` holds ``result.json`` (the record), ``predictions.npz`` (ids, labels and
+probabilities of both held-out halves) and ``history.csv`` (one row per epoch). Every table of the book comes from these.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fer_repro.errors import FerReproError
+from fer_repro.evaluation import metrics
+from fer_repro.files import atomic_write, sha256_of
+from fer_repro.training.recipe import digest
+
+SCHEMA = 1
+HALVES = ("PublicTest", "PrivateTest")
+STATUSES = ("done", "stopped early", "diverged", "interrupted", "error")
+KEYS = {
+    "schema", "variant", "protocol", "profile", "seed", "status", "recipe", "recipe_sha256", "code_version", "data",
+    "usages", "selection", "selected_epoch", "parameters", "multiply_adds", "scores", "cost", "environment", "started",
+    "ended", "facts",
+}  # fmt: skip
+_FOLDER = re.compile(r"(?P<variant>[^/]+)/(?P<protocol>[^/]+)/seed-(?P<seed>\d+)$")
+
+
+@dataclass
+class Result:
+    """One run's outcome. ``note`` is a sentence for the page (for example: nothing stored, so this is a smoke run)."""
+
+    record: dict[str, Any]
+    predictions: dict[str, np.ndarray]
+    history: pd.DataFrame
+    note: str = ""
+    classifier: Any = field(default=None, repr=False)
+
+    @property
+    def variant(self) -> str:
+        return self.record["variant"]
+
+    @property
+    def protocol(self) -> str:
+        return self.record["protocol"]
+
+    @property
+    def profile(self) -> str:
+        return self.record["profile"]
+
+    @property
+    def seed(self) -> int:
+        return self.record["seed"]
+
+    @property
+    def status(self) -> str:
+        return self.record["status"]
+
+    @property
+    def drawn(self) -> bool:
+        """True where the faces were drawn: such a number says nothing about a paper."""
+        return self.record["data"]["name"] == "drawn"
+
+    @property
+    def has_views(self) -> bool:
+        return "views" in self.record["scores"][HALVES[0]]
+
+    @property
+    def storable(self) -> bool:
+        """Only finished full runs of the unchanged recipe on FER2013 may stand in ``results/``."""
+        return self.profile == "full" and self.status == "done" and self.record["data"]["name"] == "fer2013"
+
+    def score(self, usage: str = "PrivateTest", views: bool | None = None) -> dict[str, Any]:
+        """The metrics on one half; ``views=None`` takes the paper's views where the recipe has any, else the plain score."""
+        views = self.has_views if views is None else views
+        return self.record["scores"][usage]["views" if views else "plain"]
+
+    @property
+    def headline(self) -> dict[str, Any]:
+        """The score that stands beside the claim: the protocol's test half, as the paper views an image."""
+        return self.score(self.record["usages"]["test"][0])
+
+
+def default_results_dir() -> Path:
+    """The project's ``results/`` folder; where the package stands alone, the one of the current folder."""
+    beside = Path(__file__).resolve().parents[1]
+    return (beside if (beside / "pyproject.toml").is_file() else Path.cwd()) / "results"
+
+
+def folder_of(results_dir: Path, variant: str, protocol: str, seed: int) -> Path:
+    return Path(results_dir) / variant / protocol / f"seed-{seed}"
+
+
+def score_all(predictions: dict[str, np.ndarray]) -> dict[str, dict[str, Any]]:
+    """``scores`` of a record from stored predictions: half -> plain/views -> metrics."""
+    scores: dict[str, dict[str, Any]] = {}
+    for half in HALVES:
+        kinds = [kind for kind in ("plain", "views") if f"{half}_{kind}" in predictions]
+        labels = predictions[f"{half}_labels"].astype(np.int64)
+        scores[half] = {
+            kind: metrics.evaluate(predictions[f"{half}_{kind}"].astype(np.float32), labels) for kind in kinds
+        }
+    return scores
+
+
+def require_writable(results_dir: Path) -> None:
+    """Say now, not after hours of training, that results cannot be written. Raises `FerReproError`."""
+    probe = Path(results_dir) / ".writable"
+    try:
+        with atomic_write(probe) as file:
+            file.write(b"")
+        probe.unlink()
+    except OSError as error:
+        raise FerReproError(
+            f"the results folder {results_dir} cannot be written ({error.strerror}): choose another with --results-dir "
+            "or mend its permissions"
+        ) from error
+
+
+def write(result: Result, results_dir: Path) -> Path:
+    """Write the three files, ``result.json`` last; an existing result is never overwritten. Returns the folder."""
+    folder = folder_of(results_dir, result.variant, result.protocol, result.seed)
+    if (folder / "result.json").exists():
+        raise FerReproError(f"{folder} already holds a result: move it away first if it should be replaced")
+    archive = io.BytesIO()
+    np.savez_compressed(archive, **result.predictions)
+    try:
+        with atomic_write(folder / "predictions.npz") as file:
+            file.write(archive.getvalue())
+        with atomic_write(folder / "history.csv") as file:
+            file.write(result.history.to_csv(index=False).encode())
+        record = result.record | {
+            "files": {name: sha256_of(folder / name) for name in ("predictions.npz", "history.csv")}
+        }
+        with atomic_write(folder / "result.json") as file:
+            file.write((json.dumps(record, indent=1) + "\n").encode())
+    except OSError as error:
+        raise FerReproError(
+            f"the result cannot be written to {folder} ({error.strerror}): choose another --results-dir; the "
+            "checkpoint is kept, so the same command ends the run in seconds"
+        ) from error
+    return folder
+
+
+def read(folder: Path) -> Result:
+    """Read one result folder. Raises `FerReproError` for missing, damaged or foreign-schema files."""
+    folder = Path(folder)
+    try:
+        record = json.loads((folder / "result.json").read_text())
+        schema = record.get("schema")
+        if schema != SCHEMA:
+            raise FerReproError(
+                f"{folder / 'result.json'} has schema version {schema!r}, this fer_repro reads {SCHEMA}: run the variant "
+                "again, or use the fer_repro release that wrote it"
+            )
+        missing = sorted(KEYS - record.keys())
+        if missing:
+            raise FerReproError(f"{folder / 'result.json'} lacks {', '.join(missing)}: run the variant again")
+        with np.load(folder / "predictions.npz", allow_pickle=False) as archive:
+            predictions = {name: archive[name] for name in archive.files}
+        text = (folder / "history.csv").read_text()
+        history = pd.read_csv(io.StringIO(text)) if text.strip() else pd.DataFrame()
+    except FerReproError:
+        raise
+    except (OSError, ValueError, KeyError) as error:
+        raise FerReproError(
+            f"{folder} is not a readable result ({type(error).__name__}: {error}): expected result.json, "
+            "predictions.npz and history.csv as `fer-repro run` writes them; restore them or run the variant again"
+        ) from error
+    return Result(record, predictions, history)
+
+
+def stored_folders(results_dir: Path | None = None) -> list[Path]:
+    """Every folder that holds a ``result.json``, sorted."""
+    root = Path(results_dir) if results_dir else default_results_dir()
+    return sorted(path.parent for path in root.glob("*/*/seed-*/result.json"))
+
+
+def read_all(results_dir: Path | None = None) -> list[Result]:
+    """Every stored result below ``results_dir`` (the project's own by default); an unreadable one is an error."""
+    return [read(folder) for folder in stored_folders(results_dir)]
+
+
+def find(variant: str, protocol: str, seed: int, results_dir: Path | None = None) -> Result | None:
+    """The stored result, or None."""
+    folder = folder_of(results_dir or default_results_dir(), variant, protocol, seed)
+    return read(folder) if (folder / "result.json").exists() else None
+
+
+def verify(results_dir: Path | None = None) -> list[str]:
+    """Recompute every stored number from its predictions; one sentence per problem, an empty list when all is well."""
+    problems = []
+    for folder in stored_folders(results_dir):
+        try:
+            result = read(folder)
+        except FerReproError as error:
+            problems.append(str(error))
+            continue
+        problems += [f"{folder}: {problem}" for problem in _problems(result, folder)]
+    return problems
+
+
+def _problems(result: Result, folder: Path) -> list[str]:
+    record, found = result.record, []
+    place = _FOLDER.search(folder.as_posix())
+    named = (record["variant"], record["protocol"], str(record["seed"]))
+    if place is None or place.groups() != named:
+        found.append(f"the folder's name does not say what result.json does ({' / '.join(named)})")
+    if record["status"] not in STATUSES or not result.storable:
+        found.append(
+            f"status '{record['status']}', profile '{record['profile']}', data '{record['data']['name']}': only finished "
+            "full runs on fer2013 belong in results/"
+        )
+    if digest(record["recipe"]) != record["recipe_sha256"]:
+        found.append("recipe_sha256 is not the digest of the recipe beside it")
+    for name, sha256 in record.get("files", {}).items():
+        if sha256_of(folder / name) != sha256:
+            found.append(f"{name} is not the file that result.json was written with")
+    found += check_predictions(result.predictions)
+    if not found and json.loads(json.dumps(score_all(result.predictions))) != record["scores"]:
+        found.append("the scores in result.json are not those of predictions.npz")
+    return found
+
+
+def check_predictions(predictions: dict[str, np.ndarray]) -> list[str]:
+    """What is wrong with stored predictions: shapes, labels, probabilities, doubled ids."""
+    found = []
+    for half in HALVES:
+        lacking = [n for n in (f"{half}_ids", f"{half}_labels", f"{half}_plain") if n not in predictions]
+        if lacking:
+            found.append(f"predictions.npz lacks {', '.join(lacking)}")
+            continue
+        ids, labels = predictions[f"{half}_ids"], predictions[f"{half}_labels"]
+        if len(np.unique(ids)) != len(ids) or len(ids) != len(labels):
+            found.append(f"{half}: {len(ids)} ids ({len(np.unique(ids))} different) for {len(labels)} labels")
+        if labels.size and (labels.min() < 0 or labels.max() > 6):
+            found.append(f"{half}: labels outside 0..6")
+        for kind in ("plain", "views"):
+            rows = predictions.get(f"{half}_{kind}")
+            if rows is None:
+                continue
+            if rows.shape != (len(labels), 7):
+                found.append(f"{half}_{kind} has shape {rows.shape}, expected ({len(labels)}, 7)")
+            elif not (np.isfinite(rows).all() and np.allclose(rows.astype(np.float64).sum(1), 1, atol=5e-3)):
+                found.append(f"{half}_{kind}: rows are not probabilities that sum to 1")
+    return found

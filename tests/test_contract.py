@@ -1,0 +1,149 @@
+"""What every variant and every chapter must fulfil; a new paper gets all of this by being listed."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import statistics
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from fer_repro import data, leaderboard, papers, parameters, results
+from fer_repro.data.protocol import OFFICIAL
+from fer_repro.evaluation import cost, predict
+from fer_repro.reproduce import reproduce
+
+ROOT = Path(__file__).resolve().parents[1]
+VARIANTS = papers.variants()
+NETWORKS = {name: variant for name, variant in VARIANTS.items() if variant.build}
+CHAPTERS = sorted((ROOT / "chapters" / "papers").glob("*.ipynb"))
+each_variant = pytest.mark.parametrize("name", VARIANTS)
+each_network = pytest.mark.parametrize("name", NETWORKS)
+each_chapter = pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+both_protocols = pytest.mark.parametrize("protocol", papers.PROTOCOLS)
+
+
+def test_every_paper_module_is_listed_and_every_chapter_has_a_paper():
+    modules = {path.stem for path in (ROOT / "fer_repro" / "papers").glob("*.py")} - {"__init__", "base"}
+    assert modules == set(papers.MODULES)
+    assert {path.stem for path in CHAPTERS} == {variant.slug for variant in VARIANTS.values()}
+
+
+@each_variant
+def test_names_agree_between_module_notebook_and_claims(name):
+    variant = VARIANTS[name]
+    assert variant.slug.replace("-", "_") in papers.MODULES
+    assert (ROOT / "chapters" / "papers" / f"{variant.slug}.ipynb").is_file()
+    row = variant.ablation_of or name
+    claim = leaderboard.claims()[row]
+    assert claim.slug == variant.slug
+    assert all(needed in VARIANTS for needed in variant.requires)
+
+
+@each_variant
+@both_protocols
+def test_recipes_are_whole_and_stable(name, protocol):
+    for profile in ("smoke", "full"):
+        recipe = VARIANTS[name].recipe(protocol, profile)
+        again = VARIANTS[name].recipe(protocol, profile)
+        assert recipe.variant == name and recipe.protocol.name == protocol
+        assert recipe.sha256() == again.sha256()
+        assert all(d.section and d.what and d.why for d in recipe.deviations)
+    assert VARIANTS[name].recipe(protocol, "smoke").sha256() != VARIANTS[name].recipe(protocol, "full").sha256()
+
+
+@each_variant
+def test_official_protocol_is_the_official_one(name):
+    recipe = VARIANTS[name].recipe("official", "full")
+    assert recipe.protocol == OFFICIAL
+    assert not recipe.protocol.selects_on_test and not recipe.protocol.trains_on_test
+
+
+@each_network
+@both_protocols
+def test_parameter_count_equals_the_declared_one(name, protocol):
+    variant = NETWORKS[name]
+    with torch.device("meta"):
+        network = variant.build(variant.recipe(protocol, "full"))
+    declared = leaderboard.parameters_of(name)
+    assert declared is not None, f"claims.yaml declares no parameter count for {name}"
+    assert cost.count_parameters(network) == declared
+
+
+@each_network
+def test_the_network_overfits_one_batch(name):
+    variant = NETWORKS[name]
+    recipe = variant.recipe("official", "smoke")
+    faces = data.load("drawn", size=(64, 16, 16))
+    torch.manual_seed(0)
+    network = variant.build(recipe).train()
+    index = np.linspace(0, 63, 28).astype(int)
+    labels = torch.as_tensor(np.asarray(faces.labels[index]))
+    images = predict.prepare(torch.as_tensor(np.asarray(faces.images[index])), recipe, recipe.plain)
+    optimiser = torch.optim.Adam(network.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(150):
+        output = network(images)
+        logits = output[0] if isinstance(output, tuple) else output
+        loss = F.cross_entropy(logits, labels)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[1] != losses[0]
+    assert statistics.mean(losses[-5:]) < 0.15 * losses[0]
+
+
+@each_variant
+@both_protocols
+def test_smoke_run_gives_a_whole_result(name, protocol, tmp_path):
+    lines: list[str] = []
+    result = reproduce(name, protocol, "smoke", results_dir=tmp_path / "results", device="cpu", say=lines.append)
+    assert result.status == "done" and result.drawn
+    assert results.KEYS <= result.record.keys()
+    assert results.check_predictions(result.predictions) == []
+    assert not (tmp_path / "results").exists(), "a smoke result must never be stored"
+    assert len(result.history) >= 1 and lines
+    for half in results.HALVES:
+        low, high = result.score(half)["interval"]
+        assert 0 <= low <= result.score(half)["accuracy"] <= high <= 1
+
+
+def _code(book) -> list[nbformat.NotebookNode]:
+    return [cell for cell in book.cells if cell.cell_type == "code"]
+
+
+@each_chapter
+def test_chapter_has_the_parameters_cell_and_no_outputs(path):
+    book = nbformat.read(path, 4)
+    nbformat.validate(book)
+    tagged = [cell for cell in _code(book) if "parameters" in cell.metadata.get("tags", [])]
+    assert len(tagged) == 1
+    names = re.findall(r"^(\w+): .+ = .+  # .+$", tagged[0].source, re.MULTILINE)
+    assert names == list(parameters.FIELDS)
+    assert 'profile: str = "smoke"' in tagged[0].source
+    for cell in _code(book):
+        assert not cell.outputs and cell.execution_count is None
+
+
+@each_chapter
+def test_chapter_keeps_the_length_limits(path):
+    book = nbformat.read(path, 4)
+    lines = [len(cell.source.splitlines()) for cell in _code(book)]
+    assert 25 <= len(book.cells) <= 40
+    assert sum(lines) <= 120 and max(lines) <= 12 and statistics.median(lines) <= 3
+    words = sum(len(re.findall(r"\w[\w'.,%-]*", cell.source)) for cell in book.cells if cell.cell_type == "markdown")
+    assert 900 <= words <= 1500, words
+
+
+def test_the_contract_notices_a_wrong_network():
+    variant = NETWORKS["vggnet"]
+    recipe = variant.recipe("official", "full")
+    other = dataclasses.replace(recipe, network=dataclasses.replace(recipe.network, options=(("width", 65),)))
+    with torch.device("meta"):
+        assert cost.count_parameters(variant.build(other)) != leaderboard.parameters_of("vggnet")

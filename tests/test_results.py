@@ -1,0 +1,96 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fer_repro import papers, results
+from fer_repro.errors import FerReproError
+from fer_repro.results import HALVES, SCHEMA, Result
+
+
+def made_result(**changes) -> Result:
+    """A result with random predictions and the real recipe, as `reproduce` would build it."""
+    rng = np.random.default_rng(0)
+    predictions = {}
+    for half in HALVES:
+        predictions[f"{half}_ids"] = np.array([f"{half}_{i}" for i in range(200)])
+        predictions[f"{half}_labels"] = np.arange(200) % 7
+        for kind in ("plain", "views"):
+            predictions[f"{half}_{kind}"] = rng.dirichlet(np.ones(7), 200).astype(np.float16)
+    recipe = papers.get("vggnet").recipe("official", "full")
+    record = dict.fromkeys(results.KEYS) | {
+        "schema": SCHEMA, "variant": "vggnet", "protocol": "official", "profile": "full", "seed": 0, "status": "done",
+        "recipe": recipe.as_dict(), "recipe_sha256": recipe.sha256(), "facts": {}, "usages": {"test": ["PrivateTest"]},
+        "data": {"name": "fer2013", "source": "test", "digest": "0" * 64}, "scores": results.score_all(predictions),
+    } | changes  # fmt: skip
+    return Result(record, predictions, pd.DataFrame({"epoch": [1, 2], "loss": [1.9, 1.5]}))
+
+
+def test_written_results_read_back_equal_and_verify(tmp_path):
+    result = made_result()
+    folder = results.write(result, tmp_path)
+    assert folder == tmp_path / "vggnet" / "official" / "seed-0"
+    again = results.read(folder)
+    assert again.record == json.loads(json.dumps(result.record | {"files": again.record["files"]}))
+    assert all((again.predictions[k] == v).all() for k, v in result.predictions.items())
+    pd.testing.assert_frame_equal(again.history, result.history)
+    assert again.headline == again.score("PrivateTest", views=True) != again.score("PrivateTest", views=False)
+    assert results.verify(tmp_path) == []
+    assert [r.variant for r in results.read_all(tmp_path)] == ["vggnet"]
+
+
+def test_a_stored_result_is_never_overwritten(tmp_path):
+    results.write(made_result(), tmp_path)
+    with pytest.raises(FerReproError, match="already holds a result"):
+        results.write(made_result(), tmp_path)
+
+
+def test_another_schema_version_is_one_sentence(tmp_path):
+    results.write(made_result(schema=SCHEMA + 1), tmp_path)
+    with pytest.raises(FerReproError, match=f"schema version {SCHEMA + 1}.*reads {SCHEMA}"):
+        results.read_all(tmp_path)
+
+
+def _edit(folder, change):
+    record = json.loads((folder / "result.json").read_text())
+    change(record)
+    (folder / "result.json").write_text(json.dumps(record))
+
+
+def _rescore(folder, **predictions):
+    """Replace predictions and keep the file digest right, so that only the content is wrong."""
+    result = results.read(folder)
+    np.savez_compressed(folder / "predictions.npz", **(result.predictions | predictions))
+    _edit(folder, lambda r: r["files"].update({"predictions.npz": results.sha256_of(folder / "predictions.npz")}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda f: _edit(f, lambda r: r["scores"]["PrivateTest"]["views"].update(accuracy=0.9)), "scores"),
+        (lambda f: _edit(f, lambda r: r["recipe"].update(batch_size=1)), "recipe_sha256"),
+        (lambda f: _edit(f, lambda r: r.update(seed=3)), "folder's name"),
+        (lambda f: _edit(f, lambda r: r.update(profile="smoke")), "only finished full runs"),
+        (lambda f: (f / "history.csv").write_text("epoch\n1\n"), "history.csv is not the file"),
+        (lambda f: _rescore(f, PublicTest_labels=np.zeros(200, int)), "scores"),
+        (lambda f: _rescore(f, PublicTest_labels=np.zeros(10, int)), "200 ids"),
+        (lambda f: _rescore(f, PublicTest_plain=np.ones((200, 7), np.float16)), "sum to 1"),
+        (lambda f: _rescore(f, PublicTest_ids=np.zeros(200, int)), "1 different"),
+        (lambda f: (f / "predictions.npz").write_bytes(b"PK"), "not a readable result"),
+        (lambda f: (f / "result.json").write_text("{"), "not a readable result"),
+    ],
+)
+def test_verify_names_each_damage(tmp_path, damage, words):
+    folder = results.write(made_result(), tmp_path)
+    damage(folder)
+    problems = results.verify(tmp_path)
+    assert len(problems) >= 1 and words in " ".join(problems)
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_the_run(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(FerReproError, match="cannot be written"):
+        results.require_writable(tmp_path / "file")
+    with pytest.raises(FerReproError, match="cannot be written"):
+        results.write(made_result(), tmp_path / "file")
