@@ -1,4 +1,4 @@
-"""What makes a built page self-contained: the chart library from the installed package, and no script from elsewhere."""
+"""What makes a built page self-contained: plotly.js from the installed package, and no script from elsewhere."""
 
 from __future__ import annotations
 
@@ -10,8 +10,14 @@ from sphinx.application import Sphinx
 
 PLOTLY = "vendor/plotly.min.js"
 CHART = "plotly-graph-div"
-# sphinx-thebe comes with Jupyter Book; it declares its constants twice (a SyntaxError on every page) and points at a CDN.
-THEBE_CONFIG = re.compile(r'\s*<script type="text/x-thebe-config">.*?</script>\s*<script>kernelName = .*?</script>', re.S)
+# sphinx-thebe comes with Jupyter Book; it declares its constants twice (a SyntaxError on every page), and its own script
+# lies on a CDN.
+THEBE_CONFIG = re.compile(
+    r'\s*<script type="text/x-thebe-config">.*?</script>\s*<script>kernelName = .*?</script>', re.S
+)
+# The theme preloads its icon fonts with "crossorigin", which a browser refuses on pages opened from a folder; its style
+# sheet loads the same fonts either way.
+FONT_PRELOAD = re.compile(r'\s*<link rel="preload" as="font"[^>]*>')
 
 
 def tidy_page(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
@@ -42,6 +48,17 @@ def write_plotly(path: Path) -> None:
     partial.replace(path)
 
 
+def drop_font_preloads(app: Sphinx, exception: Exception | None) -> None:
+    """Runs when all pages are written: these tags come from the theme's template, after the page's own content."""
+    if exception is None and app.builder.format == "html":
+        for page in Path(app.outdir).rglob("*.html"):
+            text = page.read_text(encoding="utf-8")
+            tidy = FONT_PRELOAD.sub("", text)
+            if tidy != text:
+                page.write_text(tidy, encoding="utf-8")
+
+
 def setup(app: Sphinx) -> dict:
     app.connect("html-page-context", tidy_page, priority=990)
+    app.connect("build-finished", drop_font_preloads)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

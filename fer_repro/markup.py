@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-DRAWN = "drawn faces - says nothing about the paper"
+from fer_repro.data.fer2013 import DRAWN_WORDS
+
+DRAWN = DRAWN_WORDS
 UNKNOWN = "unknown"
 
 # Colours are the theme's variables with a fallback for plain Jupyter; currentColor and alpha read on both backgrounds.

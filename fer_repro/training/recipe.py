@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import inspect
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from fer_repro.data.protocol import Protocol
+from fer_repro.errors import FerReproError
 
 
 @dataclass(frozen=True)
@@ -40,30 +44,51 @@ def step(name: str, **options: Any) -> Step:
     return Step(name, tuple(sorted(frozen.items())))
 
 
+def bind(step: Step, known: Mapping[str, Callable[..., Any]], kind: str, given: int = 0) -> Callable[..., Any]:
+    """The function (or class) of ``known`` that a step names, with the step's options filled in.
+
+    ``given``: how many leading arguments come at the call. An unknown name or option and a missing option are errors.
+    """
+    if step.name not in known:
+        raise FerReproError(f"recipe: unknown {kind} '{step.name}', expected one of {', '.join(sorted(known))}")
+    options = list(inspect.signature(known[step.name]).parameters.values())[given:]
+    names = [option.name for option in options]
+    for name, _ in step.options:
+        if name not in names:
+            raise FerReproError(f"recipe: {kind} '{step.name}' has no option '{name}', expected one of {', '.join(names)}")
+    for option in options:
+        if option.default is option.empty and option.name not in step.kwargs():
+            raise FerReproError(f"recipe: {kind} '{step.name}' needs the option '{option.name}'")
+    return partial(known[step.name], **step.kwargs())
+
+
 @dataclass(frozen=True)
 class Selection:
     """How the epoch that is scored was chosen; an object with a name, so that no table can hide it.
 
-    ``rule`` is ``best`` (highest accuracy on the protocol's select usages, first one on a tie) or ``last``.
+    ``rule`` is ``best`` (highest accuracy on the protocol's select usages, first one on a tie) or ``last``. ``views``: measure
+    with the recipe's test views, or with its plain one. ``measure``: ``accuracy``, or ``loss`` (then the lowest is best).
     """
 
     rule: str = "best"
     views: bool = True
+    measure: str = "accuracy"
 
     def name(self, protocol: Protocol) -> str:
         """For example "best epoch on PublicTest", "best epoch on PrivateTest (the scored images: an oracle)"."""
         if self.rule == "last":
             return "last epoch"
+        best = "best epoch" if self.measure == "accuracy" else f"epoch of lowest {self.measure}"
         oracle = " (the scored images: an oracle)" if protocol.selects_on_test else ""
-        return f"best epoch on {'+'.join(protocol.select)}{oracle}"
+        return f"{best} on {'+'.join(protocol.select)}{oracle}"
 
 
 @dataclass(frozen=True)
 class Views:
     """Copies of a test image whose outputs are averaged.
 
-    ``kind``: ``plain``, ``flip`` (image and mirror), ``five-crop``, ``ten-crop``; ``size`` is the crop's edge in pixels of
-    the 48x48 source (None = no crop); ``average`` says what is averaged: ``logits`` or ``probabilities``.
+    ``kind``: ``plain``, ``centre-crop``, ``flip`` (image and mirror), ``five-crop``, ``ten-crop``; ``size`` is the crop's edge
+    in pixels of the 48x48 source (None = no crop); ``average`` says what is averaged: ``logits`` or ``probabilities``.
     """
 
     kind: str = "plain"
@@ -72,7 +97,7 @@ class Views:
 
     def __str__(self) -> str:
         size = f" {self.size}" if self.size else ""
-        return f"{self.kind}{size}" + ("" if self.kind == "plain" else f", mean of {self.average}")
+        return f"{self.kind}{size}" + ("" if self.kind in ("plain", "centre-crop") else f", mean of {self.average}")
 
 
 @dataclass(frozen=True)
@@ -80,7 +105,8 @@ class Stage:
     """One stretch of training with its own optimiser and schedule.
 
     ``images``: ``train`` or ``finetune`` (see `Protocol`). ``start``: ``fresh`` weights, or the previous stage's ``last`` or
-    ``best`` ones. The optimiser is made anew in each stage.
+    ``best`` ones. The optimiser is made anew in each stage. ``patience``: the stage ends after so many epochs in a row that
+    do not improve on its best (by the recipe's selection), None = never.
     """
 
     name: str
@@ -89,6 +115,7 @@ class Stage:
     schedule: Step = Step("constant")
     images: str = "train"
     start: str = "fresh"
+    patience: int | None = None
 
     def shortened(self, epochs: int) -> Stage:
         """The same stage with fewer epochs."""
@@ -112,7 +139,7 @@ class Recipe:
     [0, 1]. ``augment`` runs per batch in this order on [B,1,48,48]; a crop step may multiply the batch (ten crops are ten
     samples). ``mix`` acts on inputs and targets together (mixup). ``views`` is how the paper scores a test image; ``plain`` is
     the single view the same network is scored with beside it. ``clip_norm``: gradient norm limit. ``ema``: decay of the
-    averaged weights that are scored, None = no averaging. ``precision``: ``fp32`` or ``bf16`` (autocast, on CUDA only).
+    averaged weights that are scored (or a step with more options, see `optim.Ema`), None = no averaging. ``precision``: ``fp32`` or ``bf16`` (autocast, on CUDA only).
     ``options``: whatever a method needs beyond this (the visual-word method keeps its settings here).
     """
 
@@ -132,7 +159,7 @@ class Recipe:
     plain: Views = Views()
     precision: str = "bf16"
     clip_norm: float | None = None
-    ema: float | None = None
+    ema: float | Step | None = None
     options: Step = Step("none")
     deviations: tuple[Deviation, ...] = field(default=())
 

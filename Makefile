@@ -1,0 +1,36 @@
+# Everything from a bare Python 3.11:  make book  builds the book,  make test  runs the tests.
+# Both make the virtual environment first (make setup does that alone).
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.set-up
+EXTRAS := book,classical,download,test
+PROFILE ?= stored
+
+.PHONY: setup book test lint clean
+.DEFAULT_GOAL := book
+
+setup: $(STAMP)
+
+# The constraint goes in as a variable, not as -c: pip then also obeys it where it builds a package in an environment of its
+# own, and no constraint set up for this machine can slip in beside it.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11, 3.12 or 3.13 is needed, this is " + sys.version.split()[0] + ": make setup PYTHON=python3.11") if not (3, 11) <= sys.version_info[:2] <= (3, 13) else None'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet -e '.[$(EXTRAS)]'
+	touch $@
+
+book: setup
+	$(BIN)/fer-repro book --profile $(PROFILE)
+
+# The suite executes every chapter's cells too (tests/notebooks runs nbval on them).
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check fer_repro tests benchmarks _ext
+
+clean:
+	rm -rf _build .pytest_cache .ruff_cache
+	find fer_repro tests _ext benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,363 @@
+"""The command ``fer-repro``: one thin function per command; the work is done by the library."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from fer_repro import leaderboard, papers, results, schedule
+from fer_repro.errors import FerReproError
+
+app = typer.Typer(
+    help="Audit and re-run the FER2013 leaderboard.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console(highlight=False, soft_wrap=True)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+Root = Annotated[
+    str, typer.Option(help="Where FER2013 is: a folder, a CSV or an archive. Default: $FER2013_ROOT, data/fer2013.")
+]
+ResultsDir = Annotated[str, typer.Option(help="Folder of stored results. Default: the project's results/.")]
+RunsDir = Annotated[str, typer.Option(help="Folder of checkpoints. Default: the project's runs/.")]
+
+
+@app.callback()
+def common(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")] = False,
+) -> None:
+    """Options before the command."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point: a `FerReproError` is one sentence on stderr and exit status 1."""
+    words = _pair_parameters(list(sys.argv[1:] if arguments is None else arguments))
+    debug = "--debug" in words
+    try:
+        # Wherever it stands on the line: who meets an error repeats the command with --debug behind it.
+        app([*["--debug"] * debug, *(word for word in words if word != "--debug")])
+    except FerReproError as error:
+        if debug:
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _pair_parameters(words: list[str]) -> list[str]:
+    """papermill's ``-p name value`` as the one word that an option can take: ``-p name=value``."""
+    if "chapter" not in words:
+        return words
+    paired, rest = [], iter(words)
+    for word in rest:
+        paired.append(word)
+        if word in ("-p", "--parameter"):
+            name = next(rest, None)
+            value = next(rest, None) if name is not None and "=" not in name else None
+            paired += [] if name is None else [name if value is None else f"{name}={value}"]
+    return paired
+
+
+def print_json(document: Any) -> None:
+    """The one JSON document of a ``--json`` command, on stdout."""
+    print(json.dumps(document, indent=1, ensure_ascii=False))
+
+
+def progress(line: str) -> None:
+    """Progress belongs on stderr, so that stdout holds what was asked for."""
+    print(line, file=sys.stderr, flush=True)
+
+
+@app.command()
+def data(
+    action: Annotated[
+        str, typer.Argument(help="find (where it is), check (every count and digest) or describe (counts).")
+    ] = "describe",
+    root: Root = "",
+    download: Annotated[
+        bool, typer.Option("--download", help="Fetch the folder copy through kagglehub first.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Find, check or describe the FER2013 copy on this machine."""
+    from fer_repro.data import describe, load, source
+
+    if action not in ("find", "check", "describe"):
+        raise FerReproError(f"unknown action '{action}', expected find, check or describe")
+    if download:
+        from fer_repro.data.download import download as fetch
+
+        progress("fetching the folder copy of FER2013")
+        fetch(root) if root else fetch()
+    place = source.find(root or None)
+    document: dict[str, Any] = {"path": str(place.path), "kind": place.kind}
+    if action != "find":
+        document |= describe(load("fer2013", root or None))
+        if not document["digest_verified"]:
+            raise FerReproError(
+                f"the cached pixels of {place.path.name} are not those that were checked: delete the cache folder "
+                "(~/.cache/fer_repro, or $FER_REPRO_CACHE) and run this again"
+            )
+    if as_json:
+        print_json(document)
+    elif action == "find":
+        print(f"{place.path} ({place.kind})")
+    else:
+        print(
+            f"{document['source']}: {document['images']:,} images, {document['known_copy']}, digest {document['digest']}"
+        )
+    if action == "describe" and not as_json:
+        counts = document["counts"]
+        console.print(_table(["usage", *next(iter(counts.values()))], [[u, *c.values()] for u, c in counts.items()]))
+
+
+@app.command("list")
+def list_variants(results_dir: ResultsDir = "", as_json: AsJson = False) -> None:
+    """List the variants: leaderboard rows and ablations, with what is stored of each."""
+    entries = _states(Path(results_dir) if results_dir else results.default_results_dir())
+    if as_json:
+        print_json({"variants": entries})
+        return
+    rows = [
+        [
+            e["id"],
+            e["slug"],
+            "row" if e["ablation_of"] is None else f"ablation of {e['ablation_of']}",
+            *e["state"].values(),
+        ]
+        for e in entries
+    ]
+    console.print(_table(["variant", "chapter", "kind", *papers.PROTOCOLS], rows))
+
+
+def _states(results_dir: Path) -> list[dict[str, Any]]:
+    """Every leaderboard row and every implemented variant, with its state under each protocol."""
+    stored: dict[tuple[str, str], list[int]] = {}
+    for folder in results.stored_folders(results_dir):
+        variant, protocol, seed = folder.parts[-3:]
+        stored.setdefault((variant, protocol), []).append(int(seed.removeprefix("seed-")))
+    begun, known, claims = schedule.runs_in(results_dir.parent / "runs"), papers.variants(), leaderboard.claims()
+    entries = []
+    for name in [*claims, *(v for v in known if v not in claims)]:
+        variant = known.get(name)
+        state = {}
+        for protocol in papers.PROTOCOLS:
+            seeds = sorted(stored.get((name, protocol), []))
+            began = any(run.startswith(f"{protocol}/full/") for run in begun.get(name, []))
+            state[protocol] = f"stored, seed {', '.join(map(str, seeds))}" if seeds else "begun" if began else "not run"
+        entries.append(
+            {
+                "id": name,
+                "slug": variant.slug if variant else claims[name].slug,
+                "implemented": variant is not None,
+                "ablation_of": variant.ablation_of if variant else None,
+                "requires": list(variant.requires) if variant else [],
+                "claimed": claims[name].accuracy if name in claims else None,
+                "state": state if variant else dict.fromkeys(papers.PROTOCOLS, "no module yet"),
+                "seeds": {protocol: sorted(stored.get((name, protocol), [])) for protocol in papers.PROTOCOLS},
+            }
+        )
+    return entries
+
+
+@app.command()
+def run(
+    variants: Annotated[list[str] | None, typer.Argument(help="Variants; `fer-repro list` shows them.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every leaderboard row that has a module.")] = False,
+    protocol: Annotated[str, typer.Option(help="official (clean) or claimed (as the number was made).")] = "official",
+    profile: Annotated[
+        str, typer.Option(help="full (the recipe on FER2013) or smoke (drawn faces, seconds).")
+    ] = "full",
+    seed: Annotated[list[int] | None, typer.Option(help="Seed; give it several times for several runs.")] = None,
+    data_set: Annotated[str, typer.Option("--data", help="fer2013 or drawn instead of what the profile needs.")] = "",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    epochs: Annotated[
+        int | None, typer.Option(help="Epochs instead of the recipe's; such a run is never stored.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
+    time_budget: Annotated[str, typer.Option(help="Stop at a checkpoint after this time: seconds, 45m, 2h.")] = "",
+    results_dir: ResultsDir = "",
+    runs_dir: RunsDir = "",
+    root: Root = "",
+    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint.")] = True,
+) -> None:
+    """Run variants in the order in which they need each other; skip what is stored, go on with what was stopped."""
+    if bool(variants) == everything:
+        raise FerReproError("name the variants to run, or --all (not both): `fer-repro list` shows them")
+    rows = [v.id for v in papers.variants().values() if v.ablation_of is None]
+    waves = schedule.ordered(variants or rows, seed or [0])
+    options = schedule.Options(protocol, profile, data_set, device, epochs, results_dir, runs_dir, root, resume)
+    schedule.check(waves, options)
+    budget = schedule.duration(time_budget) if time_budget else None
+    outcomes = schedule.run(waves, options, jobs=jobs, budget=budget, say=lambda line: print(line, flush=True))
+    _conclude(outcomes)
+
+
+def _conclude(outcomes: list[schedule.Outcome]) -> None:
+    """One line per run, and the exit status: 0 only where every run is done."""
+    for outcome in outcomes:
+        print(f"{outcome.task}: {outcome.text or outcome.state}" if outcome.state == "done" else
+              f"{outcome.task}: {outcome.state}{': ' if outcome.text else ''}{outcome.text}")  # fmt: skip
+    states = {outcome.state for outcome in outcomes}
+    if states & {"stopped", "not started"}:
+        print("stopped: give the same command again to go on", file=sys.stderr)
+        raise typer.Exit(schedule.INTERRUPTED)
+    if states != {"done"}:
+        raise typer.Exit(1)
+
+
+@app.command()
+def chapter(
+    slug: Annotated[str, typer.Argument(help="A chapter's slug (vggnet, leaderboard, ...) or a notebook's path.")],
+    parameter: Annotated[
+        list[str] | None, typer.Option("-p", "--parameter", metavar="NAME VALUE", help="Set a parameter.")
+    ] = None,
+    out: Annotated[
+        str, typer.Option("-o", "--out", help="The executed copy. Default: _build/executed/SLUG.ipynb.")
+    ] = "",
+    timeout: Annotated[
+        float | None, typer.Option(min=0.1, help="Seconds that one cell may take. Default: no limit.")
+    ] = None,
+    show: Annotated[bool, typer.Option("--parameters", help="List the chapter's parameters and run nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Execute one chapter with papermill: an unknown parameter or a wrong value is an error before anything runs."""
+    from fer_repro import notebooks
+
+    described = notebooks.inspect(slug)
+    if show:
+        listed = [vars(p) for p in described.parameters.values()]
+        if as_json:
+            print_json({"chapter": described.slug, "parameters": listed})
+        else:
+            console.print(
+                _table(
+                    ["parameter", "type", "default", "help"],
+                    [[p["name"], p["type"], repr(p["default"]), p["help"]] for p in listed],
+                )
+            )
+        return
+    given = {}
+    for pair in parameter or []:
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise FerReproError(f"parameter '{name}' has no value: write -p {name} VALUE")
+        given[name] = described.parameter(name).parse(text)
+    target = Path(out) if out else notebooks.project_root() / "_build" / "executed" / f"{described.slug}.ipynb"
+    done = notebooks.execute(described.path, target, given, timeout=timeout)
+    print_json({"chapter": described.slug, "out": str(done)}) if as_json else print(f"executed: {done}")
+
+
+@app.command()
+def book(
+    profile: Annotated[str, typer.Option(help="stored (smoke where nothing is stored), smoke or full.")] = "stored",
+    jobs: Annotated[int, typer.Option(min=1, help="Chapters at a time.")] = 2,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds that one cell may take.")] = 1800,
+    out: Annotated[str, typer.Option("-o", "--out", help="Where the finished book goes. Default: _build/html.")] = "",
+    results_dir: ResultsDir = "",
+) -> None:
+    """Execute all chapters and build the book; a warning, a dead link or a failing chapter is an error."""
+    from fer_repro.book import build_book
+
+    build_book(profile=profile, jobs=jobs, timeout=timeout, out=Path(out) if out else None, results_dir=results_dir)
+
+
+@app.command()
+def verify(results_dir: ResultsDir = "", as_json: AsJson = False) -> None:
+    """Recompute every stored number from its predictions."""
+    where = Path(results_dir) if results_dir else results.default_results_dir()
+    if not where.is_dir():
+        raise FerReproError(f"there is no results folder {where}: give one with --results-dir")
+    problems, checked = results.verify(where), len(results.stored_folders(where))
+    if as_json:
+        print_json({"ok": not problems, "checked": checked, "problems": problems})
+    else:
+        print("\n".join([*problems, f"{checked} stored results checked, {len(problems)} problems"]))
+    if problems:
+        raise typer.Exit(1)
+
+
+@app.command()
+def audit(results_dir: ResultsDir = "", as_json: AsJson = False) -> None:
+    """Show what was found about every claim: what was scored, what selected, how it compares, and the verdict."""
+    document = leaderboard.audit_json(results_dir or None)
+    if as_json:
+        print_json(document)
+        return
+    rows = [
+        [
+            r["variant"],
+            f"{r['accuracy']:.2f}",
+            r["audit"]["comparability"],
+            r["audit"]["scored"],
+            r["verdicts"]["official"]["name"],
+        ]
+        for r in document["rows"]
+    ]
+    console.print(_table(["variant", "claimed %", "class", "scored on", "verdict"], rows))
+    for letter, meaning in document["classes"].items():
+        console.print(f"{letter}: {meaning}")
+
+
+@app.command()
+def export(
+    variant: Annotated[str, typer.Argument(help="A network variant with a finished run.")],
+    protocol: Annotated[str, typer.Option(help="official or claimed.")] = "official",
+    profile: Annotated[str, typer.Option(help="full, or smoke for a trial.")] = "full",
+    seed: Annotated[int, typer.Option(min=0, help="The run's seed.")] = 0,
+    out: Annotated[str, typer.Option("-o", "--out", help="Folder. Default: exports/VARIANT-PROTOCOL-seed-N.")] = "",
+    results_dir: ResultsDir = "",
+    runs_dir: RunsDir = "",
+) -> None:
+    """Write a finished run's weights as safetensors, with a model card for a hub."""
+    from fer_repro.export import export as write
+
+    print(f"exported: {write(variant, protocol, profile, seed, out=out, results_dir=results_dir, runs_dir=runs_dir)}")
+
+
+@app.command()
+def bench(
+    what: Annotated[str, typer.Argument(help="data, augment or all.")] = "all",
+    as_json: AsJson = False,
+) -> None:
+    """Measure speed and memory side by side with what a user would do instead."""
+    from fer_repro.notebooks import project_root
+
+    folder = project_root() / "benchmarks"
+    known = sorted(path.stem for path in folder.glob("[a-z]*.py"))
+    if what != "all" and what not in known:
+        raise FerReproError(f"there is no benchmark '{what}': expected {', '.join(known)} or all")
+    found = {}
+    for name in known if what == "all" else [what]:
+        progress(f"measuring: {name}")
+        done = subprocess.run(
+            [sys.executable, str(folder / f"{name}.py"), "--json"], stdout=subprocess.PIPE, text=True, check=False
+        )
+        if done.returncode:
+            raise FerReproError(f"benchmark '{name}' failed with status {done.returncode}; what it said stands above")
+        found[name] = json.loads(done.stdout)
+    if as_json:
+        print_json(found)
+    else:
+        for name, figures in found.items():
+            console.print(_table([name, ""], [[key, value] for key, value in figures.items()]))
+
+
+def _table(header: list[str], rows: list[list[Any]]) -> Table:
+    table = Table(*header, box=None, header_style="bold", pad_edge=False)
+    for row in rows:
+        table.add_row(*[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row])
+    return table
+
+
+if __name__ == "__main__":
+    main()

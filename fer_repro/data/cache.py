@@ -1,0 +1,185 @@
+"""The memory-mapped cache: a copy of FER2013 is parsed once and opened in milliseconds afterwards.
+
+One file a copy, named by the sha256 of the copy's content, holds all arrays. It is written beside its place and
+renamed, so that nobody ever sees half of one. A *stamp* for each path remembers which content lay there and what the
+file system said about it (and about the cache file) when both were last verified; while that has not changed, nothing
+is hashed again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fer_repro.data.checks import Parsed, digest
+
+VARIABLE = "FER_REPRO_CACHE"
+_MAGIC = "fer-repro-cache-1"
+_HEADER = 4096
+_STALE_SECONDS = 24 * 3600
+
+
+def default_dir() -> Path:
+    """``$FER_REPRO_CACHE``, else ``~/.cache/fer_repro``."""
+    given = os.environ.get(VARIABLE)
+    return Path(given).expanduser() if given else Path.home() / ".cache" / "fer_repro"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An opened copy: the arrays of `Parsed`, their digest, and the cache file (None where it lives in memory)."""
+
+    parsed: Parsed
+    digest: str
+    file: Path | None
+
+
+def _status(path: Path) -> list[int]:
+    s = path.stat()
+    return [s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino]
+
+
+class Cache:
+    """A folder of parsed copies. Every failure to write ends in memory and one warning, never in an error."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = Path(folder).expanduser() if folder is not None else default_dir()
+
+    def _file(self, key: str) -> Path:
+        return self.folder / f"{key}.fer2013"
+
+    def _stamp_file(self, path: Path) -> Path:
+        return self.folder / "stamps" / f"{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:32]}.json"
+
+    def lookup(self, path: Path, stamp: list) -> Entry | None:
+        """The verified entry for a path whose ``stamp`` is unchanged; None where anything has moved."""
+        try:
+            known = json.loads(self._stamp_file(path).read_text())
+            if known["source"] != stamp or known["cache"] != _status(self._file(known["key"])):
+                return None
+            return self._open(self._file(known["key"]), verify=False)
+        except (OSError, ValueError, KeyError, TypeError):
+            return None  # no stamp, or a damaged one: the slow way will write a new one
+
+    def open(self, key: str) -> Entry | None:
+        """The entry of this content after hashing all of it; None where there is none or it is damaged."""
+        try:
+            return self._open(self._file(key), verify=True)
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def _open(self, path: Path, verify: bool) -> Entry:
+        with path.open("rb") as file:
+            head = file.read(_HEADER)
+        magic, checksum, text = head.split(b"\n", 2)
+        text = text.rstrip(b" ")
+        if magic.decode() != _MAGIC or hashlib.sha256(text).hexdigest() != checksum.decode():
+            raise ValueError("not a cache file of this version")
+        header = json.loads(text)
+        if path.stat().st_size != header["bytes"]:
+            raise ValueError("the cache file is cut")
+        body = np.memmap(path, np.uint8, "r")
+        if verify and hashlib.sha256(body[_HEADER:].data).hexdigest() != header["sha256"]:
+            raise ValueError("the cache file is damaged")
+        arrays = {}
+        for name, (dtype, shape, offset) in header["arrays"].items():
+            size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+            arrays[name] = np.asarray(body[offset : offset + size]).view(dtype).reshape(shape)
+        parsed = Parsed(**arrays, layout=header["layout"], md5=header["md5"])
+        return Entry(parsed, header["digest"], path)
+
+    def write(self, key: str, parsed: Parsed) -> Entry:
+        """Store a parsed copy and open it memory-mapped; where the folder cannot be written, keep it in memory."""
+        arrays = {"images": parsed.images, "labels": parsed.labels, "usage": parsed.usage, "ids": parsed.ids}
+        table, offset, h = {}, _HEADER, hashlib.sha256()
+        parts: list[bytes | memoryview] = []
+        for name, array in arrays.items():
+            flat = np.ascontiguousarray(array)
+            table[name] = (flat.dtype.str, flat.shape, offset)
+            padding = -flat.nbytes % 64
+            for part in (flat.reshape(-1).view(np.uint8).data, b"\0" * padding):
+                h.update(part)
+                parts.append(part)
+            offset += flat.nbytes + padding
+        value = digest(parsed.images, parsed.labels, parsed.usage)
+        text = json.dumps(
+            {
+                "arrays": table,
+                "bytes": offset,
+                "sha256": h.hexdigest(),
+                "digest": value,
+                "layout": parsed.layout,
+                "md5": parsed.md5,
+            }
+        ).encode()
+        head = b"\n".join((_MAGIC.encode(), hashlib.sha256(text).hexdigest().encode(), text)).ljust(_HEADER)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._replace(self._file(key), [head, *parts])
+            return self._open(self._file(key), verify=False)
+        except OSError as error:
+            warnings.warn(
+                f"the cache folder {self.folder} cannot be written ({error.strerror or error}), so FER2013 is "
+                "kept in memory and parsed "
+                f"again next time; set ${VARIABLE} to a folder that can be written",
+                stacklevel=2,
+            )
+            for array in arrays.values():
+                array.setflags(write=False)
+            return Entry(parsed, value, None)
+
+    def remember(self, path: Path, stamp: list, key: str, entry: Entry) -> None:
+        """Write the stamp of a verified source and its cache file; without one the next opening hashes both again."""
+        if entry.file is None:
+            return
+        text = json.dumps({"source": stamp, "key": key, "cache": _status(entry.file)})
+        target = self._stamp_file(path)
+        # A folder that is only readable still serves its entries.
+        with contextlib.suppress(OSError):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self._replace(target, [text.encode()])
+
+    def _replace(self, target: Path, parts: list[bytes | memoryview]) -> None:
+        self._sweep(target.parent)
+        handle, temporary = tempfile.mkstemp(prefix=".writing-", dir=target.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.writelines(parts)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
+
+    @staticmethod
+    def _sweep(folder: Path) -> None:
+        """Remove what killed writers left behind, once it is a day old."""
+        for leftover in folder.glob(".writing-*"):
+            with contextlib.suppress(OSError):
+                if time.time() - leftover.stat().st_mtime > _STALE_SECONDS:
+                    leftover.unlink()
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """One process parses at a time, the others wait and find its work; where no lock can be had, all parse."""
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(OSError):
+                self.folder.mkdir(parents=True, exist_ok=True)
+                file = stack.enter_context((self.folder / ".lock").open("w"))
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+

@@ -1,0 +1,94 @@
+"""What FER2013 is known to hold: official counts, the digest of a copy, and the copies that are recognised."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from fer_repro.data.protocol import USAGES
+from fer_repro.errors import FerReproError
+
+LABELS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+SIDE = 48
+PIXELS = SIDE * SIDE
+
+# Rows follow USAGES, columns follow LABELS. The totals are 28,709, 3,589 and 3,589.
+OFFICIAL_COUNTS = np.array(
+    [
+        [3995, 436, 4097, 7215, 4830, 3171, 4965],
+        [467, 56, 496, 895, 653, 415, 607],
+        [491, 55, 528, 879, 594, 416, 626],
+    ]
+)
+OFFICIAL_COUNTS.setflags(write=False)
+
+# Digest of the decoded pixels (see `digest`) -> what the copy is called.
+KNOWN_DIGESTS = {
+    "130e438d67110c595563948ce0bfb63d3b49eaeee4cc31aa3546c359d12a9550": "the JPEG copy on Kaggle (msambare/fer2013)",
+}
+
+# md5 of the CSV's bytes, as torchvision publishes them for the files of the original Kaggle contest.
+KNOWN_CSV = {
+    "f8428a1edbd21e88f42c73edd2a14f95": "the original fer2013.csv of the Kaggle contest",
+    "b114b9e04e6949e5fe8b6a98b3892b1d": "the original icml_face_data.csv of the Kaggle contest",
+}
+
+MEND = "fetch a fresh copy (`fer-repro data --download`, or Kaggle's fer2013.csv)"
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """What a reader hands over, before it becomes a `FER2013`.
+
+    images uint8 [N,48,48]; labels uint8 [N] in 0..6; usage uint8 [N], an index into USAGES; ids str [N], unique;
+    layout ``fer2013.csv``, ``icml_face_data.csv`` or ``folder copy``; md5 of the CSV's bytes, None for pictures.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    usage: np.ndarray
+    ids: np.ndarray
+    layout: str
+    md5: str | None = None
+
+
+def count(labels: np.ndarray, usage: np.ndarray) -> np.ndarray:
+    """Images per usage and class, int64 [3,7]; ``labels`` and ``usage`` are integer codes [N]."""
+    cells = usage.astype(np.int64) * len(LABELS) + labels
+    return np.bincount(cells, minlength=len(USAGES) * len(LABELS)).reshape(len(USAGES), len(LABELS))
+
+
+def check_counts(found: np.ndarray, expected: np.ndarray, name: str) -> None:
+    """Raise `FerReproError` naming every usage and class (at most four) whose count differs from the official one."""
+    wrong = np.argwhere(found != expected)
+    if not len(wrong):
+        return
+    cells = [
+        f"{USAGES[u]} {LABELS[c]} {found[u, c]:,} instead of {expected[u, c]:,}" for u, c in wrong[:4]
+    ]
+    more = f" and {len(wrong) - 4} more" if len(wrong) > 4 else ""
+    raise FerReproError(
+        f"{name}: {found.sum():,} images where FER2013 has {expected.sum():,}, with wrong counts: "
+        f"{', '.join(cells)}{more}; "
+        f"rows or files are missing, doubled or moved, so {MEND}"
+    )
+
+
+def digest(images: np.ndarray, labels: np.ndarray, usage: np.ndarray) -> str:
+    """sha256 (hex) over the pixels uint8 [N,48,48], then the labels and the usage codes, one byte each.
+
+    The order counts: rows of a CSV as they come, pictures by usage and numeric id. A folder, a zip and a tar of the
+    same files therefore agree.
+    """
+    h = hashlib.sha256()
+    h.update(np.ascontiguousarray(images, np.uint8).data)
+    h.update(np.ascontiguousarray(labels, np.uint8).data)
+    h.update(np.ascontiguousarray(usage, np.uint8).data)
+    return h.hexdigest()
+
+
+def known_copy(digest_hex: str, md5: str | None) -> str | None:
+    """The name of a recognised copy, or None for an unknown one (which is allowed: counts and classes still hold)."""
+    return KNOWN_DIGESTS.get(digest_hex) or (KNOWN_CSV.get(md5) if md5 else None)

@@ -1,0 +1,83 @@
+"""FER+ votes: ten people's opinions on every row of the original CSV (Barsoum et al., ICMI 2016).
+
+The votes come in a table of their own (`fer2013new.csv`) whose rows follow the rows of fer2013.csv. Its image names
+skip numbers, so that nothing but the order of the rows joins the two; the folder copies have lost that order.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from fer_repro.data.fer2013 import FER2013
+from fer_repro.errors import FerReproError
+
+VOTES = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt", "unknown", "NF")
+MOST_VOTES = 10
+_HEADER = ["Usage", "Image name", *VOTES]
+_MEND = "take fer2013new.csv from Microsoft's FER+ project"
+
+
+def votes(data: FER2013, path: str | os.PathLike) -> pd.DataFrame:
+    """The votes for every image of ``data``: int64 columns VOTES, indexed by ``data.ids`` and in its order.
+
+    ``data`` must be FER2013 read from a CSV, whole or a subset of it; ``path`` names ``fer2013new.csv``.
+    Raises `FerReproError` for another copy, a table of another shape, a usage that differs from the CSV's, or
+    impossible votes.
+    """
+    if data.name != "fer2013" or not str(data.facts.get("layout", "")).endswith(".csv"):
+        raise FerReproError(
+            f"FER+ votes follow the rows of fer2013.csv and cannot be joined to '{data.source}', whose order is "
+            "another; load "
+            "fer2013.csv or icml_face_data.csv instead"
+        )
+    name = Path(path).name
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except FileNotFoundError as error:
+        raise FerReproError(f"the FER+ votes '{path}' do not exist; {_MEND}") from error
+    except (OSError, ValueError) as error:
+        raise FerReproError(f"the FER+ votes '{name}' cannot be read ({error}); {_MEND}") from error
+    if list(table.columns) != _HEADER:
+        raise FerReproError(
+            f"{name}, line 1: the columns are {', '.join(table.columns)[:120]}, expected {', '.join(_HEADER)}; {_MEND}"
+        )
+    total = data.facts["rows"]
+    if len(table) != total:
+        raise FerReproError(
+            f"{name}: {len(table):,} rows, expected {total:,}, one for each row of {data.source}; {_MEND}"
+        )
+
+    text = table[list(VOTES)]
+    wrong = np.argwhere(~text.apply(lambda column: column.str.fullmatch(r"\d{1,2}")).to_numpy())
+    if len(wrong):
+        row, column = wrong[0]
+        raise FerReproError(
+            f"{name}, line {row + 2:,} (the header is line 1): '{VOTES[column]}' is "
+            f"'{text.iat[row, column][:20]}', expected a number of "
+            f"votes; {_MEND}"
+        )
+    counts = text.astype(np.int64)
+    sums = counts.sum(axis=1).to_numpy()
+    wrong = np.flatnonzero((sums < 1) | (sums > MOST_VOTES))
+    if len(wrong):
+        raise FerReproError(
+            f"{name}, line {wrong[0] + 2:,} (the header is line 1): {sums[wrong[0]]} votes, expected 1 to "
+            f"{MOST_VOTES}; {_MEND}"
+        )
+    rows = np.array([int(i.removeprefix("row-")) for i in data.ids], np.int64)
+    theirs = table["Usage"].to_numpy()[rows].astype(str)
+    wrong = np.flatnonzero(theirs != data.usage)
+    if len(wrong):
+        at = wrong[0]
+        raise FerReproError(
+            f"{name}, line {rows[at] + 2:,} (the header is line 1): Usage is '{theirs[at]}', expected "
+            f"'{data.usage[at]}' as in "
+            f"{data.source}; the rows of one of the two were moved, so {_MEND}"
+        )
+    joined = counts.iloc[rows]
+    joined.index = pd.Index(data.ids, name="id")
+    return joined

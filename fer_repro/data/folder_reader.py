@@ -1,0 +1,196 @@
+"""The folder copies of FER2013: ``train/<class>/Training_<id>.jpg`` and
+``test/<class>/{PublicTest,PrivateTest}_<id>.jpg``.
+
+The same names are read from a folder on disk and from an archive. The order of the result depends on the names alone
+(usage, then numeric id), so that a folder, a zip and a tar of the same files give the same arrays.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from fer_repro.data.checks import LABELS, MEND, PIXELS, SIDE, Parsed
+from fer_repro.data.protocol import USAGES
+from fer_repro.errors import FerReproError
+
+LARGEST_PICTURE = 1 << 20
+_BATCH = 256
+_NAME = re.compile(r"(?:^|/)(train|test)/([^/]+)/([^/]+)\.jpe?g$", re.IGNORECASE)
+_STEM = re.compile(r"(Training|PublicTest|PrivateTest)_(\d{1,18})$")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What the path of a picture says: ``usage`` and ``label`` as codes, the number in the name, the id.
+
+    The id holds the class (``angry/Training_10118481``) because the numbers alone are not unique: some pictures lie in
+    two class folders under the same name.
+    """
+
+    usage: int
+    number: int
+    id: str
+    label: int
+
+    @property
+    def rank(self) -> tuple[int, int, int, str]:
+        """Sorts pictures into the canonical order: by usage, number, class, id."""
+        return self.usage, self.number, self.label, self.id
+
+
+def is_picture(name: str) -> bool:
+    """True for ``.../train/<class>/x.jpg`` and ``.../test/<class>/x.jpg``; hidden files and resource forks are not."""
+    return bool(_NAME.search(name)) and not any(p.startswith((".", "__MACOSX")) for p in name.split("/") if p != ".")
+
+
+def picture(name: str, source: str) -> Picture:
+    """Read usage, class and id off a picture's path (with ``/``); `FerReproError` where they contradict each other."""
+    half, class_name, stem = _NAME.search(name).groups()
+    if class_name not in LABELS:
+        raise FerReproError(
+            f"{source}: '{name}' lies in the class folder '{class_name}', expected one of {', '.join(LABELS)}; {MEND}"
+        )
+    label = LABELS.index(class_name)
+    match = _STEM.match(stem)
+    if match is None:
+        if half.lower() == "test":
+            raise FerReproError(
+                f"{source}: '{name}' does not say which half it belongs to, expected PublicTest_<id>.jpg or "
+                "PrivateTest_<id>.jpg; "
+                f"{MEND}"
+            )
+        digits = re.search(r"(\d{1,18})$", stem)
+        return Picture(0, int(digits[1]) if digits else -1, f"{class_name}/Training_{stem}", label)
+    usage = USAGES.index(match[1])
+    if (half.lower() == "train") != (usage == 0):
+        raise FerReproError(
+            f"{source}: '{name}' is a {match[1]} picture in the folder '{half}', where it does not belong; {MEND}"
+        )
+    return Picture(usage, int(match[2]), f"{class_name}/{stem}", label)
+
+
+def decode(data: bytes, where: str) -> np.ndarray:
+    """One grey 48x48 JPEG as uint8 [48,48]; ``where`` names it in the `FerReproError` a broken one raises."""
+    if not data.rstrip(b"\0").endswith(b"\xff\xd9"):
+        # The decoder fills the missing rest of a cut picture with grey and says nothing if little is missing.
+        raise FerReproError(f"{where}: the JPEG is cut, expected an end marker after {len(data):,} bytes; {MEND}")
+    try:
+        with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+            if image.size != (SIDE, SIDE) or image.mode != "L":
+                raise FerReproError(
+                    f"{where}: a {image.size[0]}x{image.size[1]} picture of mode {image.mode}, expected 48x48 "
+                    f"grey; {MEND}"
+                )
+            return np.asarray(image)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise FerReproError(f"{where}: the JPEG cannot be decoded ({error}); {MEND}") from error
+
+
+class Album:
+    """Collects the pictures of one copy in any order and sorts them at the end.
+
+    Decoding runs in threads while the caller reads on. At most ``capacity`` pictures are accepted.
+    """
+
+    def __init__(self, source: str, capacity: int) -> None:
+        self.source, self.capacity = source, capacity
+        self._names: dict[str, str] = {}
+        self._pictures: list[Picture] = []
+        self._batch: list[tuple[bytes, str]] = []
+        self._pixels: list[np.ndarray] = []
+        self._waiting: deque[Future] = deque()
+        self._pool = ThreadPoolExecutor(max(1, min(4, os.cpu_count() or 1)))
+
+    def __enter__(self) -> Album:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def add(self, name: str, data: bytes) -> None:
+        """Take one picture: its path with ``/`` and its bytes."""
+        found = picture(name, self.source)
+        if found.id in self._names:
+            raise FerReproError(
+                f"{self.source}: {found.id} is there twice ('{self._names[found.id]}' and '{name}'), expected "
+                f"once; {MEND}"
+            )
+        self._names[found.id] = name
+        if len(self._pictures) == self.capacity:
+            raise FerReproError(f"{self.source}: more than the {self.capacity:,} pictures that FER2013 has; {MEND}")
+        if len(data) > LARGEST_PICTURE:
+            raise FerReproError(
+                f"{self.source}: '{name}' has more than {LARGEST_PICTURE:,} bytes, expected a 48x48 JPEG; {MEND}"
+            )
+        self._pictures.append(found)
+        self._batch.append((data, f"{self.source}: '{name}'"))
+        if len(self._batch) == _BATCH:
+            self._send()
+
+    def _send(self) -> None:
+        self._waiting.append(self._pool.submit(_decode_all, self._batch))
+        self._batch = []
+        while len(self._waiting) > 8:
+            self._pixels.append(self._waiting.popleft().result())
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    def parsed(self) -> Parsed:
+        """Everything in canonical order (`Picture.rank`)."""
+        self._send()
+        while self._waiting:
+            self._pixels.append(self._waiting.popleft().result())
+        order = sorted(range(len(self)), key=lambda i: self._pictures[i].rank)
+        pixels = np.concatenate(self._pixels)[order]
+        sorted_pictures = [self._pictures[i] for i in order]
+        return Parsed(
+            pixels.reshape(-1, SIDE, SIDE),
+            np.array([p.label for p in sorted_pictures], np.uint8),
+            np.array([p.usage for p in sorted_pictures], np.uint8),
+            np.array([p.id for p in sorted_pictures], str),
+            "folder copy",
+        )
+
+
+def _decode_all(batch: list[tuple[bytes, str]]) -> np.ndarray:
+    out = np.empty((len(batch), PIXELS), np.uint8)
+    for row, (data, where) in enumerate(batch):
+        out[row] = decode(data, where).reshape(-1)
+    return out
+
+
+def list_pictures(root: Path) -> list[tuple[str, os.stat_result]]:
+    """The pictures below ``root/train`` and ``root/test``: paths below ``root`` (with ``/``) and their stat; sorted."""
+    found = []
+    for half in ("train", "test"):
+        for class_entry in os.scandir(root / half):
+            if not class_entry.is_dir():
+                continue
+            with os.scandir(class_entry.path) as entries:
+                for entry in entries:
+                    name = f"{half}/{class_entry.name}/{entry.name}"
+                    if is_picture(name):
+                        found.append((name, entry.stat()))
+    return sorted(found, key=lambda pair: pair[0])
+
+
+def read_folder(root: Path, capacity: int) -> Parsed:
+    """Read a folder copy from disk; see `Album` for order and errors."""
+    with Album(root.name, capacity) as album:
+        for name, status in list_pictures(root):
+            if status.st_size > LARGEST_PICTURE:
+                raise FerReproError(
+                    f"{root.name}: '{name}' has {status.st_size:,} bytes, expected a 48x48 JPEG; {MEND}"
+                )
+            album.add(name, (root / name).read_bytes())
+        return album.parsed()

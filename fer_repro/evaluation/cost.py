@@ -1,0 +1,82 @@
+"""What a network and a run cost: counted and measured, never typed."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import resource
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Trainable parameters (a shared one counts once)."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def count_multiply_adds(model: nn.Module, input_shape: tuple[int, ...]) -> int:
+    """Multiply-adds of one forward pass of convolutions, linear layers and attention; norms and activations are left out.
+
+    ``input_shape``: with the batch, for example (1, 1, 40, 40).
+    """
+    parameter = next(model.parameters())
+    inputs = torch.zeros(input_shape, device=parameter.device, dtype=parameter.dtype)
+    was_training = model.training
+    model.eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(inputs)
+    model.train(was_training)
+    return counter.get_total_flops() // 2
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Start a new measurement where that is possible (CUDA)."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: the most that torch held on a CUDA device since `reset_peak_memory`; on a CPU the process's largest resident size."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return largest if sys.platform == "darwin" else largest * 1024
+
+
+def environment() -> dict[str, Any]:
+    """Versions and hardware, without host name or path: python, torch, torchvision, cuda, driver, gpu, cpu, cores, system."""
+    available = torch.cuda.is_available()
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "cuda": torch.version.cuda if available else None,
+        "driver": _driver() if available else None,
+        "gpu": torch.cuda.get_device_name() if available else None,
+        "cpu": _cpu(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def _driver() -> str | None:
+    return _first(Path("/proc/driver/nvidia/version"), r"Kernel Module\s+(?:for \S+\s+)?([\d.]+)")
+
+
+def _cpu() -> str | None:
+    return _first(Path("/proc/cpuinfo"), r"^model name\s*:\s*(.+)$") or platform.processor() or None
+
+
+def _first(path: Path, pattern: str) -> str | None:
+    """The first group of the first match in a file of the proc file system; None where there is no such file."""
+    if not path.exists():
+        return None
+    found = re.search(pattern, path.read_text(), re.MULTILINE)
+    return found.group(1).strip() if found else None

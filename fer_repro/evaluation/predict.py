@@ -1,0 +1,91 @@
+"""From a network to probabilities: views of each test image, averaged on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fer_repro.errors import FerReproError
+from fer_repro.training.crops import centre_crop, five_crop, ten_crop, with_mirror
+from fer_repro.training.geometry import resize
+from fer_repro.training.losses import logits_of
+from fer_repro.training.recipe import Recipe, Views
+
+# Input pixels per forward pass: enough to fill the device, little enough for its memory (a crop of 40 pixels is 1,600).
+PIXELS_PER_PASS = {"cuda": 3_200_000, "cpu": 200_000}
+
+_KINDS: dict[str, tuple[int, Callable[[Tensor, int], Tensor]]] = {
+    "plain": (1, lambda images, size: images if size == images.shape[-1] else centre_crop(images, size)),
+    "centre-crop": (1, centre_crop),
+    "flip": (2, lambda images, size: with_mirror(centre_crop(images, size))),
+    "five-crop": (5, five_crop),
+    "ten-crop": (10, ten_crop),
+}
+
+
+def view_count(views: Views) -> int:
+    """How many network inputs one image becomes."""
+    return _kind(views)[0]
+
+
+def _kind(views: Views) -> tuple[int, Callable[[Tensor, int], Tensor]]:
+    if views.kind not in _KINDS:
+        raise FerReproError(f"recipe: unknown views '{views.kind}', expected one of {', '.join(_KINDS)}")
+    if views.average not in ("logits", "probabilities"):
+        raise FerReproError(f"recipe: views average '{views.average}', expected 'logits' or 'probabilities'")
+    return _KINDS[views.kind]
+
+
+def view_batch(images: Tensor, views: Views, input_size: int) -> Tensor:
+    """float [B,C,H,W] -> [B*V,C,input_size,input_size]: an image's V views side by side, resized where a crop differs in size."""
+    _, make = _kind(views)
+    return resize(make(images, views.size or images.shape[-1]), input_size)
+
+
+def as_input(images: Tensor) -> Tensor:
+    """uint8 [B,48,48] -> float32 [B,1,48,48] in [0, 1]."""
+    return images.unsqueeze(1).float().div_(255)
+
+
+class NetworkClassifier:
+    """A trained network with its recipe's normalisation and views; scores in float32, without autocast.
+
+    ``model`` returns logits [B,7], alone or first in a tuple; it is put on ``device``.
+    """
+
+    def __init__(self, model: nn.Module, recipe: Recipe, device: str | torch.device) -> None:
+        self.model, self.recipe, self.device = model.to(device), recipe, torch.device(device)
+
+    def predict_proba(self, images: np.ndarray, with_views: bool = False) -> np.ndarray:
+        """uint8 [N,48,48] -> float32 [N,7], rows sum to 1; ``with_views`` averages over the recipe's views."""
+        if images.dtype != np.uint8 or images.ndim != 3:
+            raise FerReproError(f"images are {images.dtype} {list(images.shape)}, expected uint8 [N,48,48]")
+        # A copy: the data set is a read-only memory map.
+        resident = torch.tensor(np.asarray(images), device=self.device)
+        return self.log_probabilities(resident, with_views).exp().cpu().numpy()
+
+    @torch.inference_mode()
+    def log_probabilities(self, images: Tensor, with_views: bool = False) -> Tensor:
+        """uint8 [N,48,48] on the device -> float32 [N,7] there: log of the probabilities, without waiting for the device.
+
+        The mean over views is taken of the logits or of the probabilities, as the recipe's views say.
+        """
+        views, size = self.recipe.views if with_views else self.recipe.plain, self.recipe.input_size
+        count = view_count(views)
+        batch = max(1, PIXELS_PER_PASS.get(self.device.type, 200_000) // (size * size * count))
+        was_training = self.model.training
+        self.model.eval()
+        parts = [self._part(part, views, count) for part in images.split(batch)]
+        self.model.train(was_training)
+        return torch.cat(parts) if parts else torch.empty(0, 7, device=self.device)
+
+    def _part(self, images: Tensor, views: Views, count: int) -> Tensor:
+        inputs = view_batch(as_input(images), views, self.recipe.input_size)
+        inputs = (inputs - self.recipe.mean).div_(self.recipe.std)
+        logits = logits_of(self.model(inputs)).float().unflatten(0, (-1, count))
+        if views.average == "logits":
+            return logits.mean(dim=1).log_softmax(dim=1)
+        return logits.log_softmax(dim=2).logsumexp(dim=1) - float(np.log(count))

@@ -1,0 +1,105 @@
+"""A look at built pages: links that lead nowhere, pictures without words, anything fetched from elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+# Attributes a browser follows by itself, without a click.
+LOADED = {
+    "script": ("src",), "img": ("src", "srcset"), "iframe": ("src",), "embed": ("src",), "object": ("data",),
+    "source": ("src", "srcset"), "video": ("src", "poster"), "audio": ("src",), "track": ("src",), "image": ("href",),
+}  # fmt: skip
+# Of <link>, only these name a page for a reader or a robot; all others are fetched.
+NAMING_LINKS = {"next", "prev", "canonical", "author", "search", "index", "alternate", "license", "help"}
+# The theme puts its search field on the search page twice, with one id.
+KNOWN = {("search.html", "search-input")}
+
+
+@dataclass
+class Page(HTMLParser):
+    """What one page holds: ids, links to follow, resources loaded, pictures without alternative text."""
+
+    path: Path
+    ids: list[str] = field(default_factory=list)
+    links: list[str] = field(default_factory=list)
+    loaded: list[str] = field(default_factory=list)
+    silent: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.feed(self.path.read_text(encoding="utf-8"))
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        named = {name: value or "" for name, value in attrs}
+        if "id" in named:
+            self.ids.append(named["id"])
+        if tag == "a" and named.get("href"):
+            self.links.append(named["href"])
+        if tag == "link" and named.get("href") and not NAMING_LINKS & set(named.get("rel", "").split()):
+            self.loaded.append(named["href"])
+        for name in LOADED.get(tag, ()):
+            if named.get(name):
+                self.loaded += (
+                    [part.split()[0] for part in named[name].split(", ")] if name == "srcset" else [named[name]]
+                )
+        if tag == "img" and not named.get("alt") and named.get("role") != "presentation":
+            self.silent.append(named.get("src", "")[:60])
+
+
+def problems(folder: Path) -> list[str]:
+    """Every fault of the pages below ``folder``, one sentence each; an empty list when all is well.
+
+    Checked: links and resources inside the book exist, with their fragments; nothing is loaded from another host; every
+    picture has alternative text; no id appears twice on a page. Links to other sites are not followed.
+    """
+    folder = folder.resolve()  # a relative folder would make every fragment look foreign
+    pages = {path: Page(path) for path in sorted(folder.rglob("*.html")) if "_static" not in path.parts}
+    if not pages:
+        return [f"{folder} holds no HTML page"]
+    return [
+        f"{page.path.relative_to(folder)}: {what}" for page in pages.values() for what in _faults(page, pages, folder)
+    ]
+
+
+def _faults(page: Page, pages: dict[Path, Page], folder: Path) -> Iterator[str]:
+    for address in page.loaded:
+        if _is_external(address):
+            yield f"loads {address} from elsewhere"
+        elif fault := _dead(page, address, pages, folder):
+            yield fault
+    for address in page.links:
+        if not _is_external(address) and (fault := _dead(page, address, pages, folder)):
+            yield fault
+    for source in page.silent:
+        yield f"picture {source} has no alternative text"
+    for double in sorted({name for name in page.ids if page.ids.count(name) > 1}):
+        if (page.path.name, double) not in KNOWN:
+            yield f"id '{double}' appears {page.ids.count(double)} times"
+
+
+def _is_external(address: str) -> bool:
+    parts = urlsplit(address)
+    return bool(parts.netloc) or parts.scheme in ("http", "https")
+
+
+def _dead(page: Page, address: str, pages: dict[Path, Page], folder: Path) -> str:
+    """Why an address inside the book leads nowhere, or an empty text."""
+    parts = urlsplit(address)
+    if parts.scheme:  # data:, mailto:, javascript: ask for no file
+        return ""
+    target = (page.path.parent / unquote(parts.path)).resolve() if parts.path else page.path
+    if target.is_dir():
+        target /= "index.html"
+    if not target.is_relative_to(folder):
+        return f"link {address} leaves the book"
+    if not target.is_file():
+        return f"link {address} leads to no file"
+    fragment = unquote(parts.fragment)
+    if fragment and target in pages and fragment not in pages[target].ids:
+        return f"link {address}: no id '{fragment}' on that page"
+    return ""

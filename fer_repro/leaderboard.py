@@ -1,0 +1,289 @@
+"""Claims and stored results side by side: one table of 17 rows, and a verdict on each.
+
+The rule of a verdict is fixed in chapters/protocol.md, which was written before any result was stored: the claim
+against the mean of our seeds, with an interval for both the chance of the test images and the spread between runs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from scipy import stats
+
+from fer_repro import results as stored
+from fer_repro.claims import CLASSES, HALF, Claim, book
+from fer_repro.errors import FerReproError
+from fer_repro.evaluation.statistics import wilson
+from fer_repro.results import Result
+from fer_repro.training.recipe import Views
+
+VERDICTS = ("reproduced", "above", "below", "not comparable", "not run")
+OFFICIAL_USAGES = ("PrivateTest",)
+NUMBERS = ("Accuracy", "claimed", "measured", "low", "high")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the stored runs say about a claim under one protocol; accuracies are fractions 0..1.
+
+    ``measured`` is the mean over ``seeds``, ``accuracies`` holds one value per seed, ``spread`` is their standard
+    deviation (None with one seed). All are empty or None for ``not run``.
+    """
+
+    name: str
+    reason: str
+    protocol: str
+    usages: tuple[str, ...]
+    measured: float | None = None
+    interval: tuple[float, float] | None = None
+    seeds: tuple[int, ...] = ()
+    accuracies: tuple[float, ...] = ()
+    spread: float | None = None
+    views: str = ""
+    parameters: int | None = None
+    run_date: str | None = None
+
+    @property
+    def n_seeds(self) -> int:
+        return len(self.seeds)
+
+
+def claims() -> dict[str, Claim]:
+    """The 17 claims by variant id, in the order of the leaderboard."""
+    return book().claims
+
+
+def claim(variant_id: str) -> Claim:
+    """The claim of one leaderboard row; an unknown id (an ablation has no claim) raises `FerReproError`."""
+    known = claims()
+    if variant_id in known:
+        return known[variant_id]
+    near = difflib.get_close_matches(variant_id, known, n=3)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"the rows are {', '.join(known)}"
+    raise FerReproError(f"'{variant_id}' is no row of the leaderboard: {hint}")
+
+
+def parameters_of(variant_id: str) -> int | None:
+    """Declared trainable parameters of a row or an ablation; None where no network or no count is known."""
+    return book().parameters.get(variant_id)
+
+
+def mean_interval(accuracies: Iterable[float], n: int, level: float = 0.95) -> tuple[float, float]:
+    """Interval of the mean accuracy of several seeds on the same ``n`` images.
+
+    Wilson at the mean, each side widened in quadrature by the half width of the t interval of the seeds' mean; with one
+    seed it is Wilson's alone.
+    """
+    values = list(accuracies)
+    mean = statistics.fmean(values)
+    low, high = wilson(mean * n, n, level)
+    half = 0.0
+    if len(values) > 1:
+        quantile = float(stats.t.ppf((1 + level) / 2, len(values) - 1))
+        half = quantile * statistics.stdev(values) / math.sqrt(len(values))
+    return max(0.0, mean - math.hypot(mean - low, half)), min(1.0, mean + math.hypot(high - mean, half))
+
+
+def verdict(claim: Claim, results: Iterable[Result], protocol: str = "official") -> Verdict:
+    """Judge one claim by its stored runs under ``protocol``; runs of other variants or protocols are passed over.
+
+    Only finished full runs on FER2013 count. Raises `FerReproError` where the counted runs do not belong together:
+    different recipes or data, a seed twice, or a half that is not whole.
+    """
+    usages = OFFICIAL_USAGES if protocol == "official" else claim.audit.usages or OFFICIAL_USAGES
+    own = [r for r in results if r.variant == claim.variant and r.protocol == protocol]
+    counted = sorted((r for r in own if r.storable), key=lambda r: r.seed)
+    if not counted:
+        return Verdict("not run", _not_run(protocol, own), protocol, usages)
+    _refuse_mixture(claim.variant, protocol, counted)
+    accuracies = tuple(_accuracy(r, usages) for r in counted)
+    measured, interval = statistics.fmean(accuracies), mean_interval(accuracies, HALF * len(usages))
+    first = counted[0].record
+    found = Verdict(
+        name=_name(claim, interval),
+        reason="",
+        protocol=protocol,
+        usages=usages,
+        measured=measured,
+        interval=interval,
+        seeds=tuple(r.seed for r in counted),
+        accuracies=accuracies,
+        spread=statistics.stdev(accuracies) if len(accuracies) > 1 else None,
+        views=str(Views(**first["recipe"]["views"])) if counted[0].has_views else "one view",
+        parameters=first["parameters"],
+        run_date=max(r.record["ended"] for r in counted)[:10],
+    )
+    return dataclasses.replace(found, reason=_reason(claim, found))
+
+
+def _name(claim: Claim, interval: tuple[float, float]) -> str:
+    if claim.audit.comparability in "CD":
+        return "not comparable"
+    low, high = interval
+    claimed = claim.accuracy / 100
+    return "below" if high < claimed else "above" if low > claimed else "reproduced"
+
+
+def _not_run(protocol: str, own: list[Result]) -> str:
+    told = f"No finished full run on FER2013 under the {protocol} protocol is stored."
+    if own:
+        states = ", ".join(f"seed {r.seed}: {r.status}, profile {r.profile}" for r in own)
+        told += f" What is stored does not count ({states})."
+    return told
+
+
+def _refuse_mixture(variant: str, protocol: str, counted: list[Result]) -> None:
+    """Runs are averaged only where nothing but the seed differs between them."""
+    where = f"results of {variant} under the {protocol} protocol"
+    for what, values in (
+        ("recipe", {r.record["recipe_sha256"] for r in counted}),
+        ("data", {r.record["data"]["digest"] for r in counted}),
+    ):
+        if len(values) > 1:
+            shown = ", ".join(f"seed {r.seed}" for r in counted)
+            raise FerReproError(
+                f"{where}: the runs ({shown}) have {len(values)} different {what} digests, expected one; move the "
+                "older runs away or run them again"
+            )
+    seeds = [r.seed for r in counted]
+    if len(set(seeds)) != len(seeds):
+        raise FerReproError(f"{where}: a seed occurs twice in {seeds}, expected each once; keep one of the runs")
+
+
+def _accuracy(result: Result, usages: tuple[str, ...]) -> float:
+    """Share of correct images over whole halves, with the paper's views where the recipe has any."""
+    scores = [result.score(usage) for usage in usages]
+    for usage, score in zip(usages, scores, strict=True):
+        if score["n"] != HALF:
+            raise FerReproError(
+                f"results of {result.variant}, {result.protocol}, seed {result.seed}: {usage} was scored on "
+                f"{score['n']} images, expected all {HALF}; run it again on the complete data"
+            )
+    return sum(score["correct"] for score in scores) / (HALF * len(usages))
+
+
+def _reason(claim: Claim, found: Verdict) -> str:
+    low, high = (f"{100 * end:.2f}" for end in found.interval)
+    seeds = (
+        f"mean of {found.n_seeds} seeds" if found.n_seeds > 1 else "one seed, so the spread between runs is not in it"
+    )
+    where = " and ".join(found.usages)
+    told = (
+        f"Measured {100 * found.measured:.2f} % on {where} under the {found.protocol} protocol, {found.views} "
+        f"(95 % interval {low} to {high} %, {seeds})."
+    )
+    gap = claim.accuracy - 100 * found.measured
+    side = "above" if gap > 0 else "below"
+    if found.name == "not comparable":
+        letter = claim.audit.comparability
+        return f"{told} The claimed {claim.accuracy:.2f} % is of class {letter}: {CLASSES[letter]}."
+    if found.name == "reproduced":
+        told += f" The claimed {claim.accuracy:.2f} % lies inside the interval."
+    else:
+        told += f" The claimed {claim.accuracy:.2f} % lies {abs(gap):.2f} points {side} the mean, outside the interval."
+    if claim.audit.comparability == "B" and found.protocol == "official":
+        audit = claim.audit
+        told += (
+            f" The claim was made differently (class B): scored on {audit.scored}; selected on {audit.selected_on}; "
+            f"trained on {audit.trained_on}."
+        )
+    return told
+
+
+def leaderboard(results_dir: Path | str | None = None) -> pd.DataFrame:
+    """The 17 rows in the leaderboard's order and columns, with ours beside them.
+
+    The leaderboard's: Paper, Code, Accuracy (percent, as printed), ModelName, ReleaseDate. Ours: PaperURL, variant,
+    slug, model, date, claimed (fraction 0..1), comparability, scored, parameters; for the official protocol measured,
+    low, high (fractions), seeds, verdict, reason, run_date; for the claimed one the same with ``as_claimed_`` before
+    the name (verdict and reason None where no such run is stored). Missing numbers are NaN, missing texts and counts
+    None. ``results_dir``: the project's own where empty. Raises `FerReproError` for a folder that does not exist and
+    for results that cannot be read or do not belong together.
+    """
+    runs = _runs(results_dir)
+    table = pd.DataFrame([_row(claim, runs) for claim in claims().values()], dtype=object)
+    numeric = [name for name in table if name.removeprefix("as_claimed_") in NUMBERS]
+    return table.astype(dict.fromkeys(numeric, float) | {"seeds": int, "as_claimed_seeds": int})
+
+
+def _runs(results_dir: Path | str | None) -> list[Result]:
+    if results_dir and not Path(results_dir).is_dir():
+        raise FerReproError(
+            f"results folder '{results_dir}' does not exist: give the folder that holds <variant>/<protocol>"
+        )
+    return stored.read_all(Path(results_dir) if results_dir else None)
+
+
+def _row(claim: Claim, runs: list[Result]) -> dict[str, Any]:
+    official, claimed = verdict(claim, runs), verdict(claim, runs, "claimed")
+    counted = official.parameters if official.parameters is not None else parameters_of(claim.variant)
+    row = {
+        "Paper": claim.row.paper,
+        "Code": claim.row.code,
+        "Accuracy": claim.row.accuracy,
+        "ModelName": claim.row.model,
+        "ReleaseDate": claim.row.date,
+        "PaperURL": claim.row.paper_url,
+        "variant": claim.variant,
+        "slug": claim.slug,
+        "model": claim.model,
+        "date": claim.date,
+        "claimed": claim.accuracy / 100,
+        "comparability": claim.audit.comparability,
+        "scored": claim.audit.scored,
+        "parameters": counted,
+    }
+    again = {f"as_claimed_{name}": value for name, value in _measured(claimed).items()}
+    if not claimed.n_seeds:
+        again |= {"as_claimed_verdict": None, "as_claimed_reason": None}
+    return row | _measured(official) | again
+
+
+def _measured(found: Verdict) -> dict[str, Any]:
+    low, high = found.interval or (None, None)
+    return {
+        "measured": found.measured,
+        "low": low,
+        "high": high,
+        "seeds": found.n_seeds,
+        "verdict": found.name,
+        "reason": found.reason,
+        "run_date": found.run_date,
+    }
+
+
+def record_line(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows that raised the best claimed accuracy when they appeared, by date (of one day, the best counts)."""
+    by_day = table.sort_values(["ReleaseDate", "Accuracy"]).drop_duplicates("ReleaseDate", keep="last")
+    best_before = by_day["Accuracy"].cummax().shift(fill_value=float("-inf"))
+    return by_day[by_day["Accuracy"] > best_before].reset_index(drop=True)
+
+
+def clean_subset(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows whose claims are comparable with the official protocol (class A)."""
+    return table[table["comparability"] == "A"].reset_index(drop=True)
+
+
+def audit_json(results_dir: Path | str | None = None) -> dict[str, Any]:
+    """Everything claimed and found, JSON-ready: the pinned leaderboard, the classes, per row its audit and verdicts."""
+    runs, whole = _runs(results_dir), book()
+    pinned = {
+        f.name: getattr(whole, f.name) for f in dataclasses.fields(whole) if f.name not in ("claims", "parameters")
+    }
+    rows = [
+        dataclasses.asdict(claim)
+        | {
+            "parameters": parameters_of(claim.variant),
+            "verdicts": {p: dataclasses.asdict(verdict(claim, runs, p)) for p in ("official", "claimed")},
+        }
+        for claim in whole.claims.values()
+    ]
+    return {"leaderboard": pinned, "classes": CLASSES, "rows": rows}

@@ -1,0 +1,309 @@
+"""Every figure of the book: each function turns numbers that were measured or claimed into one picture.
+
+Scores are the dictionaries of `fer_repro.evaluation.metrics.evaluate`; accuracies are fractions 0..1 there and percent in
+pictures. All figures but the chart over time are `fer_repro.figure.Figure` objects, drawn for light and dark pages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure as Canvas
+from matplotlib.ticker import MaxNLocator
+
+from fer_repro.diagrams import Block, architecture, pipeline, trace
+from fer_repro.errors import FerReproError
+from fer_repro.figure import Figure, Theme, canvas
+from fer_repro.markup import absent, percent, whole
+from fer_repro.timeline import accuracy_over_time, accuracy_over_time_static
+
+__all__ = [
+    "Block", "Row", "accuracy_over_time", "accuracy_over_time_static", "architecture", "confusion_matrix", "forest",
+    "ladder", "learning_curves", "per_class", "pipeline", "samples", "trace",
+]  # fmt: skip
+
+
+def learning_curves(
+    history: pd.DataFrame, *, selected: int | None = None, select_name: str = "PublicTest", drawn: bool = False
+) -> Figure:
+    """Loss and accuracy by epoch, with the learning rate below where it was recorded.
+
+    ``history``: one row per epoch; of its columns loss, train_accuracy, select_accuracy, lr and stage those present are drawn.
+    ``selected``: the epoch (counted over all stages from 1) whose weights are scored. Raises `FerReproError` for an empty one.
+    """
+    if history.empty:
+        raise FerReproError("no learning curves: the history has no epochs (a method without training has none)")
+    epochs = np.arange(1, len(history) + 1)
+    dots = "o" if len(history) <= 40 else ""
+    columns = {name: history[name].to_numpy(float) for name in ("loss", "train_accuracy", "select_accuracy", "lr")
+               if name in history and history[name].notna().any()}  # fmt: skip
+    stages = history["stage"].to_numpy() if "stage" in history else np.full(len(history), "")
+    borders = [i + 0.5 for i in range(1, len(history)) if stages[i] != stages[i - 1]]
+    panels = [name for name in ("loss", "accuracy") if any(name in column for column in columns)]
+
+    def draw(theme: Theme) -> Canvas:
+        with_rate = "lr" in columns
+        figure = canvas(7.6, 3.6 if with_rate else 2.9)
+        grid = figure.subplots(
+            2 if with_rate else 1, len(panels), sharex=True, squeeze=False,
+            height_ratios=[4, 1] if with_rate else None,
+        )  # fmt: skip
+        for axes, name in zip(grid[0], panels, strict=True):
+            axes.grid(axis="y")
+            if name == "loss":
+                axes.plot(epochs, columns["loss"], color=theme.measured, marker=dots, ms=3.5, lw=1.6)
+                axes.set_title("training loss")
+            else:
+                for column, label, colour, line in (
+                    ("train_accuracy", "training images", theme.soft, "--"),
+                    ("select_accuracy", select_name, theme.measured, "-"),
+                ):
+                    if column in columns:
+                        axes.plot(epochs, 100 * columns[column], line, color=colour, marker=dots, ms=3.5, lw=1.6, label=label)
+                axes.set_title("accuracy, %")
+                if selected is not None:
+                    axes.axvline(selected, color=theme.clean, lw=1.4, ls=":", label=f"scored: epoch {selected}")
+                axes.legend(fontsize=8.5, loc="best", frameon=True, facecolor=theme.page, edgecolor="none", framealpha=0.85)
+            for border in borders:
+                axes.axvline(border, color=theme.line, lw=1)
+        if with_rate:
+            for axes in grid[1]:
+                axes.set_title("learning rate", fontsize=9)
+                axes.step(epochs, columns["lr"], where="mid", color=theme.extra, lw=1.4)
+                axes.set_yscale("log")
+                axes.grid(axis="y")
+        for axes in grid[-1]:
+            axes.set_xlabel("epoch")
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
+        return figure
+
+    told = [f"{len(history)} epochs"]
+    if "loss" in columns:
+        told.append(f"training loss from {columns['loss'][0]:.3f} to {columns['loss'][-1]:.3f}")
+    if "select_accuracy" in columns:
+        best = np.nanmax(columns["select_accuracy"])
+        told.append(f"accuracy on {select_name} at most {percent(best)}, at the end {percent(columns['select_accuracy'][-1])}")
+    caption = "Training loss and accuracy by epoch."
+    caption += " Grey rules part the stages." if borders else ""
+    return Figure(draw, alt=f"Learning curves: {'; '.join(told)}.", caption=caption, drawn=drawn)
+
+
+def confusion_matrix(score: Mapping[str, Any], title: str, *, drawn: bool = False) -> Figure:
+    """Counts and row shares of truth (rows) against prediction (columns); shading is the row share."""
+    counts = np.asarray(score["confusion"], dtype=np.int64)
+    labels = list(score["per_class"])
+    rows = counts.sum(1)
+    shares = counts / np.maximum(rows, 1)[:, None]
+
+    def draw(theme: Theme) -> Canvas:
+        figure = canvas(6.4, 5.3)
+        axes = figure.add_subplot()
+        tint = LinearSegmentedColormap.from_list("tint", [theme.page, theme.measured])
+        axes.imshow(shares, cmap=tint, vmin=0, vmax=1, aspect="auto")
+        for (row, column), count in np.ndenumerate(counts):
+            ink = _readable(tint(shares[row, column])[:3])
+            bold = "bold" if row == column else "normal"
+            axes.text(column, row - 0.13, f"{count}", ha="center", va="center", fontsize=9.5, color=ink, weight=bold)
+            axes.text(column, row + 0.22, f"{100 * shares[row, column]:.1f} %", ha="center", va="center", fontsize=7.4, color=ink)
+        axes.set_xticks(range(len(labels)), labels)
+        axes.set_yticks(range(len(labels)), [f"{name}\nn = {n}" for name, n in zip(labels, rows, strict=True)])
+        axes.set_xticks(np.arange(len(labels) + 1) - 0.5, minor=True)
+        axes.set_yticks(np.arange(len(labels) + 1) - 0.5, minor=True)
+        axes.grid(which="minor", lw=1)
+        axes.tick_params(which="both", length=0, labelsize=8.8)
+        axes.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False)
+        axes.spines[:].set_visible(False)
+        axes.set_xlabel("predicted \u2192", loc="left", color=theme.soft)
+        axes.xaxis.set_label_position("top")
+        axes.text(-0.012, 1.012, "truth \u2193", transform=axes.transAxes, ha="right", va="bottom", color=theme.soft)
+        axes.set_title(title, pad=10)
+        return figure
+
+    worst = max(
+        ((shares[i, j], i, j) for i in range(len(labels)) for j in range(len(labels)) if i != j and rows[i]),
+        default=(0.0, 0, 0),
+    )
+    recalls = ", ".join(f"{name} {percent(shares[i, i], 1)}" for i, name in enumerate(labels))
+    return Figure(
+        draw,
+        alt=f"Confusion matrix, {title}, {whole(counts.sum())} images. Share of each true class that was recognised: {recalls}. "
+        f"Most frequent mistake: {labels[worst[1]]} taken for {labels[worst[2]]}, {percent(worst[0], 1)}.",
+        caption="Rows: the label; columns: the prediction. Each cell: images, and their share of the row.",
+        drawn=drawn,
+    )
+
+
+def _readable(rgb: Sequence[float]) -> str:
+    """Black or white, whichever contrasts more with a background (WCAG relative luminance)."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in rgb]
+    luminance = float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
+    return "#000000" if (luminance + 0.05) / 0.05 > 1.05 / (luminance + 0.05) else "#ffffff"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a forest plot: a value (fraction 0..1) with its interval, what it is, and columns of words to its right.
+
+    ``kind`` is ``claimed``, ``measured``, ``clean`` or ``context`` (a neighbour, drawn quietly). ``group`` heads the line's block.
+    """
+
+    label: str
+    value: float | None
+    interval: tuple[float, float] | None = None
+    kind: str = "measured"
+    words: tuple[str, ...] = ()
+    group: str = ""
+
+
+def forest(
+    rows: Sequence[Row], title: str, *, alt: str, caption: str = "", line: float | None = None, line_label: str = "",
+    columns: Sequence[str] = (), quantity: str = "accuracy", drawn: bool = False,
+) -> Figure:  # fmt: skip
+    """Values with intervals, one line each; ``line`` is a reference (fraction) ruled through all of them.
+
+    ``columns`` head the rows' words. A row without a value has no point, only words ("not run").
+    """
+    known = [row for row in rows if row.value is not None]
+    if not known:
+        raise FerReproError(f"nothing to draw for '{title}': no row has a value")
+    ends = [end for row in known for end in (row.interval or (row.value, row.value))] + ([line] if line is not None else [])
+    low, high = 100 * min(ends), 100 * max(ends)
+    spare = max(0.6, 0.06 * (high - low))
+    groups = list(dict.fromkeys(row.group for row in rows))
+    places: dict[int, float] = {}
+    heads: dict[str, float] = {}
+    y = 0.0
+    for group in groups:
+        if group:
+            heads[group] = y
+            y += 0.8
+        for index, row in enumerate(rows):
+            if row.group == group:
+                places[index] = y
+                y += 1.0
+        y += 0.35
+    lettering = [columns, *(row.words for row in rows)]
+    widths = [
+        max(len(words[i]) for words in lettering if i < len(words)) for i in range(max(len(words) for words in lettering))
+    ]
+    starts = [10 + 5.1 * sum(widths[:i]) + 9 * i for i in range(len(widths))]
+    top = -0.75 if line is None or not line_label else -1.25
+
+    def draw(theme: Theme) -> Canvas:
+        figure = canvas(7.6, 0.8 + 0.285 * (y - 0.35 - top))
+        axes = figure.add_subplot()
+        axes.grid(axis="x")
+        colours = {"claimed": theme.claimed, "measured": theme.measured, "clean": theme.clean, "context": theme.soft}
+        if line is not None:
+            axes.axvline(100 * line, 0, 0.99, color=theme.claimed, lw=1.2, ls="--")
+            side = "right" if 100 * line > (low + high) / 2 else "left"
+            axes.annotate(
+                line_label, (100 * line, top + 0.3), (-4 if side == "right" else 4, 0), textcoords="offset points", ha=side,
+                va="center", fontsize=8.2, color=theme.claimed,
+            )  # fmt: skip
+        right = axes.get_yaxis_transform()
+
+        def write(words: Sequence[str], place: float, **style: Any) -> None:
+            for start, word in zip(starts, words, strict=False):
+                axes.annotate(word, (1, place), (start, 0), right, "offset points", va="center", fontsize=8.6, **style)
+
+        write(columns, top + 0.3, color=theme.soft)
+        for index, row in enumerate(rows):
+            place, colour = places[index], colours[row.kind]
+            if row.value is not None:
+                _point(axes, row, place, colour, theme)
+            tint = theme.soft if row.value is None or row.kind == "context" else theme.ink
+            write(row.words, place, color=tint)
+        for group, place in heads.items():
+            axes.text(-0.01, place, group, transform=right, ha="right", va="center", fontsize=8.6, weight="bold", color=theme.soft)
+        axes.set_yticks([places[i] for i in range(len(rows))], [row.label for row in rows])
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        axes.set(xlim=(low - spare, high + spare), ylim=(y - 0.35, top), xlabel=f"{quantity}, %")
+        axes.set_title(title)
+        return figure
+
+    return Figure(draw, alt=alt, caption=caption, drawn=drawn)
+
+
+def _point(axes: Axes, row: Row, place: float, colour: str, theme: Theme) -> None:
+    """One value: claims are hollow diamonds (nobody stored their predictions), measurements filled dots."""
+    if row.interval:
+        style = (0, (2, 1.5)) if row.kind == "claimed" else "solid"
+        axes.plot([100 * end for end in row.interval], [place, place], color=colour, lw=1.8, ls=style, solid_capstyle="butt")
+    hollow = row.kind == "claimed" or (row.kind == "context" and not row.interval)
+    axes.plot(
+        100 * row.value, place, "D" if hollow else "o", ms=6.5, color=colour, mew=1.6,
+        mfc=theme.page if hollow else colour, zorder=3,
+    )  # fmt: skip
+
+
+def per_class(score: Mapping[str, Any], *, title: str = "Recall by class", drawn: bool = False) -> Figure:
+    """Recall of each class with its Wilson 95 % interval; n and F1 are printed; the line is the overall accuracy."""
+    classes: Mapping[str, Mapping[str, Any]] = score["per_class"]
+    rows = [
+        Row(name, c["recall"], tuple(c["interval"]), "measured", (percent(c["recall"], 1), f"{c['n']}", f"{c['f1']:.2f}"))
+        if c["n"] else Row(name, None, words=("no image",))
+        for name, c in classes.items()
+    ]  # fmt: skip
+    told = "; ".join(f"{name} {percent(c['recall'], 1)} of {c['n']}" for name, c in classes.items())
+    return forest(
+        rows,
+        title,
+        alt=f"{title} with 95 % intervals: {told}. Overall accuracy {percent(score['accuracy'])}.",
+        caption="Dots: share of a class that was recognised; bars: Wilson 95 % intervals. The fewer the images, the longer the bar.",
+        line=score["accuracy"],
+        line_label=f"accuracy over all, {percent(score['accuracy'])}",
+        columns=("recall", "images", "F1"),
+        quantity="recall",
+        drawn=drawn,
+    )
+
+
+def ladder(steps: Sequence[Row], title: str, *, caption: str = "", drawn: bool = False) -> Figure:
+    """An ablation ladder: one row per system, each one part richer than the one above it; words give the step's gain."""
+    values = [row.value for row in steps]
+    told = "; ".join(f"{row.label} {percent(row.value)}" for row in steps)
+    return forest(
+        steps, title, alt=f"{title}: {told}.", drawn=drawn,
+        caption=caption or "Each row adds one part to the row above it. Bars: Wilson 95 % intervals.",
+        line=values[0] if values and not absent(values[0]) else None, line_label="the plainest system",
+    )  # fmt: skip
+
+
+def samples(
+    images: np.ndarray, labels: np.ndarray, names: Sequence[str], *, each: int = 8, title: str = "", drawn: bool = False
+) -> Figure:
+    """A contact sheet: the first ``each`` images of every class. ``images`` uint8 [N,48,48], ``labels`` int [N]."""
+    if images.ndim != 3 or len(images) != len(labels):
+        raise FerReproError(f"samples: images {images.shape} and {len(labels)} labels do not fit, expected [N,48,48] and [N]")
+    rows = [images[np.flatnonzero(labels == index)[:each]] for index in range(len(names))]
+
+    def draw(theme: Theme) -> Canvas:
+        figure = canvas(0.62 * each + 1.1, 0.64 * len(names) + (0.35 if title else 0.05))
+        grid = figure.subplots(len(names), each, squeeze=False)
+        figure.get_layout_engine().set(w_pad=0.015, h_pad=0.015, wspace=0, hspace=0)
+        for row, (name, faces) in enumerate(zip(names, rows, strict=True)):
+            for column, axes in enumerate(grid[row]):
+                axes.set_xticks([])
+                axes.set_yticks([])
+                axes.spines[:].set_visible(False)
+                if column < len(faces):
+                    axes.imshow(faces[column], cmap="gray", vmin=0, vmax=255)
+            grid[row][0].set_ylabel(name, rotation=0, ha="right", va="center")
+        if title:
+            figure.suptitle(title, fontsize=10.5, weight="bold", ha="left", x=0.01)
+        return figure
+
+    told = ", ".join(f"{len(faces)} {name}" for name, faces in zip(names, rows, strict=True))
+    return Figure(
+        draw, alt=f"Contact sheet of 48 by 48 pixel faces, one row per class: {told}.",
+        caption="One row per class, the first images of the training part.", drawn=drawn,
+    )  # fmt: skip
+

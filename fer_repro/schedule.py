@@ -1,0 +1,261 @@
+"""Several runs, one after another or side by side: their order, what skips, what stops, and what is said at the end."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from fer_repro import papers, parameters, results
+from fer_repro.errors import FerReproError
+from fer_repro.training.run import Interrupted
+
+UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
+INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
+
+
+@dataclass(frozen=True)
+class Task:
+    """One run: a variant with a seed."""
+
+    variant: str
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.variant} seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a task ended: ``done``, ``failed``, ``stopped`` (at a checkpoint) or ``not started``; ``text`` tells more."""
+
+    task: Task
+    state: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Options:
+    """What all runs of one command share; see `fer_repro.reproduce.reproduce`."""
+
+    protocol: str = "official"
+    profile: str = "full"
+    data: str = ""
+    device: str = "auto"
+    epochs: int | None = None
+    results_dir: str = ""
+    runs_dir: str = ""
+    root: str = ""
+    resume: bool = True
+
+    def as_words(self) -> list[str]:
+        """The same as options of ``fer-repro run``."""
+        words = []
+        for name, value in vars(self).items():
+            if name == "resume":
+                words += [] if value else ["--no-resume"]
+            elif value not in ("", None):
+                words += [f"--{name.replace('_', '-')}", str(value)]
+        return words
+
+
+def duration(text: str) -> float:
+    """ "90", "90s", "45m", "1.5h", "2d" -> seconds. Raises `FerReproError`."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|m|min|h|d)?\s*", text)
+    if match is None or float(match[1]) == 0:
+        raise FerReproError(f"the time budget {text!r} is no duration: write seconds, or 45m, 2h, 1.5h, 1d")
+    return float(match[1]) * UNITS[match[2] or "s"]
+
+
+def ordered(variants: Iterable[str], seeds: Iterable[int]) -> list[list[Task]]:
+    """Waves of tasks: no task needs another of its own wave or a later one. Unknown variants raise `FerReproError`.
+
+    What a variant requires and nobody named is fitted inside its own run.
+    """
+    left = list(dict.fromkeys(papers.get(name).id for name in variants))
+    seeds = list(dict.fromkeys(seeds))
+    waves = []
+    while left:
+        ready = [name for name in left if not _needs(name) & set(left)]
+        if not ready:
+            raise FerReproError(f"{', '.join(left)} require each other: mend `requires` in their paper modules")
+        waves.append([Task(name, seed) for name in ready for seed in seeds])
+        left = [name for name in left if name not in ready]
+    return waves
+
+
+def _needs(name: str) -> set[str]:
+    direct = set(papers.get(name).requires)
+    return direct.union(*(_needs(other) for other in direct))
+
+
+def check(waves: list[list[Task]], options: Options) -> None:
+    """Refuse a wrong word before the first run, not after it. Raises `FerReproError`."""
+    for task in (task for wave in waves for task in wave):
+        values = {name: getattr(options, name) for name in parameters.FIELDS if hasattr(options, name)}
+        parameters.check(values | {"variant": task.variant, "seed": task.seed})
+    if options.profile == "full" and options.epochs is None:
+        results.require_writable(Path(options.results_dir) if options.results_dir else results.default_results_dir())
+
+
+def run(
+    waves: list[list[Task]], options: Options, *, jobs: int = 1, budget: float | None = None,
+    say: Callable[[str], None] = print,
+) -> list[Outcome]:  # fmt: skip
+    """Run all tasks; a failure does not stop the others, the end of the ``budget`` (seconds) or Ctrl-C does.
+
+    With ``jobs`` > 1 each task is a process of its own: they share the processor's cores, and GPUs are dealt out.
+    """
+    deadline = None if budget is None else time.monotonic() + budget
+    outcomes: list[Outcome] = []
+    for wave in waves:
+        one_by_one = jobs == 1 or len(wave) == 1
+        done = _serial(wave, options, deadline, say) if one_by_one else _parallel(wave, options, jobs, deadline, say)
+        outcomes += done
+        if any(outcome.state in ("stopped", "not started") for outcome in done):
+            break
+    told = {outcome.task for outcome in outcomes}
+    return outcomes + [Outcome(task, "not started", "") for wave in waves for task in wave if task not in told]
+
+
+def _left(deadline: float | None) -> float | None:
+    return None if deadline is None else deadline - time.monotonic()
+
+
+def _serial(wave: list[Task], options: Options, deadline: float | None, say: Callable[[str], None]) -> list[Outcome]:
+    from fer_repro.reproduce import reproduce
+
+    outcomes = []
+    for task in wave:
+        left = _left(deadline)
+        if left is not None and left <= 0:
+            break
+        try:
+            result = reproduce(task.variant, seed=task.seed, time_budget=left, say=say, **_keywords(options))
+        except Interrupted as stop:
+            outcomes.append(Outcome(task, "stopped", str(stop)))
+            break
+        except KeyboardInterrupt:
+            outcomes.append(Outcome(task, "stopped", "interrupted; it goes on from its last checkpoint"))
+            break
+        except FerReproError as error:
+            outcomes.append(Outcome(task, "failed", str(error)))
+            continue
+        finished = result.status in ("done", "stopped early")
+        outcomes.append(Outcome(task, "done" if finished else "failed", _headline(result)))
+    return outcomes
+
+
+def _keywords(options: Options) -> dict[str, Any]:
+    texts = {name: getattr(options, name) or None for name in ("results_dir", "runs_dir", "root")}
+    return {name: value for name, value in vars(options).items() if name not in texts} | texts
+
+
+def _headline(result: Any) -> str:
+    score = result.headline
+    low, high = score["interval"]
+    words = f"{100 * score['accuracy']:.2f} % of {score['n']:,} ({100 * low:.2f} to {100 * high:.2f} %)"
+    drawn = "; drawn faces - says nothing about the paper" if result.drawn else ""
+    return words + drawn + ("" if result.status == "done" else f"; status {result.status}")
+
+
+class _Child:
+    """A process of this same command for one task; its lines are passed on, marked with the task's name."""
+
+    def __init__(
+        self, task: Task, slot: int, words: list[str], environment: dict[str, str], say: Callable[[str], None]
+    ):
+        self.task, self.slot, self.lines, self.say = task, slot, [], say
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "fer_repro.cli", *words],
+            env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            # Ctrl-C in a terminal reaches a whole session; a second one would end a run before its checkpoint.
+            start_new_session=True,
+        )  # fmt: skip
+        self.reader = threading.Thread(target=self._pass_on, daemon=True)
+        self.reader.start()
+
+    def _pass_on(self) -> None:
+        for line in self.process.stdout:
+            self.lines.append(line.rstrip())
+            self.say(f"[{self.task}] {line.rstrip()}")
+
+    def outcome(self) -> Outcome:
+        """Waits for the end; the child's last line is its summary."""
+        code = self.process.wait()
+        self.reader.join()
+        last = next((line for line in reversed(self.lines) if line), "no output")
+        text = last.partition(": ")[2] or last
+        stopped = code in (INTERRUPTED, -signal.SIGINT)
+        return Outcome(self.task, "done" if code == 0 else "stopped" if stopped else "failed", text)
+
+
+def _parallel(
+    wave: list[Task], options: Options, jobs: int, deadline: float | None, say: Callable[[str], None]
+) -> list[Outcome]:
+    """At most ``jobs`` children at a time."""
+    waiting, running, outcomes, slots = list(wave), [], [], list(range(jobs))
+    before = signal.signal(signal.SIGTERM, _as_ctrl_c)
+    try:
+        while waiting or running:
+            left = _left(deadline)
+            while waiting and slots and (left is None or left > 0):
+                running.append(_start(waiting.pop(0), slots.pop(0), options, jobs, left, say))
+            if not running:  # the budget is spent
+                break
+            for child in [child for child in running if child.process.poll() is not None]:
+                running.remove(child)
+                slots.append(child.slot)
+                outcomes.append(child.outcome())
+            time.sleep(0.1)
+    except KeyboardInterrupt:
+        say("stopping: each run writes its checkpoint first")
+        for child in running:
+            child.process.send_signal(signal.SIGINT)
+        outcomes += [child.outcome() for child in running]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return outcomes
+
+
+def _as_ctrl_c(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _start(
+    task: Task, slot: int, options: Options, jobs: int, left: float | None, say: Callable[[str], None]
+) -> _Child:
+    words = ["run", task.variant, "--seed", str(task.seed), *options.as_words()]
+    words += [] if left is None else ["--time-budget", f"{left:.1f}"]
+    cores = max(1, (os.cpu_count() or 1) // jobs)
+    environment = os.environ | {"OMP_NUM_THREADS": str(cores), "PYTHONUNBUFFERED": "1"} | _gpu(options.device, slot)
+    return _Child(task, slot, words, environment, say)
+
+
+def _gpu(device: str, slot: int) -> dict[str, str]:
+    """One GPU for each slot in turn, out of those that this process may use."""
+    import torch
+
+    count = 0 if device == "cpu" else torch.cuda.device_count()
+    if count < 2:
+        return {}
+    allowed = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
+    return {"CUDA_VISIBLE_DEVICES": allowed.split(",")[slot % count]}
+
+
+def runs_in(runs_dir: Path) -> dict[str, list[str]]:
+    """Variant -> the runs that have a checkpoint below ``runs_dir``, as protocol/kind/seed-n."""
+    found: dict[str, list[str]] = {}
+    for checkpoint in sorted(Path(runs_dir).glob("*/*/*/seed-*/checkpoint.pt")):
+        variant, *rest = checkpoint.parent.relative_to(runs_dir).parts
+        found.setdefault(variant, []).append("/".join(rest))
+    return found

@@ -1,0 +1,136 @@
+"""Strict reading of a YAML file: exactly the expected fields, each through a reader, every error with its place.
+
+A reader takes ``(value, where)``, returns the value it accepts and raises `FerReproError` naming ``where`` otherwise.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fer_repro.errors import FerReproError
+
+UNKNOWN = "unknown"
+
+
+def load(path: Path) -> Any:
+    """The file's content as plain data; unreadable files, bad YAML and doubled keys raise `FerReproError`."""
+    try:
+        return yaml.load(Path(path).read_text(encoding="utf-8"), Loader=Loader)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise FerReproError(
+            f"{Path(path).name} cannot be read ({' '.join(str(error).split())}): mend the file"
+        ) from error
+
+
+class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+    """A safe loader that refuses a key written twice, where YAML would keep the last one without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        twice = sorted({key for key in keys if keys.count(key) > 1})
+        if twice:
+            raise yaml.YAMLError(f"line {node.start_mark.line + 1}: the key {', '.join(twice)} is written twice")
+        return super().construct_mapping(node, deep)
+
+
+def wrong(where: str, value: Any, expected: str) -> FerReproError:
+    shown = repr(value) if len(repr(value)) <= 80 else repr(value)[:77] + "..."
+    return FerReproError(f"{where} is {shown}, expected {expected}")
+
+
+def fields(value: Any, where: str, **readers: Callable[[Any, str], Any]) -> dict[str, Any]:
+    """Exactly the named fields of a mapping, each through its reader."""
+    if not isinstance(value, Mapping):
+        raise wrong(where, value, f"a mapping with {', '.join(readers)}")
+    for name in value:
+        if name not in readers:
+            raise FerReproError(f"{where}: unknown field '{name}', expected {', '.join(readers)}")
+    missing = [name for name in readers if name not in value]
+    if missing:
+        raise FerReproError(f"{where}: the field {', '.join(missing)} is missing")
+    return {name: reader(value[name], f"{where}, field {name}") for name, reader in readers.items()}
+
+
+def as_is(value: Any, where: str) -> Any:
+    return value
+
+
+def text(value: Any, where: str) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise wrong(where, value, "a text")
+    return value.strip()
+
+
+def note(value: Any, where: str) -> str:
+    return "" if value == "" else text(value, where)
+
+
+def url(value: Any, where: str) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"https?://[^\s\"'<>]+", value):
+        raise wrong(where, value, "a web address that begins with http:// or https://")
+    return value
+
+
+def maybe(reader: Callable[[Any, str], Any], value: Any, where: str) -> Any:
+    return None if value is None else reader(value, where)
+
+
+def pattern(form: str, expected: str, value: Any, where: str) -> str:
+    if not isinstance(value, str) or not re.fullmatch(form, value):
+        raise wrong(where, value, expected)
+    return value
+
+
+commit = partial(pattern, r"[0-9a-f]{40}", "a commit of 40 hex digits")
+identifier = partial(pattern, r"[a-z0-9]+(-[a-z0-9]+)*", "lower-case words joined by dashes")
+
+
+def date(value: Any, where: str) -> str:
+    try:
+        return datetime.date.fromisoformat(value).isoformat()
+    except (TypeError, ValueError) as error:
+        raise wrong(where, value, 'a date like "2021-05-08", in quotes') from error
+
+
+def percent(value: Any, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 100:
+        raise wrong(where, value, "a percent between 0 and 100")
+    return float(value)
+
+
+def whole(value: Any, where: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise wrong(where, value, "a whole number of 1 or more")
+    return value
+
+
+def whole_or_unknown(value: Any, where: str) -> int | str:
+    return UNKNOWN if value == UNKNOWN else whole(value, where)
+
+
+def boolean(value: Any, where: str) -> bool:
+    if not isinstance(value, bool):
+        raise wrong(where, value, "true or false")
+    return value
+
+
+def one_of(allowed: tuple[str, ...], value: Any, where: str) -> str:
+    if value not in allowed:
+        raise wrong(where, value, f"one of {', '.join(allowed)}")
+    return value
+
+
+def list_of(reader: Callable[[Any, str], Any]) -> Callable[[Any, str], tuple[Any, ...]]:
+    def read_list(value: Any, where: str) -> tuple[Any, ...]:
+        if not isinstance(value, list):
+            raise wrong(where, value, "a list")
+        return tuple(reader(item, f"{where} [{i}]") for i, item in enumerate(value))
+
+    return read_list

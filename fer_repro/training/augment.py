@@ -1,0 +1,165 @@
+"""Batched augmentation on the device: a recipe's steps by name.
+
+Images are float32 [B,C,H,W] in [0, 1]; all randomness comes from one `torch.Generator` on their device, so a run can be stopped
+and resumed inside an epoch. The distributions are those of torchvision's transforms (the tests compare them). Normalisation is
+the loop's business: erased pixels get ``value`` on the [0, 1] scale.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from fer_repro.training import crops, geometry
+from fer_repro.training.geometry import TRIES, coin, uniform
+from fer_repro.training.recipe import Step, bind
+
+LEVELS = 255  # jitter works on 8-bit grey levels
+
+
+def jitter(
+    images: Tensor, generator: torch.Generator, brightness: float = 0.0, contrast: float = 0.0, p: float = 1.0
+) -> Tensor:
+    """Brightness and contrast by factors uniform in 1 +- the option (not below 0), in random order, with probability ``p``.
+
+    What `torchvision.transforms.ColorJitter` does to an 8-bit grey image, its rounding included; an image that the coin spares
+    keeps its exact values.
+    """
+    n = images.shape[0]
+    chosen = coin(p, n, generator)
+    light = uniform(max(0.0, 1 - brightness), 1 + brightness, (n,), generator)
+    spread = uniform(max(0.0, 1 - contrast), 1 + contrast, (n,), generator)
+    light_first = coin(0.5, n, generator)
+    changed = adjust(images, light, spread, light_first, brightness > 0, contrast > 0)
+    return torch.where(chosen.view(-1, 1, 1, 1), changed, images)
+
+
+def adjust(
+    images: Tensor, light: Tensor, spread: Tensor, light_first: Tensor, brightness: bool = True, contrast: bool = True
+) -> Tensor:
+    """Image b times ``light[b]``, and stretched by ``spread[b]`` about its mean, on 8-bit levels; ``light_first[b]`` says in which order."""
+    light, spread, light_first = (value.view(-1, 1, 1, 1) for value in (light, spread, light_first))
+
+    def brighten(levels: Tensor) -> Tensor:
+        return (levels * light).clamp_(0, LEVELS).floor_() if brightness else levels
+
+    def stretch(levels: Tensor) -> Tensor:
+        if not contrast:
+            return levels
+        mean = (levels.mean(dim=(1, 2, 3), keepdim=True) + 0.5).floor_()
+        return (levels - mean).mul_(spread).add_(mean).clamp_(0, LEVELS).floor_()
+
+    levels = (images * LEVELS).round_()
+    if not (brightness and contrast):
+        return stretch(brighten(levels)) / LEVELS
+    return torch.where(light_first, stretch(brighten(levels)), brighten(stretch(levels))) / LEVELS
+
+
+def erase_boxes(
+    n: int,
+    height: int,
+    width: int,
+    p: float,
+    area: tuple[float, float],
+    aspect: tuple[float, float],
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Boxes to erase: top, left, height, width, int64 [n] each; height and width 0 where nothing is erased.
+
+    The share of the area is uniform, height/width log-uniform; of ten draws the first box strictly smaller than the image is used.
+    """
+    surface = uniform(area[0], area[1], (n, TRIES), generator).mul_(height * width)
+    ratio = uniform(math.log(aspect[0]), math.log(aspect[1]), (n, TRIES), generator).exp_()
+    h, w = (surface * ratio).sqrt_().round_(), (surface / ratio).sqrt_().round_()
+    fits = (h < height) & (w < width)
+    first = fits.byte().argmax(dim=1, keepdim=True)
+    used = fits.gather(1, first).squeeze(1) & coin(p, n, generator)
+    h = h.gather(1, first).squeeze(1).long() * used
+    w = w.gather(1, first).squeeze(1).long() * used
+    top = geometry.integers(height - h + 1, generator)
+    left = geometry.integers(width - w + 1, generator)
+    return top, left, h, w
+
+
+def erase_box(images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor, value: float = 0.0) -> Tensor:
+    """Set one box per image ([B] int64 each) to ``value``."""
+    y = torch.arange(images.shape[-2], device=images.device)
+    x = torch.arange(images.shape[-1], device=images.device)
+    rows = (y >= top[:, None]) & (y < (top + height)[:, None])
+    columns = (x >= left[:, None]) & (x < (left + width)[:, None])
+    return images.masked_fill(rows[:, None, :, None] & columns[:, None, None, :], value)
+
+
+def erase(
+    images: Tensor,
+    generator: torch.Generator,
+    p: float = 0.5,
+    area: tuple[float, float] = (0.02, 0.33),
+    aspect: tuple[float, float] = (0.3, 3.3),
+    value: float = 0.0,
+) -> Tensor:
+    """Random erasing, each image of the batch on its own; see `erase_boxes` for the distribution."""
+    boxes = erase_boxes(images.shape[0], images.shape[-2], images.shape[-1], p, area, aspect, generator)
+    return erase_box(images, *boxes, value)
+
+
+def mixup(images: Tensor, targets: Tensor, generator: torch.Generator, alpha: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Blend a batch with a permutation of itself: lambda x + (1 - lambda) x[permutation], the targets alike.
+
+    ``targets`` float [B,7] (soft). One lambda ~ Beta(alpha, alpha) per batch. (Zhang et al. 2018)
+    """
+    concentration = torch.full((2,), float(alpha), device=generator.device)
+    # torch.distributions.Beta draws by the same function but takes no generator.
+    share = torch._sample_dirichlet(concentration, generator=generator)[0]
+    partner = torch.randperm(images.shape[0], generator=generator, device=generator.device)
+    return torch.lerp(images[partner], images, share), torch.lerp(targets[partner], targets, share)
+
+
+def _drawless(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Give a function without randomness the signature of the others."""
+
+    def step(images: Tensor, generator: torch.Generator, size: int) -> Tensor:
+        return function(images, size)
+
+    return step
+
+
+AUGMENTATIONS: dict[str, Callable[..., Tensor]] = {
+    "random_resized_crop": geometry.random_resized_crop,
+    "translate": geometry.translate,
+    "flip": geometry.flip,
+    "rotate": geometry.rotate,
+    "scale": geometry.scale,
+    "affine": geometry.affine,
+    "jitter": jitter,
+    "erase": erase,
+    "crop": crops.crop,
+    "resize": _drawless(geometry.resize),
+    "centre_crop": _drawless(crops.centre_crop),
+    "five_crop": _drawless(crops.five_crop),
+    "ten_crop": _drawless(crops.ten_crop),
+}
+MIXES: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {"mixup": mixup}
+COPIES = {"five_crop": 5, "ten_crop": 10}
+
+
+class Augmenter:
+    """A recipe's augmentation steps, ready to run; ``copies`` is how many samples an image becomes."""
+
+    def __init__(self, steps: tuple[Step, ...]) -> None:
+        self.copies = math.prod(COPIES.get(step.name, 1) for step in steps)
+        self._functions = [bind(step, AUGMENTATIONS, "augmentation", given=2) for step in steps]
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """float [B,C,H,W] in [0, 1] -> [B*copies,C,h,w], an image's copies side by side."""
+        for function in self._functions:
+            images = function(images, generator)
+        return images
+
+
+def mixer(step: Step | None) -> Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]] | None:
+    """The function that blends (images, soft targets, generator), or None."""
+    return None if step is None else bind(step, MIXES, "mix", given=3)

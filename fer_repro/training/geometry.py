@@ -1,0 +1,224 @@
+"""Batched geometric augmentations: each draws its parameters like the torchvision transform of the same meaning.
+
+Every function takes float images [B,C,H,W] in [0, 1] and a `torch.Generator` on the images' device, and returns new images on
+that device. Nothing waits for the device: a parameter is a tensor [B], a retry is the first valid one of ten columns, and an
+image that the coin spares gets the identity's parameters. Coordinates follow Pillow: pixel i covers [i, i+1), its centre is i + 0.5.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from fer_repro.errors import FerReproError
+
+TRIES = 10  # torchvision's number of attempts at a crop or an erased box that fits
+
+
+def uniform(low: float, high: float, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """float32 of ``shape``, uniform in [low, high)."""
+    return torch.rand(shape, generator=generator, device=generator.device).mul_(high - low).add_(low)
+
+
+def coin(p: float, n: int, generator: torch.Generator) -> Tensor:
+    """bool [n], each True with probability ``p``."""
+    return torch.rand(n, generator=generator, device=generator.device) < p
+
+
+def integers(n: Tensor, generator: torch.Generator) -> Tensor:
+    """int64 like ``n``: uniform in 0 .. n-1, each element with its own ``n`` (>= 1)."""
+    drawn = torch.rand(n.shape, generator=generator, device=generator.device).mul(n).long()
+    return torch.minimum(drawn, n - 1)  # float32 rounding can reach n itself
+
+
+def resize(images: Tensor, size: int) -> Tensor:
+    """[B,C,H,W] -> [B,C,size,size], bilinear with half-pixel centres; shrinking is antialiased, as Pillow does it."""
+    if images.shape[-2:] == (size, size):
+        return images
+    shrinks = size < max(images.shape[-2:])
+    return functional.interpolate(images, size=(size, size), mode="bilinear", align_corners=False, antialias=shrinks)
+
+
+def crop_boxes(
+    n: int, height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float], generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Boxes of a random resized crop: top, left, height, width, each int64 [n].
+
+    The area is uniform in ``scale`` (a share of the image), the aspect log-uniform in ``ratio``; of ten draws the first that fits
+    is used, otherwise the largest centred box whose aspect is in ``ratio``.
+    """
+    area = uniform(scale[0], scale[1], (n, TRIES), generator).mul_(height * width)
+    aspect = uniform(math.log(ratio[0]), math.log(ratio[1]), (n, TRIES), generator).exp_()
+    w, h = (area * aspect).sqrt_().round_(), (area / aspect).sqrt_().round_()
+    fits = (w > 0) & (w <= width) & (h > 0) & (h <= height)
+    first = fits.byte().argmax(dim=1, keepdim=True)  # of equal maxima argmax gives the first
+    found = fits.gather(1, first).squeeze(1)
+    fallback_w, fallback_h = width, height
+    if width / height < ratio[0]:
+        fallback_h = round(width / ratio[0])
+    elif width / height > ratio[1]:
+        fallback_w = round(height * ratio[1])
+    w = torch.where(found, w.gather(1, first).squeeze(1).long(), fallback_w)
+    h = torch.where(found, h.gather(1, first).squeeze(1).long(), fallback_h)
+    top = torch.where(found, integers(height - h + 1, generator), (height - fallback_h) // 2)
+    left = torch.where(found, integers(width - w + 1, generator), (width - fallback_w) // 2)
+    return top, left, h, w
+
+
+def crop_and_resize(images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor, size: int) -> Tensor:
+    """Cut one box per image ([B] int64 each) and resize it to [B,C,size,size], bilinear.
+
+    Separable, as two matrix products per image: the weights are Pillow's triangle filter, widened where a side shrinks.
+    """
+    rows = _filter(top, height, images.shape[-2], size)
+    columns = _filter(left, width, images.shape[-1], size)
+    return rows[:, None] @ images @ columns[:, None].transpose(-1, -2)
+
+
+def _filter(start: Tensor, length: Tensor, n: int, size: int) -> Tensor:
+    """float32 [B,size,n]: row i holds what the n source pixels give to output pixel i of the stretch start .. start+length."""
+    scale = length.float() / size
+    output = torch.arange(size, device=start.device) + 0.5
+    source = torch.arange(n, device=start.device)
+    centre = start[:, None] + output * scale[:, None]
+    distance = (source + 0.5 - centre[..., None]).abs_()
+    weight = distance.div_(-scale.clamp(min=1.0)[:, None, None]).add_(1.0).clamp_(min=0.0)
+    inside = (source >= start[:, None]) & (source < (start + length)[:, None])
+    weight *= inside[:, None]
+    return weight.div_(weight.sum(dim=-1, keepdim=True))
+
+
+def random_resized_crop(
+    images: Tensor,
+    generator: torch.Generator,
+    size: int,
+    scale: tuple[float, float] = (0.08, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+) -> Tensor:
+    """A box of random area and aspect, resized to ``size`` pixels; see `crop_boxes` for the distribution."""
+    boxes = crop_boxes(images.shape[0], images.shape[-2], images.shape[-1], scale, ratio, generator)
+    return crop_and_resize(images, *boxes, size)
+
+
+def flip(images: Tensor, generator: torch.Generator, p: float = 0.5, vertical: bool = False) -> Tensor:
+    """Mirror left-right (or upside down) with probability ``p``."""
+    chosen = coin(p, images.shape[0], generator).view(-1, 1, 1, 1)
+    return torch.where(chosen, images.flip(-2 if vertical else -1), images)
+
+
+def translate(images: Tensor, generator: torch.Generator, fraction: float, p: float = 1.0, fill: float = 0.0) -> Tensor:
+    """Shift by whole pixels with probability ``p``: x and y each uniform in +-``fraction`` of the side, rounded; ``fill`` moves in."""
+    n, height, width = images.shape[0], images.shape[-2], images.shape[-1]
+    chosen = coin(p, n, generator)
+    dx = uniform(-fraction * width, fraction * width, (n,), generator).round_() * chosen
+    dy = uniform(-fraction * height, fraction * height, (n,), generator).round_() * chosen
+    return shift(images, dx.long(), dy.long(), fill)
+
+
+def shift(images: Tensor, dx: Tensor, dy: Tensor, fill: float = 0.0) -> Tensor:
+    """Move image b right by dx[b] and down by dy[b] pixels (int64 [B])."""
+    x = torch.arange(images.shape[-1], device=images.device) - dx[:, None]
+    y = torch.arange(images.shape[-2], device=images.device) - dy[:, None]
+    return _pick(images, x[:, None, :], y[:, :, None], fill)
+
+
+def _pick(images: Tensor, x: Tensor, y: Tensor, fill: float | str) -> Tensor:
+    """images[b, :, y, x] for int64 coordinates that broadcast to [B,H,W]; outside the image ``fill`` or, for "edge", the nearest pixel."""
+    height, width = images.shape[-2:]
+    inside_x, inside_y = x.clamp(0, width - 1), y.clamp(0, height - 1)
+    index = (inside_y * width + inside_x).flatten(1)[:, None, :].expand(-1, images.shape[1], -1)
+    picked = images.flatten(2).gather(2, index).view(*images.shape[:2], *torch.broadcast_shapes(x.shape, y.shape)[1:])
+    if fill == "edge":
+        return picked
+    outside = (x != inside_x) | (y != inside_y)
+    return picked.masked_fill_(outside[:, None], fill)
+
+
+def affine(
+    images: Tensor,
+    generator: torch.Generator,
+    degrees: float = 0.0,
+    shift: float = 0.0,
+    scale: tuple[float, float] = (1.0, 1.0),
+    per_axis: bool = False,
+    p: float = 1.0,
+    interpolation: str = "nearest",
+    fill: float | str = 0.0,
+) -> Tensor:
+    """Rotation, zoom and shift about the centre in one resampling, with probability ``p``.
+
+    The angle is uniform in +-``degrees`` (counter-clockwise), the zoom uniform in ``scale`` (one for both axes unless
+    ``per_axis``), the shift uniform in +-``shift`` of the side, rounded to pixels. ``fill``: a grey value, or "edge" to repeat
+    the border.
+    """
+    n, height, width = images.shape[0], images.shape[-2], images.shape[-1]
+    chosen = coin(p, n, generator)
+    angle = uniform(-degrees, degrees, (n,), generator) * chosen
+    zoom_x = torch.where(chosen, uniform(*scale, (n,), generator), 1.0)
+    zoom_y = torch.where(chosen, uniform(*scale, (n,), generator), 1.0) if per_axis else zoom_x
+    dx = uniform(-shift * width, shift * width, (n,), generator).round_() * chosen
+    dy = uniform(-shift * height, shift * height, (n,), generator).round_() * chosen
+    return warp(images, angle, zoom_x, zoom_y, dx, dy, interpolation, fill)
+
+
+def rotate(
+    images: Tensor,
+    generator: torch.Generator,
+    degrees: float,
+    p: float = 1.0,
+    interpolation: str = "nearest",
+    fill: float | str = 0.0,
+) -> Tensor:
+    """Rotate about the centre by an angle uniform in +-``degrees`` with probability ``p``; the frame stays."""
+    return affine(images, generator, degrees=degrees, p=p, interpolation=interpolation, fill=fill)
+
+
+def scale(
+    images: Tensor,
+    generator: torch.Generator,
+    factor: tuple[float, float],
+    p: float = 1.0,
+    per_axis: bool = False,
+    interpolation: str = "nearest",
+    fill: float | str = 0.0,
+) -> Tensor:
+    """Zoom about the centre by a factor uniform in ``factor`` (above 1 enlarges) with probability ``p``; the frame stays."""
+    return affine(images, generator, scale=factor, per_axis=per_axis, p=p, interpolation=interpolation, fill=fill)
+
+
+def warp(
+    images: Tensor,
+    angle: Tensor,
+    zoom_x: Tensor,
+    zoom_y: Tensor,
+    dx: Tensor,
+    dy: Tensor,
+    interpolation: str = "nearest",
+    fill: float | str = 0.0,
+) -> Tensor:
+    """Rotate (degrees), zoom and then shift (pixels) image b by the b-th parameters, float32 [B] each."""
+    height, width = images.shape[-2:]
+    radians = torch.deg2rad(angle)
+    cos, sin = radians.cos()[:, None, None], radians.sin()[:, None, None]
+    u = torch.arange(width, device=images.device) + (0.5 - width / 2) - dx[:, None, None]
+    v = torch.arange(height, device=images.device)[:, None] + (0.5 - height / 2) - dy[:, None, None]
+    # The inverse map: where in the source does the centre of each output pixel lie?
+    x = (cos * u - sin * v) / zoom_x[:, None, None] + width / 2
+    y = (sin * u + cos * v) / zoom_y[:, None, None] + height / 2
+    if interpolation == "nearest":
+        return _pick(images, x.floor().long(), y.floor().long(), fill)
+    if interpolation != "bilinear":
+        raise FerReproError(f"augmentation: unknown interpolation '{interpolation}', expected 'nearest' or 'bilinear'")
+    left, top = (x - 0.5).floor(), (y - 0.5).floor()
+    fx, fy = (x - 0.5 - left)[:, None], (y - 0.5 - top)[:, None]
+    left, top = left.long(), top.long()
+    upper = _pick(images, left, top, "edge").lerp(_pick(images, left + 1, top, "edge"), fx)
+    lower = _pick(images, left, top + 1, "edge").lerp(_pick(images, left + 1, top + 1, "edge"), fx)
+    mixed = upper.lerp_(lower, fy)
+    if fill == "edge":
+        return mixed
+    outside = (x < 0) | (x >= width) | (y < 0) | (y >= height)
+    return mixed.masked_fill_(outside[:, None], fill)

@@ -1,0 +1,354 @@
+"""The training loop: one device, the data resident on it, every random draw from a saved generator.
+
+`fit` follows a `Recipe` through its stages and returns the classifier its selection rule chose. Inside an epoch nothing waits for
+the device: loss and hits are summed there and read once at the end. A checkpoint after every epoch (and at every stop, inside
+an epoch too) makes a resumed run equal to an uninterrupted one, bit for bit on the CPU.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fer_repro.data.protocol import Splits
+from fer_repro.errors import FerReproError
+from fer_repro.evaluation import cost
+from fer_repro.evaluation.predict import NetworkClassifier, as_input, view_count
+from fer_repro.training import checkpoint
+from fer_repro.training.augment import Augmenter, mixer
+from fer_repro.training.geometry import resize
+from fer_repro.training.interrupts import StopRequest, stop_requests
+from fer_repro.training.losses import Loss, logits_of, make_loss, soft
+from fer_repro.training.optim import Ema, make_optimiser, make_schedule
+from fer_repro.training.progress import Progress
+from fer_repro.training.recipe import Recipe, Stage
+from fer_repro.training.run import Interrupted, Run
+
+SAVE_EVERY = 600.0  # seconds between checkpoints inside a long epoch
+
+Weights = dict[str, Tensor]
+
+
+def fit(build: Callable[[Recipe], nn.Module], splits: Splits, run: Run, loss: Loss | None = None) -> NetworkClassifier:
+    """Train ``build(recipe)`` as ``run.recipe`` says and return it with the weights that its selection rule chose.
+
+    ``splits``: images uint8 [N,48,48] and labels int [N] of each role. ``loss(output, targets)`` replaces the recipe's loss: it
+    gets the network's output (float32; a tuple stays one) and int64 [B] targets, or float [B,7] ones where the recipe mixes.
+    Fills ``run.history`` (one dict per epoch) and ``run.facts``. A run folder with a checkpoint is continued (``run.resume``), a
+    finished one answers at once. Raises `Interrupted` after a checkpoint (time budget, Ctrl-C, SIGTERM), `FerReproError` for a
+    recipe that cannot be followed or a checkpoint of another run.
+    """
+    device = torch.device(run.device)
+    with checkpoint.writer(run.folder), checkpoint.seeded(run.seed, device), stop_requests(run.say) as stop:
+        trainer = Trainer(build, splits, run, loss, stop)
+        if not run.resume:
+            checkpoint.discard(run.folder)
+        elif (state := checkpoint.load(run.folder, trainer.identity, run.say)) is not None:
+            trainer.load_state_dict(state)
+        trainer.train()
+        return trainer.finish()
+
+
+class Trainer:
+    """The state of a run and the steps that change it; `state_dict` holds all of it."""
+
+    def __init__(
+        self, build: Callable[[Recipe], nn.Module], splits: Splits, run: Run, loss: Loss | None, stop: StopRequest
+    ) -> None:
+        recipe = self.recipe = run.recipe
+        self.build, self.splits, self.run, self.stop = build, splits, run, stop
+        self.device = torch.device(run.device)
+        self.identity = {
+            "recipe": recipe.sha256(), "data set": run.data_digest, "seed": run.seed, "device": self.device.type,
+        }  # fmt: skip
+        _check(recipe, splits)
+        self.augment, self.mix = Augmenter(recipe.augment), mixer(recipe.mix)
+        self.loss = loss or make_loss(recipe.loss, self.device)
+        self.autocast = recipe.precision == "bf16" and self.device.type == "cuda"
+        self.layout = torch.channels_last if self.device.type == "cuda" else torch.contiguous_format
+
+        # Permutation and augmentation draw from their own stream; initialisation and dropout from torch's global one.
+        stream = int(np.random.SeedSequence([run.seed % 2**64, 1]).generate_state(1, np.uint64)[0])
+        self.generator = torch.Generator(self.device).manual_seed(stream)
+        self.model = self._fresh()
+        self.history: list[dict[str, Any]] = []
+        self.stage, self.epoch, self.batch = -1, 0, 0  # the stage under way, its finished epochs, the epoch's finished batches
+        self.order: Tensor | None = None  # the epoch's permutation, while one is under way
+        self.totals = torch.zeros(3, dtype=torch.float64, device=self.device)  # loss, hits, samples of the epoch
+        self.best = self.stage_best = _Best()
+        self.good: Weights | None = None  # the last weights known to be finite
+        self.status = "running"
+        self.seconds = {"total": 0.0, "training": 0.0, "epoch": 0.0}
+        self.images_seen = 0
+
+    def _fresh(self) -> nn.Module:
+        return self.build(self.recipe).to(self.device, memory_format=self.layout)
+
+    @property
+    def scored(self) -> nn.Module:
+        """The network whose weights are measured and kept: the average where there is one."""
+        return self.ema.module if self.ema else self.model
+
+    def train(self) -> None:
+        """Every stage from where the state stands."""
+        if self.status != "running":
+            return
+        self.progress = Progress(self.recipe, self.run.say)
+        self.mark = self.saved_at = time.monotonic()
+        for index in range(max(self.stage, 0), len(self.recipe.stages)):
+            if index != self.stage:
+                self._begin(index)
+            stage = self.recipe.stages[index]
+            images, labels = self._resident(getattr(self.splits, stage.images))
+            select = self._resident(self.splits.select)
+            while not self._stage_over(stage):
+                self._run_epoch(images, labels)
+                if not self._end_epoch(stage, select):
+                    return
+        self.status = "stopped early" if self._any_stage_short() else "done"
+        self.save()
+
+    def _begin(self, index: int) -> None:
+        """Weights, average, optimiser and schedule of stage ``index``."""
+        stage = self.recipe.stages[index]
+        if index > 0 and stage.start == "fresh":
+            self.model = self._fresh()
+        elif index > 0 and stage.start == "best":
+            self.model.load_state_dict(self.stage_best.weights)
+        self.stage, self.epoch, self.batch, self.order = index, 0, 0, None
+        self.stage_best = _Best()
+        self._make_optimiser(stage)
+        self.good = _copy(self.scored)
+
+    def _make_optimiser(self, stage: Stage) -> None:
+        self.ema = None if self.recipe.ema is None else Ema(self.recipe.ema, self.model)
+        self.optimiser = make_optimiser(stage.optimiser, self.model.parameters())
+        batches = math.ceil(len(getattr(self.splits, stage.images).labels) / self.recipe.batch_size)
+        self.schedule = make_schedule(stage.schedule, self.optimiser, stage.epochs, batches)
+
+    def _resident(self, part: Any) -> tuple[Tensor, Tensor]:
+        """uint8 [N,48,48] and int64 [N] on the device (copied: the data set is a read-only memory map)."""
+        images = torch.tensor(np.asarray(part.images), device=self.device)
+        return images, torch.tensor(np.asarray(part.labels), dtype=torch.long, device=self.device)
+
+    def _run_epoch(self, images: Tensor, labels: Tensor) -> None:
+        if self.order is None:
+            self.order = torch.randperm(len(labels), generator=self.generator, device=self.device)
+            self.totals.zero_()
+            self.batch, self.seconds["epoch"] = 0, 0.0
+        self.model.train()
+        size, guard = self.recipe.batch_size, _has_batch_norm(self.model)
+        while self.batch * size < len(labels):
+            if self.stop.reason or self.run.out_of_time():
+                self._interrupt()
+            if time.monotonic() - self.saved_at > SAVE_EVERY:
+                self.save()
+            chosen = self.order[self.batch * size : (self.batch + 1) * size]
+            # A last batch of one sample has no variance that batch norm could divide by.
+            if not (guard and len(chosen) * self.augment.copies == 1 and self.batch):
+                self._step(images[chosen], labels[chosen])
+            self.batch += 1
+        self.order = None
+
+    def _step(self, images: Tensor, labels: Tensor) -> None:
+        """One batch: augment, normalise, mix, forward, backward, update. Nothing here reads a value back from the device."""
+        recipe = self.recipe
+        inputs = resize(self.augment(as_input(images), self.generator), recipe.input_size)
+        inputs = (inputs - recipe.mean).div_(recipe.std)
+        targets = labels[:, None].expand(-1, self.augment.copies).reshape(-1)
+        if self.mix is not None:
+            inputs, targets = self.mix(inputs, soft(targets), self.generator)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+            output = self.model(inputs.contiguous(memory_format=self.layout))
+        output = output.float() if isinstance(output, Tensor) else type(output)(part.float() for part in output)
+        loss = self.loss(output, targets)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        if recipe.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_norm)
+        self.optimiser.step()
+        self.schedule.after_batch()
+        if self.ema:
+            self.ema.after_batch(self.model)
+        with torch.no_grad():
+            true = targets.argmax(dim=1) if targets.is_floating_point() else targets
+            hits = (logits_of(output).argmax(dim=1) == true).sum()
+            self.totals += torch.stack((loss.double() * len(targets), hits.double(), torch.ones_like(hits) * len(targets)))
+        self.images_seen += len(images)
+
+    def _end_epoch(self, stage: Stage, select: tuple[Tensor, Tensor]) -> bool:
+        """Measure, remember, step the schedule, save; False if the run diverged."""
+        loss, hits, samples = self.totals.tolist()
+        self._clock("training")
+        self.epoch += 1
+        number = len(self.history) + 1
+        if not math.isfinite(loss) or not _all_finite(self.scored):
+            return self._diverged(stage, number)
+        accuracy, select_loss = self._measure(*select)
+        measured = accuracy if self.recipe.selection.measure == "accuracy" else select_loss
+        row = {
+            "stage": stage.name, "epoch": number, "lr": self.optimiser.param_groups[0]["lr"], "loss": loss / samples,
+            "train_accuracy": hits / samples, "select_accuracy": accuracy, "select_loss": select_loss,
+        }  # fmt: skip
+        self._remember(measured, number)
+        self.schedule.after_epoch(accuracy, select_loss)
+        self._clock("total")
+        self.history.append(row | {"seconds": round(self.seconds["epoch"], 3)})
+        self.progress.line(self.history, self.best.epoch)
+        self.save()
+        return True
+
+    def _measure(self, images: Tensor, labels: Tensor) -> tuple[float | None, float | None]:
+        """Accuracy and cross-entropy of the scored weights on the images that select; None where there are none."""
+        if len(labels) == 0:
+            return None, None
+        scores = NetworkClassifier(self.scored, self.recipe, self.device).log_probabilities(
+            images, with_views=self.recipe.selection.views
+        )
+        hits, loss = (scores.argmax(dim=1) == labels).double().mean(), nn.functional.nll_loss(scores, labels)
+        return hits.item(), loss.item()
+
+    def _remember(self, measured: float | None, number: int) -> None:
+        """Keep the weights if they are the best of the stage or of the run; the first of equals stays."""
+        self.good = _copy(self.scored)
+        sign = 1.0 if self.recipe.selection.measure == "accuracy" else -1.0
+        value = -math.inf if measured is None else sign * measured
+        if value > self.stage_best.value:
+            self.stage_best = _Best(value, number, self.good)
+        if value > self.best.value:
+            self.best = self.stage_best
+
+    def _stage_over(self, stage: Stage) -> bool:
+        if self.order is not None:
+            return False
+        waited = self.stage_best.epoch is not None and len(self.history) - self.stage_best.epoch
+        return self.epoch >= stage.epochs or (stage.patience is not None and waited >= stage.patience)
+
+    def _any_stage_short(self) -> bool:
+        return len(self.history) < self.recipe.epochs
+
+    def _diverged(self, stage: Stage, number: int) -> bool:
+        self.model.load_state_dict(self.good)
+        self.status = "diverged"
+        self.run.say(
+            f"diverged: loss or weights of epoch {number} ({stage.name}) are not finite; the weights of epoch "
+            f"{len(self.history)} are kept; try a smaller learning rate or clip_norm"
+        )
+        self.save()
+        return False
+
+    def _interrupt(self) -> None:
+        self.save()
+        why = self.stop.reason or "time budget used up"
+        stage = self.recipe.stages[self.stage]
+        raise Interrupted(
+            f"{why}: stopped in epoch {len(self.history) + 1} of {self.recipe.epochs} ({stage.name}), checkpoint saved; "
+            "the same command goes on from there"
+        )
+
+    def _clock(self, kind: str) -> None:
+        """Add the time since the last mark to the run and the epoch, and to the training time if that is what it was."""
+        now = time.monotonic()
+        for key in {"total", "epoch", kind}:
+            self.seconds[key] += now - self.mark
+        self.mark = now
+
+    def save(self) -> None:
+        self._clock("training" if self.order is not None else "total")
+        checkpoint.save(self.run.folder, self.identity, self.state_dict())
+        self.saved_at = time.monotonic()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "status": self.status, "stage": self.stage, "epoch": self.epoch, "batch": self.batch, "order": self.order,
+            "totals": self.totals, "seconds": self.seconds, "images_seen": self.images_seen, "history": self.history,
+            "model": self.model.state_dict(), "ema": self.ema.state_dict() if self.ema else None,
+            "optimiser": self.optimiser.state_dict(), "schedule": self.schedule.state_dict(),
+            "best": vars(self.best), "stage_best": vars(self.stage_best), "good": self.good,
+            "generator": self.generator.get_state(), "random": checkpoint.random_state(self.device),
+        }  # fmt: skip
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up ``state`` (on the CPU); the random states come last, after everything that draws."""
+        for name in ("status", "stage", "epoch", "batch", "seconds", "images_seen", "history", "good"):
+            setattr(self, name, state[name])
+        self.order = None if state["order"] is None else state["order"].to(self.device)
+        self.totals.copy_(state["totals"])
+        self._make_optimiser(self.recipe.stages[self.stage])
+        self.model.load_state_dict(state["model"])
+        if self.ema:
+            self.ema.load_state_dict(state["ema"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.best, self.stage_best = _Best(**state["best"]), _Best(**state["stage_best"])
+        self.generator.set_state(state["generator"])
+        checkpoint.set_random_state(state["random"], self.device)
+        if self.status == "running":
+            self.run.say(f"going on after epoch {len(self.history)} of {self.recipe.epochs}")
+
+    def finish(self) -> NetworkClassifier:
+        """Load what the selection rule chose and fill the run's facts."""
+        by_best = self.recipe.selection.rule == "best" and self.best.weights is not None
+        chosen = self.best if by_best else _Best(epoch=len(self.history), weights=self.good)
+        if self.recipe.stages:
+            self.model.load_state_dict(chosen.weights)
+        size = self.recipe.input_size
+        self.run.history[:] = self.history
+        self.run.facts |= {
+            "status": self.status,
+            "selected_epoch": chosen.epoch,
+            "parameters": cost.count_parameters(self.model),
+            "multiply_adds": cost.count_multiply_adds(self.model, (1, 1, size, size)),
+            "seconds": self.seconds["total"],
+            "images_per_second": self.images_seen / self.seconds["training"] if self.seconds["training"] else None,
+            "peak_memory_bytes": cost.peak_memory(self.device),
+        }
+        return NetworkClassifier(self.model, self.recipe, self.device)
+
+
+class _Best:
+    """The best measured weights so far: their (signed) value, epoch number and a copy."""
+
+    def __init__(self, value: float = -math.inf, epoch: int | None = None, weights: Weights | None = None) -> None:
+        self.value, self.epoch, self.weights = value, epoch, weights
+
+
+def _copy(model: nn.Module) -> Weights:
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def _all_finite(model: nn.Module) -> bool:
+    return bool(torch.stack([tensor.isfinite().all() for tensor in model.state_dict().values()]).all())
+
+
+def _has_batch_norm(model: nn.Module) -> bool:
+    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+
+
+def _check(recipe: Recipe, splits: Splits) -> None:
+    """Everything about the recipe that can be wrong before the first batch."""
+    view_count(recipe.views)
+    view_count(recipe.plain)
+    if recipe.precision not in ("fp32", "bf16"):
+        raise FerReproError(f"recipe: unknown precision '{recipe.precision}', expected 'fp32' or 'bf16'")
+    if recipe.selection.rule not in ("best", "last") or recipe.selection.measure not in ("accuracy", "loss"):
+        raise FerReproError(f"recipe: {recipe.selection}: expected rule 'best' or 'last', and measure 'accuracy' or 'loss'")
+    if not recipe.stages:
+        raise FerReproError("recipe: no stages; training needs at least one Stage with epochs, an optimiser and a schedule")
+    if recipe.selection.rule == "best" and len(splits.select.labels) == 0:
+        raise FerReproError("the protocol leaves no image to select on, but the recipe selects the best epoch")
+    for index, stage in enumerate(recipe.stages):
+        if stage.images not in ("train", "finetune") or stage.start not in ("fresh", "last", "best") or stage.epochs < 1:
+            raise FerReproError(
+                f"recipe: stage '{stage.name}': expected epochs >= 1, images 'train' or 'finetune', start 'fresh', 'last' or 'best'"
+            )
+        if index == 0 and stage.start != "fresh":
+            raise FerReproError(f"recipe: the first stage '{stage.name}' starts from '{stage.start}', but nothing comes before it")
+        if len(getattr(splits, stage.images).labels) == 0:
+            raise FerReproError(f"recipe: stage '{stage.name}' trains on '{stage.images}', but that split holds no images")

@@ -1,0 +1,58 @@
+"""Losses by name: functions of the network's output and the targets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fer_repro.errors import FerReproError
+from fer_repro.training.recipe import Step, bind
+
+CLASSES = 7
+
+Loss = Callable[[Tensor | tuple[Tensor, ...], Tensor], Tensor]
+"""(output, targets) -> scalar; targets are int64 [B], or float [B,7] where the batch was mixed."""
+
+
+def logits_of(output: Tensor | tuple[Tensor, ...]) -> Tensor:
+    """The logits [B,7] of a network that returns them alone or first in a tuple."""
+    return output if isinstance(output, Tensor) else output[0]
+
+
+def soft(targets: Tensor) -> Tensor:
+    """int64 [B] -> float32 one-hot [B,7]; soft targets stay."""
+    if targets.is_floating_point():
+        return targets
+    return torch.eye(CLASSES, device=targets.device)[targets]
+
+
+class CrossEntropy(nn.Module):
+    """Mean cross-entropy over the batch, hard or soft targets.
+
+    ``label_smoothing`` s in torch's sense: the target becomes (1 - s) y + s/7. A paper that gives s' to the six wrong classes
+    means s = 7 s'/6. ``class_weights``: one factor per class, normalised over the batch as torch does.
+    """
+
+    def __init__(self, label_smoothing: float = 0.0, class_weights: tuple[float, ...] | None = None) -> None:
+        super().__init__()
+        if not 0.0 <= label_smoothing < 1.0:
+            raise FerReproError(f"label_smoothing is {label_smoothing}, expected a number from 0 up to but not including 1")
+        if class_weights is not None and len(class_weights) != CLASSES:
+            raise FerReproError(f"class_weights has {len(class_weights)} numbers, expected one for each of {CLASSES} classes")
+        self.label_smoothing = label_smoothing
+        self.register_buffer("weight", None if class_weights is None else torch.tensor(class_weights))
+
+    def forward(self, output: Tensor | tuple[Tensor, ...], targets: Tensor) -> Tensor:
+        logits = logits_of(output)
+        return functional.cross_entropy(logits, targets, weight=self.weight, label_smoothing=self.label_smoothing)
+
+
+LOSSES: dict[str, type[nn.Module]] = {"cross-entropy": CrossEntropy}
+
+
+def make_loss(step: Step, device: str | torch.device = "cpu") -> Loss:
+    """The loss a recipe names, with its options, on ``device``."""
+    return bind(step, LOSSES, "loss")().to(device)

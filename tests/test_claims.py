@@ -1,0 +1,251 @@
+"""claims.yaml holds the leaderboard's 17 rows, and the reader refuses everything that is not what it should be."""
+
+from __future__ import annotations
+
+import copy
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fer_repro import claims
+from fer_repro.errors import FerReproError
+
+ROWS = (
+    "efficientfer sdafe resemotenet residual-masking-ensemble mini-resemotenet-a emonext segmentation-vgg19 "
+    "deep-and-handcrafted lhc-net residual-masking resnet18-tricks vggnet cnn-hyperparameters ad-corre "
+    "mini-resemotenet-b deep-emotion local-learning-bow"
+).split()
+
+
+@pytest.fixture(scope="module")
+def raw():
+    return yaml.safe_load(claims.FILE.read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def planted(raw, tmp_path):
+    """Write a changed copy of the file: ``change`` gets the whole content and the row by variant."""
+
+    def write(change):
+        content = copy.deepcopy(raw)
+        change(content, {row["variant"]: row for row in content["claims"]})
+        path = tmp_path / "claims.yaml"
+        path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        return path
+
+    return write
+
+
+def rehash(content):
+    rows = [claims.LeaderboardRow(*row.values()) for row in content["leaderboard"]["rows"]]
+    content["leaderboard"]["sha256"] = claims.fingerprint(tuple(rows))
+
+
+def test_all_rows_in_the_order_of_the_leaderboard():
+    book = claims.book()
+    assert list(book.claims) == ROWS
+    assert len({claim.slug for claim in book.claims.values()}) == 15
+    accuracies = [claim.accuracy for claim in book.claims.values()]
+    assert accuracies == sorted(accuracies, reverse=True)
+    assert (accuracies[0], accuracies[-1]) == (82.47, 67.48)
+
+
+def test_claims_say_what_the_pinned_rows_say():
+    for claim in claims.book().claims.values():
+        assert (claim.model, claim.accuracy, claim.date) == (claim.row.model, claim.row.accuracy, claim.row.date)
+    assert re.fullmatch(r"[0-9a-f]{40}", claims.book().commit)
+    assert claims.book().commit in claims.book().url
+
+
+def test_an_untouched_copy_reads_equal(planted):
+    assert claims.read(planted(lambda content, rows: None)) == claims.book()
+
+
+def test_every_row_has_evidence_and_a_reason():
+    for claim in claims.book().claims.values():
+        assert claim.audit.evidence, claim.variant
+        assert claim.audit.why.endswith("."), claim.variant
+        assert {fact.kind for fact in claim.audit.evidence} <= set(claims.KINDS)
+
+
+def test_unknown_is_a_word_and_never_a_blank():
+    for claim in claims.book().claims.values():
+        for name in ("scored", "selected_on", "trained_on", "extra_data", "pretraining", "views"):
+            assert not re.search(r"\?|n/a|tbd|todo", getattr(claim.audit, name), re.I), (claim.variant, name)
+
+
+def test_the_wrong_code_link_is_kept_in_the_snapshot_and_named_in_the_audit():
+    bow = claims.book().claims["local-learning-bow"]
+    assert bow.row.code == "https://github.com/phamquiluan/ResidualMaskingNetwork"
+    assert bow.code.url is None
+    assert "phamquiluan/ResidualMaskingNetwork" in bow.code.note
+
+
+def test_links_to_other_peoples_code_are_not_called_official():
+    book = claims.book()
+    assert [v for v, c in book.claims.items() if c.code.official is False] == ["cnn-hyperparameters", "deep-emotion"]
+    assert all(c.code.url == c.row.code for c in book.claims.values() if c.code.url)
+
+
+def test_every_paper_is_in_the_bibliography():
+    text = (Path(__file__).parents[1] / "references.bib").read_text(encoding="utf-8")
+    keys = set(re.findall(r"^@\w+\{([^,\s]+),", text, re.M))
+    assert {claim.paper.bibkey for claim in claims.book().claims.values()} <= keys
+
+
+# ---- arithmetic ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [7, 150, 3588, 3589, 7178])
+def test_counts_agree_with_trying_every_count(n):
+    for accuracy in (50.0, 67.48, 73.28, 79.79, 99.99):
+        rounded = tuple(k for k in range(n + 1) if abs(100 * k / n - accuracy) < 0.005 - 1e-12)
+        cut = tuple(k for k in range(n + 1) if int(10000 * k / n + 1e-9) == round(100 * accuracy))
+        assert claims.counts_that_print(accuracy, n) == rounded
+        assert claims.counts_that_print(accuracy, n, cut=True) == cut
+
+
+def test_counts_that_a_source_printed_or_that_explain_a_misfit():
+    rows = {variant: claim.audit.arithmetic for variant, claim in claims.book().claims.items()}
+    assert rows["vggnet"].correct == 2630 and "Evaluation.ipynb" in rows["vggnet"].printed_by
+    assert rows["local-learning-bow"].correct == 2422
+    assert rows["resemotenet"].correct is None and rows["resemotenet"].cut == (2864,)
+    assert [(t.n, t.rounded) for t in rows["resemotenet"].others] == [(3588, (2863,))]
+    assert (7178, (5453,)) in [(t.n, t.rounded) for t in rows["segmentation-vgg19"].others]
+    impossible = [variant for variant, sums in rows.items() if not sums.matches]
+    assert impossible == ["resemotenet", "mini-resemotenet-a", "segmentation-vgg19", "mini-resemotenet-b"]
+    shared = claims.book().claims["mini-resemotenet-b"].audit.arithmetic.others
+    assert shared[0].rounded == (5039,), "the two students share an audit, but each has its own sums"
+
+
+def test_parameters_of_rows_and_ablations():
+    counts = claims.book().parameters
+    assert (counts["vggnet"], counts["resnet18-tricks"]) == (29_890_759, 11_171_271)
+    assert counts["local-learning-bow"] is None
+    others = (11_180_103, 23_522_375, 42_514_503, 26_054_967, 7_710_857)
+    assert counts["residual-masking-ensemble"] == 2 * counts["residual-masking"] + sum(others)
+    parts = [counts[f"deep-and-handcrafted-{part}"] for part in ("vgg-face", "vgg-f", "vgg-13")]
+    assert counts["deep-and-handcrafted"] == sum(parts)
+
+
+# ---- bad files -------------------------------------------------------------------------------------------------------
+
+
+def edit(variant, *path, value):
+    def change(content, rows):
+        target = rows[variant]
+        for key in path[:-1]:
+            target = target[key]
+        target[path[-1]] = value
+
+    return change
+
+
+def drop(variant, *path):
+    def change(content, rows):
+        target = rows[variant]
+        for key in path[:-1]:
+            target = target[key]
+        del target[path[-1]]
+
+    return change
+
+
+def memory_only(content, rows):
+    for fact in rows["emonext"]["audit"]["evidence"]:
+        fact["kind"] = "memory"
+
+
+def other_rows(content, rows):
+    content["leaderboard"]["rows"][3]["Accuracy"] = 77.0
+
+
+def same_variant_twice(content, rows):
+    rows["resnet18-tricks"]["variant"] = "vggnet"
+
+
+BAD = [
+    (edit("vggnet", "colour", value="red"), "row 'vggnet': unknown field 'colour'"),
+    (edit("vggnet", "audit", "colour", value="red"), "row 'vggnet', field audit: unknown field 'colour'"),
+    (drop("emonext", "audit", "why"), "row 'emonext', field audit: the field why is missing"),
+    (drop("lhc-net", "paper", "bibkey"), "row 'lhc-net', field paper: the field bibkey is missing"),
+    (edit("vggnet", "audit", "comparability", value="E"), "row 'vggnet', field audit, field comparability is 'E'"),
+    (
+        edit("vggnet", "paper", "url", value="javascript:alert(1)"),
+        "row 'vggnet', field paper, field url is 'javascript",
+    ),
+    (edit("vggnet", "code", "url", value="http://a b"), "row 'vggnet', field code, field url"),
+    (edit("vggnet", "code", "official", value=None), "row 'vggnet', field code: official is true or false"),
+    (edit("vggnet", "code", "official", value="yes"), "row 'vggnet', field code, field official is 'yes'"),
+    (edit("vggnet", "date", value="8 May 2021"), "row 'vggnet', field date is '8 May 2021'"),
+    (edit("vggnet", "accuracy", value="73.28"), "row 'vggnet', field accuracy is '73.28'"),
+    (edit("vggnet", "accuracy", value=73.27), "row 'vggnet', field accuracy|row 'vggnet', field audit"),
+    (edit("emonext", "accuracy", value=76.13), "row 'emonext', field accuracy is 76.13, expected 76.12"),
+    (edit("vggnet", "model", value="VGG"), "row 'vggnet', field model is 'VGG', expected 'VGGNet'"),
+    (edit("vggnet", "audit", "views", value=""), "row 'vggnet', field audit, field views is ''"),
+    (edit("vggnet", "audit", "views", value=None), "row 'vggnet', field audit, field views is None"),
+    (edit("vggnet", "audit", "usages", value=["test"]), r"row 'vggnet', field audit, field usages \[0\] is 'test'"),
+    (edit("vggnet", "audit", "n", value=7178), "row 'vggnet', field audit, field n is 7178, expected 3589"),
+    (edit("sdafe", "audit", "n", value=3589), "row 'sdafe', field audit, field n is 3589, expected unknown"),
+    (edit("ad-corre", "audit", "ensemble", value=0), "row 'ad-corre', field audit, field ensemble is 0"),
+    (
+        edit("vggnet", "audit", "comparability", value="A"),
+        r"row 'vggnet', field audit, field usages is \['PublicTest'\]",
+    ),
+    (edit("sdafe", "audit", "comparability", value="B"), "row 'sdafe', field audit, field usages"),
+    (memory_only, "row 'emonext', field audit, field evidence: class A needs a fact of kind code, paper or run"),
+    (edit("vggnet", "audit", "evidence", 0, "kind", value="hearsay"), r"field evidence \[0\], field kind is 'hearsay'"),
+    (edit("vggnet", "audit", "evidence", 0, "source", value=" "), r"field evidence \[0\], field source is ' '"),
+    (edit("vggnet", "audit", "arithmetic", "printed", "correct", value=2631), "field printed is '2631 of 3589'"),
+    (edit("vggnet", "others", value="none"), "row 'vggnet', field others is 'none', expected a list"),
+    (edit("vggnet", "others", 0, "result", value=True), r"row 'vggnet', field others \[0\], field result is True"),
+    (edit("vggnet", "variant", value="VGG Net"), "row 'VGG Net', field variant is 'VGG Net', expected lower-case"),
+    (same_variant_twice, "row 'vggnet': this variant has a row already"),
+    (lambda content, rows: content["claims"].pop(), "claims has 16 rows, expected 17"),
+    (lambda content, rows: content.update(schema=2), "field schema is 2, expected 1"),
+    (lambda content, rows: content.update(extra=1), "unknown field 'extra'"),
+    (lambda content, rows: content["parameters"].pop("vggnet"), "parameters: the count of vggnet is missing"),
+    (lambda content, rows: content["parameters"].update(vggnet="30 M"), "parameters, field vggnet is '30 M'"),
+    (lambda content, rows: content["leaderboard"].update(commit="8153fa0"), "field commit is '8153fa0'"),
+    (other_rows, "leaderboard: rows hash to"),
+]
+
+
+@pytest.mark.parametrize(("change", "words"), BAD, ids=[words for _, words in BAD])
+def test_a_planted_error_is_refused_with_its_place(planted, change, words):
+    with pytest.raises(FerReproError, match=words) as caught:
+        claims.read(planted(change))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("schema: 1\nschema: 1\n", "line 1: the key schema is written twice"),
+        ("schema: [1\n", "cannot be read"),
+        ("- schema\n", "expected a mapping with schema, leaderboard, parameters, claims"),
+        ("", "expected a mapping"),
+        ("schema: !!python/object/apply:os.system ['true']\n", "cannot be read"),
+    ],
+)
+def test_a_file_that_is_not_one_is_refused(tmp_path, text, words):
+    path = tmp_path / "claims.yaml"
+    path.write_text(text)
+    with pytest.raises(FerReproError, match=words):
+        claims.read(path)
+    with pytest.raises(FerReproError, match="nowhere.yaml cannot be read"):
+        claims.read(tmp_path / "nowhere.yaml")
+
+
+def test_markup_in_a_title_stays_text(planted):
+    title = "<script>alert('x')</script> & more"
+
+    def change(content, rows):
+        rows["vggnet"]["paper"]["title"] = title
+        content["leaderboard"]["rows"][ROWS.index("vggnet")]["Paper"] = title
+        rehash(content)
+
+    claim = claims.read(planted(change)).claims["vggnet"]
+    assert claim.paper.title == claim.row.paper == title
