@@ -10,8 +10,8 @@ from sphinx.application import Sphinx
 
 PLOTLY = "vendor/plotly.min.js"
 CHART = "plotly-graph-div"
-# sphinx-thebe comes with Jupyter Book; it declares its constants twice (a SyntaxError on every page), and its own script
-# lies on a CDN.
+# sphinx-thebe comes with Jupyter Book; it declares its constants twice (a SyntaxError on every page), and its
+# own script lies on a CDN.
 THEBE_CONFIG = re.compile(
     r'\s*<script type="text/x-thebe-config">.*?</script>\s*<script>kernelName = .*?</script>', re.S
 )

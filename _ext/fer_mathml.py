@@ -2,8 +2,8 @@
 
 A published page then needs neither a script nor a font from elsewhere to show a formula. The translation is
 latex2mathml's; what is done here adapts its output to MathML Core (the part that browsers draw) and to TeX's spacing. A
-command that it does not know becomes a build warning, and warnings are errors in this book: no page is published with raw
-TeX on it.
+command that it does not know becomes a build warning, and warnings are errors in this book: no page is published with
+raw TeX on it.
 """
 
 from __future__ import annotations

@@ -153,8 +153,8 @@ def _execute_page(root: Path, staging: Path, page: Path, profile: str, results_d
 def clean(notebook: Any, name: str) -> None:
     """Make an executed notebook fit to publish, in place.
 
-    Drops papermill's metadata (paths, times) and folds the parameter cells. Raises `FerReproError` where an output shows
-    this machine's folders or user.
+    Drops papermill's metadata (paths, times) and folds the parameter cells. Raises `FerReproError` where an output
+    shows this machine's folders or user.
     """
     notebook.metadata.pop("papermill", None)
     for cell in notebook.cells:

@@ -113,7 +113,7 @@ def data(
         print(f"{place.path} ({place.kind})")
     else:
         print(
-            f"{document['source']}: {document['images']:,} images, {document['known_copy']}, digest {document['digest']}"
+            f"{document['source']}: {document['images']:,} images, {document['known_copy']}, {document['digest']}"
         )
     if action == "describe" and not as_json:
         counts = document["counts"]

@@ -53,7 +53,7 @@ def trace(model: nn.Module, input_shape: Sequence[int]) -> list[Block]:
     training = model.training
     try:
         with torch.no_grad():
-            model.eval()(torch.zeros(*input_shape))
+            model.eval()(torch.zeros(*input_shape, device=next(model.parameters()).device))
     except RuntimeError as error:
         raise FerReproError(
             f"{type(model).__name__} does not run on an input of shape {tuple(input_shape)} ({error}): check the recipe's "

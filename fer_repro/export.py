@@ -105,10 +105,10 @@ def model_card(variant: Variant, recipe: Recipe, profile: str, seed: int, result
         "---", "license: mit", "library_name: fer-repro", "pipeline_tag: image-classification",
         "tags: [facial-expression-recognition, fer2013, reproducibility]", "---", "",
         f"# {variant.id}, {recipe.protocol.name} protocol, seed {seed}", "",
-        f"Method of: {paper}. Re-implemented and trained by fer_repro {code_version()}; these are not the authors' weights.", "",
+        f"Method of: {paper}. Re-implemented and trained by fer_repro {code_version()}; not the authors' weights.", "",
         "## How it was made", "",
         f"- trained on {' + '.join(recipe.protocol.train)}, selected by: {recipe.selection.name(recipe.protocol)}",
-        f"- input: grey {recipe.input_size}x{recipe.input_size}, scaled to [0, 1], mean {recipe.mean}, std {recipe.std}",
+        f"- input: grey {recipe.input_size}x{recipe.input_size}, scaled to [0, 1], (x - {recipe.mean}) / {recipe.std}",
         f"- views at test time: {recipe.views}",
         f"- labels, in order: {', '.join(LABELS)}",
         f"- recipe: {recipe.sha256()} (whole in {CONFIG})", "",
@@ -118,8 +118,8 @@ def model_card(variant: Variant, recipe: Recipe, profile: str, seed: int, result
         lines += ["Images of a held-out half were trained on: never score these weights on that half.", ""]
     lines += [
         "## Limits", "",
-        "FER2013's labels are noisy and its faces come from a web search; a label names the expression that a rater saw, not what "
-        "a person feels. Not for decisions about people.", "",
+        "FER2013's labels are noisy and its faces come from a web search; a label says what a rater saw, "
+        "not what a person feels. Not for decisions about people.", "",
     ]  # fmt: skip
     return "\n".join(lines)
 

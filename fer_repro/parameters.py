@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,16 +49,34 @@ def _one_of(what: str, value: Any, allowed: tuple[str, ...]) -> None:
         raise FerReproError(f"parameter {what} is {value!r}, expected one of {shown}{hint}")
 
 
+def check_names(values: Mapping[str, Any], known: Collection[str]) -> None:
+    """Raise `FerReproError` for the first name of ``values`` that is not in ``known``, with the nearest one that is."""
+    for name in values:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"the parameters are {', '.join(known)}"
+            raise FerReproError(f"unknown parameter '{name}': {hint}")
+
+
+def set_in(namespace: Mapping[str, Any]) -> dict[str, Any]:
+    """The plain values (texts, numbers, lists, ...) in a notebook's globals: its parameters, if it sets no others.
+
+    papermill runs a notebook with a misspelt parameter as if nothing had happened, but the name still lands here.
+    Names with a leading underscore are free.
+    """
+    return {
+        name: value
+        for name, value in namespace.items()
+        if not name.startswith("_") and name not in _IPYTHON_NAMES and isinstance(value, _SIMPLE)
+    }
+
+
 def check(values: Mapping[str, Any], slug: str | None = None) -> ChapterParameters:
     """Turn ``values`` into `ChapterParameters`, or say in one sentence which name or value is wrong.
 
     ``slug``: the paper whose chapter is asked; its variants are then the only ones allowed. Raises `FerReproError`.
     """
-    for name in values:
-        if name not in FIELDS:
-            near = difflib.get_close_matches(name, FIELDS, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"the parameters are {', '.join(FIELDS)}"
-            raise FerReproError(f"unknown parameter '{name}': {hint}")
+    check_names(values, FIELDS)
     whole = ChapterParameters(**values)
     for name in ("seed", "epochs"):
         value = getattr(whole, name)
@@ -87,16 +105,8 @@ def check(values: Mapping[str, Any], slug: str | None = None) -> ChapterParamete
 
 
 def from_namespace(namespace: Mapping[str, Any], slug: str) -> ChapterParameters:
-    """Check the parameters of a running notebook, where papermill has written them into its globals.
-
-    papermill runs a notebook with a misspelt parameter as if nothing had happened; the name still lands in the
-    globals, so every plain value there must be a parameter we know. Names with a leading underscore are free.
-    """
-    given = {
-        name: value
-        for name, value in namespace.items()
-        if not name.startswith("_") and name not in _IPYTHON_NAMES and isinstance(value, _SIMPLE)
-    }
+    """Check the parameters of a running chapter, where papermill has written them into its globals (see `set_in`)."""
+    given = set_in(namespace)
     missing = [name for name in FIELDS if name not in given]
     if missing:
         raise FerReproError(

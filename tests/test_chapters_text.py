@@ -1,4 +1,4 @@
-"""What the pages say in words agrees with the code: links, citations, formulas, parameters, the example of a new paper."""
+"""What the pages say agrees with the code: links, citations, formulas, parameters, the example of a new paper."""
 
 from __future__ import annotations
 

@@ -57,7 +57,8 @@ class NetworkClassifier:
     """
 
     def __init__(self, model: nn.Module, recipe: Recipe, device: str | torch.device) -> None:
-        self.model, self.recipe, self.device = model.to(device), recipe, torch.device(device)
+        self.recipe, self.device = recipe, torch.device(device)
+        self.model = model.to(self.device, memory_format=torch.channels_last)
 
     def predict_proba(self, images: np.ndarray, with_views: bool = False) -> np.ndarray:
         """uint8 [N,48,48] -> float32 [N,7], rows sum to 1; ``with_views`` averages over the recipe's views."""
@@ -85,7 +86,8 @@ class NetworkClassifier:
     def _part(self, images: Tensor, views: Views, count: int) -> Tensor:
         inputs = view_batch(as_input(images), views, self.recipe.input_size)
         inputs = (inputs - self.recipe.mean).div_(self.recipe.std)
-        logits = logits_of(self.model(inputs)).float().unflatten(0, (-1, count))
+        output = self.model(inputs.contiguous(memory_format=torch.channels_last))
+        logits = logits_of(output).float().unflatten(0, (-1, count))
         if views.average == "logits":
             return logits.mean(dim=1).log_softmax(dim=1)
         return logits.log_softmax(dim=2).logsumexp(dim=1) - float(np.log(count))

@@ -80,14 +80,16 @@ def crop_and_resize(images: Tensor, top: Tensor, left: Tensor, height: Tensor, w
 
 def _filter(start: Tensor, length: Tensor, n: int, size: int) -> Tensor:
     """float32 [B,size,n]: row i holds what the n source pixels give to output pixel i of the stretch start .. start+length."""
-    scale = length.float() / size
-    output = torch.arange(size, device=start.device) + 0.5
+    step = (length.float() / size)[:, None]
     source = torch.arange(n, device=start.device)
-    centre = start[:, None] + output * scale[:, None]
-    distance = (source + 0.5 - centre[..., None]).abs_()
-    weight = distance.div_(-scale.clamp(min=1.0)[:, None, None]).add_(1.0).clamp_(min=0.0)
-    inside = (source >= start[:, None]) & (source < (start + length)[:, None])
-    weight *= inside[:, None]
+    centre = torch.arange(0.5, size, device=start.device) * step
+    if size >= n:
+        # Nothing shrinks: two neighbours share each output pixel, and beyond the outermost centres the last pixel repeats.
+        centre = torch.minimum((centre - 0.5).clamp_(min=0.0), length[:, None] - 1.0).add_(start[:, None])
+        return (source - centre[..., None]).abs_().neg_().add_(1.0).clamp_(min=0.0)
+    centre += start[:, None]
+    weight = (source + 0.5 - centre[..., None]).abs_().div_(-step.clamp(min=1.0)[..., None]).add_(1.0).clamp_(min=0.0)
+    weight *= ((source >= start[:, None]) & (source < (start + length)[:, None]))[:, None]
     return weight.div_(weight.sum(dim=-1, keepdim=True))
 
 
@@ -115,26 +117,39 @@ def translate(images: Tensor, generator: torch.Generator, fraction: float, p: fl
     chosen = coin(p, n, generator)
     dx = uniform(-fraction * width, fraction * width, (n,), generator).round_() * chosen
     dy = uniform(-fraction * height, fraction * height, (n,), generator).round_() * chosen
-    return shift(images, dx.long(), dy.long(), fill)
+    return shift(images, dx, dy, fill)
 
 
-def shift(images: Tensor, dx: Tensor, dy: Tensor, fill: float = 0.0) -> Tensor:
-    """Move image b right by dx[b] and down by dy[b] pixels (int64 [B])."""
-    x = torch.arange(images.shape[-1], device=images.device) - dx[:, None]
-    y = torch.arange(images.shape[-2], device=images.device) - dy[:, None]
-    return _pick(images, x[:, None, :], y[:, :, None], fill)
+def shift(images: Tensor, dx: Tensor, dy: Tensor, fill: float | str = 0.0) -> Tensor:
+    """Move image b right by dx[b] and down by dy[b] whole pixels, [B] each."""
+    x = torch.arange(0.5, images.shape[-1], device=images.device) - dx[:, None]
+    y = torch.arange(0.5, images.shape[-2], device=images.device) - dy[:, None]
+    return _sample(images, x[:, None, :], y[:, :, None], "nearest", fill)
 
 
-def _pick(images: Tensor, x: Tensor, y: Tensor, fill: float | str) -> Tensor:
-    """images[b, :, y, x] for int64 coordinates that broadcast to [B,H,W]; outside the image ``fill`` or, for "edge", the nearest pixel."""
+def _sample(images: Tensor, x: Tensor, y: Tensor, interpolation: str, fill: float | str) -> Tensor:
+    """images[b] at the points (x, y), which broadcast to [B,H,W]; points outside the image get ``fill``, or with "edge" the border.
+
+    A point takes the pixel it lies in, or with "bilinear" a mean of the four nearest centres (within half a pixel of the border
+    the border repeats, as in Pillow).
+    """
+    if interpolation not in ("nearest", "bilinear"):
+        raise FerReproError(f"augmentation: unknown interpolation '{interpolation}', expected 'nearest' or 'bilinear'")
     height, width = images.shape[-2:]
-    inside_x, inside_y = x.clamp(0, width - 1), y.clamp(0, height - 1)
-    index = (inside_y * width + inside_x).flatten(1)[:, None, :].expand(-1, images.shape[1], -1)
-    picked = images.flatten(2).gather(2, index).view(*images.shape[:2], *torch.broadcast_shapes(x.shape, y.shape)[1:])
-    if fill == "edge":
-        return picked
-    outside = (x != inside_x) | (y != inside_y)
-    return picked.masked_fill_(outside[:, None], fill)
+    x, y = torch.broadcast_tensors(x, y)
+    # grid_sample counts from -1 at the left edge of the first pixel to 1 at the right edge of the last.
+    grid = torch.empty((*x.shape, 2), device=images.device)
+    torch.sub(x * (2 / width), 1.0, out=grid[..., 0])
+    torch.sub(y * (2 / height), 1.0, out=grid[..., 1])
+    if fill == "edge" or interpolation == "bilinear":
+        sampled = functional.grid_sample(images, grid, interpolation, "border", align_corners=False)
+        if fill == "edge":
+            return sampled
+        outside = (x < 0) | (x >= width) | (y < 0) | (y >= height)
+        return sampled.masked_fill_(outside[:, None], fill)
+    if fill == 0:
+        return functional.grid_sample(images, grid, interpolation, "zeros", align_corners=False)
+    return functional.grid_sample(images - fill, grid, interpolation, "zeros", align_corners=False).add_(fill)
 
 
 def affine(
@@ -206,19 +221,6 @@ def warp(
     u = torch.arange(width, device=images.device) + (0.5 - width / 2) - dx[:, None, None]
     v = torch.arange(height, device=images.device)[:, None] + (0.5 - height / 2) - dy[:, None, None]
     # The inverse map: where in the source does the centre of each output pixel lie?
-    x = (cos * u - sin * v) / zoom_x[:, None, None] + width / 2
-    y = (sin * u + cos * v) / zoom_y[:, None, None] + height / 2
-    if interpolation == "nearest":
-        return _pick(images, x.floor().long(), y.floor().long(), fill)
-    if interpolation != "bilinear":
-        raise FerReproError(f"augmentation: unknown interpolation '{interpolation}', expected 'nearest' or 'bilinear'")
-    left, top = (x - 0.5).floor(), (y - 0.5).floor()
-    fx, fy = (x - 0.5 - left)[:, None], (y - 0.5 - top)[:, None]
-    left, top = left.long(), top.long()
-    upper = _pick(images, left, top, "edge").lerp(_pick(images, left + 1, top, "edge"), fx)
-    lower = _pick(images, left, top + 1, "edge").lerp(_pick(images, left + 1, top + 1, "edge"), fx)
-    mixed = upper.lerp_(lower, fy)
-    if fill == "edge":
-        return mixed
-    outside = (x < 0) | (x >= width) | (y < 0) | (y >= height)
-    return mixed.masked_fill_(outside[:, None], fill)
+    x = (cos / zoom_x[:, None, None]) * u - (sin / zoom_x[:, None, None]) * v + width / 2
+    y = (sin / zoom_y[:, None, None]) * u + (cos / zoom_y[:, None, None]) * v + height / 2
+    return _sample(images, x, y, interpolation, fill)

@@ -71,7 +71,6 @@ class Trainer:
         self.augment, self.mix = Augmenter(recipe.augment), mixer(recipe.mix)
         self.loss = loss or make_loss(recipe.loss, self.device)
         self.autocast = recipe.precision == "bf16" and self.device.type == "cuda"
-        self.layout = torch.channels_last if self.device.type == "cuda" else torch.contiguous_format
 
         # Permutation and augmentation draw from their own stream; initialisation and dropout from torch's global one.
         stream = int(np.random.SeedSequence([run.seed % 2**64, 1]).generate_state(1, np.uint64)[0])
@@ -88,7 +87,8 @@ class Trainer:
         self.images_seen = 0
 
     def _fresh(self) -> nn.Module:
-        return self.build(self.recipe).to(self.device, memory_format=self.layout)
+        # Channels last: tensor cores want it, and oneDNN trains small networks on a CPU nearly twice as fast with it.
+        return self.build(self.recipe).to(self.device, memory_format=torch.channels_last)
 
     @property
     def scored(self) -> nn.Module:
@@ -165,7 +165,7 @@ class Trainer:
         if self.mix is not None:
             inputs, targets = self.mix(inputs, soft(targets), self.generator)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-            output = self.model(inputs.contiguous(memory_format=self.layout))
+            output = self.model(inputs.contiguous(memory_format=torch.channels_last))
         output = output.float() if isinstance(output, Tensor) else type(output)(part.float() for part in output)
         loss = self.loss(output, targets)
         self.optimiser.zero_grad(set_to_none=True)

@@ -1,0 +1,179 @@
+"""The boxes at the head of a chapter: what is claimed, and the verdict on it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from fer_repro import leaderboard, results
+from fer_repro.claims import CLASSES, Arithmetic, Claim, Total
+from fer_repro.errors import FerReproError
+from fer_repro.leaderboard import Verdict
+from fer_repro.markup import UNKNOWN, Html, details, facts, interval, link, percent, table, text, whole, words
+from fer_repro.results import Result
+
+# Mark and colour of each verdict; the word always stands beside them, so neither carries the meaning alone.
+LOOKS = {
+    "reproduced": ("✓", "#009E73"),
+    "above": ("▲", "#2B8CCB"),
+    "below": ("▼", "#D55E00"),
+    "not comparable": ("≠", "#CC79A7"),
+    "not run": ("○", "#8A94A3"),
+}
+CLASS_TONES = {"A": "#009E73", "B": "#E69F00", "C": "#D55E00", "D": "#8A94A3"}
+
+
+def claims_of(slug: str) -> list[Claim]:
+    """The leaderboard rows of one paper, in the leaderboard's order. Raises `FerReproError` for an unknown slug."""
+    found = [claim for claim in leaderboard.claims().values() if claim.slug == slug]
+    if not found:
+        known = list(dict.fromkeys(claim.slug for claim in leaderboard.claims().values()))
+        near = difflib.get_close_matches(slug, known, n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"the papers are {', '.join(known)}"
+        raise FerReproError(f"no row of the leaderboard has the slug '{slug}': {hint}")
+    return found
+
+
+def claim_card(slug: str) -> Html:
+    """What a paper claims and how the claim was made: one card with a part for each of its rows."""
+    rows = claims_of(slug)
+    paper, code = rows[0].paper, rows[0].code
+    about = facts(
+        [
+            ("Paper", f"{link(paper.url, paper.title)}<br>{text(paper.authors)}, {text(paper.venue)}, {text(paper.year)}"),
+            ("Code", _code(code.url, code.official, code.note)),
+        ]
+    )
+    parts = "".join(_claim(claim) for claim in rows)
+    told = "; ".join(f"{c.model}: {c.accuracy:.2f} % claimed, class {c.audit.comparability}" for c in rows)
+    return Html(f'<div class="fer-card">{about}</div>{parts}', f"Claim card of {slug}. {told}.")
+
+
+def _code(url: str | None, official: bool | None, note: str) -> str:
+    if url is None:
+        told = "none known"
+    else:
+        told = f"{link(url, url.removeprefix('https://'))} ({'the authors’ own' if official else 'not the authors’'})"
+    return f'{told}<br><span class="fer-small">{text(note)}</span>' if note else told
+
+
+def _claim(claim: Claim) -> str:
+    audit = claim.audit
+    tone = CLASS_TONES[audit.comparability]
+    badge = f'<span class="fer-badge" style="color:{tone}">{audit.comparability}</span> '
+    evidence = table(
+        ["What is known", "Where it stands", "Kind"],
+        [[text(e.fact), link(e.source, e.source), text(e.kind)] for e in audit.evidence],
+    )
+    body = facts(
+        [
+            ("Released", text(claim.date)),
+            ("Comparability", f"{badge}{text(CLASSES[audit.comparability])}<br>{text(audit.why)}"),
+            ("Scored", words(audit.scored)),
+            ("Selected on", words(audit.selected_on)),
+            ("Trained on", words(audit.trained_on)),
+            ("Extra data", words(audit.extra_data)),
+            ("Pretraining", words(audit.pretraining)),
+            ("Views", words(audit.views)),
+            ("Networks", "1, no ensemble" if audit.ensemble == 1 else words(audit.ensemble)),
+            ("Arithmetic", arithmetic(claim.accuracy, audit.arithmetic)),
+        ]
+    )
+    return (
+        f'<div class="fer-card" style="--fer-tone:#D55E00"><div class="fer-kicker">Claimed</div><div class="fer-head">'
+        f'<span class="fer-big">{claim.accuracy:.2f}\u00a0%</span><span class="fer-name">{text(claim.model)}</span></div>'
+        f"{body}{details(f'Evidence ({len(audit.evidence)} facts)', evidence)}</div>"
+    )
+
+
+def arithmetic(accuracy: float, told: Arithmetic) -> str:
+    """Words on whether the printed percent can be a count of that many images; markup, with the note below."""
+    if told.printed_by and told.correct is not None:
+        first = f"{whole(told.correct)} of {whole(told.n)} images prints as {accuracy:.2f}\u00a0%; the count itself is published"
+    elif told.matches:
+        counts = " or ".join(whole(count) for count in told.matches)
+        first = f"{counts} of {whole(told.n)} images would print as {accuracy:.2f}\u00a0%"
+    elif told.cut:
+        counts = " or ".join(whole(count) for count in told.cut)
+        first = (
+            f"no count of {whole(told.n)} images rounds to {accuracy:.2f}\u00a0%; cut after two decimals, {counts} would"
+        )
+    else:
+        first = f"no count of {whole(told.n)} images prints as {accuracy:.2f}\u00a0%"
+    others = [_total(total) for total in told.others]
+    parts = [text(first), *others, f'<span class="fer-small">{text(told.note)}</span>' if told.note else ""]
+    return "<br>".join(part for part in parts if part)
+
+
+def _total(total: Total) -> str:
+    counts = total.rounded or total.cut
+    if not counts:
+        return text(f"{whole(total.n)} images ({total.what}): no count fits")
+    how = "" if total.rounded else ", if cut instead of rounded"
+    return text(f"{whole(total.n)} images ({total.what}): {' or '.join(whole(c) for c in counts)} would fit{how}")
+
+
+def verdict(slug: str, results_dir: str | Path | None = None) -> Html:
+    """The verdict on each row of a paper from the stored results, with where they come from, and when this page was made."""
+    runs = results.read_all(Path(results_dir) if results_dir else None)
+    rows = claims_of(slug)
+    found = [leaderboard.verdict(claim, runs) for claim in rows]
+    boxes = "".join(_verdict(claim, one, runs, len(rows) > 1) for claim, one in zip(rows, found, strict=True))
+    stamp = f'<p class="fer-small">Last executed {datetime.now(UTC):%Y-%m-%d %H:%M} UTC.</p>'
+    told = "; ".join(f"{c.model}: {v.name}. {v.reason}" for c, v in zip(rows, found, strict=True))
+    return Html(boxes + stamp, f"Verdict. {told}")
+
+
+def _verdict(claim: Claim, found: Verdict, runs: list[Result], named: bool) -> str:
+    mark, tone = LOOKS[found.name]
+    again = leaderboard.verdict(claim, runs, "claimed")
+    pairs = provenance(found, claim, runs)
+    if again.n_seeds:
+        pairs.append(("As claimed", f"{text(again.name)}: {text(again.reason)}"))
+    else:
+        pairs.append(("As claimed", "not run under the claimed protocol"))
+    if not found.n_seeds:
+        command = f"fer-repro run {claim.variant} --protocol official --profile full"
+        pairs.append(("To run it", f"<code>{text(command)}</code>"))
+    model = f'<span class="fer-name">{text(claim.model)}</span>' if named else ""
+    return (
+        f'<div class="fer-card" style="--fer-tone:{tone}"><div class="fer-kicker">Verdict</div><div class="fer-head">'
+        f'<span class="fer-big"><span aria-hidden="true" style="color:{tone}">{mark}</span> {text(found.name)}</span>{model}'
+        f"</div><p>{text(found.reason)}</p>{facts(pairs)}</div>"
+    )
+
+
+def provenance(found: Verdict, claim: Claim, runs: Iterable[Result]) -> list[tuple[str, str]]:
+    """Where a measured number comes from, as (term, markup): interval, seeds, date, machine, data, code, files."""
+    own = [r for r in runs if r.variant == claim.variant and r.protocol == found.protocol and r.seed in found.seeds]
+    if not own:
+        return [("Claimed", f"{claim.accuracy:.2f}\u00a0%"), ("Measured", "not run")]
+
+    def distinct(values: Iterable[str]) -> str:
+        return text("; ".join(dict.fromkeys(values)))
+
+    seeds = ", ".join(str(seed) for seed in found.seeds)
+    spread = "" if found.spread is None else f", standard deviation {100 * found.spread:.2f} points"
+    folder = f"results/{claim.variant}/{found.protocol}/"
+    return [
+        ("Claimed", f"{claim.accuracy:.2f}\u00a0%"),
+        ("Measured", f"<strong>{percent(found.measured)}</strong> on {words(found.usages)}, {text(found.views)}"),
+        ("95 % interval", interval(found.interval)),
+        ("Seeds", text(f"{seeds}{spread}")),
+        ("Run date", text(found.run_date)),
+        ("Hardware", distinct(hardware(r) for r in own)),
+        ("Data", distinct(f"{r.record['data']['name']}, sha256 {r.record['data']['digest'][:16]}…" for r in own)),
+        ("Code", distinct(r.record["code_version"] for r in own)),
+        ("Stored in", f"<code>{text(folder)}</code>"),
+    ]
+
+
+def hardware(result: Result) -> str:
+    """The device a run used, in words: the GPU's name, or the CPU's with its cores."""
+    environment = result.record["environment"]
+    if result.record["cost"].get("device", "").startswith("cuda"):
+        return environment.get("gpu") or UNKNOWN
+    cores = environment.get("cores")
+    return f"{environment.get('cpu') or UNKNOWN}{f', {cores} cores' if cores else ''}"
