@@ -42,7 +42,10 @@ def claim_card(slug: str) -> Html:
     paper, code = rows[0].paper, rows[0].code
     about = facts(
         [
-            ("Paper", f"{link(paper.url, paper.title)}<br>{text(paper.authors)}, {text(paper.venue)}, {text(paper.year)}"),
+            (
+                "Paper",
+                f"{link(paper.url, paper.title)}<br>{text(paper.authors)}, {text(paper.venue)}, {text(paper.year)}",
+            ),
             ("Code", _code(code.url, code.official, code.note)),
         ]
     )
@@ -97,9 +100,7 @@ def arithmetic(accuracy: float, told: Arithmetic) -> str:
         first = f"{counts} of {whole(told.n)} images would print as {accuracy:.2f}\u00a0%"
     elif told.cut:
         counts = " or ".join(whole(count) for count in told.cut)
-        first = (
-            f"no count of {whole(told.n)} images rounds to {accuracy:.2f}\u00a0%; cut after two decimals, {counts} would"
-        )
+        first = f"no count of {whole(told.n)} images rounds to {accuracy:.2f}\u00a0%; cut after two decimals, {counts} would"
     else:
         first = f"no count of {whole(told.n)} images prints as {accuracy:.2f}\u00a0%"
     others = [_total(total) for total in told.others]

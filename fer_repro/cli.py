@@ -275,7 +275,7 @@ def book(
 def verify(results_dir: ResultsDir = "", as_json: AsJson = False) -> None:
     """Recompute every stored number from its predictions."""
     where = Path(results_dir) if results_dir else results.default_results_dir()
-    if not where.is_dir():
+    if results_dir and not where.is_dir():
         raise FerReproError(f"there is no results folder {where}: give one with --results-dir")
     problems, checked = results.verify(where), len(results.stored_folders(where))
     if as_json:

@@ -156,7 +156,9 @@ def architecture(blocks: Sequence[Block], input_shape: Sequence[int], title: str
         axes.set(xlim=(-0.55, len(boxes) - 0.45), ylim=(low - 0.16, 1.2))
         for place, box in enumerate(boxes):
             flat = len(box.shape) < 2
-            height = 0.5 * np.log2(1 + (box.shape[0] if box.shape else 1)) / 12 + 0.1 if flat else _edge(box.shape) / tallest
+            height = (
+                0.5 * np.log2(1 + (box.shape[0] if box.shape else 1)) / 12 + 0.1 if flat else _edge(box.shape) / tallest
+            )
             width = 0.1 if flat else 0.08 + 0.4 * np.log2(box.shape[0]) / 11
             colour = theme.soft if place == 0 else theme.extra if flat else theme.measured
             _solid(axes, place, 0.5, width, height, 0 if flat else 0.16 * height, colour)
@@ -170,7 +172,9 @@ def architecture(blocks: Sequence[Block], input_shape: Sequence[int], title: str
             axes.text(place, -0.12, shape, fontsize=8.6, weight="bold", **middle)
             axes.text(place, -0.31, "\n".join(told[place]), fontsize=7.9, **middle)
             count = whole(box.parameters) if place else "parameters"
-            axes.text(place, low, count, fontsize=7.9, color=theme.soft, style="normal" if place else "italic", **middle)
+            axes.text(
+                place, low, count, fontsize=7.9, color=theme.soft, style="normal" if place else "italic", **middle
+            )
         axes.set_title(f"{title}: {whole(total)} parameters")
         return figure
 

@@ -89,7 +89,7 @@ class Figure:
 
     ``draw(theme)`` returns a matplotlib figure. ``alt`` says what the picture shows to somebody who cannot see it (required);
     ``caption`` stands under it. ``drawn``: the numbers come from drawn faces; picture and caption then say so.
-    ``metadata``: text entries of its PNG files. Raises `FerReproError` for an empty ``alt``.
+    ``photo``: pages may embed it with some loss. ``metadata``: text entries of its PNG files. Raises `FerReproError` for an empty ``alt``.
     """
 
     def __init__(
@@ -99,6 +99,7 @@ class Figure:
         alt: str,
         caption: str = "",
         drawn: bool = False,
+        photo: bool = False,
         metadata: Mapping[str, str] | None = None,
     ) -> None:
         if not alt.strip():
@@ -107,6 +108,7 @@ class Figure:
         self.alt = f"{alt} ({DRAWN})" if drawn else alt
         self.caption = caption
         self.drawn = drawn
+        self.photo = photo
         self.metadata = dict(metadata or {})
 
     def canvas(self, theme: str = "light") -> Canvas:
@@ -142,10 +144,10 @@ class Figure:
         return target
 
     def webp(self, theme: str = "light") -> bytes:
-        """The same picture as lossless WebP, which is less than half as large: what pages embed."""
+        """The same picture as WebP, lossless unless it is a ``photo``: what pages embed, less than half as large as PNG."""
         stream = io.BytesIO()
         with Image.open(io.BytesIO(self.png(theme))) as picture:
-            picture.save(stream, "WEBP", lossless=True, quality=50, method=1)
+            picture.save(stream, "WEBP", lossless=not self.photo, quality=80 if self.photo else 50, method=1)
         return stream.getvalue()
 
     def images(self) -> str:

@@ -38,7 +38,9 @@ def place_names(
     for _ in range(ROUNDS):
         for own, row in enumerate(boxes):
             names = [boxes[i][c] for i, c in enumerate(chosen) if i != own and c is not None]
-            costs = [base + sum(overlap(box, name) for name in names) for base, box in zip(alone[own], row, strict=True)]
+            costs = [
+                base + sum(overlap(box, name) for name in names) for base, box in zip(alone[own], row, strict=True)
+            ]
             chosen[own] = int(np.argmin(costs))
     return [steps[c] for c in chosen if c is not None]
 

@@ -165,7 +165,9 @@ def table(
 
     head = "".join(cell(i, text(name, ""), "th", " scope=col") for i, name in enumerate(header))
     body = "".join(
-        "<tr>" + "".join(cell(i, v, "td" if i else "th", "" if i else " scope=row") for i, v in enumerate(row)) + "</tr>"
+        "<tr>"
+        + "".join(cell(i, v, "td" if i else "th", "" if i else " scope=row") for i, v in enumerate(row))
+        + "</tr>"
         for row in rows
     )
     title = f"<caption>{text(caption)}</caption>" if caption else ""

@@ -171,7 +171,7 @@ class Chapter:
             ]
         )
         train = faces.subset(np.flatnonzero(faces.usage == USAGES[0]))
-        sheet = plots.samples(train.images, train.labels, LABELS, each=10, drawn=drawn)
+        sheet = plots.samples(train.images, train.labels, LABELS, each=8, drawn=drawn)
         warn = note("Mind:", f"{text(DRAWN)}.") if drawn else ""
         body = warn + about + _counts_table(faces.counts()) + sheet.figure()
         return Html(body, f"{faces.name}: {len(faces)} images{f' ({DRAWN})' if drawn else ''}")
@@ -180,7 +180,8 @@ class Chapter:
         """The data of a stored result, from its record and its stored labels."""
         record = stored.record["data"]
         counts = {
-            half: np.bincount(stored.predictions[f"{half}_labels"].astype(int), minlength=len(LABELS)) for half in results.HALVES
+            half: np.bincount(stored.predictions[f"{half}_labels"].astype(int), minlength=len(LABELS))
+            for half in results.HALVES
         }
         about = facts(
             [
@@ -240,10 +241,16 @@ class Chapter:
         costs = record["cost"]
         remark = note("Not run:", text(result.note)) if result.note else ""
         pairs = [
-            ("Run", text(f"{result.variant}, {result.protocol} protocol, {result.profile} profile, seed {result.seed}")),
+            (
+                "Run",
+                text(f"{result.variant}, {result.protocol} protocol, {result.profile} profile, seed {result.seed}"),
+            ),
             ("Status", text(result.status)),
             ("Selected", text(_selected(record))),
-            ("Accuracy", f"<strong>{percent(result.headline['accuracy'])}</strong> on {text(record['usages']['test'][0])}"),
+            (
+                "Accuracy",
+                f"<strong>{percent(result.headline['accuracy'])}</strong> on {text(record['usages']['test'][0])}",
+            ),
             ("Time", f"{seconds(costs.get('seconds'))} on {text(hardware(result))}"),
             ("Data", text(f"{record['data']['name']}, sha256 {record['data']['digest'][:16]}…")),
             ("Code", text(record["code_version"])),
@@ -257,7 +264,9 @@ class Chapter:
         """Loss and accuracy by epoch; a method without epochs says so."""
         result = self.result
         if "epoch" not in result.history:
-            return Html(drawn_note(result) + "<p>No learning curves: this method has no epochs.</p>", "no learning curves")
+            return Html(
+                drawn_note(result) + "<p>No learning curves: this method has no epochs.</p>", "no learning curves"
+            )
         usages = "+".join(result.record["usages"]["select"])
         selected = result.record["selected_epoch"]
         return plots.learning_curves(result.history, selected=selected, select_name=usages, drawn=result.drawn)
@@ -303,7 +312,9 @@ class Chapter:
         )
         remark = ""
         if result.drawn:
-            remark = note("Not in the picture:", f"the run of this page, {percent(result.headline['accuracy'])}: {text(DRAWN)}.")
+            remark = note(
+                "Not in the picture:", f"the run of this page, {percent(result.headline['accuracy'])}: {text(DRAWN)}."
+            )
         return Html(remark + figure.figure(), repr(figure))
 
     def _extra(self, stored: list[Result]) -> list[Result]:
@@ -318,9 +329,12 @@ class Chapter:
         profile = "smoke" if result.profile == "smoke" else "full"
         recipe = papers.get(result.variant).recipe(result.protocol, profile)
         whole_recipe = details(
-            f"The recipe of this run, sha256 {result.record['recipe_sha256'][:16]}…", recipe_table(result.record["recipe"])
+            f"The recipe of this run, sha256 {result.record['recipe_sha256'][:16]}…",
+            recipe_table(result.record["recipe"]),
         )
-        return Html(drawn_note(result) + deviations_table(recipe) + whole_recipe, f"{len(recipe.deviations)} deviations")
+        return Html(
+            drawn_note(result) + deviations_table(recipe) + whole_recipe, f"{len(recipe.deviations)} deviations"
+        )
 
     def others(self) -> Html:
         """What others measured for the rows of this paper."""
@@ -337,7 +351,10 @@ class Chapter:
 
 
 def _counts_table(counts: pd.DataFrame) -> str:
-    rows = [[text(usage), *(whole(n) for n in row), whole(sum(row))] for usage, row in zip(counts.index, counts.values, strict=True)]
+    rows = [
+        [text(usage), *(whole(n) for n in row), whole(sum(row))]
+        for usage, row in zip(counts.index, counts.values, strict=True)
+    ]
     header = ["Usage", *counts.columns, "all"]
     return table(header, rows, "Images by usage and class", numeric=range(1, len(header)))
 
@@ -357,7 +374,9 @@ def claim_rows(claim: Claim, runs: list[Result]) -> list[Row]:
     counted = audit.arithmetic.correct if isinstance(audit.n, int) and audit.arithmetic.n == audit.n else None
     bounds = wilson(counted, audit.n) if counted is not None else None
     scored = "+".join(audit.usages) or "unknown images"
-    rows = [Row("claimed", claim.accuracy / 100, bounds, "claimed", (f"{claim.accuracy:.2f}\u00a0%", scored), claim.model)]
+    rows = [
+        Row("claimed", claim.accuracy / 100, bounds, "claimed", (f"{claim.accuracy:.2f}\u00a0%", scored), claim.model)
+    ]
     for protocol in papers.PROTOCOLS:
         own = [r for r in runs if r.variant == claim.variant and r.protocol == protocol and not r.drawn]
         for run in own:
@@ -383,5 +402,7 @@ def neighbour_rows(claim: Claim, runs: list[Result]) -> list[Row]:
         found = leaderboard.verdict(other, runs)
         if found.measured is not None:
             words = (percent(found.measured), "+".join(found.usages))
-            rows.append(Row(f"{other.model}, measured", found.measured, found.interval, "measured", words, "neighbours"))
+            rows.append(
+                Row(f"{other.model}, measured", found.measured, found.interval, "measured", words, "neighbours")
+            )
     return rows

@@ -65,11 +65,15 @@ def learning_curves(
                     ("select_accuracy", select_name, theme.measured, "-"),
                 ):
                     if column in columns:
-                        axes.plot(epochs, 100 * columns[column], line, color=colour, marker=dots, ms=3.5, lw=1.6, label=label)
+                        axes.plot(
+                            epochs, 100 * columns[column], line, color=colour, marker=dots, ms=3.5, lw=1.6, label=label
+                        )
                 axes.set_title("accuracy, %")
                 if selected is not None:
                     axes.axvline(selected, color=theme.clean, lw=1.4, ls=":", label=f"scored: epoch {selected}")
-                axes.legend(fontsize=8.5, loc="best", frameon=True, facecolor=theme.page, edgecolor="none", framealpha=0.85)
+                axes.legend(
+                    fontsize=8.5, loc="best", frameon=True, facecolor=theme.page, edgecolor="none", framealpha=0.85
+                )
             for border in borders:
                 axes.axvline(border, color=theme.line, lw=1)
         if with_rate:
@@ -88,7 +92,9 @@ def learning_curves(
         told.append(f"training loss from {columns['loss'][0]:.3f} to {columns['loss'][-1]:.3f}")
     if "select_accuracy" in columns:
         best = np.nanmax(columns["select_accuracy"])
-        told.append(f"accuracy on {select_name} at most {percent(best)}, at the end {percent(columns['select_accuracy'][-1])}")
+        told.append(
+            f"accuracy on {select_name} at most {percent(best)}, at the end {percent(columns['select_accuracy'][-1])}"
+        )
     caption = "Training loss and accuracy by epoch."
     caption += " Grey rules part the stages." if borders else ""
     return Figure(draw, alt=f"Learning curves: {'; '.join(told)}.", caption=caption, drawn=drawn)
@@ -110,7 +116,15 @@ def confusion_matrix(score: Mapping[str, Any], title: str, *, drawn: bool = Fals
             ink = _readable(tint(shares[row, column])[:3])
             bold = "bold" if row == column else "normal"
             axes.text(column, row - 0.13, f"{count}", ha="center", va="center", fontsize=9.5, color=ink, weight=bold)
-            axes.text(column, row + 0.22, f"{100 * shares[row, column]:.1f} %", ha="center", va="center", fontsize=7.4, color=ink)
+            axes.text(
+                column,
+                row + 0.22,
+                f"{100 * shares[row, column]:.1f} %",
+                ha="center",
+                va="center",
+                fontsize=7.4,
+                color=ink,
+            )
         axes.set_xticks(range(len(labels)), labels)
         axes.set_yticks(range(len(labels)), [f"{name}\nn = {n}" for name, n in zip(labels, rows, strict=True)])
         axes.set_xticks(np.arange(len(labels) + 1) - 0.5, minor=True)
@@ -172,7 +186,9 @@ def forest(
     known = [row for row in rows if row.value is not None]
     if not known:
         raise FerReproError(f"nothing to draw for '{title}': no row has a value")
-    ends = [end for row in known for end in (row.interval or (row.value, row.value))] + ([line] if line is not None else [])
+    ends = [end for row in known for end in (row.interval or (row.value, row.value))] + (
+        [line] if line is not None else []
+    )
     low, high = 100 * min(ends), 100 * max(ends)
     spare = max(0.6, 0.06 * (high - low))
     groups = list(dict.fromkeys(row.group for row in rows))
@@ -190,7 +206,8 @@ def forest(
         y += 0.35
     lettering = [columns, *(row.words for row in rows)]
     widths = [
-        max(len(words[i]) for words in lettering if i < len(words)) for i in range(max(len(words) for words in lettering))
+        max(len(words[i]) for words in lettering if i < len(words))
+        for i in range(max(len(words) for words in lettering))
     ]
     starts = [10 + 5.1 * sum(widths[:i]) + 9 * i for i in range(len(widths))]
     top = -0.75 if line is None or not line_label else -1.25
@@ -221,7 +238,17 @@ def forest(
             tint = theme.soft if row.value is None or row.kind == "context" else theme.ink
             write(row.words, place, color=tint)
         for group, place in heads.items():
-            axes.text(-0.01, place, group, transform=right, ha="right", va="center", fontsize=8.6, weight="bold", color=theme.soft)
+            axes.text(
+                -0.01,
+                place,
+                group,
+                transform=right,
+                ha="right",
+                va="center",
+                fontsize=8.6,
+                weight="bold",
+                color=theme.soft,
+            )
         axes.set_yticks([places[i] for i in range(len(rows))], [row.label for row in rows])
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
@@ -236,7 +263,9 @@ def _point(axes: Axes, row: Row, place: float, colour: str, theme: Theme) -> Non
     """One value: claims are hollow diamonds (nobody stored their predictions), measurements filled dots."""
     if row.interval:
         style = (0, (2, 1.5)) if row.kind == "claimed" else "solid"
-        axes.plot([100 * end for end in row.interval], [place, place], color=colour, lw=1.8, ls=style, solid_capstyle="butt")
+        axes.plot(
+            [100 * end for end in row.interval], [place, place], color=colour, lw=1.8, ls=style, solid_capstyle="butt"
+        )
     hollow = row.kind == "claimed" or (row.kind == "context" and not row.interval)
     axes.plot(
         100 * row.value, place, "D" if hollow else "o", ms=6.5, color=colour, mew=1.6,
@@ -282,28 +311,34 @@ def samples(
 ) -> Figure:
     """A contact sheet: the first ``each`` images of every class. ``images`` uint8 [N,48,48], ``labels`` int [N]."""
     if images.ndim != 3 or len(images) != len(labels):
-        raise FerReproError(f"samples: images {images.shape} and {len(labels)} labels do not fit, expected [N,48,48] and [N]")
+        raise FerReproError(
+            f"samples: images {images.shape} and {len(labels)} labels do not fit, expected [N,48,48] and [N]"
+        )
     rows = [images[np.flatnonzero(labels == index)[:each]] for index in range(len(names))]
+    edge, step = images.shape[1], images.shape[1] + 3
+    # One picture with transparent gaps: seventy axes would take seconds to lay out.
+    sheet = np.zeros((step * len(names) - 3, step * each - 3, 4), np.uint8)
+    for row, faces in enumerate(rows):
+        for column, face in enumerate(faces):
+            cell = sheet[row * step : row * step + edge, column * step : column * step + edge]
+            cell[..., :3], cell[..., 3] = face[..., None], 255
 
     def draw(theme: Theme) -> Canvas:
         figure = canvas(0.62 * each + 1.1, 0.64 * len(names) + (0.35 if title else 0.05))
-        grid = figure.subplots(len(names), each, squeeze=False)
-        figure.get_layout_engine().set(w_pad=0.015, h_pad=0.015, wspace=0, hspace=0)
-        for row, (name, faces) in enumerate(zip(names, rows, strict=True)):
-            for column, axes in enumerate(grid[row]):
-                axes.set_xticks([])
-                axes.set_yticks([])
-                axes.spines[:].set_visible(False)
-                if column < len(faces):
-                    axes.imshow(faces[column], cmap="gray", vmin=0, vmax=255)
-            grid[row][0].set_ylabel(name, rotation=0, ha="right", va="center")
-        if title:
-            figure.suptitle(title, fontsize=10.5, weight="bold", ha="left", x=0.01)
+        axes = figure.add_subplot()
+        axes.imshow(sheet, interpolation="bilinear")
+        axes.set_yticks([row * step + edge / 2 for row in range(len(names))], list(names))
+        axes.set_xticks([])
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+        axes.set_title(title)
         return figure
 
     told = ", ".join(f"{len(faces)} {name}" for name, faces in zip(names, rows, strict=True))
     return Figure(
-        draw, alt=f"Contact sheet of 48 by 48 pixel faces, one row per class: {told}.",
-        caption="One row per class, the first images of the training part.", drawn=drawn,
-    )  # fmt: skip
-
+        draw,
+        alt=f"Contact sheet of 48 by 48 pixel faces, one row per class: {told}.",
+        caption="One row per class, the first images of the training part.",
+        drawn=drawn,
+        photo=True,
+    )

@@ -24,6 +24,7 @@ from fer_repro.training.recipe import digest
 SCHEMA = 1
 HALVES = ("PublicTest", "PrivateTest")
 STATUSES = ("done", "stopped early", "diverged", "interrupted", "error")
+FINISHED = ("done", "stopped early")
 KEYS = {
     "schema", "variant", "protocol", "profile", "seed", "status", "recipe", "recipe_sha256", "code_version", "data",
     "usages", "selection", "selected_epoch", "parameters", "multiply_adds", "scores", "cost", "environment", "started",
@@ -73,8 +74,8 @@ class Result:
 
     @property
     def storable(self) -> bool:
-        """Only finished full runs of the unchanged recipe on FER2013 may stand in ``results/``."""
-        return self.profile == "full" and self.status == "done" and self.record["data"]["name"] == "fer2013"
+        """Only finished full runs on FER2013 may stand in ``results/`` (``stopped early``: by the recipe's own patience)."""
+        return self.profile == "full" and self.status in FINISHED and self.record["data"]["name"] == "fer2013"
 
     def score(self, usage: str = "PrivateTest", views: bool | None = None) -> dict[str, Any]:
         """The metrics on one half; ``views=None`` takes the paper's views where the recipe has any, else the plain score."""

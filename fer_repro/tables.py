@@ -60,7 +60,18 @@ def leaderboard_table(board: pd.DataFrame) -> Html:
 
     ``board``: `fer_repro.leaderboard.leaderboard`. Titles and names are escaped, only http(s) addresses become links.
     """
-    header = ["Rank", "ModelName", "Accuracy", "Reproduced", "95 % interval", "Verdict", "Class", "ReleaseDate", "Paper", "Code"]
+    header = [
+        "Rank",
+        "ModelName",
+        "Accuracy",
+        "Reproduced",
+        "95 % interval",
+        "Verdict",
+        "Class",
+        "ReleaseDate",
+        "Paper",
+        "Code",
+    ]
     head = "".join(f"<th scope=col{' class=num' if name in _NUMERIC else ''}>{text(name)}</th>" for name in header)
     rows = "".join(f"<tr>{_board_row(rank, row)}</tr>" for rank, row in enumerate(board.to_dict("records"), 1))
     legend = "; ".join(f"{letter}: {words}" for letter, words in CLASSES.items())
@@ -88,13 +99,21 @@ def _board_row(rank: int, row: Mapping[str, Any]) -> str:
         ("th", row["ModelName"], text(row["ModelName"])),
         ("td", row["Accuracy"], f"{row['Accuracy']:.2f}"),
         ("td", row["measured"] if measured else "", f"{100 * row['measured']:.2f}" if measured else "not run"),
-        ("td", row["low"] if measured else "", f"{100 * row['low']:.2f} to {100 * row['high']:.2f}" if measured else ""),
+        (
+            "td",
+            row["low"] if measured else "",
+            f"{100 * row['low']:.2f} to {100 * row['high']:.2f}" if measured else "",
+        ),
         (
             "td",
             VERDICTS.index(row["verdict"]),
             f'<span style="color:{tone}" aria-hidden="true">{mark}</span> {text(row["verdict"])}',
         ),
-        ("td", row["comparability"], f'<span class="fer-badge" style="color:{tint}">{text(row["comparability"])}</span>'),
+        (
+            "td",
+            row["comparability"],
+            f'<span class="fer-badge" style="color:{tint}">{text(row["comparability"])}</span>',
+        ),
         ("td", row["ReleaseDate"], text(row["ReleaseDate"]).replace("-", "\u2011")),
         ("td", row["Paper"], link(row["PaperURL"], row["Paper"])),
         ("td", 0 if absent(row["Code"]) else 1, "none" if absent(row["Code"]) else link(row["Code"], "code")),

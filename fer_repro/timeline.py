@@ -260,7 +260,9 @@ def _name_points(
         for row in shown.itertuples()
     ]  # fmt: skip
     sizes = [(box.width, box.height) for box in (name.get_window_extent(renderer) for name in names)]
-    for name, mark, (dx, dy) in zip(names, shown.itertuples(), place_names(sizes, marks, obstacles, frame, unit), strict=True):
+    for name, mark, (dx, dy) in zip(
+        names, shown.itertuples(), place_names(sizes, marks, obstacles, frame, unit), strict=True
+    ):
         name.set_position((dx, dy))
         name.set_ha("left" if dx > 1 else "right" if dx < -1 else "center")
         if np.hypot(dx, dy) > 20:

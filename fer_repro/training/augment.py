@@ -84,16 +84,16 @@ def erase_boxes(
     return top, left, h, w
 
 
-def erase_box(images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor, value: float = 0.0) -> Tensor:
-    """Set one box per image ([B] int64 each) to ``value``."""
+def erase_box_(images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor, value: float = 0.0) -> Tensor:
+    """Set one box per image ([B] int64 each) to ``value``, in place; the images must lie in [0, 1]."""
     y = torch.arange(images.shape[-2], device=images.device)
     x = torch.arange(images.shape[-1], device=images.device)
     rows = (y >= top[:, None]) & (y < (top + height)[:, None])
     columns = (x >= left[:, None]) & (x < (left + width)[:, None])
-    # An outer product of zeros and ones: several times faster on a CPU than a boolean mask, and as exact.
-    hit = rows.float()[:, None, :, None] * columns.float()[:, None, None, :]
-    kept = images * (1.0 - hit)
-    return kept if value == 0 else kept.add_(hit, alpha=value)
+    # Taking 1 away and clamping blackens exactly the box; on a CPU this is several times faster than a boolean mask.
+    box = rows.float()[:, None, :, None], columns.float()[:, None, None, :]
+    images.addcmul_(*box, value=-1).clamp_(min=0)
+    return images if value == 0 else images.addcmul_(*box, value=value)
 
 
 def erase(
@@ -104,9 +104,9 @@ def erase(
     aspect: tuple[float, float] = (0.3, 3.3),
     value: float = 0.0,
 ) -> Tensor:
-    """Random erasing, each image of the batch on its own; see `erase_boxes` for the distribution."""
+    """Random erasing in place, each image of the batch on its own; see `erase_boxes` for the distribution."""
     boxes = erase_boxes(images.shape[0], images.shape[-2], images.shape[-1], p, area, aspect, generator)
-    return erase_box(images, *boxes, value)
+    return erase_box_(images, *boxes, value)
 
 
 def mixup(images: Tensor, targets: Tensor, generator: torch.Generator, alpha: float = 1.0) -> tuple[Tensor, Tensor]:
@@ -157,7 +157,7 @@ class Augmenter:
         self._functions = [bind(step, AUGMENTATIONS, "augmentation", given=2) for step in steps]
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """float [B,C,H,W] in [0, 1] -> [B*copies,C,h,w], an image's copies side by side."""
+        """float [B,C,H,W] in [0, 1] -> [B*copies,C,h,w], an image's copies side by side; the argument may be overwritten."""
         for function in self._functions:
             images = function(images, generator)
         return images

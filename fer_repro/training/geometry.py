@@ -120,36 +120,17 @@ def translate(images: Tensor, generator: torch.Generator, fraction: float, p: fl
     return shift(images, dx, dy, fill)
 
 
-def shift(images: Tensor, dx: Tensor, dy: Tensor, fill: float | str = 0.0) -> Tensor:
-    """Move image b right by dx[b] and down by dy[b] whole pixels, [B] each."""
-    x = torch.arange(0.5, images.shape[-1], device=images.device) - dx[:, None]
-    y = torch.arange(0.5, images.shape[-2], device=images.device) - dy[:, None]
-    return _sample(images, x[:, None, :], y[:, :, None], "nearest", fill)
-
-
-def _sample(images: Tensor, x: Tensor, y: Tensor, interpolation: str, fill: float | str) -> Tensor:
-    """images[b] at the points (x, y), which broadcast to [B,H,W]; points outside the image get ``fill``, or with "edge" the border.
-
-    A point takes the pixel it lies in, or with "bilinear" a mean of the four nearest centres (within half a pixel of the border
-    the border repeats, as in Pillow).
-    """
-    if interpolation not in ("nearest", "bilinear"):
-        raise FerReproError(f"augmentation: unknown interpolation '{interpolation}', expected 'nearest' or 'bilinear'")
+def shift(images: Tensor, dx: Tensor, dy: Tensor, fill: float = 0.0) -> Tensor:
+    """Move image b right by dx[b] and down by dy[b] whole pixels, [B] each; ``fill`` moves in."""
     height, width = images.shape[-2:]
-    x, y = torch.broadcast_tensors(x, y)
-    # grid_sample counts from -1 at the left edge of the first pixel to 1 at the right edge of the last.
-    grid = torch.empty((*x.shape, 2), device=images.device)
-    torch.sub(x * (2 / width), 1.0, out=grid[..., 0])
-    torch.sub(y * (2 / height), 1.0, out=grid[..., 1])
-    if fill == "edge" or interpolation == "bilinear":
-        sampled = functional.grid_sample(images, grid, interpolation, "border", align_corners=False)
-        if fill == "edge":
-            return sampled
-        outside = (x < 0) | (x >= width) | (y < 0) | (y >= height)
-        return sampled.masked_fill_(outside[:, None], fill)
-    if fill == 0:
-        return functional.grid_sample(images, grid, interpolation, "zeros", align_corners=False)
-    return functional.grid_sample(images - fill, grid, interpolation, "zeros", align_corners=False).add_(fill)
+    x = torch.arange(width, device=images.device) - dx.long()[:, None]
+    y = torch.arange(height, device=images.device) - dy.long()[:, None]
+    inside_x, inside_y = x.clamp(0, width - 1), y.clamp(0, height - 1)
+    index = (inside_y * width)[:, :, None] + inside_x[:, None, :]
+    moved = images.flatten(2).gather(2, index.flatten(1)[:, None].expand(-1, images.shape[1], -1)).view(images.shape)
+    kept = (y == inside_y).float()[:, None, :, None], (x == inside_x).float()[:, None, None, :]
+    moved.mul_(kept[0]).mul_(kept[1])
+    return moved if fill == 0 else moved.add_(1.0 - kept[0] * kept[1], alpha=fill)
 
 
 def affine(
@@ -215,12 +196,21 @@ def warp(
     fill: float | str = 0.0,
 ) -> Tensor:
     """Rotate (degrees), zoom and then shift (pixels) image b by the b-th parameters, float32 [B] each."""
+    if interpolation not in ("nearest", "bilinear"):
+        raise FerReproError(f"augmentation: unknown interpolation '{interpolation}', expected 'nearest' or 'bilinear'")
     height, width = images.shape[-2:]
     radians = torch.deg2rad(angle)
-    cos, sin = radians.cos()[:, None, None], radians.sin()[:, None, None]
-    u = torch.arange(width, device=images.device) + (0.5 - width / 2) - dx[:, None, None]
-    v = torch.arange(height, device=images.device)[:, None] + (0.5 - height / 2) - dy[:, None, None]
-    # The inverse map: where in the source does the centre of each output pixel lie?
-    x = (cos / zoom_x[:, None, None]) * u - (sin / zoom_x[:, None, None]) * v + width / 2
-    y = (sin / zoom_y[:, None, None]) * u + (cos / zoom_y[:, None, None]) * v + height / 2
-    return _sample(images, x, y, interpolation, fill)
+    cos, sin = radians.cos()[:, None], radians.sin()[:, None]
+    u = torch.arange(0.5 - width / 2, width / 2, device=images.device) - dx[:, None]
+    v = torch.arange(0.5 - height / 2, height / 2, device=images.device) - dy[:, None]
+    # The inverse map says where in the source each output pixel's centre lies. grid_sample counts from -1 at the left edge of the
+    # first pixel to 1 at the right edge of the last.
+    to_x, to_y = 2 / (width * zoom_x[:, None]), 2 / (height * zoom_y[:, None])
+    grid = torch.empty(images.shape[0], height, width, 2, device=images.device)
+    torch.sub((cos * u * to_x)[:, None, :], (sin * v * to_x)[:, :, None], out=grid[..., 0])
+    torch.add((sin * u * to_y)[:, None, :], (cos * v * to_y)[:, :, None], out=grid[..., 1])
+    if fill == 0 and interpolation == "nearest":
+        return functional.grid_sample(images, grid, "nearest", "zeros", align_corners=False)
+    # Within half a pixel of the border Pillow repeats the border's pixels; only points outside the image are filled.
+    sampled = functional.grid_sample(images, grid, interpolation, "border", align_corners=False)
+    return sampled if fill == "edge" else sampled.masked_fill_((grid.abs() > 1).any(dim=-1)[:, None], fill)

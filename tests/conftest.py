@@ -1,0 +1,46 @@
+"""Fixtures for all tests: drawn faces, the real data where they are at hand, and a cache of the tests' own."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from fer_repro.data import FER2013, load
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory):
+    """No test reads or writes the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FER_REPRO_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def drawn() -> FER2013:
+    """The drawn faces in their default size: 1600, 200, 200."""
+    return load("drawn")
+
+
+@pytest.fixture(scope="session")
+def few_drawn() -> FER2013:
+    """A small set of drawn faces, three of every class at least: 210, 70, 70."""
+    return load("drawn", size=(210, 70, 70))
+
+
+@pytest.fixture(scope="session")
+def real_root() -> str:
+    """Where FER2013 lies on this machine; skips where nobody says."""
+    root = os.environ.get("FER2013_ROOT")
+    if not root:
+        pytest.skip("FER2013_ROOT is not set: this test needs the real data set")
+    if not os.path.exists(root):
+        pytest.skip(f"FER2013_ROOT is '{root}', which does not exist: this test needs the real data set")
+    return root
+
+
+@pytest.fixture(scope="session")
+def real(real_root: str, own_cache) -> FER2013:
+    """The real FER2013."""
+    return load("fer2013", root=real_root)
