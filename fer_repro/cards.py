@@ -25,6 +25,12 @@ LOOKS = {
 CLASS_TONES = {"A": "#009E73", "B": "#E69F00", "C": "#D55E00", "D": "#8A94A3"}
 
 
+def verdict_mark(name: str) -> str:
+    """A verdict's mark and word, as markup."""
+    mark, tone = LOOKS[name]
+    return f'<span style="color:{tone}" aria-hidden="true">{mark}</span> {text(name)}'
+
+
 def claims_of(slug: str) -> list[Claim]:
     """The leaderboard rows of one paper, in the leaderboard's order. Raises `FerReproError` for an unknown slug."""
     found = [claim for claim in leaderboard.claims().values() if claim.slug == slug]
@@ -86,7 +92,8 @@ def _claim(claim: Claim) -> str:
     )
     return (
         f'<div class="fer-card" style="--fer-tone:#D55E00"><div class="fer-kicker">Claimed</div><div class="fer-head">'
-        f'<span class="fer-big">{claim.accuracy:.2f}\u00a0%</span><span class="fer-name">{text(claim.model)}</span></div>'
+        f'<span class="fer-big">{claim.accuracy:.2f}\u00a0%</span> '
+        f'<span class="fer-name">{text(claim.model)}</span></div>'
         f"{body}{details(f'Evidence ({len(audit.evidence)} facts)', evidence)}</div>"
     )
 
@@ -94,13 +101,15 @@ def _claim(claim: Claim) -> str:
 def arithmetic(accuracy: float, told: Arithmetic) -> str:
     """Words on whether the printed percent can be a count of that many images; markup, with the note below."""
     if told.printed_by and told.correct is not None:
-        first = f"{whole(told.correct)} of {whole(told.n)} images prints as {accuracy:.2f}\u00a0%; the count itself is published"
+        first = (
+            f"{whole(told.correct)} of {whole(told.n)} images prints as {accuracy:.2f}\u00a0%; the count is published"
+        )
     elif told.matches:
         counts = " or ".join(whole(count) for count in told.matches)
         first = f"{counts} of {whole(told.n)} images would print as {accuracy:.2f}\u00a0%"
     elif told.cut:
         counts = " or ".join(whole(count) for count in told.cut)
-        first = f"no count of {whole(told.n)} images rounds to {accuracy:.2f}\u00a0%; cut after two decimals, {counts} would"
+        first = f"no count of {whole(told.n)} images rounds to {accuracy:.2f}\u00a0%; cut instead, {counts} would"
     else:
         first = f"no count of {whole(told.n)} images prints as {accuracy:.2f}\u00a0%"
     others = [_total(total) for total in told.others]
@@ -117,7 +126,7 @@ def _total(total: Total) -> str:
 
 
 def verdict(slug: str, results_dir: str | Path | None = None) -> Html:
-    """The verdict on each row of a paper from the stored results, with where they come from, and when this page was made."""
+    """The verdict on each row of a paper from the stored results, where they come from, and when this page was made."""
     runs = results.read_all(Path(results_dir) if results_dir else None)
     rows = claims_of(slug)
     found = [leaderboard.verdict(claim, runs) for claim in rows]
@@ -128,7 +137,7 @@ def verdict(slug: str, results_dir: str | Path | None = None) -> Html:
 
 
 def _verdict(claim: Claim, found: Verdict, runs: list[Result], named: bool) -> str:
-    mark, tone = LOOKS[found.name]
+    _, tone = LOOKS[found.name]
     again = leaderboard.verdict(claim, runs, "claimed")
     pairs = provenance(found, claim, runs)
     if again.n_seeds:
@@ -141,7 +150,7 @@ def _verdict(claim: Claim, found: Verdict, runs: list[Result], named: bool) -> s
     model = f'<span class="fer-name">{text(claim.model)}</span>' if named else ""
     return (
         f'<div class="fer-card" style="--fer-tone:{tone}"><div class="fer-kicker">Verdict</div><div class="fer-head">'
-        f'<span class="fer-big"><span aria-hidden="true" style="color:{tone}">{mark}</span> {text(found.name)}</span>{model}'
+        f'<span class="fer-big">{verdict_mark(found.name)}</span>{model}'
         f"</div><p>{text(found.reason)}</p>{facts(pairs)}</div>"
     )
 

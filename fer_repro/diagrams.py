@@ -37,8 +37,8 @@ class Block:
 def trace(model: nn.Module, input_shape: Sequence[int]) -> list[Block]:
     """Run one batch of zeros through ``model`` and list its blocks in the order in which they ran.
 
-    ``input_shape`` includes the batch. Nothing is typed: shapes come from forward hooks, parameters from the modules that ran.
-    Parameters outside any block are listed as a block of their own, so that the sum is always the model's.
+    ``input_shape`` includes the batch. Nothing is typed: shapes come from forward hooks, parameters from the modules
+    that ran. Parameters outside any block are listed as a block of their own, so that the sum is always the model's.
     Raises `FerReproError` when the network cannot run on that shape.
     """
     names = {module: name for name, module in model.named_modules()}
@@ -56,8 +56,8 @@ def trace(model: nn.Module, input_shape: Sequence[int]) -> list[Block]:
             model.eval()(torch.zeros(*input_shape, device=next(model.parameters()).device))
     except RuntimeError as error:
         raise FerReproError(
-            f"{type(model).__name__} does not run on an input of shape {tuple(input_shape)} ({error}): check the recipe's "
-            "input_size against the network"
+            f"{type(model).__name__} does not run on an input of shape {tuple(input_shape)} ({error}): check the "
+            "recipe's input_size against the network"
         ) from error
     finally:
         model.train(training)
@@ -83,7 +83,7 @@ def trace(model: nn.Module, input_shape: Sequence[int]) -> list[Block]:
 
 
 def _parts(model: nn.Module, shapes: dict[nn.Module, tuple[int, ...]]) -> list[nn.Module]:
-    """The modules to draw, in running order: children of the model, plain containers opened once, lone wrappers opened."""
+    """The modules to draw, in running order: the model's children, with plain containers and lone wrappers opened."""
 
     def ran(module: nn.Module) -> list[nn.Module]:
         order = list(shapes)
@@ -143,7 +143,7 @@ def architecture(blocks: Sequence[Block], input_shape: Sequence[int], title: str
     total = sum(block.parameters for block in blocks)
     boxes = [Block("input", "image", tuple(input_shape), 0), *blocks]
     tallest = max(_edge(box.shape) for box in boxes)
-    inches = max(7.6, min(10.5, 0.98 * len(boxes)))
+    inches = max(7.2, min(10.5, 0.9 * len(boxes)))
 
     told = [textwrap.wrap(box.content, 15, break_long_words=False)[:4] for box in boxes]
     lines = max(len(words) for words in told)
@@ -184,8 +184,8 @@ def architecture(blocks: Sequence[Block], input_shape: Sequence[int], title: str
         alt=f"{title}, blocks from left to right: input {'×'.join(str(n) for n in input_shape)}; {steps}. "
         f"{whole(total)} parameters in all.",
         caption=caption
-        or "Blocks in the order in which they ran. Boxes: feature maps, height = edge in pixels, width = logarithm of the "
-        "channels; bars: vectors. Below: output shape (channels × height × width), content, parameters counted in the network.",
+        or "Blocks in the order in which they ran. Boxes: feature maps, height = edge in pixels, width = logarithm of "
+        "the channels; bars: vectors. Below: output shape (channels × height × width), content, parameters as counted.",
     )
 
 
@@ -213,7 +213,7 @@ def pipeline(steps: Sequence[tuple[str, str]], title: str, *, caption: str = "")
     down = -(-len(steps) // across)
 
     def draw(theme: Theme) -> Canvas:
-        figure = canvas(max(7.6, 1.85 * across), 0.45 + 1.42 * down)
+        figure = canvas(max(7.2, 1.75 * across), 0.45 + 1.42 * down)
         axes = figure.add_subplot()
         axes.set_axis_off()
         axes.set(xlim=(-0.05, across), ylim=(-down + 0.02, 0.02))

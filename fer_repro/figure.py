@@ -26,15 +26,14 @@ SHARPNESS = 2
 class Theme:
     """The colours of one page style by what they mean.
 
-    The hues are Okabe and Ito's, which colour-blind readers can tell apart; blue is the only one that must be lighter to
-    read on dark. ``ink`` writes, ``soft`` explains, ``line`` rules, ``face`` fills quietly, ``page`` is what lies behind.
+    The hues are Okabe and Ito's, which colour-blind readers can tell apart; blue is the only one that must be lighter
+    on dark. ``ink`` writes, ``soft`` explains, ``line`` rules, ``page`` is what lies behind.
     """
 
     name: str
     ink: str
     soft: str
     line: str
-    face: str
     page: str
     measured: str
     claimed: str = "#D55E00"
@@ -72,8 +71,8 @@ class Theme:
 
 
 # Ink, rules and pages are those of the book's theme, so that figures sit in its pages.
-LIGHT = Theme("light", "#222832", "#55616f", "#c9ced5", "#eef1f4", "#ffffff", "#0072B2")
-DARK = Theme("dark", "#ced6dd", "#9ca4af", "#48566b", "#29313d", "#14181e", "#56B4E9")
+LIGHT = Theme("light", "#222832", "#55616f", "#c9ced5", "#ffffff", "#0072B2")
+DARK = Theme("dark", "#ced6dd", "#9ca4af", "#48566b", "#121212", "#56B4E9")
 THEMES = {"light": LIGHT, "dark": DARK}
 
 
@@ -87,9 +86,9 @@ def canvas(width: float, height: float) -> Canvas:
 class Figure:
     """One picture of the book.
 
-    ``draw(theme)`` returns a matplotlib figure. ``alt`` says what the picture shows to somebody who cannot see it (required);
-    ``caption`` stands under it. ``drawn``: the numbers come from drawn faces; picture and caption then say so.
-    ``photo``: pages may embed it with some loss. ``metadata``: text entries of its PNG files. Raises `FerReproError` for an empty ``alt``.
+    ``draw(theme)`` returns a matplotlib figure. ``alt`` says what it shows to somebody who cannot see it; ``caption``
+    stands under it. ``drawn``: the numbers come from drawn faces; picture and caption then say so. ``photo``: pages may
+    embed it with some loss. ``metadata``: text entries of its PNG files. Raises `FerReproError` for an empty ``alt``.
     """
 
     def __init__(
@@ -144,21 +143,25 @@ class Figure:
         return target
 
     def webp(self, theme: str = "light") -> bytes:
-        """The same picture as WebP, lossless unless it is a ``photo``: what pages embed, less than half as large as PNG."""
+        """The same picture as WebP, lossless unless it is a ``photo``: what pages embed, half the size of a PNG."""
         stream = io.BytesIO()
         with Image.open(io.BytesIO(self.png(theme))) as picture:
             picture.save(stream, "WEBP", lossless=not self.photo, quality=80 if self.photo else 50, method=1)
         return stream.getvalue()
 
     def images(self) -> str:
-        """Two <img> tags, one per theme; the theme's own class names hide the other one."""
+        """Two <img> tags, one per theme; the theme's own class names hide the other one.
+
+        They stand in a <div> of their own: the theme would hide a caption that follows a hidden picture.
+        """
         width = round(self.canvas("light").get_figwidth() * CSS_PIXELS_PER_INCH)
         alt = html.escape(self.alt, quote=True)
-        return "".join(
+        tags = "".join(
             f'<img class="only-{theme}" width="{width}" alt="{alt}" '
             f'src="data:image/webp;base64,{base64.b64encode(self.webp(theme)).decode()}">'
             for theme in THEMES
         )
+        return f"<div>{tags}</div>"
 
     def figure(self) -> str:
         """The <figure> element with both pictures and the caption, without the style sheet."""

@@ -17,11 +17,12 @@ ROUNDS = 4
 def place_names(
     sizes: Sequence[tuple[float, float]], marks: Sequence[Point], obstacles: Sequence[Box], frame: Box, unit: float
 ) -> list[Point]:
-    """An offset for each name, such that it covers no point, no obstacle, no other name, and is read as its own point's.
+    """An offset for each name: it covers no point, obstacle or other name, and is read as its own point's.
 
-    ``sizes`` (width, height) and ``marks`` in pixels; ``unit``: pixels per typographic point; ``frame``: names stay inside.
-    Offsets are in points from the mark: to the right of it a name starts there, to the left it ends there, straight above or
-    below it is centred. Each name takes its best place in turn; a few rounds let early names give way to late ones.
+    ``sizes`` (width, height) and ``marks`` in pixels; ``unit``: pixels per typographic point; names stay in ``frame``.
+    Offsets are in points from the mark: to the right of it a name starts there, to the left it ends there, straight
+    above or below it is centred. Each name takes its best place in turn; in later rounds early names
+    give way to late ones.
     """
     steps = [
         (round(reach * np.cos(np.radians(angle)), 3), round(reach * np.sin(np.radians(angle)), 3))

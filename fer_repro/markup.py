@@ -25,7 +25,7 @@ CSS = """
 --fer-link:var(--pst-color-link,#0a7d91);--fer-tone:#6b7684;color:var(--fer-ink);font-size:.95rem;line-height:1.5;
 margin:.4rem 0 1.2rem}
 .fer p{margin:.35rem 0}.fer a{color:var(--fer-link)}.fer code{font-size:.88em;overflow-wrap:anywhere}
-.fer figure{margin:0}.fer figcaption,.fer .fer-small{color:var(--fer-soft);font-size:.86rem;text-align:left}
+.fer figure,.fer figcaption{margin:0;padding:0}.fer figcaption,.fer .fer-small{color:var(--fer-soft);font-size:.86rem;text-align:left}
 .fer img{max-width:100%;height:auto;background:transparent!important;padding:0!important;filter:none!important}
 .fer .only-dark{display:none}.fer .only-light{display:inline}
 [data-theme=dark] .fer .only-dark,[data-jp-theme-light=false] .fer .only-dark{display:inline}
@@ -45,21 +45,23 @@ border:1.5px solid currentColor}
 .fer-note{border-left:.25rem solid #d55e00;background:var(--fer-face);padding:.5rem .9rem;border-radius:.25rem;
 margin:.5rem 0}
 .fer-scroll{overflow-x:auto}
-.fer table{border-collapse:collapse;border:0;margin:.3rem 0;width:auto;max-width:100%;font-size:.9rem;color:inherit;
+.fer table{border-collapse:collapse;border:0;margin:.3rem 0;width:auto;max-width:100%;font-size:.87rem;color:inherit;
 font-variant-numeric:tabular-nums}
-.fer caption{caption-side:top;text-align:left;color:var(--fer-soft);font-size:.86rem;padding:.2rem 0 .4rem}
-.fer th,.fer td{padding:.32rem .7rem;border:0;border-bottom:1px solid var(--fer-line);text-align:left;
+.fer caption{caption-side:top;text-align:left;color:var(--fer-soft);font-size:.86rem;padding:.2rem 0 .4rem;
+max-width:42rem}
+.fer th,.fer td{padding:.32rem .55rem;border:0;border-bottom:1px solid var(--fer-line);text-align:left;
 vertical-align:top;background:transparent}
-.fer thead th{border-bottom:2px solid var(--fer-line);vertical-align:bottom;white-space:nowrap;font-weight:600}
-.fer tbody th{font-weight:500}.fer .num{text-align:right;white-space:nowrap}
+.fer thead th{border-bottom:2px solid var(--fer-line);vertical-align:bottom;font-weight:600}
+.fer tbody th{font-weight:500}.fer .num{text-align:right}.fer td.num,.fer-fixed{white-space:nowrap}
 .fer tr{background:transparent!important}.fer tbody tr:hover{background:var(--fer-face)!important}
 .fer details{margin:.5rem 0 0}.fer summary{cursor:pointer;color:var(--fer-soft)}
-.fer thead button{all:unset;cursor:pointer;font-weight:600}.fer thead button:focus-visible{outline:2px solid var(--fer-link)}
-.fer th[aria-sort] button::after{content:"\\2195";padding-left:.35em;opacity:.45}
-.fer th[aria-sort=ascending] button::after{content:"\\2191";opacity:1}
-.fer th[aria-sort=descending] button::after{content:"\\2193";opacity:1}
+.fer thead button{all:unset;cursor:pointer;font-weight:600}
+.fer thead button:focus-visible{outline:2px solid var(--fer-link)}
+.fer thead button:hover{text-decoration:underline dotted}
+.fer th[aria-sort=ascending] button::after{content:"\\2009\\2191"}
+.fer th[aria-sort=descending] button::after{content:"\\2009\\2193"}
 .fer input[type=search]{font:inherit;color:inherit;background:transparent;border:1px solid var(--fer-line);
-border-radius:.3rem;padding:.25rem .6rem;width:min(22rem,100%)}
+border-radius:.3rem;padding:.2rem .6rem;width:16rem;max-width:100%;margin:0 .4rem}.fer-wide{min-width:11.5rem}
 @media(max-width:40rem){.fer dl{grid-template-columns:1fr;gap:0}.fer dd{margin-bottom:.4rem}}
 """
 

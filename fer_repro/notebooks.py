@@ -23,7 +23,7 @@ from fer_repro.files import atomic_write
 PARAMETERS_TAG = "parameters"
 TYPES = {"str": str, "int": int, "float": float, "bool": bool}
 # ipykernel warns on every start that its sockets on this machine are not encrypted.
-QUIET_KERNEL = ["--IPKernelApp.log_level=40"]
+QUIET_KERNEL = ["--IPKernelApp.log_level=50"]
 NO_BOOK = "{what} needs {name}, which is not installed here: pip install 'fer-repro[book]'"
 NO_LIMIT_NOTE = "give a larger --timeout (seconds per cell)"
 

@@ -1,7 +1,7 @@
 """What the cells of a chapter call: cards, figures and tables of one paper, all from claims and results.
 
-`open_chapter` checks the notebook's parameters and returns a `Chapter`; its methods are the chapter's sections. Numbers come from
-the claims or from a `Result`; a missing one is shown as "unknown" or "not run".
+`open_chapter` checks the notebook's parameters and returns a `Chapter`; its methods are the chapter's sections. Numbers
+come from the claims or from a `Result`; a missing one is shown as "unknown" or "not run".
 """
 
 from __future__ import annotations
@@ -9,26 +9,23 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
-from fer_repro import leaderboard, papers, parameters, plots, results
 from fer_repro import data as data_sets
+from fer_repro import papers, parameters, plots, results
+from fer_repro.beside import claim_rows, ladder_rows, neighbour_rows
 from fer_repro.cards import claim_card, claims_of, hardware, verdict
 from fer_repro.claims import Claim
 from fer_repro.data import LABELS, USAGES
 from fer_repro.errors import FerReproError
-from fer_repro.evaluation import cost
-from fer_repro.evaluation.statistics import wilson
 from fer_repro.figure import Figure
 from fer_repro.markup import DRAWN, Html, absent, details, facts, note, percent, seconds, table, text, whole
+from fer_repro.methods import architecture, model_name, network_summary
 from fer_repro.parameters import ChapterParameters
-from fer_repro.plots import Row
 from fer_repro.results import Result
 from fer_repro.tables import (
     deviations_table,
@@ -40,7 +37,7 @@ from fer_repro.tables import (
     scores_table,
     verdict_summary,
 )
-from fer_repro.training.recipe import Recipe, Views
+from fer_repro.training.recipe import Views
 
 __all__ = [
     "Chapter",
@@ -55,35 +52,8 @@ __all__ = [
 EPOCH_LINE = re.compile(r"\bepoch \d+/\d+")
 
 
-def architecture(variant_id: str) -> Figure:
-    """The network of a variant's full recipe as it ran on one input, or the steps of a method without a network."""
-    variant = papers.get(variant_id)
-    recipe = variant.recipe("official", "full")
-    title = _model_of(variant_id)
-    if variant.build is None:
-        module = import_module(f"fer_repro.papers.{variant.slug.replace('-', '_')}")
-        return plots.pipeline(module.pipeline(recipe), title)
-    model = _weightless(variant, recipe)
-    return plots.architecture(plots.trace(model, _input(recipe)), _input(recipe)[1:], title)
-
-
-def _model_of(variant_id: str) -> str:
-    known = leaderboard.claims()
-    return known[variant_id].model if variant_id in known else variant_id
-
-
-def _input(recipe: Recipe) -> tuple[int, int, int, int]:
-    return 1, 1, recipe.input_size, recipe.input_size
-
-
-def _weightless(variant: papers.Variant, recipe: Recipe) -> torch.nn.Module:
-    """The network with shapes but without memory: counting and tracing need no values."""
-    with torch.device("meta"):
-        return variant.build(recipe)
-
-
 def open_chapter(slug: str, namespace: Mapping[str, Any]) -> Chapter:
-    """Check the notebook's parameters (``globals()``) before anything runs; a wrong name or value raises `FerReproError`."""
+    """Check the notebook's parameters (``globals()``) before anything runs; a wrong one raises `FerReproError`."""
     chosen = parameters.from_namespace(namespace, slug)
     return Chapter(slug, chosen, claims_of(slug))
 
@@ -141,10 +111,6 @@ class Chapter:
     def results_dir(self) -> Path | None:
         return Path(self.parameters.results_dir) if self.parameters.results_dir else None
 
-    def recipe(self, profile: str = "full") -> Recipe:
-        """The variant's recipe under the chapter's protocol."""
-        return self.variant.recipe(self.parameters.protocol, profile)
-
     def _stored(self) -> Result | None:
         """The stored result that `run` will show instead of training, if there is one."""
         p = self.parameters
@@ -195,29 +161,8 @@ class Chapter:
 
     def network(self) -> Html:
         """Parameters counted in the network against the declared number, and what one image costs."""
-        variant, full = self.variant, self.recipe()
-        declared = leaderboard.parameters_of(variant.id)
-        if variant.build is None:
-            body = "<p>No network: this method has nothing that gradient descent would train.</p>"
-            settings = {"method": full.network.name, **full.options.kwargs()}
-            return Html(body + recipe_table(settings), f"{variant.id}: no network")
-        model = _weightless(variant, full)
-        counted, adds = cost.count_parameters(model), cost.count_multiply_adds(model, _input(full))
-        agree = "unknown" if declared is None else "yes" if declared == counted else "no"
-        pairs = [
-            ("Network", text(full.network)),
-            ("Input", f"{full.input_size} × {full.input_size} pixels, 1 channel"),
-            ("Parameters, counted", f"<strong>{whole(counted)}</strong>"),
-            ("Parameters, declared", whole(declared)),
-            ("Equal", agree),
-            ("Multiply-adds", f"{whole(adds)} for one view (convolutions, linear layers, attention)"),
-            ("Views at test time", text(full.views)),
-        ]
-        if self.parameters.profile != "full" and self._stored() is None:
-            small = self.recipe("smoke")
-            size = cost.count_parameters(_weightless(variant, small))
-            pairs.append(("In this smoke run", f"a shrunk network, {text(small.network)}: {whole(size)} parameters"))
-        return Html(facts(pairs), f"{variant.id}: {counted:,} parameters, equal to the declared number: {agree}")
+        smoke = self.parameters.profile != "full" and self._stored() is None
+        return network_summary(self.variant, self.parameters.protocol, smoke=smoke)
 
     def run(self) -> Html:
         """Train, or load the stored result; says in one box what was done and what it cost."""
@@ -292,7 +237,7 @@ class Chapter:
         """For example "VGGNet, PublicTest, ten-crop 40, mean of logits"."""
         record = self.result.record
         views = record["recipe"]["views" if self.result.has_views else "plain"]
-        return f"{_model_of(self.result.variant)}, {record['usages']['test'][0]}, {Views(**views)}"
+        return f"{model_name(self.result.variant)}, {record['usages']['test'][0]}, {Views(**views)}"
 
     def beside_the_claim(self) -> Html:
         """The claim, every stored run of this paper, and the neighbouring rows of the leaderboard."""
@@ -304,8 +249,8 @@ class Chapter:
             rows,
             "Beside the claim",
             alt=f"{self.claim.model}: " + "; ".join(f"{row.label} {', '.join(row.words)}" for row in rows) + ".",
-            caption="Hollow: claimed by a paper, with the interval that its number of images would give (dashed). Filled: measured "
-            "here, with 95 % intervals.",
+            caption="Hollow: claimed by a paper; dashed: the interval that its number of images would give. Filled: "
+            "measured here, with 95 % intervals.",
             line=self.claim.accuracy / 100,
             line_label=f"the claim, {self.claim.accuracy:.2f}\u00a0%",
             columns=("accuracy", "scored on"),
@@ -347,7 +292,13 @@ class Chapter:
         steps = result.record["facts"].get("ladder")
         if not steps:
             raise FerReproError(f"the result of {result.variant} holds no ladder: its method records none")
-        return ladder_html(steps, result)
+        figures = [
+            plots.ladder(
+                ladder_rows(steps, half), f"Step by step, {half}", columns=("accuracy", "gain"), drawn=result.drawn
+            )
+            for half in results.HALVES
+        ]
+        return Html("".join(figure.figure() for figure in figures), "\n".join(repr(figure) for figure in figures))
 
 
 def _counts_table(counts: pd.DataFrame) -> str:
@@ -366,43 +317,3 @@ def _drawn_words(result: Result) -> str:
 def _selected(record: Mapping[str, Any]) -> str:
     epoch = record["selected_epoch"]
     return record["selection"] + ("" if absent(epoch) else f": epoch {epoch}")
-
-
-def claim_rows(claim: Claim, runs: list[Result]) -> list[Row]:
-    """The claim and each run of its variant as rows of the forest plot; a protocol without a run says "not run"."""
-    audit = claim.audit
-    counted = audit.arithmetic.correct if isinstance(audit.n, int) and audit.arithmetic.n == audit.n else None
-    bounds = wilson(counted, audit.n) if counted is not None else None
-    scored = "+".join(audit.usages) or "unknown images"
-    rows = [
-        Row("claimed", claim.accuracy / 100, bounds, "claimed", (f"{claim.accuracy:.2f}\u00a0%", scored), claim.model)
-    ]
-    for protocol in papers.PROTOCOLS:
-        own = [r for r in runs if r.variant == claim.variant and r.protocol == protocol and not r.drawn]
-        for run in own:
-            score = run.headline
-            where = run.record["usages"]["test"][0] + ("" if run.storable else f", {run.profile}, {run.status}")
-            label = f"{protocol} protocol, seed {run.seed}"
-            words = (percent(score["accuracy"]), where)
-            rows.append(Row(label, score["accuracy"], tuple(score["interval"]), "measured", words, claim.model))
-        if not own:
-            rows.append(Row(f"{protocol} protocol", None, words=("not run",), group=claim.model))
-    return rows
-
-
-def neighbour_rows(claim: Claim, runs: list[Result]) -> list[Row]:
-    """The two rows above and the two below in the leaderboard: what they claim, and what was measured."""
-    order = sorted(leaderboard.claims().values(), key=lambda c: -c.accuracy)
-    place = next(i for i, c in enumerate(order) if c.variant == claim.variant)
-    rows = []
-    for other in order[max(0, place - 2) : place] + order[place + 1 : place + 3]:
-        scored = "+".join(other.audit.usages) or "unknown images"
-        words = (f"{other.accuracy:.2f}\u00a0%", f"{scored}, claimed")
-        rows.append(Row(other.model, other.accuracy / 100, None, "context", words, "neighbours"))
-        found = leaderboard.verdict(other, runs)
-        if found.measured is not None:
-            words = (percent(found.measured), "+".join(found.usages))
-            rows.append(
-                Row(f"{other.model}, measured", found.measured, found.interval, "measured", words, "neighbours")
-            )
-    return rows

@@ -1,6 +1,6 @@
 """Every figure of the book: each function turns numbers that were measured or claimed into one picture.
 
-Scores are the dictionaries of `fer_repro.evaluation.metrics.evaluate`; accuracies are fractions 0..1 there and percent in
+Scores are the dictionaries of `fer_repro.evaluation.metrics.evaluate`; accuracies are fractions 0..1 there, percent in
 pictures. All figures but the chart over time are `fer_repro.figure.Figure` objects, drawn for light and dark pages.
 """
 
@@ -15,7 +15,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure as Canvas
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from fer_repro.diagrams import Block, architecture, pipeline, trace
 from fer_repro.errors import FerReproError
@@ -34,8 +34,9 @@ def learning_curves(
 ) -> Figure:
     """Loss and accuracy by epoch, with the learning rate below where it was recorded.
 
-    ``history``: one row per epoch; of its columns loss, train_accuracy, select_accuracy, lr and stage those present are drawn.
-    ``selected``: the epoch (counted over all stages from 1) whose weights are scored. Raises `FerReproError` for an empty one.
+    ``history``: one row per epoch; of its columns loss, train_accuracy, select_accuracy, lr and stage those present are
+    drawn. ``selected``: the epoch (counted over all stages from 1) whose weights are scored. Raises `FerReproError` for
+    a history without epochs.
     """
     if history.empty:
         raise FerReproError("no learning curves: the history has no epochs (a method without training has none)")
@@ -49,7 +50,7 @@ def learning_curves(
 
     def draw(theme: Theme) -> Canvas:
         with_rate = "lr" in columns
-        figure = canvas(7.6, 3.6 if with_rate else 2.9)
+        figure = canvas(7.2, 3.6 if with_rate else 2.9)
         grid = figure.subplots(
             2 if with_rate else 1, len(panels), sharex=True, squeeze=False,
             height_ratios=[4, 1] if with_rate else None,
@@ -81,6 +82,9 @@ def learning_curves(
                 axes.set_title("learning rate", fontsize=9)
                 axes.step(epochs, columns["lr"], where="mid", color=theme.extra, lw=1.4)
                 axes.set_yscale("log")
+                axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=4))
+                axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+                axes.yaxis.set_minor_formatter(NullFormatter())
                 axes.grid(axis="y")
         for axes in grid[-1]:
             axes.set_xlabel("epoch")
@@ -146,8 +150,8 @@ def confusion_matrix(score: Mapping[str, Any], title: str, *, drawn: bool = Fals
     recalls = ", ".join(f"{name} {percent(shares[i, i], 1)}" for i, name in enumerate(labels))
     return Figure(
         draw,
-        alt=f"Confusion matrix, {title}, {whole(counts.sum())} images. Share of each true class that was recognised: {recalls}. "
-        f"Most frequent mistake: {labels[worst[1]]} taken for {labels[worst[2]]}, {percent(worst[0], 1)}.",
+        alt=f"Confusion matrix, {title}, {whole(counts.sum())} images. Share of each class that was recognised: "
+        f"{recalls}. Most frequent mistake: {labels[worst[1]]} taken for {labels[worst[2]]}, {percent(worst[0], 1)}.",
         caption="Rows: the label; columns: the prediction. Each cell: images, and their share of the row.",
         drawn=drawn,
     )
@@ -162,9 +166,10 @@ def _readable(rgb: Sequence[float]) -> str:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a forest plot: a value (fraction 0..1) with its interval, what it is, and columns of words to its right.
+    """One line of a forest plot: a value (fraction 0..1) with its interval, what it is, and words to its right.
 
-    ``kind`` is ``claimed``, ``measured``, ``clean`` or ``context`` (a neighbour, drawn quietly). ``group`` heads the line's block.
+    ``kind`` is ``claimed``, ``measured``, ``clean`` or ``context`` (a neighbour, drawn quietly). ``group`` heads the
+    line's block.
     """
 
     label: str
@@ -213,7 +218,7 @@ def forest(
     top = -0.75 if line is None or not line_label else -1.25
 
     def draw(theme: Theme) -> Canvas:
-        figure = canvas(7.6, 0.8 + 0.285 * (y - 0.35 - top))
+        figure = canvas(7.2, 0.8 + 0.285 * (y - 0.35 - top))
         axes = figure.add_subplot()
         axes.grid(axis="x")
         colours = {"claimed": theme.claimed, "measured": theme.measured, "clean": theme.clean, "context": theme.soft}
@@ -221,8 +226,9 @@ def forest(
             axes.axvline(100 * line, 0, 0.99, color=theme.claimed, lw=1.2, ls="--")
             side = "right" if 100 * line > (low + high) / 2 else "left"
             axes.annotate(
-                line_label, (100 * line, top + 0.3), (-4 if side == "right" else 4, 0), textcoords="offset points", ha=side,
-                va="center", fontsize=8.2, color=theme.claimed,
+                line_label, (100 * line, top + 0.3), (-4 if side == "right" else 4, 0), textcoords="offset points",
+                ha=side, va="center", fontsize=8.2, color=theme.claimed,
+                bbox={"facecolor": theme.page, "edgecolor": "none", "pad": 1},
             )  # fmt: skip
         right = axes.get_yaxis_transform()
 
@@ -277,7 +283,7 @@ def per_class(score: Mapping[str, Any], *, title: str = "Recall by class", drawn
     """Recall of each class with its Wilson 95 % interval; n and F1 are printed; the line is the overall accuracy."""
     classes: Mapping[str, Mapping[str, Any]] = score["per_class"]
     rows = [
-        Row(name, c["recall"], tuple(c["interval"]), "measured", (percent(c["recall"], 1), f"{c['n']}", f"{c['f1']:.2f}"))
+        Row(name, c["recall"], tuple(c["interval"]), words=(percent(c["recall"], 1), f"{c['n']}", f"{c['f1']:.2f}"))
         if c["n"] else Row(name, None, words=("no image",))
         for name, c in classes.items()
     ]  # fmt: skip
@@ -286,7 +292,7 @@ def per_class(score: Mapping[str, Any], *, title: str = "Recall by class", drawn
         rows,
         title,
         alt=f"{title} with 95 % intervals: {told}. Overall accuracy {percent(score['accuracy'])}.",
-        caption="Dots: share of a class that was recognised; bars: Wilson 95 % intervals. The fewer the images, the longer the bar.",
+        caption="Dots: share of a class that was recognised; bars: Wilson 95 % intervals.",
         line=score["accuracy"],
         line_label=f"accuracy over all, {percent(score['accuracy'])}",
         columns=("recall", "images", "F1"),
@@ -295,14 +301,16 @@ def per_class(score: Mapping[str, Any], *, title: str = "Recall by class", drawn
     )
 
 
-def ladder(steps: Sequence[Row], title: str, *, caption: str = "", drawn: bool = False) -> Figure:
-    """An ablation ladder: one row per system, each one part richer than the one above it; words give the step's gain."""
+def ladder(
+    steps: Sequence[Row], title: str, *, caption: str = "", columns: Sequence[str] = (), drawn: bool = False
+) -> Figure:
+    """An ablation ladder: one row per system, each one part richer than the one above it."""
     values = [row.value for row in steps]
     told = "; ".join(f"{row.label} {percent(row.value)}" for row in steps)
     return forest(
         steps, title, alt=f"{title}: {told}.", drawn=drawn,
         caption=caption or "Each row adds one part to the row above it. Bars: Wilson 95 % intervals.",
-        line=values[0] if values and not absent(values[0]) else None, line_label="the plainest system",
+        line=values[0] if values and not absent(values[0]) else None, line_label="the plainest system", columns=columns,
     )  # fmt: skip
 
 

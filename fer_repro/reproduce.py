@@ -45,11 +45,12 @@ def reproduce(
 ) -> Result:
     """Fit ``variant`` under ``protocol``, score both held-out halves, and store what may be stored.
 
-    ``profile``: ``smoke`` (seconds, drawn faces, never stored), ``full`` (the recipe on FER2013; a stored result of the same
-    recipe is returned, not repeated) or ``stored`` (the stored result; where there is none, a smoke run whose ``note`` says
-    so). ``epochs`` replaces the recipe's; such a run is never stored. ``root``: where FER2013 is (folder, CSV or archive).
-    ``runs_dir``: checkpoints, ``runs/`` by default (a smoke run uses a temporary folder). ``time_budget``: seconds after which
-    the run stops at a checkpoint. Raises `FerReproError` for bad input and `Interrupted` at the end of the budget.
+    ``profile``: ``smoke`` (seconds, drawn faces, never stored), ``full`` (the recipe on FER2013; a stored result of
+    the same recipe is returned, not repeated) or ``stored`` (the stored result; where there is none, a smoke run
+    whose ``note`` says so). ``epochs`` replaces the recipe's; such a run is never stored. ``root``: where FER2013 is
+    (folder, CSV or archive). ``runs_dir``: checkpoints, ``runs/`` by default (a smoke run uses a temporary folder).
+    ``time_budget``: seconds after which the run stops at a checkpoint. Raises `FerReproError` for bad input and
+    `Interrupted` at the end of the budget.
     """
     chosen = parameters.check(
         {
@@ -67,15 +68,15 @@ def reproduce(
             return stored
     if profile == "stored":
         note = (
-            f"No full result of {variant} under the {protocol} protocol with seed {seed} is stored: not run. What follows is a "
-            "smoke run on drawn faces; it says nothing about the paper."
+            f"No full result of {variant} under the {protocol} protocol with seed {seed} is stored: not run. What "
+            "follows is a smoke run on drawn faces; it says nothing about the paper."
         )
         profile = "smoke"
     if profile == "full":
         results.require_writable(where)
 
     name = chosen.data or ("drawn" if profile == "smoke" else "fer2013")
-    faces = data_sets.load(name, root, **({"size": SMOKE_SIZE} if name == "drawn" else {}))
+    faces = data_sets.load("drawn", size=SMOKE_SIZE) if name == "drawn" else data_sets.load(name, root)
     deadline = None if time_budget is None else time.monotonic() + time_budget
     started = datetime.now(UTC)
     temporary = profile == "smoke" and runs_dir is None
@@ -191,7 +192,8 @@ def code_version() -> str:
         return fer_repro.__version__
 
     def git(*words: str) -> str:
-        return subprocess.run(["git", "-C", str(here), *words], capture_output=True, text=True, check=False).stdout.strip()
+        done = subprocess.run(["git", "-C", str(here), *words], capture_output=True, text=True, check=False)
+        return done.stdout.strip()
 
     changed = "+changed" if git("status", "--porcelain", "--untracked-files=no") else ""
     return f"{fer_repro.__version__} ({git('rev-parse', '--short=12', 'HEAD') or 'no commit'}{changed})"

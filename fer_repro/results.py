@@ -1,7 +1,8 @@
 """Result files: what a run leaves behind, how it is written, read and checked.
 
 ``results/<variant>/<protocol>/seed-<n>/`` holds ``result.json`` (the record), ``predictions.npz`` (ids, labels and
-probabilities of both held-out halves) and ``history.csv`` (one row per epoch). Every table of the book comes from these.
+probabilities of both held-out halves) and ``history.csv`` (one row per epoch). Every table of the book comes from
+these.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from fer_repro.data import FER2013, LABELS, USAGES
+from fer_repro.data.checks import OFFICIAL_COUNTS
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation import metrics
 from fer_repro.files import atomic_write, sha256_of
@@ -74,11 +77,11 @@ class Result:
 
     @property
     def storable(self) -> bool:
-        """Only finished full runs on FER2013 may stand in ``results/`` (``stopped early``: by the recipe's own patience)."""
+        """Only full runs on FER2013 that ran to their end (or to the recipe's own patience) may stand in results/."""
         return self.profile == "full" and self.status in FINISHED and self.record["data"]["name"] == "fer2013"
 
     def score(self, usage: str = "PrivateTest", views: bool | None = None) -> dict[str, Any]:
-        """The metrics on one half; ``views=None`` takes the paper's views where the recipe has any, else the plain score."""
+        """The metrics on one half; ``views=None`` takes the paper's views where there are any, else the plain score."""
         views = self.has_views if views is None else views
         return self.record["scores"][usage]["views" if views else "plain"]
 
@@ -157,8 +160,8 @@ def read(folder: Path) -> Result:
         schema = record.get("schema")
         if schema != SCHEMA:
             raise FerReproError(
-                f"{folder / 'result.json'} has schema version {schema!r}, this fer_repro reads {SCHEMA}: run the variant "
-                "again, or use the fer_repro release that wrote it"
+                f"{folder / 'result.json'} has schema version {schema!r}, this fer_repro reads {SCHEMA}: run the "
+                "variant again, or use the fer_repro release that wrote it"
             )
         missing = sorted(KEYS - record.keys())
         if missing:
@@ -194,17 +197,39 @@ def find(variant: str, protocol: str, seed: int, results_dir: Path | None = None
     return read(folder) if (folder / "result.json").exists() else None
 
 
-def verify(results_dir: Path | None = None) -> list[str]:
-    """Recompute every stored number from its predictions; one sentence per problem, an empty list when all is well."""
+def verify(results_dir: Path | None = None, faces: FER2013 | None = None) -> list[str]:
+    """Recompute every stored number from its predictions; one sentence per problem, an empty list when all is well.
+
+    ``faces``: the data set at hand; results made from the same copy (equal digest) are then held to its ids and labels.
+    """
     problems = []
     for folder in stored_folders(results_dir):
         try:
             result = read(folder)
+            found = _problems(result, folder)
+            if faces is not None and not found and result.record["data"]["digest"] == faces.digest:
+                found = compare_labels(result.predictions, faces)
+            problems += [f"{folder}: {problem}" for problem in found]
         except FerReproError as error:
             problems.append(str(error))
-            continue
-        problems += [f"{folder}: {problem}" for problem in _problems(result, folder)]
     return problems
+
+
+def compare_labels(predictions: dict[str, np.ndarray], faces: FER2013) -> list[str]:
+    """Ids and labels of stored predictions against the data set they name: one sentence per half that differs."""
+    found = []
+    for half in HALVES:
+        part = faces.subset(np.flatnonzero(faces.usage == half))
+        known = dict(zip(part.ids.tolist(), part.labels.tolist(), strict=True))
+        stored = dict(zip(predictions[f"{half}_ids"].tolist(), predictions[f"{half}_labels"].tolist(), strict=True))
+        wrong = [name for name in known.keys() | stored.keys() if known.get(name) != stored.get(name)]
+        if wrong:
+            first = min(wrong)
+            found.append(
+                f"{half}: {len(wrong)} predictions do not match the data set, first '{first}' with label "
+                f"{stored.get(first, 'missing')} instead of {known.get(first, 'no such image')}: run the variant again"
+            )
+    return found
 
 
 def _problems(result: Result, folder: Path) -> list[str]:
@@ -215,17 +240,28 @@ def _problems(result: Result, folder: Path) -> list[str]:
         found.append(f"the folder's name does not say what result.json does ({' / '.join(named)})")
     if record["status"] not in STATUSES or not result.storable:
         found.append(
-            f"status '{record['status']}', profile '{record['profile']}', data '{record['data']['name']}': only finished "
-            "full runs on fer2013 belong in results/"
+            f"status '{record['status']}', profile '{record['profile']}', data '{record['data']['name']}': only "
+            "finished full runs on fer2013 belong in results/"
         )
     if digest(record["recipe"]) != record["recipe_sha256"]:
         found.append("recipe_sha256 is not the digest of the recipe beside it")
     for name, sha256 in record.get("files", {}).items():
         if sha256_of(folder / name) != sha256:
             found.append(f"{name} is not the file that result.json was written with")
-    found += check_predictions(result.predictions)
+    found += check_predictions(result.predictions) or _wrong_counts(result.predictions)
     if not found and json.loads(json.dumps(score_all(result.predictions))) != record["scores"]:
         found.append("the scores in result.json are not those of predictions.npz")
+    return found
+
+
+def _wrong_counts(predictions: dict[str, np.ndarray]) -> list[str]:
+    """The halves of FER2013 have known numbers of images per class; labels that were moved or edited change them."""
+    found = []
+    for half in HALVES:
+        counts = np.bincount(predictions[f"{half}_labels"], minlength=len(LABELS))
+        official = OFFICIAL_COUNTS[USAGES.index(half)]
+        if (counts != official).any():
+            found.append(f"{half}: images per class are {counts.tolist()}, FER2013 has {official.tolist()}")
     return found
 
 

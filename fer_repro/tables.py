@@ -7,15 +7,15 @@ from typing import Any
 
 import pandas as pd
 
-from fer_repro.cards import CLASS_TONES, LOOKS
+from fer_repro.cards import CLASS_TONES, verdict_mark
 from fer_repro.claims import CLASSES, Claim
 from fer_repro.leaderboard import VERDICTS
 from fer_repro.markup import DRAWN, Html, absent, interval, link, note, percent, table, text, whole
 from fer_repro.results import HALVES, Result
 from fer_repro.training.recipe import Recipe, Views
 
-# Sorts by a column's data-sort values (numbers as numbers) and hides rows without the words searched for. The table is complete
-# without it; it belongs to the table before it and touches nothing else.
+# Sorts by a column's data-sort values (numbers as numbers) and hides rows without the words searched for. The table is
+# complete without it.
 SORT_AND_SEARCH = """
 (function (box) {
   var table = box.querySelector('table'), body = table.tBodies[0], rows = Array.from(body.rows);
@@ -60,69 +60,50 @@ def leaderboard_table(board: pd.DataFrame) -> Html:
 
     ``board``: `fer_repro.leaderboard.leaderboard`. Titles and names are escaped, only http(s) addresses become links.
     """
-    header = [
-        "Rank",
-        "ModelName",
-        "Accuracy",
-        "Reproduced",
-        "95 % interval",
-        "Verdict",
-        "Class",
-        "ReleaseDate",
-        "Paper",
-        "Code",
-    ]
-    head = "".join(f"<th scope=col{' class=num' if name in _NUMERIC else ''}>{text(name)}</th>" for name in header)
-    rows = "".join(f"<tr>{_board_row(rank, row)}</tr>" for rank, row in enumerate(board.to_dict("records"), 1))
+    head = "".join(f"<th scope=col{' class=num' if right else ''}>{text(name)}</th>" for name, right in _BOARD_HEAD)
+    rows = "".join(f"<tr>{_board_row(row)}</tr>" for row in board.to_dict("records"))
     legend = "; ".join(f"{letter}: {words}" for letter, words in CLASSES.items())
     body = (
         '<div class="fer-board"><p class="fer-search" hidden><label>Search <input type="search" '
-        'placeholder="model, paper, verdict, class"></label> <output class="fer-small"></output></p>'
-        f'<div class="fer-scroll" tabindex="0"><table><caption>{len(board)} rows. Rank, ModelName, Accuracy, ReleaseDate, Paper and '
-        "Code are the leaderboard’s; the other columns are ours. Accuracies in percent.</caption>"
-        f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
-        f'<p class="fer-small">Class of a claim. {text(legend)}.</p><script>{SORT_AND_SEARCH}</script></div>'
+        'placeholder="model, paper, verdict, class"></label> <output class="fer-small"></output> <span class="fer-small">A click on a heading sorts.</span></p>'
+        f'<p class="fer-small">{len(board)} rows. ModelName, Accuracy, ReleaseDate, Paper and Code are the '
+        "leaderboard’s columns, the others are ours. Accuracies in percent, reproduced ones with 95 % interval.</p>"
+        f'<div class="fer-scroll" tabindex="0"><table aria-label="Leaderboard"><thead><tr>{head}</tr></thead>'
+        f'<tbody>{rows}</tbody></table></div><p class="fer-small">Class of a claim. {text(legend)}.</p>'
+        f"<script>{SORT_AND_SEARCH}</script></div>"
     )
     told = "\n".join(f"{r.ModelName}: {r.Accuracy:.2f} claimed, {r.verdict}" for r in board.itertuples())
     return Html(body, told)
 
 
-_NUMERIC = ("Rank", "Accuracy", "Reproduced", "95 % interval")
+_BOARD_HEAD = (
+    ("ModelName", False), ("Accuracy", True), ("Reproduced", True), ("Verdict", False), ("Class", False),
+    ("ReleaseDate", False), ("Paper", False), ("Code", False),
+)  # fmt: skip
 
 
-def _board_row(rank: int, row: Mapping[str, Any]) -> str:
-    mark, tone = LOOKS[row["verdict"]]
-    measured = not absent(row["measured"])
+def _board_row(row: Mapping[str, Any]) -> str:
+    """The cells of one row; ``data-sort`` holds what a column sorts by."""
     tint = CLASS_TONES[row["comparability"]]
+    reproduced, key = "not run", ""
+    if not absent(row["measured"]):
+        low, high = 100 * row["low"], 100 * row["high"]
+        reproduced = f'{100 * row["measured"]:.2f}<br><span class="fer-small">{low:.2f} to {high:.2f}</span>'
+        key = row["measured"]
+    no_code = absent(row["Code"])
     cells = [
-        ("td", rank, f"{rank}"),
-        ("th", row["ModelName"], text(row["ModelName"])),
-        ("td", row["Accuracy"], f"{row['Accuracy']:.2f}"),
-        ("td", row["measured"] if measured else "", f"{100 * row['measured']:.2f}" if measured else "not run"),
-        (
-            "td",
-            row["low"] if measured else "",
-            f"{100 * row['low']:.2f} to {100 * row['high']:.2f}" if measured else "",
-        ),
-        (
-            "td",
-            VERDICTS.index(row["verdict"]),
-            f'<span style="color:{tone}" aria-hidden="true">{mark}</span> {text(row["verdict"])}',
-        ),
-        (
-            "td",
-            row["comparability"],
-            f'<span class="fer-badge" style="color:{tint}">{text(row["comparability"])}</span>',
-        ),
-        ("td", row["ReleaseDate"], text(row["ReleaseDate"]).replace("-", "\u2011")),
-        ("td", row["Paper"], link(row["PaperURL"], row["Paper"])),
-        ("td", 0 if absent(row["Code"]) else 1, "none" if absent(row["Code"]) else link(row["Code"], "code")),
+        (row["ModelName"], text(row["ModelName"])),
+        (row["Accuracy"], f"{row['Accuracy']:.2f}"),
+        (key, reproduced),
+        (VERDICTS.index(row["verdict"]), verdict_mark(row["verdict"])),
+        (row["comparability"], f'<span class="fer-badge" style="color:{tint}">{text(row["comparability"])}</span>'),
+        (row["ReleaseDate"], f'<span class="fer-fixed">{text(row["ReleaseDate"])}</span>'),
+        (row["Paper"], f'<div class="fer-wide">{link(row["PaperURL"], row["Paper"])}</div>'),
+        (int(no_code), "none" if no_code else link(row["Code"], "code")),
     ]
-    right = (0, 2, 3, 4)
     return "".join(
-        f'<{tag}{" scope=row" if tag == "th" else ""}{" class=num" if i in right else ""} data-sort="{text(key, "")}">'
-        f"{value}</{tag}>"
-        for i, (tag, key, value) in enumerate(cells)
+        f'<{tag} data-sort="{text(key, "")}">{value}</{tag.split()[0]}>'
+        for (key, value), tag in zip(cells, ("th scope=row", "td class=num", "td class=num", *["td"] * 5), strict=True)
     )
 
 
@@ -130,10 +111,8 @@ def verdict_summary(board: pd.DataFrame) -> Html:
     """How many rows have which verdict, and which ones."""
     rows = []
     for name in VERDICTS:
-        mark, tone = LOOKS[name]
         models = board.loc[board["verdict"] == name, "ModelName"]
-        label = f'<span style="color:{tone}" aria-hidden="true">{mark}</span> {text(name)}'
-        rows.append([label, f"{len(models)}", text(", ".join(models), "none")])
+        rows.append([verdict_mark(name), f"{len(models)}", text(", ".join(models), "none")])
     counts = ", ".join(f"{name} {int((board['verdict'] == name).sum())}" for name in VERDICTS)
     return Html(table(["Verdict", "Rows", "Which"], rows, numeric=(1,)), f"Verdicts: {counts}.")
 
@@ -151,33 +130,38 @@ def scores_table(result: Result) -> str:
     for half in HALVES:
         for kind, views in kinds:
             score = result.score(half, views=kind == "views")
+            low, high = (f"{100 * end:.2f}" for end in score["interval"])
             cells = [
-                text(half), text(_role(half, usages)), text(Views(**views)), whole(score["n"]), percent(score["accuracy"]),
-                interval(score["interval"]), percent(score["balanced_accuracy"]), percent(score["macro_f1"]),
-                f"{score['log_loss']:.3f}", percent(score["ece"]), percent(score["top2"]),
-            ]  # fmt: skip
+                f'{text(half)}<br><span class="fer-small">{text(_role(half, usages))}</span>',
+                text(Views(**views)),
+                whole(score["n"]),
+                f'{100 * score["accuracy"]:.2f}<br><span class="fer-small">{low} to {high}</span>',
+                *(f"{100 * score[name]:.2f}" for name in ("balanced_accuracy", "macro_f1", "top2", "ece")),
+                f"{score['log_loss']:.3f}",
+            ]
             beside = half == usages["test"][0] and (kind == "views") == result.has_views
             rows.append([f"<strong>{cell}</strong>" for cell in cells] if beside else cells)
-    header = [
-        "Half", "Role", "Views", "Images", "Accuracy", "95 % interval", "Balanced acc.", "Macro F1", "Log loss", "ECE", "Top 2",
-    ]  # fmt: skip
-    caption = "Scores of this run. Bold: the number that stands beside the claim. Intervals: Wilson; log loss in nats; ECE over 15 bins."
-    return table(header, rows, caption, numeric=range(3, len(header)))
+    header = ["Half", "Views", "Images", "Accuracy, %", "Balanced, %", "Macro F1, %", "Top 2, %", "ECE, %", "Log loss"]
+    caption = (
+        "Bold: the number beside the claim. Accuracy with its Wilson 95 % interval; ECE over 15 bins; loss in nats."
+    )
+    return table(header, rows, caption, numeric=range(2, len(header)))
 
 
 def _role(half: str, usages: Mapping[str, list[str]]) -> str:
-    roles = [word for word, key in (("trained on", "train"), ("fine-tuned on", "finetune"), ("selects", "select"), ("scored", "test"))
-             if half in usages[key]]  # fmt: skip
+    words = {"train": "trains", "finetune": "fine-tunes", "select": "selects", "test": "scored"}
+    roles = [word for key, word in words.items() if half in usages[key]]
     return ", ".join(dict.fromkeys(roles)) or "not used"
 
 
 def per_class_table(score: Mapping[str, Any]) -> str:
     """Recall with interval, precision and F1 of every class."""
-    rows = [
-        [text(name), whole(c["n"]), whole(c["correct"]), percent(c["recall"]), interval(c["interval"]), percent(c["precision"]), percent(c["f1"])]
-        for name, c in score["per_class"].items()
-    ]  # fmt: skip
-    return table(["Class", "Images", "Right", "Recall", "95 % interval", "Precision", "F1"], rows, numeric=range(1, 7))
+    rows = []
+    for name, c in score["per_class"].items():
+        shares = (percent(c["recall"]), interval(c["interval"]), percent(c["precision"]), percent(c["f1"]))
+        rows.append([text(name), whole(c["n"]), whole(c["correct"]), *shares])
+    header = ["Class", "Images", "Right", "Recall", "95 % interval", "Precision", "F1"]
+    return table(header, rows, numeric=range(1, 7))
 
 
 def deviations_table(recipe: Recipe) -> str:
@@ -210,13 +194,14 @@ def _told(value: Any) -> str:
 def others_table(rows: Iterable[Claim]) -> str:
     """What others measured, with their protocol and where it can be looked up; nothing of it was re-run here."""
     told = [
-        [text(o.who), text(o.protocol), f"{o.result:.2f}\u00a0%" if isinstance(o.result, float) else _result(o.result), link(o.source, o.source)]
-        for claim in rows for o in claim.others
-    ]  # fmt: skip
+        [text(other.who), text(other.protocol), _result(other.result), link(other.source, other.source)]
+        for claim in rows
+        for other in claim.others
+    ]
     if not told:
         return "<p>No measurement by others is known to us.</p>"
     return table(["Who", "Protocol", "Result", "Source"], told, numeric=(2,))
 
 
-def _result(value: Any) -> str:
-    return f"{value}\u00a0%" if isinstance(value, int) else text(value)
+def _result(value: float | str) -> str:
+    return text(value) if isinstance(value, str) else f"{value:g}\u00a0%"

@@ -1,13 +1,12 @@
 """Accuracy over time: every claim of the leaderboard, what was measured, the record line and the clean subset.
 
-Both pictures read one table, `fer_repro.leaderboard.leaderboard`: the chart for the book's pages (plotly, drawn by a script the
-book carries itself) and the still picture for the README and for pages without scripts.
+Both pictures read one table, `fer_repro.leaderboard.leaderboard`: the chart for the book's pages (plotly, drawn by a
+script that the book carries itself) and the still picture for the README and for pages without scripts.
 """
 
 from __future__ import annotations
 
 import hashlib
-import html
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +31,7 @@ COLUMNS = ("variant", "model", "date", "claimed", "comparability", "verdict", "m
 DIGEST_KEY = "fer-data-sha256"
 # One colour per meaning for both themes: a chart by script is drawn once and only its ink follows the page.
 CLAIMED, CLEAN, MEASURED, RECORD = "#D55E00", "#009E73", "#2B8CCB", "#8A94A3"
+RULE = "rgba(128,138,150,.25)"
 
 # Ink and rules follow the page; with a script running, the still picture below is not needed.
 FOLLOW_PAGE = """
@@ -54,11 +54,11 @@ paint();
 
 
 def points(board: pd.DataFrame) -> pd.DataFrame:
-    """The columns a chart needs, sorted by date; accuracies as fractions 0..1. Raises `FerReproError` for a foreign table."""
+    """The columns a chart needs, by date; accuracies as fractions 0..1. Raises `FerReproError` for a foreign table."""
     missing = [name for name in COLUMNS if name not in board]
     if missing:
         raise FerReproError(
-            f"the table for the chart lacks {', '.join(missing)}: expected what fer_repro.leaderboard.leaderboard() returns"
+            f"the table for the chart lacks {', '.join(missing)}: expected what leaderboard.leaderboard() returns"
         )
     shown = board.loc[:, list(COLUMNS)].copy()
     shown["date"] = pd.to_datetime(shown["date"])
@@ -77,7 +77,7 @@ def picture_digest(path: str | Path) -> str:
 
 
 class Chart:
-    """The chart for a page: markup with its own data and script, a still picture where no script runs, and the numbers."""
+    """The chart for a page: markup with its own data and script, a still picture where none runs, and the numbers."""
 
     def __init__(self, figure: PlotlyFigure, still: Figure, numbers: str, label: str) -> None:
         self.figure = figure
@@ -91,9 +91,10 @@ class Chart:
             config={"displaylogo": False, "responsive": True, "modeBarButtonsToRemove": ["select2d", "lasso2d"]},
         )  # fmt: skip
         return (
-            f'<style>{CSS}</style><div class="fer fer-chart"><figure role="group" aria-label="{html.escape(self.label, quote=True)}">'
-            f'{drawing}<div class="fer-still">{self.still.images()}</div>'
-            f"<figcaption>{text(self.still.caption)}</figcaption></figure>{details('The numbers of this chart', self.numbers)}</div>"
+            f'<style>{CSS}</style><div class="fer fer-chart"><figure role="group" aria-label="{text(self.label)}">'
+            f'<div class="fer-still">{self.still.images()}</div>{drawing}'
+            f"<figcaption>{text(self.still.caption)}</figcaption></figure>"
+            f"{details('The numbers of this chart', self.numbers)}</div>"
         )
 
     def __repr__(self) -> str:
@@ -117,7 +118,8 @@ def accuracy_over_time(board: pd.DataFrame) -> Chart:
     def dots(name: str, rows: pd.DataFrame, column: str, **marker: Any) -> Any:
         return Scatter(
             name=name, x=_days(rows["date"]), y=[round(100 * v, 4) for v in rows[column]] or [None], mode="markers",
-            customdata=[_hover(row) for row in rows.itertuples()], hovertemplate="%{customdata}<extra></extra>", marker=marker,
+            customdata=[_hover(row) for row in rows.itertuples()], hovertemplate="%{customdata}<extra></extra>",
+            marker=marker,
         )  # fmt: skip
 
     reproduced = dots(
@@ -156,8 +158,8 @@ def accuracy_over_time(board: pd.DataFrame) -> Chart:
         margin={"l": 58, "r": 16, "t": 16, "b": 42},
         legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "traceorder": "normal"},
         hoverlabel={"align": "left", "bgcolor": "#f6f7f9", "font": {"color": "#222832", "size": 13}},
-        xaxis={"gridcolor": "rgba(128,138,150,.2)", "showline": True, "linecolor": "rgba(128,138,150,.4)", "zeroline": False},
-        yaxis={"gridcolor": "rgba(128,138,150,.2)", "title": "accuracy, %", "zeroline": False},
+        xaxis={"gridcolor": RULE, "showline": True, "linecolor": RULE, "zeroline": False},
+        yaxis={"gridcolor": RULE, "title": {"text": "accuracy, %", "font": {"size": 13}}, "zeroline": False},
     )  # fmt: skip
     numbers = table(
         ["Model", "Released", "Claimed", "Class", "Reproduced", "95 % interval", "Verdict"],
@@ -188,14 +190,14 @@ def _hover(row: Any) -> str:
 
 
 def accuracy_over_time_static(board: pd.DataFrame) -> Figure:
-    """The same as a still picture with every model's name; saved files carry `data_digest` under ``fer-data-sha256``."""
+    """The same as a still picture with every model's name; a saved file carries its `data_digest`."""
     shown = points(board)
     line = points(record_line(board))
     measured = shown[shown["measured"].notna()]
     clean = shown["comparability"] == "A"
 
     def draw(theme: Theme) -> Canvas:
-        figure = canvas(8.6, 5.2)
+        figure = canvas(7.4, 4.9)
         axes = figure.add_subplot()
         axes.grid(axis="y")
         last = shown["date"].max() + pd.Timedelta(days=200)
@@ -221,13 +223,13 @@ def accuracy_over_time_static(board: pd.DataFrame) -> Figure:
 
     told = "; ".join(f"{row.model} {percent(row.claimed)}, {row.verdict}" for row in shown.itertuples())
     caption = (
-        f"The {len(shown)} claims of the leaderboard by release date. Hollow diamonds: claimed; filled diamonds: claimed under the "
-        "official split with a clean selection (class A); dots with bars: measured here, with Wilson 95 % intervals."
+        f"The {len(shown)} claims of the leaderboard by release date. Hollow diamonds: claimed; filled: claimed "
+        "under the official split with a clean selection (class A); dots with bars: measured here, with 95 % intervals."
     )
     return Figure(
         draw,
-        alt=f"Accuracy on FER2013 over time, {len(shown)} claims from {shown['date'].min():%Y} to {shown['date'].max():%Y}, "
-        f"{len(measured)} of them reproduced. {told}.",
+        alt=f"Accuracy on FER2013 over time, {len(shown)} claims from {shown['date'].min():%Y} to "
+        f"{shown['date'].max():%Y}, {len(measured)} of them reproduced. {told}.",
         caption=caption,
         metadata={DIGEST_KEY: data_digest(board)},
     )
@@ -266,5 +268,12 @@ def _name_points(
         name.set_position((dx, dy))
         name.set_ha("left" if dx > 1 else "right" if dx < -1 else "center")
         if np.hypot(dx, dy) > 20:
-            axes.annotate("", (mdates.date2num(mark.date), 100 * mark.claimed), (dx, dy), textcoords="offset points",
-                          arrowprops={"arrowstyle": "-", "color": theme.soft, "lw": 0.6, "shrinkA": 0 if abs(dx) > 1 else 6, "shrinkB": 4})  # fmt: skip
+            leader = {
+                "arrowstyle": "-",
+                "color": theme.soft,
+                "lw": 0.6,
+                "shrinkA": 0 if abs(dx) > 1 else 6,
+                "shrinkB": 4,
+            }
+            point = (mdates.date2num(mark.date), 100 * mark.claimed)
+            axes.annotate("", point, (dx, dy), textcoords="offset points", arrowprops=leader)

@@ -36,35 +36,32 @@ def _faiss() -> ModuleType:
 class SiftGrid:
     """Where and how descriptors are taken.
 
-    ``step``: pixels between neighbouring descriptors; ``cells``: width in pixels of one of the 4x4 cells, one entry per scale
-    (4 makes a 16x16 patch); ``blur``: sigma of the Gaussian before the gradient, in pixels; ``root``: Hellinger form (square
-    root of the L1-normalised descriptor).
+    ``step``: pixels between neighbouring descriptors; ``cell``: width in pixels of one of the 4x4 cells (4 makes a 16x16 patch);
+    ``blur``: sigma of the Gaussian before the gradient, in pixels; ``root``: Hellinger form (square root of the L1-normalised
+    descriptor), whose Euclidean distance is kinder to large bins.
     """
 
     step: int = 2
-    cells: tuple[int, ...] = (4,)
+    cell: int = 4
     blur: float = 0.6
     root: bool = False
 
     def __post_init__(self) -> None:
-        if self.step < 1 or not self.cells or min(self.cells) < 1 or CELLS * max(self.cells) > EDGE or self.blur < 0:
+        if self.step < 1 or self.cell < 1 or CELLS * self.cell > EDGE or self.blur < 0:
             raise FerReproError(
-                f"SIFT grid {self}: expected step >= 1, blur >= 0 and cells of 1 to {EDGE // CELLS} pixels; change the recipe"
+                f"{self}: expected step >= 1, blur >= 0 and cells of 1 to {EDGE // CELLS} pixels; change the recipe's options"
             )
 
-    def corners(self, cell: int) -> np.ndarray:
-        """int64 [P]: centre of the first cell along one axis, in pixels; the grid is centred in the image."""
-        reach = EDGE - (CELLS - 1) * cell
+    def corners(self) -> np.ndarray:
+        """int64 [side]: centre of the first cell along one axis, in pixels; the grid is centred in the image."""
+        reach = EDGE - (CELLS - 1) * self.cell
         first = np.arange(0, reach, self.step)
         return first + (reach - 1 - first[-1]) // 2
 
     def centres(self) -> np.ndarray:
-        """float32 [descriptors, 2]: (y, x) of every patch centre in pixels, in the order of `dense_sift`."""
-        grids = []
-        for cell in self.cells:
-            axis = self.corners(cell) + (CELLS - 1) * cell / 2
-            grids.append(np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2))
-        return np.concatenate(grids).astype(np.float32)
+        """float32 [side * side, 2]: (y, x) of every patch centre in pixels, row by row."""
+        axis = self.corners() + (CELLS - 1) * self.cell / 2
+        return np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2).astype(np.float32)
 
 
 def _orientation_maps(images: np.ndarray, blur: float) -> np.ndarray:
@@ -75,8 +72,7 @@ def _orientation_maps(images: np.ndarray, blur: float) -> np.ndarray:
     dy, dx = np.gradient(smooth, axis=(1, 2))
     magnitude = np.hypot(dx, dy)
     angle = np.arctan2(dy, dx) * (ORIENTATIONS / (2 * np.pi)) % ORIENTATIONS
-    # the modulo can round up to 8.0 itself, which is orientation 0 again
-    low = np.floor(angle).astype(np.int64)
+    low = np.floor(angle).astype(np.int64)  # may round up to 8 itself, which is orientation 0 again
     share = (angle - low).astype(np.float32)
     maps = np.zeros((len(images), ORIENTATIONS, EDGE, EDGE), np.float32)
     np.put_along_axis(maps, (low % ORIENTATIONS)[:, None], (magnitude * (1 - share))[:, None], axis=1)
@@ -90,19 +86,14 @@ def dense_sift(images: np.ndarray, grid: SiftGrid) -> np.ndarray:
     The 128 numbers are ordered cell row, cell column, orientation. Each descriptor has unit length after clipping at 0.2
     (Lowe's normalisation); a flat patch gives zeros. No low-contrast patch is dropped.
     """
-    maps = _orientation_maps(images, grid.blur)
-    pixels = np.arange(EDGE)
-    scales = []
-    for cell in grid.cells:
-        corners = grid.corners(cell)
-        # [positions * 4, 48]: the triangle that weights a pixel by its distance to each cell centre
-        cell_centres = (corners[:, None] + cell * np.arange(CELLS)).reshape(-1, 1)
-        weights = np.maximum(0, 1 - np.abs(pixels - cell_centres) / cell).astype(np.float32)
-        sums = weights @ maps @ weights.T
-        n, side = len(images), len(corners)
-        blocks = sums.reshape(n, ORIENTATIONS, side, CELLS, side, CELLS).transpose(0, 2, 4, 3, 5, 1)
-        scales.append(blocks.reshape(n, side * side, -1))
-    found = np.concatenate(scales, axis=1) if len(scales) > 1 else scales[0]
+    corners = grid.corners()
+    # [side * 4, 48]: the triangle that weights a pixel by its distance to each cell centre
+    cell_centres = (corners[:, None] + grid.cell * np.arange(CELLS)).reshape(-1, 1)
+    weights = np.maximum(0, 1 - np.abs(np.arange(EDGE) - cell_centres) / grid.cell).astype(np.float32)
+    sums = weights @ _orientation_maps(images, grid.blur) @ weights.T
+    n, side = len(images), len(corners)
+    blocks = sums.reshape(n, ORIENTATIONS, side, CELLS, side, CELLS).transpose(0, 2, 4, 3, 5, 1)
+    found = blocks.reshape(n, side * side, -1)
     tiny = np.float32(1e-6)
     found /= np.linalg.norm(found, axis=2, keepdims=True) + tiny
     np.minimum(found, np.float32(0.2), out=found)
@@ -197,3 +188,20 @@ def weighted_sum(levels: Sequence[sparse.csr_matrix], weights: Sequence[float]) 
     total = float(sum(weights))
     parts = [level * np.float32((weight / total) ** 0.5) for level, weight in zip(levels, weights, strict=True) if weight]
     return sparse.hstack(parts, format="csr", dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Channel:
+    """One kernel of the sum: words of one vocabulary on one pyramid level.
+
+    ``cell``: SIFT cell width in pixels; ``level``: the image is cut into level x level cells; ``words``: vocabulary size.
+    Channels of equal ``cell`` and ``words`` share their vocabulary.
+    """
+
+    cell: int
+    level: int
+    words: int
+
+    @property
+    def vocabulary(self) -> tuple[int, int]:
+        return self.cell, self.words

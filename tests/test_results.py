@@ -5,6 +5,8 @@ import pandas as pd
 import pytest
 
 from fer_repro import papers, results
+from fer_repro.data import FER2013, USAGES
+from fer_repro.data.checks import OFFICIAL_COUNTS
 from fer_repro.errors import FerReproError
 from fer_repro.results import HALVES, SCHEMA, Result
 
@@ -14,10 +16,11 @@ def made_result(**changes) -> Result:
     rng = np.random.default_rng(0)
     predictions = {}
     for half in HALVES:
-        predictions[f"{half}_ids"] = np.array([f"{half}_{i}" for i in range(200)])
-        predictions[f"{half}_labels"] = np.arange(200) % 7
+        labels = np.repeat(np.arange(7), OFFICIAL_COUNTS[USAGES.index(half)])
+        predictions[f"{half}_ids"] = np.array([f"{half}_{i}" for i in range(len(labels))])
+        predictions[f"{half}_labels"] = labels
         for kind in ("plain", "views"):
-            predictions[f"{half}_{kind}"] = rng.dirichlet(np.ones(7), 200).astype(np.float16)
+            predictions[f"{half}_{kind}"] = rng.dirichlet(np.ones(7), len(labels)).astype(np.float16)
     recipe = papers.get("vggnet").recipe("official", "full")
     record = dict.fromkeys(results.KEYS) | {
         "schema": SCHEMA, "variant": "vggnet", "protocol": "official", "profile": "full", "seed": 0, "status": "done",
@@ -73,10 +76,11 @@ def _rescore(folder, **predictions):
         (lambda f: _edit(f, lambda r: r.update(seed=3)), "folder's name"),
         (lambda f: _edit(f, lambda r: r.update(profile="smoke")), "only finished full runs"),
         (lambda f: (f / "history.csv").write_text("epoch\n1\n"), "history.csv is not the file"),
-        (lambda f: _rescore(f, PublicTest_labels=np.zeros(200, int)), "scores"),
-        (lambda f: _rescore(f, PublicTest_labels=np.zeros(10, int)), "200 ids"),
-        (lambda f: _rescore(f, PublicTest_plain=np.ones((200, 7), np.float16)), "sum to 1"),
-        (lambda f: _rescore(f, PublicTest_ids=np.zeros(200, int)), "1 different"),
+        (lambda f: _rescore(f, PublicTest_labels=np.zeros(3589, int)), "images per class"),
+        (lambda f: _rescore(f, PublicTest_labels=np.repeat(range(7), OFFICIAL_COUNTS[1])[::-1]), "scores"),
+        (lambda f: _rescore(f, PublicTest_labels=np.zeros(10, int)), "3589 ids"),
+        (lambda f: _rescore(f, PublicTest_plain=np.ones((3589, 7), np.float16)), "sum to 1"),
+        (lambda f: _rescore(f, PublicTest_ids=np.zeros(3589, int)), "1 different"),
         (lambda f: (f / "predictions.npz").write_bytes(b"PK"), "not a readable result"),
         (lambda f: (f / "result.json").write_text("{"), "not a readable result"),
     ],
@@ -94,3 +98,17 @@ def test_a_folder_that_cannot_be_written_is_told_before_the_run(tmp_path):
         results.require_writable(tmp_path / "file")
     with pytest.raises(FerReproError, match="cannot be written"):
         results.write(made_result(), tmp_path / "file")
+
+
+def test_labels_are_held_to_the_data_set_at_hand(tmp_path):
+    result = made_result()
+    results.write(result, tmp_path)
+    ids = np.concatenate([result.predictions[f"{half}_ids"] for half in HALVES])
+    labels = np.concatenate([result.predictions[f"{half}_labels"] for half in HALVES])
+    usage = np.repeat(HALVES, 3589)
+    faces = FER2013(np.zeros((len(ids), 48, 48), np.uint8), labels, usage, ids, "fer2013", "test", "0" * 64)
+    assert results.verify(tmp_path, faces) == []
+    moved = labels.copy()
+    moved[[0, 3588]] = moved[[3588, 0]]
+    other = FER2013(faces.images, moved, usage, ids, "fer2013", "test", "0" * 64)
+    assert "2 predictions do not match" in " ".join(results.verify(tmp_path, other))

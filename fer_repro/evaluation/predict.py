@@ -50,6 +50,13 @@ def as_input(images: Tensor) -> Tensor:
     return images.unsqueeze(1).float().div_(255)
 
 
+def normalise_(images: Tensor, mean: float, std: float) -> Tensor:
+    """(images - mean) / std, in place; nothing is touched where that is the identity."""
+    if mean != 0.0:
+        images.sub_(mean)
+    return images if std == 1.0 else images.div_(std)
+
+
 class NetworkClassifier:
     """A trained network with its recipe's normalisation and views; scores in float32, without autocast.
 
@@ -84,8 +91,9 @@ class NetworkClassifier:
         return torch.cat(parts) if parts else torch.empty(0, 7, device=self.device)
 
     def _part(self, images: Tensor, views: Views, count: int) -> Tensor:
-        inputs = view_batch(as_input(images), views, self.recipe.input_size)
-        inputs = (inputs - self.recipe.mean).div_(self.recipe.std)
+        # Normalised before it is cut: once per image, not once per view.
+        whole = normalise_(as_input(images), self.recipe.mean, self.recipe.std)
+        inputs = view_batch(whole, views, self.recipe.input_size)
         output = self.model(inputs.contiguous(memory_format=torch.channels_last))
         logits = logits_of(output).float().unflatten(0, (-1, count))
         if views.average == "logits":

@@ -1,11 +1,13 @@
-"""ResNet18 With Tricks: a small-image ResNet18 with mixup, label smoothing and crops (X. Yuan, 2021, repository and blog).
+"""ResNet18 With Tricks: a small-image ResNet18 with mixup, label smoothing and crops (X. Yuan, 2021, repository and
+blog).
 
-Idea: keep a standard residual network and collect the tricks of image classification around it: mixup on every batch, smoothed
-labels, five crops in training, ten in the test, random erasing. Claim: 73.70 %. Five facts (accuracy claimed and measured,
-parameters, cost, hardware) stand in the claim and in ``results/resnet18-tricks/``; the chapter prints them.
+Idea: keep a standard residual network and collect the tricks of image classification around it: mixup on every batch,
+smoothed labels, five crops in training, ten in the test, random erasing. Claim: 73.70 %. Five facts (accuracy claimed
+and measured, parameters, cost, hardware) stand in the claim and in ``results/resnet18-tricks/``; the chapter prints
+them.
 
-Protocols. The released train.py steers its schedule and keeps its checkpoint by PrivateTest accuracy, the number the README
-reports: ``claimed`` repeats that. ``official`` selects on PublicTest and changes nothing else.
+Protocols. The released train.py steers its schedule and keeps its checkpoint by PrivateTest accuracy, the number the
+README reports: ``claimed`` repeats that. ``official`` selects on PublicTest and changes nothing else.
 """
 
 from __future__ import annotations
@@ -44,8 +46,8 @@ class BasicBlock(nn.Module):
 class ResNet18(nn.Module):
     """ResNet18 with a 3x3 stem and no stem pooling (released ``models/resnet.py``).
 
-    Input [B,1,40,40]; output logits [B,7]. ``width`` is the first stage's channels (64 in the release). ``pool`` is ``avg4``
-    (the release: a 4x4 window on a 5x5 map, so that the last row and column are never seen) or ``global``.
+    Input [B,1,40,40]; output logits [B,7]. ``width`` is the first stage's channels (64 in the release). ``pool`` is
+    ``avg4`` (the release: a 4x4 window on a 5x5 map, so that the last row and column are never seen) or ``global``.
     """
 
     def __init__(self, width: int = 64, blocks: int = 2, pool: str = "avg4") -> None:

@@ -1,12 +1,12 @@
 """VGGNet: a plain VGG on ten crops of a face (Khaireddin & Chen, arXiv 2105.03588, 2021).
 
-Idea: a VGG with four stages is enough for 48x48 faces, if it is trained on ten crops of strongly distorted copies and scored
-on the mean of ten crops. Claim: 73.28 %. Five facts (accuracy claimed and measured, parameters, cost, hardware) stand in the
-claim and in ``results/vggnet/``; the chapter prints them.
+Idea: a VGG with four stages is enough for 48x48 faces, if it is trained on ten crops of strongly distorted copies and
+scored on the mean of ten crops. Claim: 73.28 %. Five facts (accuracy claimed and measured, parameters, cost,
+hardware) stand in the claim and in ``results/vggnet/``; the chapter prints them.
 
-Protocols. The authors' loader calls PrivateTest "validation" and PublicTest "test"; the row sums of their published confusion
-matrix are PublicTest's. ``claimed`` repeats that: plateau and best epoch on PrivateTest, 50 more epochs on Training +
-PrivateTest, last epoch, PublicTest scored. ``official`` keeps the recipe and puts the halves right.
+Protocols. The authors' loader calls PrivateTest "validation" and PublicTest "test"; the row sums of their published
+confusion matrix are PublicTest's. ``claimed`` repeats that: plateau and best epoch on PrivateTest, 50 more epochs on
+Training + PrivateTest, last epoch, PublicTest scored. ``official`` keeps the recipe and puts the halves right.
 """
 
 from __future__ import annotations
@@ -28,10 +28,11 @@ CLAIMED = Protocol(
 
 
 class VGGNet(nn.Module):
-    """Four stages of two 3x3 convolutions, then three linear layers (section III of the paper; released ``models/vgg.py``).
+    """Four stages of two 3x3 convolutions, then three linear layers (section III of the paper; released
+    ``models/vgg.py``).
 
-    Input [B,1,40,40] in [0, 1]; output logits [B,7]. ``width`` is the first stage's channels (64 in the paper), ``hidden``
-    the linear layers' units (4096).
+    Input [B,1,40,40] in [0, 1]; output logits [B,7]. ``width`` is the first stage's channels (64 in the paper),
+    ``hidden`` the linear layers' units (4096).
     """
 
     def __init__(self, width: int = 64, hidden: int = 4096, dropout: float = 0.2) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -147,6 +148,7 @@ AUGMENTATIONS: dict[str, Callable[..., Tensor]] = {
 }
 MIXES: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {"mixup": mixup}
 COPIES = {"five_crop": 5, "ten_crop": 10}
+FUSED = ("random_resized_crop", "translate", "flip")
 
 
 class Augmenter:
@@ -154,13 +156,28 @@ class Augmenter:
 
     def __init__(self, steps: tuple[Step, ...]) -> None:
         self.copies = math.prod(COPIES.get(step.name, 1) for step in steps)
-        self._functions = [bind(step, AUGMENTATIONS, "augmentation", given=2) for step in steps]
+        self._functions = _fused([(step, bind(step, AUGMENTATIONS, "augmentation", given=2)) for step in steps])
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """float [B,C,H,W] in [0, 1] -> [B*copies,C,h,w], an image's copies side by side; the argument may be overwritten."""
         for function in self._functions:
             images = function(images, generator)
         return images
+
+
+def _fused(steps: list[tuple[Step, Callable[..., Tensor]]]) -> list[Callable[..., Tensor]]:
+    """The steps' functions, with a crop, a shift and a mirror that follow each other done in one resampling."""
+    functions = []
+    while steps:
+        names = [step.name for step, _ in steps[:3]]
+        options = [step.kwargs() for step, _ in steps[:3]]
+        if names == list(FUSED) and not options[1].get("fill") and not options[2].get("vertical"):
+            functions.append(partial(geometry.crop_translate_flip, **dict(zip(("crop", "translate", "flip"), options, strict=True))))
+            steps = steps[3:]
+        else:
+            functions.append(steps[0][1])
+            steps = steps[1:]
+    return functions
 
 
 def mixer(step: Step | None) -> Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]] | None:

@@ -8,6 +8,7 @@ image that the coin spares gets the identity's parameters. Coordinates follow Pi
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -68,29 +69,38 @@ def crop_boxes(
     return top, left, h, w
 
 
-def crop_and_resize(images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor, size: int) -> Tensor:
+def crop_and_resize(
+    images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor, size: int,
+    rows: Tensor | None = None, columns: Tensor | None = None,
+) -> Tensor:  # fmt: skip
     """Cut one box per image ([B] int64 each) and resize it to [B,C,size,size], bilinear.
 
     Separable, as two matrix products per image: the weights are Pillow's triangle filter, widened where a side shrinks.
+    ``rows`` and ``columns`` [B,size] may say which row and column of the resized box each output row and column shows (outside
+    0 .. size-1: black), so that shifts and mirrors cost nothing.
     """
-    rows = _filter(top, height, images.shape[-2], size)
-    columns = _filter(left, width, images.shape[-1], size)
-    return rows[:, None] @ images @ columns[:, None].transpose(-1, -2)
+    weights = _filter(top, height, images.shape[-2], size, rows), _filter(left, width, images.shape[-1], size, columns)
+    return weights[0][:, None] @ images @ weights[1][:, None].transpose(-1, -2)
 
 
-def _filter(start: Tensor, length: Tensor, n: int, size: int) -> Tensor:
+def _filter(start: Tensor, length: Tensor, n: int, size: int, shown: Tensor | None) -> Tensor:
     """float32 [B,size,n]: row i holds what the n source pixels give to output pixel i of the stretch start .. start+length."""
+    pixel = torch.arange(size, device=start.device)
+    shown = pixel if shown is None else shown
     step = (length.float() / size)[:, None]
+    centre = (shown + 0.5) * step
     source = torch.arange(n, device=start.device)
-    centre = torch.arange(0.5, size, device=start.device) * step
     if size >= n:
         # Nothing shrinks: two neighbours share each output pixel, and beyond the outermost centres the last pixel repeats.
         centre = torch.minimum((centre - 0.5).clamp_(min=0.0), length[:, None] - 1.0).add_(start[:, None])
+        if shown is not pixel:
+            centre = centre.masked_fill_((shown < 0) | (shown >= size), math.inf)  # no pixel is near: the row is black
         return (source - centre[..., None]).abs_().neg_().add_(1.0).clamp_(min=0.0)
-    centre += start[:, None]
-    weight = (source + 0.5 - centre[..., None]).abs_().div_(-step.clamp(min=1.0)[..., None]).add_(1.0).clamp_(min=0.0)
+    weight = (source + 0.5 - (centre + start[:, None])[..., None]).abs_()
+    weight = weight.div_(-step.clamp(min=1.0)[..., None]).add_(1.0).clamp_(min=0.0)
     weight *= ((source >= start[:, None]) & (source < (start + length)[:, None]))[:, None]
-    return weight.div_(weight.sum(dim=-1, keepdim=True))
+    weight /= weight.sum(dim=-1, keepdim=True)
+    return weight if shown is pixel else weight.mul_(((shown >= 0) & (shown < size))[..., None])
 
 
 def random_resized_crop(
@@ -105,6 +115,20 @@ def random_resized_crop(
     return crop_and_resize(images, *boxes, size)
 
 
+def crop_translate_flip(
+    images: Tensor, generator: torch.Generator, crop: dict[str, Any], translate: dict[str, Any], flip: dict[str, Any]
+) -> Tensor:
+    """`random_resized_crop`, `translate` (filling with black) and `flip` in one resampling: equal draws, equal pixels."""
+    n, size = images.shape[0], crop["size"]
+    ratio = crop.get("ratio", (3 / 4, 4 / 3))
+    boxes = crop_boxes(n, images.shape[-2], images.shape[-1], crop.get("scale", (0.08, 1.0)), ratio, generator)
+    dx, dy = _shifts(n, size, size, translate["fraction"], translate.get("p", 1.0), generator)
+    mirrored = coin(flip.get("p", 0.5), n, generator)[:, None]
+    pixel = torch.arange(size, device=images.device)
+    columns = torch.where(mirrored, size - 1 - pixel, pixel) - dx[:, None]
+    return crop_and_resize(images, *boxes, size, rows=pixel - dy[:, None], columns=columns)
+
+
 def flip(images: Tensor, generator: torch.Generator, p: float = 0.5, vertical: bool = False) -> Tensor:
     """Mirror left-right (or upside down) with probability ``p``."""
     chosen = coin(p, images.shape[0], generator).view(-1, 1, 1, 1)
@@ -113,18 +137,22 @@ def flip(images: Tensor, generator: torch.Generator, p: float = 0.5, vertical: b
 
 def translate(images: Tensor, generator: torch.Generator, fraction: float, p: float = 1.0, fill: float = 0.0) -> Tensor:
     """Shift by whole pixels with probability ``p``: x and y each uniform in +-``fraction`` of the side, rounded; ``fill`` moves in."""
-    n, height, width = images.shape[0], images.shape[-2], images.shape[-1]
+    return shift(images, *_shifts(images.shape[0], images.shape[-2], images.shape[-1], fraction, p, generator), fill)
+
+
+def _shifts(n: int, height: int, width: int, fraction: float, p: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """int64 [n] pixels to the right and down, 0 for those that the coin spares."""
     chosen = coin(p, n, generator)
     dx = uniform(-fraction * width, fraction * width, (n,), generator).round_() * chosen
     dy = uniform(-fraction * height, fraction * height, (n,), generator).round_() * chosen
-    return shift(images, dx, dy, fill)
+    return dx.long(), dy.long()
 
 
 def shift(images: Tensor, dx: Tensor, dy: Tensor, fill: float = 0.0) -> Tensor:
-    """Move image b right by dx[b] and down by dy[b] whole pixels, [B] each; ``fill`` moves in."""
+    """Move image b right by dx[b] and down by dy[b] pixels, int64 [B] each; ``fill`` moves in."""
     height, width = images.shape[-2:]
-    x = torch.arange(width, device=images.device) - dx.long()[:, None]
-    y = torch.arange(height, device=images.device) - dy.long()[:, None]
+    x = torch.arange(width, device=images.device) - dx[:, None]
+    y = torch.arange(height, device=images.device) - dy[:, None]
     inside_x, inside_y = x.clamp(0, width - 1), y.clamp(0, height - 1)
     index = (inside_y * width)[:, :, None] + inside_x[:, None, :]
     moved = images.flatten(2).gather(2, index.flatten(1)[:, None].expand(-1, images.shape[1], -1)).view(images.shape)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from fer_repro.data.protocol import Splits
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation import cost
-from fer_repro.evaluation.predict import NetworkClassifier, as_input, view_count
+from fer_repro.evaluation.predict import NetworkClassifier, as_input, normalise_, view_count
 from fer_repro.training import checkpoint
 from fer_repro.training.augment import Augmenter, mixer
 from fer_repro.training.geometry import resize
@@ -160,7 +160,7 @@ class Trainer:
         """One batch: augment, normalise, mix, forward, backward, update. Nothing here reads a value back from the device."""
         recipe = self.recipe
         inputs = resize(self.augment(as_input(images), self.generator), recipe.input_size)
-        inputs = (inputs - recipe.mean).div_(recipe.std)
+        inputs = normalise_(inputs, recipe.mean, recipe.std)
         targets = labels[:, None].expand(-1, self.augment.copies).reshape(-1)
         if self.mix is not None:
             inputs, targets = self.mix(inputs, soft(targets), self.generator)

@@ -66,8 +66,9 @@ def bind(step: Step, known: Mapping[str, Callable[..., Any]], kind: str, given: 
 class Selection:
     """How the epoch that is scored was chosen; an object with a name, so that no table can hide it.
 
-    ``rule`` is ``best`` (highest accuracy on the protocol's select usages, first one on a tie) or ``last``. ``views``: measure
-    with the recipe's test views, or with its plain one. ``measure``: ``accuracy``, or ``loss`` (then the lowest is best).
+    ``rule`` is ``best`` (highest accuracy on the protocol's select usages, first one on a tie), ``last``, or ``grid``
+    (a method without epochs: its settings with the highest accuracy there). ``views``: measure with the recipe's test
+    views, or with its plain one. ``measure``: ``accuracy``, or ``loss`` (then the lowest is best).
     """
 
     rule: str = "best"
@@ -78,6 +79,8 @@ class Selection:
         """For example "best epoch on PublicTest", "best epoch on PrivateTest (the scored images: an oracle)"."""
         if self.rule == "last":
             return "last epoch"
+        if self.rule == "grid":
+            return f"best of the grid on {'+'.join(protocol.select)}{' (the scored images: an oracle)' * protocol.selects_on_test}"
         best = "best epoch" if self.measure == "accuracy" else f"epoch of lowest {self.measure}"
         oracle = " (the scored images: an oracle)" if protocol.selects_on_test else ""
         return f"{best} on {'+'.join(protocol.select)}{oracle}"
@@ -87,8 +90,9 @@ class Selection:
 class Views:
     """Copies of a test image whose outputs are averaged.
 
-    ``kind``: ``plain``, ``centre-crop``, ``flip`` (image and mirror), ``five-crop``, ``ten-crop``; ``size`` is the crop's edge
-    in pixels of the 48x48 source (None = no crop); ``average`` says what is averaged: ``logits`` or ``probabilities``.
+    ``kind``: ``plain``, ``centre-crop``, ``flip`` (image and mirror), ``five-crop``, ``ten-crop``; ``size`` is the
+    crop's edge in pixels of the 48x48 source (None = no crop); ``average`` says what is averaged: ``logits`` or
+    ``probabilities``.
     """
 
     kind: str = "plain"
@@ -104,9 +108,9 @@ class Views:
 class Stage:
     """One stretch of training with its own optimiser and schedule.
 
-    ``images``: ``train`` or ``finetune`` (see `Protocol`). ``start``: ``fresh`` weights, or the previous stage's ``last`` or
-    ``best`` ones. The optimiser is made anew in each stage. ``patience``: the stage ends after so many epochs in a row that
-    do not improve on its best (by the recipe's selection), None = never.
+    ``images``: ``train`` or ``finetune`` (see `Protocol`). ``start``: ``fresh`` weights, or the previous stage's
+    ``last`` or ``best`` ones. The optimiser is made anew in each stage. ``patience``: the stage ends after so many
+    epochs in a row that do not improve on its best (by the recipe's selection), None = never.
     """
 
     name: str
@@ -135,12 +139,13 @@ class Deviation:
 class Recipe:
     """Everything that decides a run, except the seed and the machine.
 
-    ``input_size``: edge of the network's square input in pixels. ``mean`` and ``std`` normalise an image already scaled to
-    [0, 1]. ``augment`` runs per batch in this order on [B,1,48,48]; a crop step may multiply the batch (ten crops are ten
-    samples). ``mix`` acts on inputs and targets together (mixup). ``views`` is how the paper scores a test image; ``plain`` is
-    the single view the same network is scored with beside it. ``clip_norm``: gradient norm limit. ``ema``: decay of the
-    averaged weights that are scored (or a step with more options, see `optim.Ema`), None = no averaging. ``precision``: ``fp32`` or ``bf16`` (autocast, on CUDA only).
-    ``options``: whatever a method needs beyond this (the visual-word method keeps its settings here).
+    ``input_size``: edge of the network's square input in pixels. ``mean`` and ``std`` normalise an image already
+    scaled to [0, 1]. ``augment`` runs per batch in this order on [B,1,48,48]; a crop step may multiply the batch (ten
+    crops are ten samples). ``mix`` acts on inputs and targets together (mixup). ``views`` is how the paper scores a
+    test image; ``plain`` is the single view the same network is scored with beside it. ``clip_norm``: gradient norm
+    limit. ``ema``: decay of the averaged weights that are scored (or a step with more options, see `optim.Ema`), None
+    = no averaging. ``precision``: ``fp32`` or ``bf16`` (autocast, on CUDA only). ``options``: whatever a method needs
+    beyond this (the visual-word method keeps its settings here).
     """
 
     variant: str

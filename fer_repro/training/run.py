@@ -29,9 +29,9 @@ class Classifier(Protocol):
 class Run:
     """One run: its recipe, seed, device and folder.
 
-    ``folder`` holds checkpoints (git-ignored) and is locked by one writer. ``deadline`` is a `time.monotonic` value after
-    which the method saves a checkpoint and raises `Interrupted`. ``history`` gets one dict per epoch. ``required`` holds
-    the fitted classifiers of the variants named in `Variant.requires`. ``say`` prints one line.
+    ``folder`` holds checkpoints (git-ignored) and is locked by one writer. ``deadline`` is a `time.monotonic` value
+    after which the method saves a checkpoint and raises `Interrupted`. ``history`` gets one dict per epoch.
+    ``required`` holds the fitted classifiers of the variants named in `Variant.requires`. ``say`` prints one line.
     """
 
     recipe: Recipe

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,28 +16,39 @@ from fer_repro.files import atomic_write
 
 
 class Shelf:
-    """Arrays kept in ``folder`` as ``<name>-<key>.npy``, each whole or not there.
+    """Arrays kept in ``folder`` as ``<name>-<key>.npz``, each whole or not there.
 
     The key is a digest of ``identity`` (data, seed) and of the settings that decide the array, so that a changed setting
-    never meets an old array. With ``resume=False`` nothing that lies there is used.
+    never meets an old array. With ``resume=False`` nothing that lies there is used. ``saved`` counts the seconds that the
+    pieces found on disk had taken to make.
     """
 
     def __init__(self, folder: Path, identity: Mapping[str, Any], resume: bool, say: Callable[[str], None]) -> None:
         self._folder, self._identity, self._say = folder, dict(identity), say
+        self.saved = 0.0
+        self._seen: set[Path] = set()
         if not resume:
-            for left in folder.glob("*.npy"):
+            for left in folder.glob("*.npz"):
                 left.unlink(missing_ok=True)
 
     def keep(self, name: str, settings: Mapping[str, Any], make: Callable[[], np.ndarray]) -> np.ndarray:
         """The array called ``name``: read where it was kept before, otherwise made and kept."""
-        content = json.dumps([self._identity, dict(settings)], sort_keys=True, default=str)
-        path = self._folder / f"{name}-{hashlib.sha256(content.encode()).hexdigest()[:16]}.npy"
+        content = json.dumps([self._identity, dict(settings)], sort_keys=True)
+        path = self._folder / f"{name}-{hashlib.sha256(content.encode()).hexdigest()[:16]}.npz"
         if path.exists():
             try:
-                return np.load(path, allow_pickle=False)
-            except (OSError, ValueError, EOFError) as error:
+                with np.load(path, allow_pickle=False) as kept:
+                    found, seconds = kept["array"], float(kept["seconds"])
+            except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
                 self._say(f"warning: {path.name} is damaged ({type(error).__name__}); making it anew")
+            else:
+                # a piece made or read earlier in this run is not an earlier run's work
+                self.saved += 0 if path in self._seen else seconds
+                self._seen.add(path)
+                return found
+        begin = time.monotonic()
         made = make()
         with atomic_write(path) as file:
-            np.save(file, made, allow_pickle=False)
+            np.savez(file, array=made, seconds=np.float64(time.monotonic() - begin))
+        self._seen.add(path)
         return made

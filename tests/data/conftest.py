@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import io
-import tarfile
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from data_copies import SMALL, jpeg
 
 from fer_repro.data import LABELS, drawn, fer2013
 from fer_repro.data.csv_writer import write_csv
 
-SMALL = np.array([[5, 3, 4, 7, 5, 4, 5], [2, 1, 2, 3, 2, 2, 2], [2, 2, 1, 3, 2, 1, 2]])
 Load = Callable[..., fer2013.FER2013]
 
 
 @pytest.fixture(scope="session")
 def faces() -> fer2013.FER2013:
-    """56 drawn faces in the counts SMALL, in CSV order."""
+    """Drawn faces in the counts SMALL, in CSV order."""
     return drawn.repeated(SMALL)
 
 
@@ -52,12 +48,6 @@ def small_csv(tmp_path: Path, faces: fer2013.FER2013) -> Path:
     return path
 
 
-def jpeg(image: np.ndarray) -> bytes:
-    out = io.BytesIO()
-    Image.fromarray(image).save(out, "JPEG", quality=95)
-    return out.getvalue()
-
-
 @pytest.fixture(scope="session")
 def pictures(faces: fer2013.FER2013) -> dict[str, bytes]:
     """path -> JPEG for every face, as in the folder copy on Kaggle; ids of one to four digits."""
@@ -67,30 +57,3 @@ def pictures(faces: fer2013.FER2013) -> dict[str, bytes]:
         number = (i * 7919 + 3) % 3001
         out[f"{half}/{LABELS[faces.labels[i]]}/{faces.usage[i]}_{number}.jpg"] = jpeg(faces.images[i])
     return out
-
-
-def make_folder(root: Path, files: dict[str, bytes]) -> Path:
-    for name, data in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-    return root
-
-
-def make_zip(path: Path, files: dict[str, bytes]) -> Path:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in files.items():
-            archive.writestr(name, data)
-    return path
-
-
-def make_tar(path: Path, files: dict[str, bytes], extra: tuple[tarfile.TarInfo, ...] = ()) -> Path:
-    mode = "w:xz" if path.name.endswith("xz") else "w:gz"
-    with tarfile.open(path, mode) as archive:
-        for name, data in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-        for info in extra:
-            archive.addfile(info)
-    return path

@@ -1,0 +1,71 @@
+"""Rows of the forest plots: a claim beside what was measured, its neighbours, and the steps of an ablation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fer_repro import leaderboard, papers
+from fer_repro.claims import Claim
+from fer_repro.evaluation.statistics import wilson
+from fer_repro.markup import percent
+from fer_repro.plots import Row
+from fer_repro.results import Result
+
+NEIGHBOURS = 2  # rows of the leaderboard on either side
+
+
+def claim_rows(claim: Claim, runs: Sequence[Result]) -> list[Row]:
+    """The claim and each run of its variant; a protocol without a run says "not run". Drawn faces never stand here.
+
+    The claim has an interval only where the audit knows how many images of which half were right.
+    """
+    audit = claim.audit
+    counted = audit.arithmetic.correct if audit.arithmetic.n == audit.n else None
+    bounds = wilson(counted, audit.n) if counted is not None else None
+    first = (f"{claim.accuracy:.2f}\u00a0%", _where(audit.usages))
+    rows = [Row("claimed", claim.accuracy / 100, bounds, "claimed", first, claim.model)]
+    for protocol in papers.PROTOCOLS:
+        own = [r for r in runs if r.variant == claim.variant and r.protocol == protocol and not r.drawn]
+        for run in own:
+            score = run.headline
+            state = "" if run.storable else f", {run.profile}, {run.status}"
+            words = (percent(score["accuracy"]), run.record["usages"]["test"][0] + state)
+            label = f"{protocol} protocol, seed {run.seed}"
+            rows.append(Row(label, score["accuracy"], tuple(score["interval"]), "measured", words, claim.model))
+        if not own:
+            rows.append(Row(f"{protocol} protocol", None, words=("not run",), group=claim.model))
+    return rows
+
+
+def neighbour_rows(claim: Claim, runs: Sequence[Result]) -> list[Row]:
+    """The next rows above and below in the leaderboard: what they claim, and what was measured where it was."""
+    order = sorted(leaderboard.claims().values(), key=lambda c: -c.accuracy)
+    place = next(i for i, c in enumerate(order) if c.variant == claim.variant)
+    near = order[max(0, place - NEIGHBOURS) : place] + order[place + 1 : place + 1 + NEIGHBOURS]
+    rows = []
+    for other in near:
+        words = (f"{other.accuracy:.2f}\u00a0%", _where(other.audit.usages))
+        rows.append(Row(other.model, other.accuracy / 100, None, "context", words, "neighbours"))
+        found = leaderboard.verdict(other, runs)
+        if found.measured is not None:
+            words = (percent(found.measured), _where(found.usages))
+            label = f"{other.model}, measured"
+            rows.append(Row(label, found.measured, found.interval, "measured", words, "neighbours"))
+    return rows
+
+
+def _where(usages: Sequence[str]) -> str:
+    return "both halves" if len(usages) == 2 else "+".join(usages) or "unknown"
+
+
+def ladder_rows(steps: Sequence[Mapping[str, Any]], half: str) -> list[Row]:
+    """An ablation's steps on one half; the second column is the gain over the step before."""
+    rows, before = [], None
+    for step in steps:
+        score = step[half]
+        accuracy = score["accuracy"]
+        gain = "" if before is None else f"{100 * (accuracy - before):+.2f}"
+        rows.append(Row(step["name"], accuracy, tuple(score["interval"]), "measured", (percent(accuracy), gain), half))
+        before = accuracy
+    return rows
