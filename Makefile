@@ -8,7 +8,7 @@ STAMP := $(VENV)/.set-up
 EXTRAS := book,classical,download,test
 PROFILE ?= stored
 
-.PHONY: setup book test lint clean
+.PHONY: setup book front test lint clean
 .DEFAULT_GOAL := book
 
 setup: $(STAMP)
@@ -23,6 +23,10 @@ $(STAMP): pyproject.toml constraints.txt
 
 book: setup
 	$(BIN)/fer-repro book --profile $(PROFILE)
+
+# The committed picture and table of the front page, from today's claims and results.
+front: setup
+	$(BIN)/python -m fer_repro.front
 
 # The suite executes every chapter's cells too (tests/notebooks runs nbval on them).
 test: setup

@@ -1,9 +1,9 @@
 """Training augmentation of VGGNet: the library's batched steps against the PIL pipeline that the paper's code runs.
 
-Both start from the same uint8 faces in memory and end with ten normalised, erased float crops per image. The PIL side works
-image by image in one process, twice: as the released loader is written (it builds its per-crop transforms anew for each crop) and
-with those built once. The batched side is the recipe's own steps in batches of the recipe's size, on one thread too. All take turns and
-each keeps its best turn, so that other work on the machine hits them alike.
+Both start from the same uint8 faces in memory and end with ten normalised, erased float crops per image. The PIL side
+works image by image in one process, twice: as the released loader is written (it builds its per-crop transforms anew
+for each crop) and with those built once. The batched side is the recipe's own steps in batches of the recipe's size, on
+one thread too. All take turns and each keeps its best turn, so that other work on the machine hits them alike.
 """
 
 from __future__ import annotations
@@ -30,8 +30,12 @@ PIL_IMAGES, BATCHES, TURNS = 128, 40, 8
 
 
 def pil_pipeline(released: bool) -> Callable[[np.ndarray], Tensor]:
-    """uint8 [48,48] -> float [10,1,40,40] by the paper's transforms; ``released``: with per-crop transforms built per crop."""
-    makers = [transforms.ToTensor, partial(transforms.Normalize, (0.0,), (255.0,)), partial(transforms.RandomErasing, p=0.5)]
+    """uint8 [48,48] -> float [10,1,40,40] by the paper's transforms; ``released`` builds the per-crop ones per crop."""
+    makers = [
+        transforms.ToTensor,
+        partial(transforms.Normalize, (0.0,), (255.0,)),
+        partial(transforms.RandomErasing, p=0.5),
+    ]
     built = [maker() for maker in makers]
 
     def on_crops(index: int) -> transforms.Lambda:

@@ -26,10 +26,13 @@ def claim_rows(claim: Claim, runs: Sequence[Result]) -> list[Row]:
     first = (f"{claim.accuracy:.2f}\u00a0%", _where(audit.usages))
     rows = [Row("claimed", claim.accuracy / 100, bounds, "claimed", first, claim.model)]
     for protocol in papers.PROTOCOLS:
+        full = papers.get(claim.variant).recipe(protocol, "full").sha256()
         own = [r for r in runs if r.variant == claim.variant and r.protocol == protocol and not r.drawn]
         for run in own:
             score = run.headline
             state = "" if run.storable else f", {run.profile}, {run.status}"
+            if run.record["recipe_sha256"] != full:
+                state += ", another recipe"
             words = (percent(score["accuracy"]), run.record["usages"]["test"][0] + state)
             label = f"{protocol} protocol, seed {run.seed}"
             rows.append(Row(label, score["accuracy"], tuple(score["interval"]), "measured", words, claim.model))
@@ -60,12 +63,16 @@ def _where(usages: Sequence[str]) -> str:
 
 
 def ladder_rows(steps: Sequence[Mapping[str, Any]], half: str) -> list[Row]:
-    """An ablation's steps on one half; the second column is the gain over the step before."""
+    """An ablation's steps on one half; the second column is the gain over the step before.
+
+    ``steps``: ``facts["ladder"]`` of a result, [{"step": name, <half>: {n, correct, accuracy}, ...}, ...].
+    """
     rows, before = [], None
     for step in steps:
         score = step[half]
         accuracy = score["accuracy"]
         gain = "" if before is None else f"{100 * (accuracy - before):+.2f}"
-        rows.append(Row(step["name"], accuracy, tuple(score["interval"]), "measured", (percent(accuracy), gain), half))
+        bounds = wilson(score["correct"], score["n"])
+        rows.append(Row(step["step"].replace("-", ", "), accuracy, bounds, words=(percent(accuracy), gain)))
         before = accuracy
     return rows

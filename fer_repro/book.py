@@ -10,13 +10,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from fer_repro import htmlcheck, notebooks
 from fer_repro.errors import FerReproError
+from fer_repro.front import write_front
 from fer_repro.papers.base import PROFILES
 
 COPIED = ("_config.yml", "_toc.yml", "_ext", "_static", "references.bib")
@@ -57,6 +58,7 @@ def build_book(
     staging = out.parent / "book-source"
     try:
         pages = stage(root, staging)
+        write_front(staging, results_dir)
     except OSError as error:
         raise FerReproError(
             f"the book cannot be prepared in {staging} ({error.strerror}): choose another place"
@@ -128,6 +130,10 @@ def execute_chapters(
             except FerReproError as error:
                 say(f"[{count}/{len(pages)}] {page.stem}: failed")
                 failures.append(str(error))
+            except BrokenExecutor as error:
+                raise FerReproError(
+                    f"the process that ran chapter {page.stem} died, most often for lack of memory: try --jobs 1"
+                ) from error
     if failures:
         raise FerReproError(_listed(f"{len(failures)} of {len(pages)} chapters failed", failures))
 

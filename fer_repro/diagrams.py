@@ -213,7 +213,7 @@ def pipeline(steps: Sequence[tuple[str, str]], title: str, *, caption: str = "")
     down = -(-len(steps) // across)
 
     def draw(theme: Theme) -> Canvas:
-        figure = canvas(max(7.2, 1.75 * across), 0.45 + 1.42 * down)
+        figure = canvas(max(7.2, 1.75 * across), 0.45 + 1.3 * down)
         axes = figure.add_subplot()
         axes.set_axis_off()
         axes.set(xlim=(-0.05, across), ylim=(-down + 0.02, 0.02))
@@ -232,7 +232,7 @@ def pipeline(steps: Sequence[tuple[str, str]], title: str, *, caption: str = "")
                 weight="bold",
             )  # fmt: skip
             axes.text(
-                left + wide / 2, low + high - 0.31, "\n".join(textwrap.wrap(what, 27)[:4]), ha="center", va="top",
+                left + wide / 2, low + high - 0.3, "\n".join(textwrap.wrap(what, 27)[:4]), ha="center", va="top",
                 fontsize=7.9, color=theme.ink, linespacing=1.25,
             )  # fmt: skip
             arrow = {"arrowstyle": "-|>", "color": theme.soft, "lw": 1.2}

@@ -25,7 +25,8 @@ CSS = """
 --fer-link:var(--pst-color-link,#0a7d91);--fer-tone:#6b7684;color:var(--fer-ink);font-size:.95rem;line-height:1.5;
 margin:.4rem 0 1.2rem}
 .fer p{margin:.35rem 0}.fer a{color:var(--fer-link)}.fer code{font-size:.88em;overflow-wrap:anywhere}
-.fer figure,.fer figcaption{margin:0;padding:0}.fer figcaption,.fer .fer-small{color:var(--fer-soft);font-size:.86rem;text-align:left}
+.fer figure,.fer figcaption{margin:0;padding:0}
+.fer figcaption,.fer .fer-small{color:var(--fer-soft);font-size:.86rem;text-align:left}
 .fer img{max-width:100%;height:auto;background:transparent!important;padding:0!important;filter:none!important}
 .fer .only-dark{display:none}.fer .only-light{display:inline}
 [data-theme=dark] .fer .only-dark,[data-jp-theme-light=false] .fer .only-dark{display:inline}
@@ -61,7 +62,8 @@ vertical-align:top;background:transparent}
 .fer th[aria-sort=ascending] button::after{content:"\\2009\\2191"}
 .fer th[aria-sort=descending] button::after{content:"\\2009\\2193"}
 .fer input[type=search]{font:inherit;color:inherit;background:transparent;border:1px solid var(--fer-line);
-border-radius:.3rem;padding:.2rem .6rem;width:16rem;max-width:100%;margin:0 .4rem}.fer-wide{min-width:11.5rem}
+border-radius:.3rem;padding:.2rem .6rem;width:16rem;max-width:100%;margin:0 .4rem}
+.fer-wide{min-width:9.5rem}.fer-board table{font-size:.84rem}.fer-board th,.fer-board td{padding:.32rem .4rem}
 @media(max-width:40rem){.fer dl{grid-template-columns:1fr;gap:0}.fer dd{margin-bottom:.4rem}}
 """
 

@@ -35,6 +35,7 @@ from fer_repro.tables import (
     per_class_table,
     recipe_table,
     scores_table,
+    stages_table,
     verdict_summary,
 )
 from fer_repro.training.recipe import Views
@@ -203,15 +204,16 @@ class Chapter:
         ]
         if not absent(costs.get("images_per_second")):
             pairs.insert(5, ("Training speed", f"{whole(costs['images_per_second'])} images/s"))
-        return Html(remark + drawn_note(result) + facts(pairs), f"{result.variant}: {result.status}")
+        recorded = {name: value for name, value in record["facts"].items() if name != "ladder"}
+        more = details("What the method recorded", recipe_table(recorded)) if recorded else ""
+        return Html(remark + drawn_note(result) + facts(pairs) + more, f"{result.variant}: {result.status}")
 
     def curves(self) -> Figure | Html:
-        """Loss and accuracy by epoch; a method without epochs says so."""
+        """Loss and accuracy by epoch; for a method without epochs, its stages with their time and accuracy."""
         result = self.result
         if "epoch" not in result.history:
-            return Html(
-                drawn_note(result) + "<p>No learning curves: this method has no epochs.</p>", "no learning curves"
-            )
+            body = "<p>This method has no epochs. Its stages, in order:</p>" + stages_table(result.history)
+            return Html(drawn_note(result) + body, f"{len(result.history)} stages")
         usages = "+".join(result.record["usages"]["select"])
         selected = result.record["selected_epoch"]
         return plots.learning_curves(result.history, selected=selected, select_name=usages, drawn=result.drawn)
@@ -297,6 +299,7 @@ class Chapter:
                 ladder_rows(steps, half), f"Step by step, {half}", columns=("accuracy", "gain"), drawn=result.drawn
             )
             for half in results.HALVES
+            if half in steps[0]
         ]
         return Html("".join(figure.figure() for figure in figures), "\n".join(repr(figure) for figure in figures))
 

@@ -10,7 +10,7 @@ import pandas as pd
 from fer_repro.cards import CLASS_TONES, verdict_mark
 from fer_repro.claims import CLASSES, Claim
 from fer_repro.leaderboard import VERDICTS
-from fer_repro.markup import DRAWN, Html, absent, interval, link, note, percent, table, text, whole
+from fer_repro.markup import DRAWN, Html, absent, interval, link, note, percent, seconds, table, text, whole
 from fer_repro.results import HALVES, Result
 from fer_repro.training.recipe import Recipe, Views
 
@@ -46,7 +46,7 @@ SORT_AND_SEARCH = """
       row.hidden = !wanted.every(function (word) { return words.includes(word); });
       shown += !row.hidden;
     });
-    status.textContent = shown + ' of ' + rows.length + ' rows';
+    status.textContent = shown + ' of ' + rows.length + ' rows.';
   }
   search.addEventListener('input', filter);
   box.querySelector('.fer-search').hidden = false;
@@ -65,7 +65,8 @@ def leaderboard_table(board: pd.DataFrame) -> Html:
     legend = "; ".join(f"{letter}: {words}" for letter, words in CLASSES.items())
     body = (
         '<div class="fer-board"><p class="fer-search" hidden><label>Search <input type="search" '
-        'placeholder="model, paper, verdict, class"></label> <output class="fer-small"></output> <span class="fer-small">A click on a heading sorts.</span></p>'
+        'placeholder="model, paper, verdict, class"></label> <output class="fer-small"></output> '
+        '<span class="fer-small">A click on a heading sorts.</span></p>'
         f'<p class="fer-small">{len(board)} rows. ModelName, Accuracy, ReleaseDate, Paper and Code are the '
         "leaderboard’s columns, the others are ours. Accuracies in percent, reproduced ones with 95 % interval.</p>"
         f'<div class="fer-scroll" tabindex="0"><table aria-label="Leaderboard"><thead><tr>{head}</tr></thead>'
@@ -164,6 +165,15 @@ def per_class_table(score: Mapping[str, Any]) -> str:
     return table(header, rows, numeric=range(1, 7))
 
 
+def stages_table(history: pd.DataFrame) -> str:
+    """The stages of a method without epochs: name, seconds, accuracy on the selecting images where it was measured."""
+    rows = [
+        [text(row.get("stage")), seconds(row.get("seconds")), percent(row.get("select_accuracy"), missing="")]
+        for row in history.to_dict("records")
+    ]
+    return table(["Stage", "Time", "Accuracy on the selecting images"], rows, numeric=(1, 2))
+
+
 def deviations_table(recipe: Recipe) -> str:
     """Where the recipe leaves its paper; says so where it does not."""
     if not recipe.deviations:
@@ -186,8 +196,9 @@ def _told(value: Any) -> str:
         rest = ", ".join(f"{k} {_told(v)}" for k, v in value.items() if k != "name" and not absent(v))
         return f"{value['name']} ({rest})" if value.get("name") and rest else str(value.get("name") or rest)
     if isinstance(value, (list, tuple)):
-        nested = any(isinstance(item, Mapping) for item in value)
-        return ("; " if nested else " ").join(_told(item) for item in value)
+        if any(isinstance(item, Mapping) for item in value):
+            return "; ".join(_told(item) for item in value)
+        return ", ".join(f"({_told(item)})" if isinstance(item, (list, tuple)) else _told(item) for item in value)
     return "none" if value is None else str(value)
 
 

@@ -31,6 +31,7 @@ COLUMNS = ("variant", "model", "date", "claimed", "comparability", "verdict", "m
 DIGEST_KEY = "fer-data-sha256"
 # One colour per meaning for both themes: a chart by script is drawn once and only its ink follows the page.
 CLAIMED, CLEAN, MEASURED, RECORD = "#D55E00", "#009E73", "#2B8CCB", "#8A94A3"
+BUTTONS = [["zoom2d", "pan2d", "resetScale2d", "toImage"]]
 RULE = "rgba(128,138,150,.25)"
 
 # Ink and rules follow the page; with a script running, the still picture below is not needed.
@@ -88,7 +89,7 @@ class Chart:
     def _repr_html_(self) -> str:
         drawing = self.figure.to_html(
             include_plotlyjs=False, full_html=False, div_id=DIV, post_script=FOLLOW_PAGE,
-            config={"displaylogo": False, "responsive": True, "modeBarButtonsToRemove": ["select2d", "lasso2d"]},
+            config={"displaylogo": False, "responsive": True, "modeBarButtons": BUTTONS},
         )  # fmt: skip
         return (
             f'<style>{CSS}</style><div class="fer fer-chart"><figure role="group" aria-label="{text(self.label)}">'
@@ -157,6 +158,7 @@ def accuracy_over_time(board: pd.DataFrame) -> Chart:
         font={"color": "#6b7684", "size": 13, "family": "system-ui, sans-serif"},
         margin={"l": 58, "r": 16, "t": 16, "b": 42},
         legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "traceorder": "normal"},
+        modebar={"bgcolor": "rgba(0,0,0,0)", "color": "#8a94a3", "activecolor": MEASURED},
         hoverlabel={"align": "left", "bgcolor": "#f6f7f9", "font": {"color": "#222832", "size": 13}},
         xaxis={"gridcolor": RULE, "showline": True, "linecolor": RULE, "zeroline": False},
         yaxis={"gridcolor": RULE, "title": {"text": "accuracy, %", "font": {"size": 13}}, "zeroline": False},
@@ -175,7 +177,7 @@ def accuracy_over_time(board: pd.DataFrame) -> Chart:
         numeric=(2, 4, 5),
     )  # fmt: skip
     still = accuracy_over_time_static(board)
-    return Chart(figure, still, numbers, still.alt)
+    return Chart(figure, still, numbers, still.alt.split(". ")[0] + ".")
 
 
 def _days(dates: Any) -> list[str | None]:

@@ -1,9 +1,9 @@
 """The drawn faces: a small stand-in for FER2013 that every machine can make.
 
-Parametric grey 48x48 faces with brows, eyes, a nose and a mouth, under a pose, a light and noise of their own. Each of the seven
-expressions is a point in a space of 15 shape parameters; a face lies somewhere between the neutral point and its expression's
-(some faces are faint), is pulled a little towards another expression (some are ambiguous), and is jittered. So a network can learn
-them well, but not perfectly. Classes and usages follow FER2013's proportions.
+Parametric grey 48x48 faces with brows, eyes, a nose and a mouth, under a pose, a light and noise of their own. Each of
+the seven expressions is a point in a space of 15 shape parameters; a face lies somewhere between the neutral point and
+its expression's (some faces are faint), is pulled a little towards another expression (some are ambiguous), and is
+jittered. So a network can learn them well, but not perfectly. Classes and usages follow FER2013's proportions.
 
 They show that every step of the book runs. Whatever is computed from them says nothing about any paper.
 """
@@ -24,7 +24,7 @@ LARGEST = 100_000
 FEWEST = 3  # images of every class in a usage, where there is room
 _CHUNK = 64  # faces drawn at once: their layers stay in the processor's cache
 
-# What an expression does to the face. Lengths are in half-heights of the face, and y points down: a raised brow is negative.
+# What an expression does to the face. Lengths are in half-heights of the face, y points down (raised is < 0).
 _SHAPE = (
     "brow_inner",  # height of the brow's inner end
     "brow_outer",  # height of its outer end
@@ -56,7 +56,7 @@ _SPREAD = (0.028, 0.028, 0.02, 0.02, 0.014, 0.08, 0.10, 0.12, 0.02, 0.03, 0.028,
 
 
 def _proportional(total: int, weights: np.ndarray) -> np.ndarray:
-    """``total`` images shared out over the classes like ``weights`` [7], every class with at least FEWEST where that fits."""
+    """``total`` images shared out over the classes like ``weights`` [7], at least FEWEST to each where that fits."""
     least = min(FEWEST, total // len(weights))
     ideal = weights / weights.sum() * total
     share = np.maximum(np.floor(ideal).astype(np.int64), least)
@@ -79,7 +79,8 @@ def draw(seed: int = 0, size: tuple[int, int, int] = SIZE) -> FER2013:
         counts, whole = (), False
     if len(counts) != len(USAGES) or not whole or min(counts) < len(LABELS) or sum(counts) > LARGEST:
         raise FerReproError(
-            f"the size of the drawn faces is {size!r}, expected three whole numbers (Training, PublicTest, PrivateTest) of at least "
+            f"the size of the drawn faces is {size!r}, expected three whole numbers (Training, PublicTest, "
+            "PrivateTest) of at least "
             f"{len(LABELS)}, {LARGEST:,} in all; for example {SIZE}"
         )
     if not isinstance(seed, (int, np.integer)) or seed < 0:
@@ -88,7 +89,8 @@ def draw(seed: int = 0, size: tuple[int, int, int] = SIZE) -> FER2013:
 
 
 def repeated(counts: np.ndarray = OFFICIAL_COUNTS, seed: int = 0) -> FER2013:
-    """Drawn faces in exactly ``counts`` [3,7] (usage x class; default FER2013's own), each drawn face being used many times.
+    """Drawn faces in exactly ``counts`` [3,7] (usage x class; default FER2013's own), each drawn face being used many
+    times.
 
     For measuring readers and for fixtures of the full size, where 35,887 different faces would only take time. The rows
     are in usage order, the classes mixed.
@@ -105,7 +107,9 @@ def repeated(counts: np.ndarray = OFFICIAL_COUNTS, seed: int = 0) -> FER2013:
     images, labels = pool.images[at], pool.labels[at]
     ids = np.array([f"repeated-{seed}-{i:05d}" for i in range(len(at))])
     source = f"drawn faces repeated, seed {seed}"
-    return FER2013(images, labels, np.array(USAGES)[codes], ids, "drawn", source, digest(images, labels, codes), pool.facts)
+    words, value = np.array(USAGES)[codes], digest(images, labels, codes)
+    facts = {**pool.facts, "rows": len(at)}
+    return FER2013(images, labels, words, ids, "drawn", source, value, facts)
 
 
 @functools.lru_cache(maxsize=4)
@@ -123,7 +127,7 @@ def _draw(seed: int, size: tuple[int, ...]) -> FER2013:
     ids = np.array([f"drawn-{seed}-{i:05d}" for i in range(len(label))])
     for array in (pixels, label, words, ids):
         array.setflags(write=False)
-    facts = {"kind": "drawn", "layout": "drawn", "from_cache": False, "in_memory": True}
+    facts = {"kind": "drawn", "layout": "drawn", "rows": len(label), "from_cache": False, "in_memory": True}
     source = f"faces drawn by the library, seed {seed}"
     return FER2013(pixels, label, words, ids, "drawn", source, digest(pixels, label, codes), facts)
 
@@ -195,7 +199,7 @@ def _faces(label: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return out
 
 
-# Only + - * / sqrt and comparisons below: they round the same way on every processor, so the faces are the same everywhere.
+# Only + - * / sqrt and comparisons below: they round alike on every processor, so the faces are the same everywhere.
 _EDGE = np.float32(20)  # one over the width of a soft edge, in half-heights of the image: about a pixel
 
 
@@ -272,7 +276,8 @@ def _eyes_and_brows(image, fx, fy, shade, shape, look) -> None:
 def _nose(image, fx, fy, shade, shape) -> None:
     dark = shade * np.float32(0.62)
     side = np.abs(fx)
-    ridge = _inside(np.maximum(np.abs(fx - np.float32(0.05)) - np.float32(0.012), np.abs(fy - np.float32(0.08)) - np.float32(0.14)))
+    across, along = np.abs(fx - np.float32(0.05)) - np.float32(0.012), np.abs(fy - np.float32(0.08)) - np.float32(0.14)
+    ridge = _inside(np.maximum(across, along))
     _paint(image, ridge * np.float32(0.35), dark)
     nostril = _inside(_ellipse(side - np.float32(0.075), fy - np.float32(0.25), np.float32(0.045), np.float32(0.03)))
     _paint(image, nostril * np.float32(0.8), shade * np.float32(0.35))

@@ -79,7 +79,11 @@ def picture(name: str, source: str) -> Picture:
 
 
 def decode(data: bytes, where: str) -> np.ndarray:
-    """One grey 48x48 JPEG as uint8 [48,48]; ``where`` names it in the `FerReproError` a broken one raises."""
+    """One grey 48x48 JPEG as uint8 [48,48]; ``where`` names it in the `FerReproError` a broken one raises.
+
+    Bytes changed in the middle of the compressed data may still decode, to another picture: JPEG has no checksum. An
+    archive's own checksum finds them, and in a folder the digest, which is then no known copy's.
+    """
     if not data.rstrip(b"\0").endswith(b"\xff\xd9"):
         # The decoder fills the missing rest of a cut picture with grey and says nothing if little is missing.
         raise FerReproError(f"{where}: the JPEG is cut, expected an end marker after {len(data):,} bytes; {MEND}")

@@ -22,7 +22,7 @@ def count_parameters(model: nn.Module) -> int:
 
 
 def count_multiply_adds(model: nn.Module, input_shape: tuple[int, ...]) -> int:
-    """Multiply-adds of one forward pass of convolutions, linear layers and attention; norms and activations are left out.
+    """Multiply-adds of one forward pass: convolutions, linear layers, attention; norms and activations are left out.
 
     ``input_shape``: with the batch, for example (1, 1, 40, 40).
     """
@@ -43,7 +43,7 @@ def reset_peak_memory(device: torch.device) -> None:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes: the most that torch held on a CUDA device since `reset_peak_memory`; on a CPU the process's largest resident size."""
+    """Bytes: the most torch held on a GPU since `reset_peak_memory`; on a CPU the process's largest resident size."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -51,7 +51,7 @@ def peak_memory(device: torch.device) -> int:
 
 
 def environment() -> dict[str, Any]:
-    """Versions and hardware, without host name or path: python, torch, torchvision, cuda, driver, gpu, cpu, cores, system."""
+    """Versions and hardware (python, torch, torchvision, cuda, driver, gpu, cpu, cores, system), no host name."""
     available = torch.cuda.is_available()
     return {
         "python": platform.python_version(),

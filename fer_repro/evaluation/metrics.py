@@ -19,9 +19,10 @@ SMALLEST = 2.0**-25
 def evaluate(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     """Score ``probabilities`` (float [N,7], any float type) against ``labels`` (int [N], 0..6).
 
-    Returns JSON-ready data, fractions in 0..1: n, correct, accuracy, interval (Wilson 95 %), balanced_accuracy (over the
-    classes that occur), macro_f1 (over those that occur or are predicted), log_loss (nats), ece (15 equal bins of confidence), top2, per_class {label: n, correct, recall,
-    interval, precision, f1} (None where undefined), confusion (7x7, rows = truth). Equal probabilities: the first class wins.
+    Returns JSON-ready data, fractions in 0..1: n, correct, accuracy, interval (Wilson 95 %), balanced_accuracy (over
+    the classes that occur), macro_f1 (over those that occur or are predicted), log_loss (nats), ece (15 equal bins of
+    confidence), top2, per_class {label: n, correct, recall, interval, precision, f1} (None where undefined), confusion
+    (7x7, rows = truth). Equal probabilities: the first class wins.
     """
     scores, labels = _checked(probabilities, labels)
     n = len(labels)
@@ -46,11 +47,12 @@ def evaluate(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
 
 
 def _checked(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """float64 rows that sum to 1 exactly, and int64 labels; anything else than predictions for these labels is an error."""
+    """float64 rows that sum to 1, and int64 labels; anything else than predictions for these labels is an error."""
     scores, labels = np.asarray(probabilities, dtype=np.float64), np.asarray(labels)
     if scores.ndim != 2 or scores.shape[1] != CLASSES or labels.shape != (len(scores),) or len(labels) == 0:
         raise FerReproError(
-            f"predictions {list(scores.shape)} and labels {list(labels.shape)} do not match: expected [N,{CLASSES}] and [N], N > 0"
+            f"predictions {list(scores.shape)} and labels {list(labels.shape)} do not match: "
+            f"expected [N,{CLASSES}] and [N] of the same images, N > 0"
         )
     if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0 or labels.max() >= CLASSES:
         raise FerReproError(f"labels must be whole numbers from 0 to {CLASSES - 1}")
@@ -62,7 +64,9 @@ def _checked(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray,
 
 
 def _class_scores(confusion: np.ndarray, index: int) -> dict[str, Any]:
-    correct, n, claimed = (int(value) for value in (confusion[index, index], confusion[index].sum(), confusion[:, index].sum()))
+    correct, n, claimed = (
+        int(value) for value in (confusion[index, index], confusion[index].sum(), confusion[:, index].sum())
+    )
     return {
         "n": n,
         "correct": correct,
@@ -81,7 +85,7 @@ def _rank(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def expected_calibration_error(confidence: np.ndarray, hit: np.ndarray, bins: int = ECE_BINS) -> float:
-    """Mean gap between confidence and accuracy over equal-width bins, weighted by their counts. (Guo et al. 2017, equation 3)
+    """Mean gap between confidence and accuracy over equal-width bins, weighted by count. (Guo et al. 2017, equation 3)
 
     ``confidence`` float [N] of the predicted class, ``hit`` bool [N]. A bin includes its upper edge.
     """

@@ -2,47 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fer_repro.errors import FerReproError
-from fer_repro.training.crops import centre_crop, five_crop, ten_crop, with_mirror
-from fer_repro.training.geometry import resize
+from fer_repro.training.crops import view_batch, view_count
 from fer_repro.training.losses import logits_of
 from fer_repro.training.recipe import Recipe, Views
 
 # Input pixels per forward pass: enough to fill the device, little enough for its memory (a crop of 40 pixels is 1,600).
 PIXELS_PER_PASS = {"cuda": 3_200_000, "cpu": 200_000}
-
-_KINDS: dict[str, tuple[int, Callable[[Tensor, int], Tensor]]] = {
-    "plain": (1, lambda images, size: images if size == images.shape[-1] else centre_crop(images, size)),
-    "centre-crop": (1, centre_crop),
-    "flip": (2, lambda images, size: with_mirror(centre_crop(images, size))),
-    "five-crop": (5, five_crop),
-    "ten-crop": (10, ten_crop),
-}
-
-
-def view_count(views: Views) -> int:
-    """How many network inputs one image becomes."""
-    return _kind(views)[0]
-
-
-def _kind(views: Views) -> tuple[int, Callable[[Tensor, int], Tensor]]:
-    if views.kind not in _KINDS:
-        raise FerReproError(f"recipe: unknown views '{views.kind}', expected one of {', '.join(_KINDS)}")
-    if views.average not in ("logits", "probabilities"):
-        raise FerReproError(f"recipe: views average '{views.average}', expected 'logits' or 'probabilities'")
-    return _KINDS[views.kind]
-
-
-def view_batch(images: Tensor, views: Views, input_size: int) -> Tensor:
-    """float [B,C,H,W] -> [B*V,C,input_size,input_size]: an image's V views side by side, resized where a crop differs in size."""
-    _, make = _kind(views)
-    return resize(make(images, views.size or images.shape[-1]), input_size)
 
 
 def as_input(images: Tensor) -> Tensor:
@@ -77,7 +47,7 @@ class NetworkClassifier:
 
     @torch.inference_mode()
     def log_probabilities(self, images: Tensor, with_views: bool = False) -> Tensor:
-        """uint8 [N,48,48] on the device -> float32 [N,7] there: log of the probabilities, without waiting for the device.
+        """uint8 [N,48,48] on the device -> float32 [N,7] there: log probabilities; nothing waits for the device.
 
         The mean over views is taken of the logits or of the probabilities, as the recipe's views say.
         """

@@ -29,8 +29,8 @@ def wilson(correct: int, n: int, level: float = 0.95) -> tuple[float, float]:
 def mcnemar(a_correct: np.ndarray, b_correct: np.ndarray) -> float:
     """Exact two-sided p-value that two methods scored on the same images are equally good (McNemar 1947).
 
-    ``a_correct``, ``b_correct``: bool [N], was image i right. Only images that one got right and the other wrong count; 1.0 when
-    there are none.
+    ``a_correct``, ``b_correct``: bool [N], was image i right. Only images that one got right and the other wrong count;
+    1.0 when there are none.
     """
     a, b = _paired(a_correct, b_correct)
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
@@ -42,10 +42,10 @@ def mcnemar(a_correct: np.ndarray, b_correct: np.ndarray) -> float:
 def paired_difference(
     a_correct: np.ndarray, b_correct: np.ndarray, level: float = 0.95, draws: int = 10_000, seed: int = 0
 ) -> tuple[float, float, float]:
-    """Accuracy of a minus accuracy of b on the same images, with a percentile bootstrap interval: (difference, low, high).
+    """Accuracy of a minus accuracy of b on the same images, with a bootstrap interval: (difference, low, high).
 
-    Images are drawn with replacement and keep their pair. That is a multinomial draw of three counts (only a right, only b
-    right, the rest), so no image is touched.
+    Images are drawn with replacement and keep their pair. That is a multinomial draw of three counts (only a right,
+    only b right, the rest), so no image is touched.
     """
     a, b = _paired(a_correct, b_correct)
     n = len(a)

@@ -30,7 +30,7 @@ from fer_repro.data.protocol import OFFICIAL, Protocol, Splits
 from fer_repro.evaluation.cost import peak_memory
 from fer_repro.papers.base import Variant
 from fer_repro.training.checkpoint import writer
-from fer_repro.training.interrupts import stop_requests
+from fer_repro.training.progress import stop_requests
 from fer_repro.training.recipe import Deviation, Recipe, Selection, Views, step
 from fer_repro.training.run import Interrupted, Run
 from fer_repro.training.shelf import Shelf
@@ -349,6 +349,23 @@ def recipe(protocol: str, profile: str) -> Recipe:
         return full
     small = full.options.kwargs() | SMOKE
     return full.shrunk(options=step("visual-words", **small))
+
+
+def pipeline(recipe: Recipe) -> list[tuple[str, str]]:
+    """The method's steps as (name, what happens), with the recipe's own settings: the chapter draws them."""
+    options = recipe.options.kwargs()
+    cells = " and ".join(str(cell) for cell in sorted({channel[0] for channel in options["channels"]}))
+    words = ", ".join(f"{count:,}" for count in dict.fromkeys(channel[2] for channel in options["channels"]))
+    levels = ", ".join(f"{level}×{level}" for level in sorted({channel[1] for channel in options["channels"]}))
+    every = "pixel" if options["step"] == 1 else f"{options['step']} pixels"
+    return [
+        ("dense SIFT", f"every {every} a descriptor of 4×4 cells, each {cells} pixels wide: 128 numbers"),
+        ("visual words", f"k-means on Training descriptors; {words} words per vocabulary"),
+        ("presence", f"which words occur in which field of {levels} grids; unit length"),
+        ("kernel", "weighted sum of the grids' dot products"),
+        ("neighbours", f"the k most similar training faces, k from {', '.join(map(str, options['k']))}"),
+        ("local SVM", f"one against all, trained on these alone; C from {', '.join(f'{c:g}' for c in options['C'])}"),
+    ]
 
 
 VARIANTS = (Variant(id="local-learning-bow", slug="local-learning-bow", recipe=recipe, fit=fit),)

@@ -1,8 +1,8 @@
 """Batched augmentation on the device: a recipe's steps by name.
 
-Images are float32 [B,C,H,W] in [0, 1]; all randomness comes from one `torch.Generator` on their device, so a run can be stopped
-and resumed inside an epoch. The distributions are those of torchvision's transforms (the tests compare them). Normalisation is
-the loop's business: erased pixels get ``value`` on the [0, 1] scale.
+Images are float32 [B,C,H,W] in [0, 1]; all randomness comes from one `torch.Generator` on their device, so a run can be
+stopped and resumed inside an epoch. The distributions are those of torchvision's transforms (the tests compare them).
+Normalisation is the loop's business: erased pixels get ``value`` on the [0, 1] scale.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ LEVELS = 255  # jitter works on 8-bit grey levels
 def jitter(
     images: Tensor, generator: torch.Generator, brightness: float = 0.0, contrast: float = 0.0, p: float = 1.0
 ) -> Tensor:
-    """Brightness and contrast by factors uniform in 1 +- the option (not below 0), in random order, with probability ``p``.
+    """Brightness and contrast by factors uniform in 1 +- the option (from 0), in random order, with probability p.
 
-    What `torchvision.transforms.ColorJitter` does to an 8-bit grey image, its rounding included; an image that the coin spares
-    keeps its exact values.
+    What `torchvision.transforms.ColorJitter` does to an 8-bit grey image, its rounding included; an image that the coin
+    spares keeps its exact values.
     """
     n = images.shape[0]
     chosen = coin(p, n, generator)
@@ -41,7 +41,7 @@ def jitter(
 def adjust(
     images: Tensor, light: Tensor, spread: Tensor, light_first: Tensor, brightness: bool = True, contrast: bool = True
 ) -> Tensor:
-    """Image b times ``light[b]``, and stretched by ``spread[b]`` about its mean, on 8-bit levels; ``light_first[b]`` says in which order."""
+    """Image b times ``light[b]`` and stretched about its mean by ``spread[b]``, on 8-bit levels, in the order told."""
     light, spread, light_first = (value.view(-1, 1, 1, 1) for value in (light, spread, light_first))
 
     def brighten(levels: Tensor) -> Tensor:
@@ -70,7 +70,8 @@ def erase_boxes(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Boxes to erase: top, left, height, width, int64 [n] each; height and width 0 where nothing is erased.
 
-    The share of the area is uniform, height/width log-uniform; of ten draws the first box strictly smaller than the image is used.
+    The share of the area is uniform, height/width log-uniform; of ten draws the first box strictly smaller than the
+    image is used.
     """
     surface = uniform(area[0], area[1], (n, TRIES), generator).mul_(height * width)
     ratio = uniform(math.log(aspect[0]), math.log(aspect[1]), (n, TRIES), generator).exp_()
@@ -159,7 +160,7 @@ class Augmenter:
         self._functions = _fused([(step, bind(step, AUGMENTATIONS, "augmentation", given=2)) for step in steps])
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """float [B,C,H,W] in [0, 1] -> [B*copies,C,h,w], an image's copies side by side; the argument may be overwritten."""
+        """float [B,C,H,W] in [0, 1] -> [B*copies,C,h,w], an image's copies side by side; may overwrite the argument."""
         for function in self._functions:
             images = function(images, generator)
         return images
@@ -172,7 +173,9 @@ def _fused(steps: list[tuple[Step, Callable[..., Tensor]]]) -> list[Callable[...
         names = [step.name for step, _ in steps[:3]]
         options = [step.kwargs() for step, _ in steps[:3]]
         if names == list(FUSED) and not options[1].get("fill") and not options[2].get("vertical"):
-            functions.append(partial(geometry.crop_translate_flip, **dict(zip(("crop", "translate", "flip"), options, strict=True))))
+            functions.append(
+                partial(geometry.crop_translate_flip, **dict(zip(("crop", "translate", "flip"), options, strict=True)))
+            )
             steps = steps[3:]
         else:
             functions.append(steps[0][1])

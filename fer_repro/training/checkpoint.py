@@ -48,8 +48,8 @@ def writer(folder: Path) -> Iterator[None]:
 def save(folder: Path, identity: Mapping[str, Any], state: Mapping[str, Any]) -> None:
     """Write ``state`` as the newest checkpoint of ``folder`` and keep the one before.
 
-    ``identity`` says what the state belongs to (recipe, data, seed, device) and must be equal at `load`. Whenever this is
-    killed, one complete checkpoint is on the disk.
+    ``identity`` says what the state belongs to (recipe, data, seed, device) and must be equal at `load`. Whenever this
+    is killed, one complete checkpoint is on the disk.
     """
     newest, previous = folder / NAME, folder / PREVIOUS
     try:
@@ -70,8 +70,8 @@ def save(folder: Path, identity: Mapping[str, Any], state: Mapping[str, Any]) ->
 def load(folder: Path, identity: Mapping[str, Any], say: Callable[[str], None]) -> dict[str, Any] | None:
     """The newest readable state of ``folder``, on the CPU, or None if there is none.
 
-    A damaged newest file gives way to the previous one, with a line to ``say``. A checkpoint of another recipe, data set, seed
-    or device is a `FerReproError`.
+    A damaged newest file gives way to the previous one, with a line to ``say``. A checkpoint of another recipe, data
+    set, seed or device is a `FerReproError`.
     """
     damaged = []
     for path in (folder / NAME, folder / PREVIOUS):
@@ -79,14 +79,24 @@ def load(folder: Path, identity: Mapping[str, Any], say: Callable[[str], None]) 
             continue
         try:
             content = _read(path)
-        except (OSError, RuntimeError, ValueError, EOFError, KeyError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
+        except (
+            OSError,
+            RuntimeError,
+            ValueError,
+            EOFError,
+            KeyError,
+            zipfile.BadZipFile,
+            pickle.UnpicklingError,
+        ) as error:
             damaged.append(path)
             say(f"warning: checkpoint {path} is damaged ({type(error).__name__}), looking for the one before")
             continue
         _require_same(content["identity"], identity, path)
         return content["state"]
     if damaged:
-        raise FerReproError(f"no readable checkpoint in {folder}: delete that folder, or run without resume, to start anew")
+        raise FerReproError(
+            f"no readable checkpoint in {folder}: delete that folder, or run without resume, to start anew"
+        )
     return None
 
 
@@ -126,7 +136,7 @@ def _short(value: Any) -> str:
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed Python's, NumPy's and torch's global generators inside the block and give the caller's states back after it."""
+    """Seed Python's, NumPy's and torch's global generators inside the block; the caller's states come back after it."""
     before = random_state(device)
     random.seed(seed)
     np.random.seed(seed % 2**32)

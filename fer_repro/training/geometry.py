@@ -1,8 +1,9 @@
 """Batched geometric augmentations: each draws its parameters like the torchvision transform of the same meaning.
 
-Every function takes float images [B,C,H,W] in [0, 1] and a `torch.Generator` on the images' device, and returns new images on
-that device. Nothing waits for the device: a parameter is a tensor [B], a retry is the first valid one of ten columns, and an
-image that the coin spares gets the identity's parameters. Coordinates follow Pillow: pixel i covers [i, i+1), its centre is i + 0.5.
+Every function takes float images [B,C,H,W] in [0, 1] and a `torch.Generator` on the images' device, and returns new
+images on that device. Nothing waits for the device: a parameter is a tensor [B], a retry is the first valid one of ten
+columns, and an image that the coin spares gets the identity's parameters. Coordinates follow Pillow: pixel i covers [i,
+i+1), its centre is i + 0.5.
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ def crop_boxes(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Boxes of a random resized crop: top, left, height, width, each int64 [n].
 
-    The area is uniform in ``scale`` (a share of the image), the aspect log-uniform in ``ratio``; of ten draws the first that fits
-    is used, otherwise the largest centred box whose aspect is in ``ratio``.
+    The area is uniform in ``scale`` (a share of the image), the aspect log-uniform in ``ratio``; of ten draws the first
+    that fits is used, otherwise the largest centred box whose aspect is in ``ratio``.
     """
     area = uniform(scale[0], scale[1], (n, TRIES), generator).mul_(height * width)
     aspect = uniform(math.log(ratio[0]), math.log(ratio[1]), (n, TRIES), generator).exp_()
@@ -76,22 +77,23 @@ def crop_and_resize(
     """Cut one box per image ([B] int64 each) and resize it to [B,C,size,size], bilinear.
 
     Separable, as two matrix products per image: the weights are Pillow's triangle filter, widened where a side shrinks.
-    ``rows`` and ``columns`` [B,size] may say which row and column of the resized box each output row and column shows (outside
-    0 .. size-1: black), so that shifts and mirrors cost nothing.
+    ``rows`` and ``columns`` [B,size] may say which row and column of the resized box each output row and column shows
+    (outside 0 .. size-1: black), so that shifts and mirrors cost nothing.
     """
     weights = _filter(top, height, images.shape[-2], size, rows), _filter(left, width, images.shape[-1], size, columns)
     return weights[0][:, None] @ images @ weights[1][:, None].transpose(-1, -2)
 
 
 def _filter(start: Tensor, length: Tensor, n: int, size: int, shown: Tensor | None) -> Tensor:
-    """float32 [B,size,n]: row i holds what the n source pixels give to output pixel i of the stretch start .. start+length."""
+    """float32 [B,size,n]: row i holds what each source pixel gives to output pixel i of the stretch from start on."""
     pixel = torch.arange(size, device=start.device)
     shown = pixel if shown is None else shown
     step = (length.float() / size)[:, None]
     centre = (shown + 0.5) * step
     source = torch.arange(n, device=start.device)
     if size >= n:
-        # Nothing shrinks: two neighbours share each output pixel, and beyond the outermost centres the last pixel repeats.
+        # Nothing shrinks: two neighbours share each output pixel, and beyond the outermost centres the last pixel
+        # repeats.
         centre = torch.minimum((centre - 0.5).clamp_(min=0.0), length[:, None] - 1.0).add_(start[:, None])
         if shown is not pixel:
             centre = centre.masked_fill_((shown < 0) | (shown >= size), math.inf)  # no pixel is near: the row is black
@@ -118,7 +120,7 @@ def random_resized_crop(
 def crop_translate_flip(
     images: Tensor, generator: torch.Generator, crop: dict[str, Any], translate: dict[str, Any], flip: dict[str, Any]
 ) -> Tensor:
-    """`random_resized_crop`, `translate` (filling with black) and `flip` in one resampling: equal draws, equal pixels."""
+    """`random_resized_crop`, `translate` (filling with black) and `flip` at once: equal draws, equal pixels."""
     n, size = images.shape[0], crop["size"]
     ratio = crop.get("ratio", (3 / 4, 4 / 3))
     boxes = crop_boxes(n, images.shape[-2], images.shape[-1], crop.get("scale", (0.08, 1.0)), ratio, generator)
@@ -136,11 +138,13 @@ def flip(images: Tensor, generator: torch.Generator, p: float = 0.5, vertical: b
 
 
 def translate(images: Tensor, generator: torch.Generator, fraction: float, p: float = 1.0, fill: float = 0.0) -> Tensor:
-    """Shift by whole pixels with probability ``p``: x and y each uniform in +-``fraction`` of the side, rounded; ``fill`` moves in."""
+    """Shift with probability ``p``: x and y each uniform in +-``fraction`` of the side, rounded to whole pixels."""
     return shift(images, *_shifts(images.shape[0], images.shape[-2], images.shape[-1], fraction, p, generator), fill)
 
 
-def _shifts(n: int, height: int, width: int, fraction: float, p: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def _shifts(
+    n: int, height: int, width: int, fraction: float, p: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
     """int64 [n] pixels to the right and down, 0 for those that the coin spares."""
     chosen = coin(p, n, generator)
     dx = uniform(-fraction * width, fraction * width, (n,), generator).round_() * chosen
@@ -175,8 +179,8 @@ def affine(
     """Rotation, zoom and shift about the centre in one resampling, with probability ``p``.
 
     The angle is uniform in +-``degrees`` (counter-clockwise), the zoom uniform in ``scale`` (one for both axes unless
-    ``per_axis``), the shift uniform in +-``shift`` of the side, rounded to pixels. ``fill``: a grey value, or "edge" to repeat
-    the border.
+    ``per_axis``), the shift uniform in +-``shift`` of the side, rounded to pixels. ``fill``: a grey value, or "edge" to
+    repeat the border.
     """
     n, height, width = images.shape[0], images.shape[-2], images.shape[-1]
     chosen = coin(p, n, generator)
@@ -209,7 +213,7 @@ def scale(
     interpolation: str = "nearest",
     fill: float | str = 0.0,
 ) -> Tensor:
-    """Zoom about the centre by a factor uniform in ``factor`` (above 1 enlarges) with probability ``p``; the frame stays."""
+    """Zoom about the centre by a factor uniform in ``factor`` (above 1 enlarges) with probability ``p``."""
     return affine(images, generator, scale=factor, per_axis=per_axis, p=p, interpolation=interpolation, fill=fill)
 
 
@@ -231,8 +235,8 @@ def warp(
     cos, sin = radians.cos()[:, None], radians.sin()[:, None]
     u = torch.arange(0.5 - width / 2, width / 2, device=images.device) - dx[:, None]
     v = torch.arange(0.5 - height / 2, height / 2, device=images.device) - dy[:, None]
-    # The inverse map says where in the source each output pixel's centre lies. grid_sample counts from -1 at the left edge of the
-    # first pixel to 1 at the right edge of the last.
+    # The inverse map says where in the source each output pixel's centre lies. grid_sample counts from -1 at the left
+    # edge of the first pixel to 1 at the right edge of the last.
     to_x, to_y = 2 / (width * zoom_x[:, None]), 2 / (height * zoom_y[:, None])
     grid = torch.empty(images.shape[0], height, width, 2, device=images.device)
     torch.sub((cos * u * to_x)[:, None, :], (sin * v * to_x)[:, :, None], out=grid[..., 0])

@@ -1,8 +1,8 @@
 """The training loop: one device, the data resident on it, every random draw from a saved generator.
 
-`fit` follows a `Recipe` through its stages and returns the classifier its selection rule chose. Inside an epoch nothing waits for
-the device: loss and hits are summed there and read once at the end. A checkpoint after every epoch (and at every stop, inside
-an epoch too) makes a resumed run equal to an uninterrupted one, bit for bit on the CPU.
+`fit` follows a `Recipe` through its stages and returns the classifier its selection rule chose. Inside an epoch nothing
+waits for the device: loss and hits are summed there and read once at the end. Checkpoints after epochs and at every
+stop, inside an epoch too, hold all state: a resumed run equals the uninterrupted one, bit for bit on the CPU.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ import torch
 from torch import Tensor, nn
 
 from fer_repro.data.protocol import Splits
-from fer_repro.errors import FerReproError
 from fer_repro.evaluation import cost
-from fer_repro.evaluation.predict import NetworkClassifier, as_input, normalise_, view_count
+from fer_repro.evaluation.predict import NetworkClassifier, as_input, normalise_
 from fer_repro.training import checkpoint
 from fer_repro.training.augment import Augmenter, mixer
+from fer_repro.training.crops import view_count
 from fer_repro.training.geometry import resize
-from fer_repro.training.interrupts import StopRequest, stop_requests
 from fer_repro.training.losses import Loss, logits_of, make_loss, soft
 from fer_repro.training.optim import Ema, make_optimiser, make_schedule
-from fer_repro.training.progress import Progress
+from fer_repro.training.progress import Progress, StopRequest, stop_requests
 from fer_repro.training.recipe import Recipe, Stage
 from fer_repro.training.run import Interrupted, Run
 
 SAVE_EVERY = 600.0  # seconds between checkpoints inside a long epoch
+SAVING_SHARE = 0.05  # an epoch's end is not saved while saving would take a larger share of the time since the last one
 
 Weights = dict[str, Tensor]
 
@@ -38,11 +38,11 @@ Weights = dict[str, Tensor]
 def fit(build: Callable[[Recipe], nn.Module], splits: Splits, run: Run, loss: Loss | None = None) -> NetworkClassifier:
     """Train ``build(recipe)`` as ``run.recipe`` says and return it with the weights that its selection rule chose.
 
-    ``splits``: images uint8 [N,48,48] and labels int [N] of each role. ``loss(output, targets)`` replaces the recipe's loss: it
-    gets the network's output (float32; a tuple stays one) and int64 [B] targets, or float [B,7] ones where the recipe mixes.
-    Fills ``run.history`` (one dict per epoch) and ``run.facts``. A run folder with a checkpoint is continued (``run.resume``), a
-    finished one answers at once. Raises `Interrupted` after a checkpoint (time budget, Ctrl-C, SIGTERM), `FerReproError` for a
-    recipe that cannot be followed or a checkpoint of another run.
+    ``splits``: images uint8 [N,48,48] and labels int [N] of each role. ``loss(output, targets)`` replaces the recipe's
+    loss: it gets the network's output (float32; a tuple stays one) and int64 [B] targets, or float [B,7] ones where the
+    recipe mixes. Fills ``run.history`` (one dict per epoch) and ``run.facts``. A run folder with a checkpoint is
+    continued (``run.resume``), a finished one answers at once. Raises `Interrupted` after a checkpoint (time budget,
+    Ctrl-C, SIGTERM), `FerReproError` for a recipe that cannot be followed or a checkpoint of another run.
     """
     device = torch.device(run.device)
     with checkpoint.writer(run.folder), checkpoint.seeded(run.seed, device), stop_requests(run.say) as stop:
@@ -67,7 +67,9 @@ class Trainer:
         self.identity = {
             "recipe": recipe.sha256(), "data set": run.data_digest, "seed": run.seed, "device": self.device.type,
         }  # fmt: skip
-        _check(recipe, splits)
+        recipe.require_sound({role: len(getattr(splits, role).labels) for role in ("train", "finetune", "select")})
+        for views in (recipe.views, recipe.plain):
+            view_count(views)
         self.augment, self.mix = Augmenter(recipe.augment), mixer(recipe.mix)
         self.loss = loss or make_loss(recipe.loss, self.device)
         self.autocast = recipe.precision == "bf16" and self.device.type == "cuda"
@@ -77,14 +79,19 @@ class Trainer:
         self.generator = torch.Generator(self.device).manual_seed(stream)
         self.model = self._fresh()
         self.history: list[dict[str, Any]] = []
-        self.stage, self.epoch, self.batch = -1, 0, 0  # the stage under way, its finished epochs, the epoch's finished batches
+        self.stage, self.epoch, self.batch = (
+            -1,
+            0,
+            0,
+        )  # the stage under way, its finished epochs, the epoch's finished batches
         self.order: Tensor | None = None  # the epoch's permutation, while one is under way
         self.totals = torch.zeros(3, dtype=torch.float64, device=self.device)  # loss, hits, samples of the epoch
         self.best = self.stage_best = _Best()
         self.good: Weights | None = None  # the last weights known to be finite
         self.status = "running"
         self.seconds = {"total": 0.0, "training": 0.0, "epoch": 0.0}
-        self.images_seen = 0
+        self.images_seen = self.peak = 0
+        cost.reset_peak_memory(self.device)
 
     def _fresh(self) -> nn.Module:
         # Channels last: tensor cores want it, and oneDNN trains small networks on a CPU nearly twice as fast with it.
@@ -101,6 +108,7 @@ class Trainer:
             return
         self.progress = Progress(self.recipe, self.run.say)
         self.mark = self.saved_at = time.monotonic()
+        self.saving = 0.0  # seconds that the last checkpoint took
         for index in range(max(self.stage, 0), len(self.recipe.stages)):
             if index != self.stage:
                 self._begin(index)
@@ -111,7 +119,8 @@ class Trainer:
                 self._run_epoch(images, labels)
                 if not self._end_epoch(stage, select):
                     return
-        self.status = "stopped early" if self._any_stage_short() else "done"
+        # A stage ended by its patience leaves epochs of the recipe undone.
+        self.status = "done" if len(self.history) == self.recipe.epochs else "stopped early"
         self.save()
 
     def _begin(self, index: int) -> None:
@@ -139,6 +148,7 @@ class Trainer:
 
     def _run_epoch(self, images: Tensor, labels: Tensor) -> None:
         if self.order is None:
+            self._clock("total")
             self.order = torch.randperm(len(labels), generator=self.generator, device=self.device)
             self.totals.zero_()
             self.batch, self.seconds["epoch"] = 0, 0.0
@@ -157,7 +167,7 @@ class Trainer:
         self.order = None
 
     def _step(self, images: Tensor, labels: Tensor) -> None:
-        """One batch: augment, normalise, mix, forward, backward, update. Nothing here reads a value back from the device."""
+        """One batch: augment, normalise, mix, forward, backward, update. Nothing here waits for the device."""
         recipe = self.recipe
         inputs = resize(self.augment(as_input(images), self.generator), recipe.input_size)
         inputs = normalise_(inputs, recipe.mean, recipe.std)
@@ -166,7 +176,7 @@ class Trainer:
             inputs, targets = self.mix(inputs, soft(targets), self.generator)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
             output = self.model(inputs.contiguous(memory_format=torch.channels_last))
-        output = output.float() if isinstance(output, Tensor) else type(output)(part.float() for part in output)
+        output = output.float() if isinstance(output, Tensor) else tuple(part.float() for part in output)
         loss = self.loss(output, targets)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -179,7 +189,9 @@ class Trainer:
         with torch.no_grad():
             true = targets.argmax(dim=1) if targets.is_floating_point() else targets
             hits = (logits_of(output).argmax(dim=1) == true).sum()
-            self.totals += torch.stack((loss.double() * len(targets), hits.double(), torch.ones_like(hits) * len(targets)))
+            self.totals += torch.stack(
+                (loss.double() * len(targets), hits.double(), torch.ones_like(hits) * len(targets))
+            )
         self.images_seen += len(images)
 
     def _end_epoch(self, stage: Stage, select: tuple[Tensor, Tensor]) -> bool:
@@ -200,8 +212,10 @@ class Trainer:
         self.schedule.after_epoch(accuracy, select_loss)
         self._clock("total")
         self.history.append(row | {"seconds": round(self.seconds["epoch"], 3)})
+        self.run.history[:] = self.history
         self.progress.line(self.history, self.best.epoch)
-        self.save()
+        if self.saving <= SAVING_SHARE * (time.monotonic() - self.saved_at):
+            self.save()
         return True
 
     def _measure(self, images: Tensor, labels: Tensor) -> tuple[float | None, float | None]:
@@ -227,11 +241,10 @@ class Trainer:
     def _stage_over(self, stage: Stage) -> bool:
         if self.order is not None:
             return False
-        waited = self.stage_best.epoch is not None and len(self.history) - self.stage_best.epoch
-        return self.epoch >= stage.epochs or (stage.patience is not None and waited >= stage.patience)
-
-    def _any_stage_short(self) -> bool:
-        return len(self.history) < self.recipe.epochs
+        waited = len(self.history) - (self.stage_best.epoch or 0)
+        return self.epoch >= stage.epochs or (
+            self.epoch > 0 and stage.patience is not None and waited >= stage.patience
+        )
 
     def _diverged(self, stage: Stage, number: int) -> bool:
         self.model.load_state_dict(self.good)
@@ -245,15 +258,16 @@ class Trainer:
 
     def _interrupt(self) -> None:
         self.save()
+        self.run.facts["status"] = "interrupted"
         why = self.stop.reason or "time budget used up"
         stage = self.recipe.stages[self.stage]
         raise Interrupted(
-            f"{why}: stopped in epoch {len(self.history) + 1} of {self.recipe.epochs} ({stage.name}), checkpoint saved; "
-            "the same command goes on from there"
+            f"{why}: stopped in epoch {len(self.history) + 1} of {self.recipe.epochs} ({stage.name}); "
+            "a checkpoint is saved and the same command goes on from there"
         )
 
     def _clock(self, kind: str) -> None:
-        """Add the time since the last mark to the run and the epoch, and to the training time if that is what it was."""
+        """Add the time since the last mark to the run, to the epoch, and to the training time if it was that."""
         now = time.monotonic()
         for key in {"total", "epoch", kind}:
             self.seconds[key] += now - self.mark
@@ -261,22 +275,27 @@ class Trainer:
 
     def save(self) -> None:
         self._clock("training" if self.order is not None else "total")
+        self.peak = max(self.peak, cost.peak_memory(self.device))
+        before = self.mark
         checkpoint.save(self.run.folder, self.identity, self.state_dict())
-        self.saved_at = time.monotonic()
+        self._clock("total")
+        self.saved_at, self.saving = self.mark, self.mark - before
 
     def state_dict(self) -> dict[str, Any]:
+        # Between epochs the good weights are the scored ones, unless the run has just diverged.
+        between_epochs = self.order is None and self.status != "diverged"
         return {
             "status": self.status, "stage": self.stage, "epoch": self.epoch, "batch": self.batch, "order": self.order,
-            "totals": self.totals, "seconds": self.seconds, "images_seen": self.images_seen, "history": self.history,
-            "model": self.model.state_dict(), "ema": self.ema.state_dict() if self.ema else None,
-            "optimiser": self.optimiser.state_dict(), "schedule": self.schedule.state_dict(),
-            "best": vars(self.best), "stage_best": vars(self.stage_best), "good": self.good,
+            "totals": self.totals, "seconds": self.seconds, "images_seen": self.images_seen, "peak": self.peak,
+            "history": self.history, "model": self.model.state_dict(), "optimiser": self.optimiser.state_dict(),
+            "ema": self.ema.state_dict() if self.ema else None, "schedule": self.schedule.state_dict(),
+            "best": vars(self.best), "stage_best": vars(self.stage_best), "good": None if between_epochs else self.good,
             "generator": self.generator.get_state(), "random": checkpoint.random_state(self.device),
         }  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up ``state`` (on the CPU); the random states come last, after everything that draws."""
-        for name in ("status", "stage", "epoch", "batch", "seconds", "images_seen", "history", "good"):
+        for name in ("status", "stage", "epoch", "batch", "seconds", "images_seen", "peak", "history"):
             setattr(self, name, state[name])
         self.order = None if state["order"] is None else state["order"].to(self.device)
         self.totals.copy_(state["totals"])
@@ -286,6 +305,7 @@ class Trainer:
             self.ema.load_state_dict(state["ema"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.schedule.load_state_dict(state["schedule"])
+        self.good = state["good"] or _copy(self.scored)
         self.best, self.stage_best = _Best(**state["best"]), _Best(**state["stage_best"])
         self.generator.set_state(state["generator"])
         checkpoint.set_random_state(state["random"], self.device)
@@ -296,8 +316,7 @@ class Trainer:
         """Load what the selection rule chose and fill the run's facts."""
         by_best = self.recipe.selection.rule == "best" and self.best.weights is not None
         chosen = self.best if by_best else _Best(epoch=len(self.history), weights=self.good)
-        if self.recipe.stages:
-            self.model.load_state_dict(chosen.weights)
+        self.model.load_state_dict(chosen.weights)
         size = self.recipe.input_size
         self.run.history[:] = self.history
         self.run.facts |= {
@@ -307,7 +326,7 @@ class Trainer:
             "multiply_adds": cost.count_multiply_adds(self.model, (1, 1, size, size)),
             "seconds": self.seconds["total"],
             "images_per_second": self.images_seen / self.seconds["training"] if self.seconds["training"] else None,
-            "peak_memory_bytes": cost.peak_memory(self.device),
+            "peak_memory_bytes": self.peak,
         }
         return NetworkClassifier(self.model, self.recipe, self.device)
 
@@ -329,26 +348,3 @@ def _all_finite(model: nn.Module) -> bool:
 
 def _has_batch_norm(model: nn.Module) -> bool:
     return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
-
-
-def _check(recipe: Recipe, splits: Splits) -> None:
-    """Everything about the recipe that can be wrong before the first batch."""
-    view_count(recipe.views)
-    view_count(recipe.plain)
-    if recipe.precision not in ("fp32", "bf16"):
-        raise FerReproError(f"recipe: unknown precision '{recipe.precision}', expected 'fp32' or 'bf16'")
-    if recipe.selection.rule not in ("best", "last") or recipe.selection.measure not in ("accuracy", "loss"):
-        raise FerReproError(f"recipe: {recipe.selection}: expected rule 'best' or 'last', and measure 'accuracy' or 'loss'")
-    if not recipe.stages:
-        raise FerReproError("recipe: no stages; training needs at least one Stage with epochs, an optimiser and a schedule")
-    if recipe.selection.rule == "best" and len(splits.select.labels) == 0:
-        raise FerReproError("the protocol leaves no image to select on, but the recipe selects the best epoch")
-    for index, stage in enumerate(recipe.stages):
-        if stage.images not in ("train", "finetune") or stage.start not in ("fresh", "last", "best") or stage.epochs < 1:
-            raise FerReproError(
-                f"recipe: stage '{stage.name}': expected epochs >= 1, images 'train' or 'finetune', start 'fresh', 'last' or 'best'"
-            )
-        if index == 0 and stage.start != "fresh":
-            raise FerReproError(f"recipe: the first stage '{stage.name}' starts from '{stage.start}', but nothing comes before it")
-        if len(getattr(splits, stage.images).labels) == 0:
-            raise FerReproError(f"recipe: stage '{stage.name}' trains on '{stage.images}', but that split holds no images")

@@ -32,16 +32,20 @@ def soft(targets: Tensor) -> Tensor:
 class CrossEntropy(nn.Module):
     """Mean cross-entropy over the batch, hard or soft targets.
 
-    ``label_smoothing`` s in torch's sense: the target becomes (1 - s) y + s/7. A paper that gives s' to the six wrong classes
-    means s = 7 s'/6. ``class_weights``: one factor per class, normalised over the batch as torch does.
+    ``label_smoothing`` s in torch's sense: the target becomes (1 - s) y + s/7. A paper that gives s' to the six wrong
+    classes means s = 7 s'/6. ``class_weights``: one factor per class, normalised over the batch as torch does.
     """
 
     def __init__(self, label_smoothing: float = 0.0, class_weights: tuple[float, ...] | None = None) -> None:
         super().__init__()
         if not 0.0 <= label_smoothing < 1.0:
-            raise FerReproError(f"label_smoothing is {label_smoothing}, expected a number from 0 up to but not including 1")
+            raise FerReproError(
+                f"label_smoothing is {label_smoothing}, expected a number from 0 up to but not including 1"
+            )
         if class_weights is not None and len(class_weights) != CLASSES:
-            raise FerReproError(f"class_weights has {len(class_weights)} numbers, expected one for each of {CLASSES} classes")
+            raise FerReproError(
+                f"class_weights has {len(class_weights)} numbers, expected one for each of {CLASSES} classes"
+            )
         self.label_smoothing = label_smoothing
         self.register_buffer("weight", None if class_weights is None else torch.tensor(class_weights))
 

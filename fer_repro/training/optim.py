@@ -29,7 +29,7 @@ OPTIMISERS: dict[str, type[torch.optim.Optimizer]] = {
 
 
 def make_optimiser(step: Step, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """The optimiser ``step`` names over the parameters that want a gradient; its options are torch's (lr, momentum, ...)."""
+    """The optimiser ``step`` names over the parameters that want a gradient; options as in torch (lr, ...)."""
     if step.name not in OPTIMISERS:
         raise FerReproError(f"recipe: unknown optimiser '{step.name}', expected one of {', '.join(OPTIMISERS)}")
     trained = [parameter for parameter in parameters if parameter.requires_grad]
@@ -88,10 +88,13 @@ SCHEDULES: dict[str, tuple[Callable[..., lr_scheduler.LRScheduler], tuple[str, .
     "exponential": (_from_torch(lr_scheduler.ExponentialLR), ("gamma",)),
     "cosine": (_cosine, ("t_max", "eta_min")),
     "cosine-warm-restarts": (_restarts, ("t_0", "t_mult", "eta_min")),
-    "one-cycle": (_one_cycle, ("max_lr", "total_steps", "pct_start", "div_factor", "final_div_factor", "anneal_strategy")),
+    "one-cycle": (
+        _one_cycle,
+        ("max_lr", "total_steps", "pct_start", "div_factor", "final_div_factor", "anneal_strategy"),
+    ),
     "inverse-time": (_inverse_time, ("decay",)),
 }
-"""Name -> (maker, options). Lengths (t_max, step_size, ...) count the schedule's steps: epochs, or batches with per="batch"."""
+"""Name -> (maker, options). Lengths (t_max, step_size, ...) count epochs, or batches where per="batch"."""
 
 
 @dataclass
@@ -140,7 +143,9 @@ def make_schedule(step: Step, optimiser: torch.optim.Optimizer, epochs: int, bat
         raise FerReproError(f"recipe: unknown schedule '{step.name}', expected one of {', '.join(SCHEDULES)}")
     maker, names = SCHEDULES[step.name]
     plateau = step.name == "reduce-on-plateau"
-    _check(f"schedule '{step.name}'", step.kwargs(), (*names, *(("on",) if plateau else ("per", "warmup", "warmup_start"))))
+    _check(
+        f"schedule '{step.name}'", step.kwargs(), (*names, *(("on",) if plateau else ("per", "warmup", "warmup_start")))
+    )
     options = {name: value for name, value in step.options if name in names}
     per, on = step.get("per", "epoch"), step.get("on", "accuracy")
     if per not in ("epoch", "batch") or on not in ("accuracy", "loss"):
@@ -166,9 +171,10 @@ def make_schedule(step: Step, optimiser: torch.optim.Optimizer, epochs: int, bat
 class Ema:
     """An exponential moving average of weights and buffers, updated after optimiser steps.
 
-    ``decay``: of the average. ``every``: batches between updates. ``start``: batches during which the average is a plain copy.
-    ``power``: if given, the decay starts at 0 and rises as 1 - n^-power with the n-th batch after ``start``, up to ``decay``.
-    torch's `AveragedModel` asks the device for its counter at each update; this one never waits.
+    ``decay``: of the average. ``every``: batches between updates. ``start``: batches during which the average is a
+    plain copy. ``power``: if given, the decay starts at 0 and rises as 1 - n^-power with the n-th batch after
+    ``start``, up to ``decay``. torch's `AveragedModel` asks the device for its counter at each update; this one never
+    waits.
     """
 
     def __init__(self, setting: float | Step, model: nn.Module) -> None:
@@ -176,7 +182,9 @@ class Ema:
         _check("ema", options, ("decay", "every", "start", "power"))
         self.decay: float = options.get("decay", 0.999)
         if not 0.0 <= self.decay < 1.0:
-            raise FerReproError(f"recipe: ema decay is {self.decay}, expected a number from 0 up to but not including 1")
+            raise FerReproError(
+                f"recipe: ema decay is {self.decay}, expected a number from 0 up to but not including 1"
+            )
         self.every, self.start, self.power = options.get("every", 1), options.get("start", 0), options.get("power")
         self.batches = 0
         self.module = copy.deepcopy(model).requires_grad_(False)

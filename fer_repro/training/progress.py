@@ -1,8 +1,12 @@
-"""One line per epoch, with an estimate of what is left."""
+"""Between the loop and the person at the terminal: a line per epoch, and the wish to stop."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 from fer_repro.training.recipe import Recipe
@@ -22,10 +26,9 @@ class Progress:
         select = "+".join(self.recipe.protocol.select)
         score = "" if row["select_accuracy"] is None else f"  {select} {row['select_accuracy']:.2%}"
         star = "*" if best_epoch == row["epoch"] else ""
-        self.say(
-            f"epoch {row['epoch']}/{epochs} {row['stage']}: loss {row['loss']:.4f}  train {row['train_accuracy']:.2%}{score}{star}"
-            f"  lr {row['lr']:.2g}  {duration(row['seconds'])}, {duration(left)} left"
-        )
+        measured = f"loss {row['loss']:.4f}  train {row['train_accuracy']:.2%}{score}{star}  lr {row['lr']:.2g}"
+        times = f"{duration(row['seconds'])}, {duration(left)} left"
+        self.say(f"epoch {row['epoch']}/{epochs} {row['stage']}: {measured}  {times}")
 
 
 def duration(seconds: float) -> str:
@@ -36,3 +39,35 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+class StopRequest:
+    """``reason`` is set once somebody asked the process to stop, None until then."""
+
+    def __init__(self) -> None:
+        self.reason: str | None = None
+
+
+@contextmanager
+def stop_requests(say: Callable[[str], None]) -> Iterator[StopRequest]:
+    """Make the first SIGINT or SIGTERM inside the block a `StopRequest`; a second SIGINT raises `KeyboardInterrupt`.
+
+    Outside the main thread Python delivers no signals, so nothing is installed there.
+    """
+    request = StopRequest()
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if request.reason is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        request.reason = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
+        say(f"{request.reason}: stopping at a checkpoint after this batch")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

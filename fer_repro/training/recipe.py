@@ -55,7 +55,9 @@ def bind(step: Step, known: Mapping[str, Callable[..., Any]], kind: str, given: 
     names = [option.name for option in options]
     for name, _ in step.options:
         if name not in names:
-            raise FerReproError(f"recipe: {kind} '{step.name}' has no option '{name}', expected one of {', '.join(names)}")
+            raise FerReproError(
+                f"recipe: {kind} '{step.name}' has no option '{name}', expected one of {', '.join(names)}"
+            )
     for option in options:
         if option.default is option.empty and option.name not in step.kwargs():
             raise FerReproError(f"recipe: {kind} '{step.name}' needs the option '{option.name}'")
@@ -79,11 +81,10 @@ class Selection:
         """For example "best epoch on PublicTest", "best epoch on PrivateTest (the scored images: an oracle)"."""
         if self.rule == "last":
             return "last epoch"
-        if self.rule == "grid":
-            return f"best of the grid on {'+'.join(protocol.select)}{' (the scored images: an oracle)' * protocol.selects_on_test}"
-        best = "best epoch" if self.measure == "accuracy" else f"epoch of lowest {self.measure}"
+        by = {"accuracy": "best epoch", "loss": "epoch of lowest loss"}
+        what = "best of the grid" if self.rule == "grid" else by[self.measure]
         oracle = " (the scored images: an oracle)" if protocol.selects_on_test else ""
-        return f"{best} on {'+'.join(protocol.select)}{oracle}"
+        return f"{what} on {'+'.join(protocol.select)}{oracle}"
 
 
 @dataclass(frozen=True)
@@ -190,9 +191,46 @@ class Recipe:
         """Digest of everything that can change a result (the words of the deviations cannot)."""
         return digest(self.as_dict())
 
+    def require_sound(self, images: Mapping[str, int]) -> None:
+        """Raise `FerReproError` for what cannot be trained; ``images``: how many train, finetune and select hold."""
+        if not self.stages:
+            raise FerReproError(
+                f"recipe of {self.variant}: no stages, expected at least one with epochs and an optimiser"
+            )
+        if self.precision not in ("fp32", "bf16"):
+            raise FerReproError(f"recipe: unknown precision '{self.precision}', expected 'fp32' or 'bf16'")
+        if self.selection.rule not in ("best", "last") or self.selection.measure not in ("accuracy", "loss"):
+            raise FerReproError(
+                f"recipe: {self.selection}: expected rule 'best' or 'last', measure 'accuracy' or 'loss'"
+            )
+        for index, stage in enumerate(self.stages):
+            where = f"recipe: stage '{stage.name}'"
+            if stage.images not in ("train", "finetune") or stage.start not in ("fresh", "last", "best"):
+                raise FerReproError(
+                    f"{where}: images '{stage.images}' and start '{stage.start}', expected 'train' or 'finetune', "
+                    "and 'fresh', 'last' or 'best'"
+                )
+            if stage.epochs < 1 or (stage.patience is not None and stage.patience < 1):
+                raise FerReproError(
+                    f"{where}: epochs {stage.epochs}, patience {stage.patience}, expected whole numbers from 1"
+                )
+            if index == 0 and stage.start != "fresh":
+                raise FerReproError(
+                    f"{where} is the first and starts from '{stage.start}', but nothing comes before it"
+                )
+            if not images[stage.images]:
+                raise FerReproError(f"{where} trains on '{stage.images}', but that part of the data holds no images")
+        chooses = any(stage.start == "best" or stage.patience for stage in self.stages) or self.selection.rule == "best"
+        if chooses and not images["select"]:
+            raise FerReproError(
+                "the recipe chooses an epoch by the select images, but the protocol leaves none of them"
+            )
+
     def shrunk(self, **changes: Any) -> Recipe:
-        """A smoke version: the same recipe with a smaller network, schedule or batch, and the deviation that says so."""
-        note = Deviation("all", "network and schedule shrunk for a smoke run", "proves that every step runs, measures nothing")
+        """A smoke version: the same recipe with a smaller network, schedule or batch, and a deviation that says so."""
+        note = Deviation(
+            "all", "network and schedule shrunk for a smoke run", "proves that every step runs, measures nothing"
+        )
         return dataclasses.replace(self, deviations=(*self.deviations, note), **changes)
 
     def with_epochs(self, epochs: int) -> Recipe:

@@ -13,7 +13,9 @@ RNG = np.random.default_rng(0)
 N = 24
 # Smooth structure and noise, so that a shifted or blurred pixel shows.
 GREY = np.clip(
-    90 + 60 * np.sin(np.arange(48) / 5)[None, :, None] * np.cos(np.arange(48) / 7) + RNG.normal(0, 40, (N, 48, 48)), 0, 255
+    90 + 60 * np.sin(np.arange(48) / 5)[None, :, None] * np.cos(np.arange(48) / 7) + RNG.normal(0, 40, (N, 48, 48)),
+    0,
+    255,
 ).astype(np.uint8)
 BATCH = torch.from_numpy(GREY).float().div(255).unsqueeze(1)
 
@@ -81,7 +83,8 @@ def test_rotation_to_the_nearest_pixel():
     angle = reals(-30, 30)
     ours = warped(angle)[:, 0]
     theirs = [np.array(reference.rotate(as_float_image(i), float(angle[i]))) for i in range(N)]
-    # Pillow counts in 1/65536 of a pixel: where a point falls on the edge between two pixels the neighbour may be taken.
+    # Pillow counts in 1/65536 of a pixel: where a point falls on the edge between two pixels the neighbour may be
+    # taken.
     different = np.mean([(ours[i].numpy() != theirs[i]).mean() for i in range(N)])
     assert different < 5e-4
 

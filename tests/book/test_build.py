@@ -1,0 +1,184 @@
+"""Building: what is staged and cleaned, what stops a build, and that a failed one leaves the old book alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from fer_repro import book, front, notebooks
+from fer_repro.errors import FerReproError
+
+ROOT = notebooks.project_root()
+CHART = """
+class Chart:
+    def _repr_html_(self):
+        import plotly.graph_objects as go
+        return go.Figure(go.Scatter(x=[1], y=[2])).to_html(include_plotlyjs=False, full_html=False)
+Chart()
+"""
+
+
+def executed(source: str, *outputs: nbformat.NotebookNode, tags: tuple[str, ...] = ()) -> nbformat.NotebookNode:
+    cell = nbformat.v4.new_code_cell(source, outputs=list(outputs), metadata={"tags": list(tags), "papermill": {"a": 1}})
+    return nbformat.v4.new_notebook(cells=[cell], metadata={"papermill": {"input_path": "/x"}})
+
+
+def test_a_small_book_is_built_executed_and_self_contained(tiny):
+    root = tiny(code=CHART, front="See {footcite}`a2020`. $$\\sum_i x_i$$\n\n```{footbibliography}\n```")
+    html = book.build_book(root)
+    page, plain = ((html / "chapters" / f"{name}.html").read_text() for name in ("page", "plain"))
+    assert "vendor/plotly.min.js" in page and "vendor/plotly" not in plain
+    assert (html / "_static" / "vendor" / "plotly.min.js").stat().st_size > 1_000_000
+    assert "<math" in (html / "chapters" / "index.html").read_text()
+    for path in html.rglob("*.html"):
+        text = path.read_text()
+        assert "mathjax" not in text.lower() and "THEBE_JS_URL" not in text and 'as="font"' not in text
+    assert "chapters/index.html" in (html / "index.html").read_text()
+    published = json.loads((html / "_sources" / "chapters" / "page.ipynb").read_text())
+    assert "papermill" not in json.dumps(published)
+    assert str(root) not in json.dumps(published)
+    assert not any(cell.get("outputs") for cell in notebooks.read(root / "chapters" / "page.ipynb").cells)
+
+
+def test_warnings_stop_the_build_and_the_old_book_stays(tiny):
+    root = tiny(front="$\\unknowntex$ and [nowhere](#nowhere).")
+    old = root / "_build" / "html"
+    old.mkdir(parents=True)
+    (old / "objects.inv").write_text("")
+    (old / "index.html").write_text("the old book")
+    with pytest.raises(FerReproError) as told:
+        book.build_book(root)
+    assert r"unknown command \unknowntex" in str(told.value) and "nowhere" in str(told.value)
+    assert (old / "index.html").read_text() == "the old book"
+
+
+def test_a_page_that_would_load_something_from_elsewhere_stops_the_build(tiny):
+    code = "from IPython.display import HTML; HTML('<img src=\"https://example.org/a.png\" alt=\"a\">')"
+    with pytest.raises(FerReproError, match=r"page.html: loads https://example.org/a.png from elsewhere"):
+        book.build_book(tiny(code=code))
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [("raise ValueError('no')", "ValueError: no"), ("import os; print(os.getcwd())", "a path of this machine")],
+)
+def test_a_chapter_that_fails_or_shows_a_path_stops_the_build(tiny, monkeypatch, code, said):
+    root = tiny(code=code)
+    monkeypatch.chdir(root)
+    with pytest.raises(FerReproError, match=f"1 of 1 chapters failed:(.|\n)*{said}"):
+        book.build_book(root)
+    assert not (root / "_build" / "html").exists()
+
+
+def test_a_chapter_that_writes_to_stderr_stops_the_build(tiny):
+    with pytest.raises(FerReproError, match="stderr was found"):
+        book.build_book(tiny(code="import sys; print('a warning', file=sys.stderr)"))
+
+
+def test_plain_jupyter_book_builds_the_sources_without_running_them(tiny):
+    root = tiny(code="raise SystemExit('executed')")
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", ".", "-W", "-n"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "executed" in (root / "_build" / "html" / "chapters" / "page.html").read_text()
+
+
+def test_a_missing_page_and_a_wrong_profile_are_named(tiny):
+    root = tiny()
+    with pytest.raises(FerReproError, match="unknown profile 'ful'"):
+        book.build_book(root, profile="ful")
+    (root / "chapters" / "plain.md").unlink()
+    with pytest.raises(FerReproError, match=r"_toc.yml names chapters/plain, but there is no"):
+        book.build_book(root)
+
+
+def test_a_folder_that_is_no_book_is_not_replaced(tiny, tmp_path):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("years of work")
+    with pytest.raises(FerReproError, match="is not a built book and not empty"):
+        book.build_book(tiny(), out=mine)
+    assert (mine / "thesis.txt").exists()
+
+
+def test_cleaning_drops_metadata_and_folds_the_parameters():
+    notebook = executed("# Parameters\nseed = 1\n", tags=(book.INJECTED_TAG,))
+    book.clean(notebook, "page")
+    cell = notebook.cells[0]
+    assert "papermill" not in notebook.metadata and "papermill" not in cell.metadata
+    assert cell.source == "seed = 1\n" and "hide-input" in cell.metadata.tags
+    assert cell.metadata.mystnb.code_prompt_show == "Parameters this page was built with"
+
+
+@pytest.mark.parametrize(
+    "text", [f"{Path.home()}/data/x", f"in {ROOT}/results", "/Users/ann/x", r"C:\Users\ann", f"File {sys.prefix}/lib/a.py"]
+)
+def test_paths_of_a_machine_are_found_in_every_kind_of_output(text):
+    stream = nbformat.v4.new_output("stream", text=f"see {text}\n")
+    shown = nbformat.v4.new_output("display_data", data={"text/html": f"<p>{text}</p>", "text/plain": "p"})
+    for output in (stream, shown):
+        with pytest.raises(FerReproError, match="a path of this machine"):
+            book.clean(executed("1", output), "page")
+
+
+def test_pictures_and_addresses_are_no_paths():
+    picture = f"<img src='data:image/png;base64,AAA{Path.home()}/BBB=' alt='x'> https://example.org{Path.home()}/x"
+    output = nbformat.v4.new_output("display_data", data={"text/html": picture, "image/png": f"{Path.home()}"})
+    book.clean(executed("1", output), "page")
+
+
+def test_the_tables_of_contents_and_the_chapters_agree():
+    pages = {str(page) for page in book.toc_pages(ROOT)}
+    there = {str(p.relative_to(ROOT)) for suffix in ("md", "ipynb") for p in (ROOT / "chapters").rglob(f"*.{suffix}")}
+    there = {name for name in there if ".ipynb_checkpoints" not in name and not name.startswith(str(front.FOLDER))}
+    assert pages == there
+
+
+def test_the_committed_front_page_shows_todays_results():
+    assert front.stale(ROOT) == [], "run `make front` and commit chapters/generated"
+
+
+def test_the_front_table_escapes_names_and_links_chapters(tmp_path):
+    folder = front.write_front(tmp_path)
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*front.PICTURES, front.TABLE])
+    assert front.stale(tmp_path) == []
+    (folder / front.TABLE).write_text("old")
+    (folder / "accuracy-over-time-dark.png").unlink()
+    assert front.stale(tmp_path) == ["accuracy-over-time-dark.png", "verdicts.md"]
+    table = front.verdict_table(front.leaderboard(), {"vggnet"})
+    assert table.count("\n|") == 2 + 17 and "[VGGNet](papers/vggnet.ipynb)" in table
+    assert front.escape("a|b_c*[d]`") == r"a\|b\_c\*\[d\]\`"
+
+
+def test_the_pins_name_no_host_and_no_path():
+    lines = (ROOT / "constraints.txt").read_text().split()
+    assert len(lines) > 100
+    for line in lines:
+        assert re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!_-]+", line), line
+
+
+def test_conda_and_pip_install_the_same_extras():
+    import tomllib
+
+    import yaml
+
+    extras = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
+    listed = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    pip = next(entry["pip"] for entry in listed if isinstance(entry, dict))
+    assert pip[0] == "-c constraints.txt"
+    conda = set(re.search(r"\[(.*)\]", pip[1])[1].split(","))
+    makefile = set(re.search(r"^EXTRAS := (.*)$", (ROOT / "Makefile").read_text(), re.M)[1].split(","))
+    assert conda == makefile <= extras
+
+
+def test_ci_is_executable_bash():
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    subprocess.run(["bash", "-n", str(script)], check=True)

@@ -1,0 +1,60 @@
+"""The page check finds planted faults, and nothing in a healthy folder."""
+
+from __future__ import annotations
+
+import pytest
+
+from fer_repro.htmlcheck import problems
+
+GOOD = """<!doctype html><html><head><link rel="stylesheet" href="_static/a.css"><link rel="next" href="https://x.org/">
+<script src="_static/a.js"></script></head><body><h1 id="top">T</h1><a href="sub/b.html#here">b</a> <a href="#top">up</a>
+<a href="https://example.org/">elsewhere</a> <a href="mailto:a@b.c">write</a> <img src="_static/a.png" alt="a picture">
+<img src="data:image/png;base64,AAAA" alt="drawn in"></body></html>"""
+
+
+@pytest.fixture
+def site(tmp_path):
+    for name in ("a.css", "a.js", "a.png"):
+        (tmp_path / "_static").mkdir(exist_ok=True)
+        (tmp_path / "_static" / name).write_text("")
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "b.html").write_text('<p id="here"><a href="../a.html">back</a></p>')
+    (tmp_path / "a.html").write_text(GOOD)
+    return tmp_path
+
+
+def test_a_healthy_folder_has_no_faults(site, monkeypatch):
+    assert problems(site) == []
+    monkeypatch.chdir(site.parent)
+    assert problems(site.relative_to(site.parent)) == []
+
+
+@pytest.mark.parametrize(
+    ("planted", "said"),
+    [
+        ('<a href="gone.html">x</a>', "link gone.html leads to no file"),
+        ('<a href="sub/b.html#nowhere">x</a>', "no id 'nowhere' on that page"),
+        ('<a href="#nowhere">x</a>', "no id 'nowhere'"),
+        ('<a href="../outside.html">x</a>', "leaves the book"),
+        ('<img src="gone.png" alt="x">', "link gone.png leads to no file"),
+        ('<img src="_static/a.png">', "has no alternative text"),
+        ('<p id="top">again</p>', "id 'top' appears 2 times"),
+        ('<script src="https://cdn.example.org/x.js"></script>', "loads https://cdn.example.org/x.js from elsewhere"),
+        ('<script src="//cdn.example.org/x.js"></script>', "from elsewhere"),
+        ('<img src="http://example.org/x.png" alt="x">', "from elsewhere"),
+        ('<link rel="stylesheet" href="https://fonts.example.org/f.css">', "from elsewhere"),
+        ('<link rel="preconnect" href="https://fonts.example.org">', "from elsewhere"),
+        ('<iframe src="https://example.org"></iframe>', "from elsewhere"),
+        ('<img srcset="_static/a.png 1x, https://example.org/b.png 2x" alt="x">', "from elsewhere"),
+        ('<script src="_static/gone.js"></script>', "leads to no file"),
+    ],
+)
+def test_a_planted_fault_is_found(site, planted, said):
+    page = site / "a.html"
+    page.write_text(GOOD.replace("</body>", f"{planted}</body>"))
+    found = problems(site)
+    assert len(found) == 1 and found[0].startswith("a.html: ") and said in found[0], found
+
+
+def test_an_empty_folder_is_a_fault(tmp_path):
+    assert problems(tmp_path) == [f"{tmp_path} holds no HTML page"]

@@ -1,0 +1,134 @@
+"""Checkpoint files: whole or not there, checked when read."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from fer_repro.errors import FerReproError
+from fer_repro.training import checkpoint
+
+IDENTITY = {"recipe": "a" * 64, "seed": 1}
+CPU = torch.device("cpu")
+
+
+def state(value: float) -> dict:
+    return {"model": {"weight": torch.full((1000,), value)}, "history": [{"epoch": 1, "loss": 0.5}], "best": None}
+
+
+def saved(folder, *values: float) -> None:
+    for value in values:
+        checkpoint.save(folder, IDENTITY, state(value))
+
+
+def loaded(folder, said=None) -> float:
+    return checkpoint.load(folder, IDENTITY, (said if said is not None else []).append)["model"]["weight"][0].item()
+
+
+def test_the_newest_is_read_and_the_one_before_is_kept(tmp_path):
+    assert checkpoint.load(tmp_path, IDENTITY, print) is None
+    saved(tmp_path, 1.0)
+    assert loaded(tmp_path) == 1.0
+    saved(tmp_path, 2.0, 3.0)
+    assert loaded(tmp_path) == 3.0
+    (tmp_path / checkpoint.NAME).unlink()  # killed between the two renames
+    assert loaded(tmp_path) == 2.0
+    assert sorted(path.name for path in tmp_path.iterdir()) == [checkpoint.PREVIOUS]
+    checkpoint.discard(tmp_path)
+    assert checkpoint.load(tmp_path, IDENTITY, print) is None
+
+
+def cut(content: bytearray) -> bytearray:
+    return content[: len(content) // 2]
+
+
+def flip_a_bit_of_a_weight(content: bytearray) -> bytearray:
+    at = content.index(np.float32(2.0).tobytes() * 50) + 100
+    content[at] ^= 1
+    return content
+
+
+@pytest.mark.parametrize("damage", [cut, flip_a_bit_of_a_weight, lambda content: bytearray(), lambda content: b"hello"])
+def test_a_damaged_file_gives_way_to_the_previous_one(tmp_path, damage):
+    saved(tmp_path, 1.0, 2.0)
+    newest = tmp_path / checkpoint.NAME
+    newest.write_bytes(damage(bytearray(newest.read_bytes())))
+    said: list[str] = []
+    assert loaded(tmp_path, said) == 1.0
+    assert len(said) == 1 and "checkpoint.pt is damaged" in said[0]
+    (tmp_path / checkpoint.PREVIOUS).write_bytes(b"")
+    with pytest.raises(FerReproError, match="no readable checkpoint in .* run without resume"):
+        loaded(tmp_path)
+
+
+def test_a_failing_save_leaves_the_old_file(tmp_path, monkeypatch):
+    saved(tmp_path, 1.0, 2.0)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def fails(content, file):
+        file.write(b"half of it")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", fails)
+    with pytest.raises(FerReproError, match="No space left on device.*free some space"):
+        saved(tmp_path, 3.0)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert loaded(tmp_path) == 2.0
+
+
+def test_code_in_a_checkpoint_is_not_run(tmp_path):
+    class Harmful:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "touched"), "w"))
+
+    torch.save({"format": checkpoint.FORMAT, "identity": IDENTITY, "state": Harmful()}, tmp_path / checkpoint.NAME)
+    with pytest.raises(FerReproError, match="no readable checkpoint"):
+        checkpoint.load(tmp_path, IDENTITY, lambda line: None)
+    assert not (tmp_path / "touched").exists()
+
+
+def test_another_format_or_run_is_refused(tmp_path):
+    saved(tmp_path, 1.0)
+    with pytest.raises(FerReproError, match=r"belongs to another recipe \(aaaaaaaaaaaa, this run has bbbbbbbbbbbb\)"):
+        checkpoint.load(tmp_path, IDENTITY | {"recipe": "b" * 64}, print)
+    torch.save({"format": 0, "identity": IDENTITY, "state": {}}, tmp_path / checkpoint.NAME)
+    with pytest.raises(FerReproError, match="has format 0, this version reads 1"):
+        loaded(tmp_path)
+
+
+def test_the_writer_cleans_up_after_a_killed_one(tmp_path):
+    stale = tmp_path / f".{checkpoint.NAME}.abc.tmp"
+    stale.write_bytes(b"left behind")
+    with checkpoint.writer(tmp_path):
+        assert not stale.exists()
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FerReproError, match="run folder .* cannot be written"), checkpoint.writer(tmp_path / "file" / "run"):
+        pass
+
+
+def draw() -> tuple:
+    return random.random(), np.random.rand(), np.random.randn(), torch.rand(1).item()
+
+
+def test_random_states_come_back_through_a_file(tmp_path):
+    np.random.randn()  # leaves the second of a pair of normals waiting in NumPy's state
+    checkpoint.save(tmp_path, IDENTITY, {"random": checkpoint.random_state(CPU)})
+    expected = draw()
+    assert draw() != expected
+    checkpoint.set_random_state(checkpoint.load(tmp_path, IDENTITY, print)["random"], CPU)
+    assert draw() == expected
+
+
+def test_seeded_blocks_are_equal_and_leave_no_trace():
+    with checkpoint.seeded(3, CPU):
+        first = draw()
+    outside = checkpoint.random_state(CPU)
+    with checkpoint.seeded(3, CPU):
+        assert draw() == first
+    expected = draw()
+    checkpoint.set_random_state(outside, CPU)
+    assert draw() == expected
