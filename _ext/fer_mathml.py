@@ -72,8 +72,8 @@ def _prepare(tex: str) -> str:
     for name in SAME_AS_ALIGN:
         tex = tex.replace(rf"\begin{{{name}}}", r"\begin{align*}").replace(rf"\end{{{name}}}", r"\end{align*}")
     tex = re.sub(r"\\(begin|end)\{equation\*?\}", "", tex)
-    tex = re.sub(r"\\arg\s*\\(max|min)\b", r"\\arg\1", tex)
-    tex = re.sub(r"\\arg\b(?!m)", r"\\operatorname{arg}", tex)
+    tex = re.sub(r"\\arg\s*\\(max|min)(?![A-Za-z])", r"\\arg\1", tex)
+    tex = re.sub(r"\\arg(?![A-Za-z])", r"\\operatorname{arg}", tex)
     return tex.strip()
 
 

@@ -1,10 +1,10 @@
 """Local learning: for every test image, an SVM trained only on its nearest training images.
 
-The k nearest are those of largest kernel value. The machine is the C-SVM with free bias and hinge loss, one class against
-all others, on the precomputed kernel of these k images: what LIBSVM solves. A run asks for tens of thousands of such small
-problems, and the seven of one image share their kernel matrix, so they are solved together: ADMM on the dual, where one
-inverse per image serves all classes and all steps, and the box constraint is a clip. At k = 200 this is several times faster
-than seven calls of scikit-learn, whose decision values it matches (the tests compare them).
+The k nearest are those of largest kernel value. The machine is the C-SVM with free bias and hinge loss, one class
+against all others, on the precomputed kernel of these k images: what LIBSVM solves. A run asks for tens of thousands
+of such small problems, and the seven of one image share their kernel matrix, so they are solved together: ADMM on the
+dual, where one inverse per image serves all classes and all steps, and the box constraint is a clip. At k = 200 this
+is several times faster than seven calls of scikit-learn, whose decision values it matches (the tests compare them).
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from fer_repro.errors import FerReproError
 def kernel(rows: sparse.csr_matrix, pool: sparse.csr_matrix, chunk: int = 512) -> np.ndarray:
     """Inner products of two sets of sparse vectors: float16 [len(rows), len(pool)].
 
-    Half precision: the vectors have unit length, so a value is off by 0.0005 at most, and the kernel of a pool with itself
-    takes 1.6 GB for 28,709 images.
+    Half precision: the vectors have unit length, so a value is off by 0.0005 at most, and the kernel of a pool with
+    itself takes 1.6 GB for 28,709 images.
     """
     out = np.empty((rows.shape[0], pool.shape[0]), np.float16)
     turned = pool.T.tocsr()
@@ -57,10 +57,11 @@ def solve(
 ) -> np.ndarray:
     """One-against-all SVMs of B neighbourhoods at once, evaluated at one point each.
 
-    ``gram`` [B,k,k] and ``rows`` [B,k]: kernel among the neighbours, and with the test image; ``labels`` int [B,k]. Returns
-    float32 decision values [B, classes]. Steps stop when no coefficient moves or misses its bound by more than ``tolerance``
-    (times min(C, 1)). A class absent from a neighbourhood can never win: it gets the lowest value of the present ones, at
-    most -1 (what the machine without positive examples answers). With one class only, that class gets +1.
+    ``gram`` [B,k,k] and ``rows`` [B,k]: kernel among the neighbours, and with the test image; ``labels`` int [B,k].
+    Returns float32 decision values [B, classes]. Steps stop when no coefficient moves or misses its bound by more
+    than ``tolerance`` (times min(C, 1)). A class absent from a neighbourhood can never win: it gets the lowest value
+    of the present ones, at most -1 (what the machine without positive examples answers). With one class only, that
+    class gets +1.
     """
     gram, rows = gram.astype(np.float32), rows.astype(np.float32)
     count = gram.shape[1]
@@ -73,7 +74,7 @@ def solve(
     total = toll.sum(axis=1, keepdims=True)
     low = np.where(target > 0, np.float32(0), np.float32(-C))
     high = np.where(target > 0, np.float32(C), np.float32(0))
-    # the signed dual coefficients: `free` obeys the sum-to-zero constraint, `boxed` the bounds; `gap` drives them together
+    # signed dual coefficients: `free` obeys the sum-to-zero constraint, `boxed` the bounds; `gap` drives them together
     boxed, gap = np.zeros_like(target), np.zeros_like(target)
     bias = np.zeros_like(total)
     for _ in range(most_steps):
@@ -96,7 +97,7 @@ def neighbours(similarity: np.ndarray, k: int) -> np.ndarray:
     """Indices of the k largest per row, largest first, ties by index: [N, pool] -> int64 [N, k]."""
     if not 1 <= k <= similarity.shape[1]:
         raise FerReproError(
-            f"local learning: k = {k} neighbours asked of a pool of {similarity.shape[1]} images; choose 1 to the pool's size"
+            f"local learning: k = {k} neighbours asked of a pool of {similarity.shape[1]} images; choose fewer"
         )
     values = -similarity.astype(np.float32)
     # a partial sort first; everything equal to the k-th value stays in, so that ties are broken by index
@@ -118,8 +119,8 @@ def local_decisions(
 ) -> dict[float, np.ndarray]:
     """Decision values of every test image from its own local machine, for each SVM cost in ``costs``.
 
-    ``similarity`` [N, pool]: kernel of test with training images; ``gram`` [pool, pool]; ``labels`` int64 [pool]. Returns
-    {C: float32 [N,7]}. ``pause`` is called between chunks and may raise to stop.
+    ``similarity`` [N, pool]: kernel of test with training images; ``gram`` [pool, pool]; ``labels`` int64 [pool].
+    Returns {C: float32 [N,7]}. ``pause`` is called between chunks and may raise to stop.
     """
     found = {C: np.empty((len(similarity), 7), np.float32) for C in costs}
     chunk = max(1, 400_000 // k**2)

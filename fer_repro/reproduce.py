@@ -25,7 +25,7 @@ from fer_repro.training.recipe import Recipe
 from fer_repro.training.run import Classifier, Run
 
 # Training, PublicTest, PrivateTest: enough drawn faces for every class in every part, few enough for seconds.
-SMOKE_SIZE = (480, 140, 140)
+SMOKE_SIZE = (280, 140, 140)
 
 
 def reproduce(

@@ -1,11 +1,12 @@
 """Bag of visual words for 48x48 faces: dense SIFT, a vocabulary of words, (spatial) presence vectors.
 
-The representation of Ionescu, Popescu and Grozea (2013) and of its 2018 successor: every image becomes, per pyramid level, a
-binary vector that says which visual words occur in which cell of a g x g grid, scaled to unit length.
+The representation of Ionescu, Popescu and Grozea (2013) and of its 2018 successor: every image becomes, per pyramid
+level, a binary vector that says which visual words occur in which cell of a g x g grid, scaled to unit length.
 
-SIFT here is VLFeat's dense, upright one with a flat window: gradient magnitude spread linearly over 8 orientations, summed
-bilinearly over 4x4 cells. Since faces are tiny, the bilinear sum is two small matrix products per orientation map, which
-handles thousands of images a second; only the words need ``faiss`` (``pip install 'fer-repro[classical]'``).
+SIFT here is VLFeat's dense, upright one with a flat window: gradient magnitude spread linearly over 8 orientations,
+summed bilinearly over 4x4 cells. Since faces are tiny, the bilinear sum is two small matrix products per orientation
+map, which handles thousands of images a second; only the words need ``faiss`` (``pip install
+'fer-repro[classical]'``).
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ def _faiss() -> ModuleType:
 class SiftGrid:
     """Where and how descriptors are taken.
 
-    ``step``: pixels between neighbouring descriptors; ``cell``: width in pixels of one of the 4x4 cells (4 makes a 16x16 patch);
-    ``blur``: sigma of the Gaussian before the gradient, in pixels; ``root``: Hellinger form (square root of the L1-normalised
-    descriptor), whose Euclidean distance is kinder to large bins.
+    ``step``: pixels between neighbouring descriptors; ``cell``: width in pixels of one of the 4x4 cells (4 makes a
+    16x16 patch); ``blur``: sigma of the Gaussian before the gradient, in pixels; ``root``: Hellinger form (square
+    root of the L1-normalised descriptor), whose Euclidean distance is kinder to large bins.
     """
 
     step: int = 2
@@ -49,7 +50,7 @@ class SiftGrid:
     def __post_init__(self) -> None:
         if self.step < 1 or self.cell < 1 or CELLS * self.cell > EDGE or self.blur < 0:
             raise FerReproError(
-                f"{self}: expected step >= 1, blur >= 0 and cells of 1 to {EDGE // CELLS} pixels; change the recipe's options"
+                f"{self}: expected step >= 1, blur >= 0 and cells of 1 to {EDGE // CELLS} pixels; change the recipe"
             )
 
     def corners(self) -> np.ndarray:
@@ -83,16 +84,18 @@ def _orientation_maps(images: np.ndarray, blur: float) -> np.ndarray:
 def dense_sift(images: np.ndarray, grid: SiftGrid) -> np.ndarray:
     """Descriptors of every image on the grid: uint8 [N,48,48] -> float32 [N, descriptors, 128].
 
-    The 128 numbers are ordered cell row, cell column, orientation. Each descriptor has unit length after clipping at 0.2
-    (Lowe's normalisation); a flat patch gives zeros. No low-contrast patch is dropped.
+    The 128 numbers are ordered cell row, cell column, orientation. Each descriptor has unit length after clipping at
+    0.2 (Lowe's normalisation); a flat patch gives zeros. No low-contrast patch is dropped.
     """
     corners = grid.corners()
     # [side * 4, 48]: the triangle that weights a pixel by its distance to each cell centre
     cell_centres = (corners[:, None] + grid.cell * np.arange(CELLS)).reshape(-1, 1)
     weights = np.maximum(0, 1 - np.abs(np.arange(EDGE) - cell_centres) / grid.cell).astype(np.float32)
-    sums = weights @ _orientation_maps(images, grid.blur) @ weights.T
     n, side = len(images), len(corners)
-    blocks = sums.reshape(n, ORIENTATIONS, side, CELLS, side, CELLS).transpose(0, 2, 4, 3, 5, 1)
+    # two large products (first over x, then over y) instead of many small ones
+    along_x = (_orientation_maps(images, grid.blur).reshape(-1, EDGE) @ weights.T).reshape(n, ORIENTATIONS, EDGE, -1)
+    sums = np.ascontiguousarray(along_x.swapaxes(2, 3)).reshape(-1, EDGE) @ weights.T
+    blocks = sums.reshape(n, ORIENTATIONS, side, CELLS, side, CELLS).transpose(0, 4, 2, 5, 3, 1)
     found = blocks.reshape(n, side * side, -1)
     tiny = np.float32(1e-6)
     found /= np.linalg.norm(found, axis=2, keepdims=True) + tiny
@@ -120,7 +123,7 @@ def sample_descriptors(images: np.ndarray, grid: SiftGrid, size: int, seed: int,
 def train_vocabulary(sample: np.ndarray, words: int, seed: int, iterations: int = 5) -> np.ndarray:
     """k-means on descriptors: float32 [M,128] -> float32 [words,128]; deterministic for a seed and thread count."""
     if len(sample) < words:
-        raise FerReproError(f"vocabulary: {words} words need as many descriptors, got {len(sample)}; ask for fewer words")
+        raise FerReproError(f"vocabulary: {words} words need as many descriptors, got {len(sample)}; ask for fewer")
     kmeans = _faiss().Kmeans(
         sample.shape[1], words, niter=iterations, seed=seed, min_points_per_centroid=1, max_points_per_centroid=10**6
     )
@@ -156,13 +159,17 @@ class WordFinder:
         return np.where(found < 0, found[..., :1], found)
 
 
-def words_of(images: np.ndarray, grid: SiftGrid, finder: WordFinder, count: int, chunk: int = 128) -> Iterator[np.ndarray]:
-    """Words of every descriptor, chunk by chunk: yields uint16 [<= chunk, descriptors, count]; no descriptor is kept."""
+def words_of(
+    images: np.ndarray, grid: SiftGrid, finder: WordFinder, count: int, chunk: int = 128
+) -> Iterator[np.ndarray]:
+    """Words of every descriptor, chunk by chunk: yields uint16 [<= chunk, descriptors, count]; keeps no descriptor."""
     for start in range(0, len(images), chunk):
         yield finder.nearest(dense_sift(images[start : start + chunk], grid), count).astype(np.uint16)
 
 
-def spatial_words(words: np.ndarray, centres: np.ndarray, n_words: int, level: int, counts: bool = False) -> sparse.csr_matrix:
+def spatial_words(
+    words: np.ndarray, centres: np.ndarray, n_words: int, level: int, counts: bool = False
+) -> sparse.csr_matrix:
     """One pyramid level: word indices [N, descriptors, r] -> CSR float32 [N, level**2 * n_words], rows of unit length.
 
     A descriptor belongs to the cell of the level x level grid that holds its patch centre (``centres``: float32
@@ -186,7 +193,8 @@ def weighted_sum(levels: Sequence[sparse.csr_matrix], weights: Sequence[float]) 
     if len(levels) != len(weights) or sum(weights) <= 0 or min(weights) < 0:
         raise FerReproError(f"kernel weights {tuple(weights)}: expected {len(levels)} numbers >= 0, not all zero")
     total = float(sum(weights))
-    parts = [level * np.float32((weight / total) ** 0.5) for level, weight in zip(levels, weights, strict=True) if weight]
+    shares = [np.float32((weight / total) ** 0.5) for weight in weights]
+    parts = [level * share for level, share in zip(levels, shares, strict=True) if share]
     return sparse.hstack(parts, format="csr", dtype=np.float32)
 
 
@@ -194,8 +202,8 @@ def weighted_sum(levels: Sequence[sparse.csr_matrix], weights: Sequence[float]) 
 class Channel:
     """One kernel of the sum: words of one vocabulary on one pyramid level.
 
-    ``cell``: SIFT cell width in pixels; ``level``: the image is cut into level x level cells; ``words``: vocabulary size.
-    Channels of equal ``cell`` and ``words`` share their vocabulary.
+    ``cell``: SIFT cell width in pixels; ``level``: the image is cut into level x level cells; ``words``: vocabulary
+    size. Channels of equal ``cell`` and ``words`` share their vocabulary.
     """
 
     cell: int

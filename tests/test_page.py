@@ -102,10 +102,10 @@ def made_up(
     return Result(record, predictions, history)
 
 
-@pytest.fixture
-def stored(tmp_path):
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
     """A results folder with a VGGNet run under each protocol."""
-    folder = tmp_path / "results"
+    folder = tmp_path_factory.mktemp("stored")
     for protocol, right in (("official", 0.72), ("claimed", 0.735)):
         results.write(made_up(protocol=protocol, right=right), folder)
     return folder
@@ -468,8 +468,9 @@ def test_long_runs_print_few_lines(capsys):
     assert printed[0].startswith("going on") and printed[-1].startswith("stored")
 
 
-def test_a_real_smoke_run_walks_through_the_chapter(tmp_path, capsys):
-    """The whole road once, with nothing replaced: parameters, data, training, pages."""
+def test_a_real_smoke_run_walks_through_the_chapter(monkeypatch, tmp_path, capsys):
+    """The whole road once, with nothing but the number of faces changed: parameters, data, training, pages."""
+    monkeypatch.setattr(reproduce, "SMOKE_SIZE", (70, 35, 35))
     chapter = opened(epochs=1, results_dir=str(tmp_path), device="cpu")
     for section in ("data", "network", *SECTIONS):
         thing = getattr(chapter, section)()

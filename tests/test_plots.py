@@ -293,10 +293,8 @@ def test_the_chart_is_complete_without_anything_from_elsewhere(board):
     assert loaded and all(address.startswith("data:") for address in loaded)
     assert "http" not in re.sub(r"base64,[^\"]+", "", markup)
     assert markup.count('class="plotly-graph-div"') == 1 and f'id="{timeline.DIV}"' in markup
-    assert (
-        '<figure role="group" aria-label="Accuracy on FER2013 over time, 17 claims from 2013 to 2025, 2 of them reproduced."'
-        in markup
-    )
+    label = "Accuracy on FER2013 over time, 17 claims from 2013 to 2025, 2 of them reproduced."
+    assert f'<figure role="group" aria-label="{label}">' in markup
     assert 'role="img"' not in markup
     assert "paper_bgcolor" in markup and "rgba(0,0,0,0)" in markup
     assert markup.index('class="fer-still"') < markup.index("plotly-graph-div"), (

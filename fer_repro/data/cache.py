@@ -96,7 +96,7 @@ class Cache:
         for name, (dtype, shape, offset) in header["arrays"].items():
             size = int(np.prod(shape)) * np.dtype(dtype).itemsize
             arrays[name] = np.asarray(body[offset : offset + size]).view(dtype).reshape(shape)
-        parsed = Parsed(**arrays, layout=header["layout"], md5=header["md5"])
+        parsed = Parsed(**arrays, layout=header["layout"])
         return Entry(parsed, header["digest"], path)
 
     def write(self, key: str, parsed: Parsed) -> Entry:
@@ -120,7 +120,6 @@ class Cache:
                 "sha256": h.hexdigest(),
                 "digest": value,
                 "layout": parsed.layout,
-                "md5": parsed.md5,
             }
         ).encode()
         head = b"\n".join((_MAGIC.encode(), hashlib.sha256(text).hexdigest().encode(), text)).ljust(_HEADER)

@@ -43,7 +43,7 @@ class Parsed:
     """What a reader hands over, before it becomes a `FER2013`.
 
     images uint8 [N,48,48]; labels uint8 [N] in 0..6; usage uint8 [N], an index into USAGES; ids str [N], unique;
-    layout ``fer2013.csv``, ``icml_face_data.csv`` or ``folder copy``; md5 of the CSV's bytes, None for pictures.
+    layout ``fer2013.csv``, ``icml_face_data.csv`` or ``folder copy``.
     """
 
     images: np.ndarray
@@ -51,7 +51,6 @@ class Parsed:
     usage: np.ndarray
     ids: np.ndarray
     layout: str
-    md5: str | None = None
 
 
 def count(labels: np.ndarray, usage: np.ndarray) -> np.ndarray:
@@ -87,8 +86,3 @@ def digest(images: np.ndarray, labels: np.ndarray, usage: np.ndarray) -> str:
     h.update(np.ascontiguousarray(labels, np.uint8).data)
     h.update(np.ascontiguousarray(usage, np.uint8).data)
     return h.hexdigest()
-
-
-def known_copy(digest_hex: str, md5: str | None) -> str | None:
-    """The name of a recognised copy, or None for an unknown one (which is allowed: counts and classes still hold)."""
-    return KNOWN_DIGESTS.get(digest_hex) or (KNOWN_CSV.get(md5) if md5 else None)

@@ -9,7 +9,6 @@ either understands the row (doubled spaces, say) or names the line and what is w
 from __future__ import annotations
 
 import csv
-import hashlib
 import os
 from collections import deque
 from collections.abc import Iterator
@@ -226,16 +225,12 @@ def read_csv(stream: BinaryIO, name: str, capacity: int) -> Parsed:
         images[filled:after], labels[filled:after], usage[filled:after] = some_pixels, some_labels, some_usage
         filled = after
 
-    md5 = hashlib.md5(head + newline, usedforsecurity=False)
     workers = max(1, min(4, os.cpu_count() or 1))
     waiting: deque[Future] = deque()
-    # hashlib and numpy let go of the interpreter while they work, so threads are enough; the hash has one of its own
-    # because its blocks must come in order.
-    with ThreadPoolExecutor(workers) as pool, ThreadPoolExecutor(1) as hasher:
+    with ThreadPoolExecutor(workers) as pool:  # numpy lets go of the interpreter while it works
         try:
             line = 2
             for block, is_last in _with_last(_blocks(stream, name, rest)):
-                hasher.submit(md5.update, block)
                 waiting.append(pool.submit(_parse, block, columns, line, name, is_last))
                 line += np.count_nonzero(np.frombuffer(block, np.uint8) == _NEWLINE)
                 if len(waiting) > 2 * workers:
@@ -246,9 +241,8 @@ def read_csv(stream: BinaryIO, name: str, capacity: int) -> Parsed:
             for future in waiting:
                 future.cancel()
     ids = np.array([f"row-{i:05d}" for i in range(filled)], dtype="<U16")
-    return Parsed(
-        images[:filled].reshape(-1, SIDE, SIDE), labels[:filled], usage[:filled], ids, columns.layout, md5.hexdigest()
-    )
+    pixels = images[:filled].reshape(-1, SIDE, SIDE)
+    return Parsed(pixels, labels[:filled], usage[:filled], ids, columns.layout)
 
 
 def _with_last(blocks: Iterator[bytes]) -> Iterator[tuple[bytes, bool]]:

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fer_repro.data import source
+from fer_repro.data import source as source_module
 from fer_repro.data.cache import Cache, Entry
-from fer_repro.data.checks import LABELS, OFFICIAL_COUNTS, check_counts, count, digest, known_copy
+from fer_repro.data.checks import KNOWN_CSV, KNOWN_DIGESTS, LABELS, OFFICIAL_COUNTS, check_counts, count, digest
 from fer_repro.data.protocol import USAGES
 from fer_repro.errors import FerReproError
 
@@ -39,6 +39,7 @@ class FER2013:
     source: str
     digest: str
     facts: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    place: source_module.Place | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -106,7 +107,7 @@ def load(
 def _load(root: str | os.PathLike | None, cache_dir: str | os.PathLike | None, expected: np.ndarray) -> FER2013:
     """`load` with the counts [3,7] to hold the copy to; tests use small ones."""
     began = time.perf_counter()
-    place = source.find(root)
+    place = source_module.find(root)
     entry, cached = _entry(place, Cache(cache_dir), expected)
     parsed = entry.parsed
     found = count(parsed.labels, parsed.usage)
@@ -119,16 +120,15 @@ def _load(root: str | os.PathLike | None, cache_dir: str | os.PathLike | None, e
         "kind": place.kind,
         "layout": parsed.layout,
         "rows": len(parsed.labels),
-        "known_copy": known_copy(entry.digest, parsed.md5),
         "from_cache": cached,
         "in_memory": entry.file is None,
         "seconds_to_open": time.perf_counter() - began,
     }
     text = place.path.name if parsed.layout == place.path.name else f"{parsed.layout} in {place.path.name}"
-    return FER2013(parsed.images, labels, usage, parsed.ids, "fer2013", text, entry.digest, facts)
+    return FER2013(parsed.images, labels, usage, parsed.ids, "fer2013", text, entry.digest, facts, place)
 
 
-def _entry(place: source.Place, cache: Cache, expected: np.ndarray) -> tuple[Entry, bool]:
+def _entry(place: source_module.Place, cache: Cache, expected: np.ndarray) -> tuple[Entry, bool]:
     """The opened copy and whether it came from the cache."""
     try:
         stamp = place.stamp()
@@ -160,9 +160,21 @@ def _entry(place: source.Place, cache: Cache, expected: np.ndarray) -> tuple[Ent
         ) from error
 
 
+def known_copy(data: FER2013) -> str | None:
+    """The name of a recognised copy: by the digest of its pixels, or by the md5 of the CSV, which is read for this.
+
+    None for an unknown copy, which is allowed: the counts of usages and classes hold for it, too.
+    """
+    layout = str(data.facts.get("layout", ""))
+    if data.digest in KNOWN_DIGESTS or data.place is None or not layout.endswith(".csv"):
+        return KNOWN_DIGESTS.get(data.digest)
+    return KNOWN_CSV.get(data.place.csv_md5(layout))
+
+
 def describe(data: FER2013) -> dict[str, Any]:
-    """What was found, JSON-ready: name, source, kind, images, counts, digest and whether it was recomputed just now,
-    copy.
+    """What was found, JSON-ready: name, source, kind, images, counts, digest, copy, and how it was opened.
+
+    ``digest_verified``: the digest was computed anew just now and agrees; null for a subset.
 
     ``known_copy`` names the copy, or is ``unknown copy`` where neither the digest nor the CSV's md5 is known: counts
     and classes are the official ones all the same, only the pixels could not be compared with anything.
@@ -180,7 +192,7 @@ def describe(data: FER2013) -> dict[str, Any]:
         "counts": {u: {c: int(n) for c, n in row.items()} for u, row in data.counts().iterrows()},
         "digest": data.digest,
         "digest_verified": digest(data.images, data.labels, codes) == data.digest if whole else None,
-        "known_copy": facts.get("known_copy") or "unknown copy",
+        "known_copy": known_copy(data) or "unknown copy",
         "from_cache": facts.get("from_cache", False),
         "in_memory": facts.get("in_memory", True),
         "seconds_to_open": round(facts.get("seconds_to_open", 0.0), 4),

@@ -60,6 +60,21 @@ class Place:
             return read_folder(self.path, capacity)
         return _read_archive(self.path, capacity)
 
+    def csv_md5(self, layout: str) -> str:
+        """md5 (hex) of the bytes of the CSV named ``layout``, the file itself or a member of the archive."""
+        h = hashlib.md5(usedforsecurity=False)
+
+        def update(name: str, size: int, stream: BinaryIO) -> None:
+            while piece := stream.read(1 << 20):
+                h.update(piece)
+
+        if self.kind == "csv":
+            with self.path.open("rb") as file:
+                update(self.path.name, 0, file)
+        else:
+            archive.walk(self.path, lambda name: name.rsplit("/", 1)[-1] == layout, update)
+        return h.hexdigest()
+
 
 def _read_archive(path: Path, capacity: int) -> Parsed:
     """The best of what an archive holds, whatever its order: fer2013.csv, else icml_face_data.csv, else pictures."""

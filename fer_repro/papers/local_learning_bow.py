@@ -1,11 +1,12 @@
 """Local Learning BOW: visual words, presence vectors, and one SVM per test image. No network.
 
-Ionescu, Popescu, Grozea: "Local Learning to Improve Bag of Visual Words Model for Facial Expression Recognition", ICML 2013
-workshop Challenges in Representation Learning; fourth of the contest that FER2013 was made for. The leaderboard files it under
-the contest's report (Goodfellow et al., arXiv 1307.0414).
+Ionescu, Popescu, Grozea: "Local Learning to Improve Bag of Visual Words Model for Facial Expression Recognition",
+ICML 2013 workshop Challenges in Representation Learning; fourth of the contest that FER2013 was made for. The
+leaderboard files it under the contest's report (Goodfellow et al., arXiv 1307.0414).
 
-Idea: describe a face by which small gradient patterns (words) occur where, as binary vectors; then, instead of one classifier
-for all faces, train a little one-against-all SVM on the nearest training faces of each test face and ask it about that face only.
+Idea: describe a face by which small gradient patterns (words) occur where, as binary vectors; then, instead of one
+classifier for all faces, train a little one-against-all SVM on the nearest training faces of each test face and ask
+it about that face only.
 
 Accuracy claimed: 67.484 % on PrivateTest, whose labels were hidden from the contestants.
 Accuracy measured, seconds, memory and machine: ``results/local-learning-bow/official/seed-0/result.json``.
@@ -31,76 +32,22 @@ from fer_repro.evaluation.cost import peak_memory
 from fer_repro.papers.base import Variant
 from fer_repro.training.checkpoint import writer
 from fer_repro.training.progress import stop_requests
-from fer_repro.training.recipe import Deviation, Recipe, Selection, Views, step
+from fer_repro.training.recipe import Deviation, Recipe, Selection, step
 from fer_repro.training.run import Interrupted, Run
 from fer_repro.training.shelf import Shelf
-
+from fer_repro.word_pyramid import WordPyramid
 
 # Nobody could see PrivateTest's labels during the contest: the claimed protocol is the official one.
 CLAIMED = Protocol("claimed")
-PART = 2048  # images whose words are kept on disk as one piece
 LADDER = ("histogram-global", "presence-global", "pyramid-global", "pyramid-local")
-# what decides the words of an image, and so the files they are kept in
-REPRESENTATION = ("step", "blur", "root", "points_per_word", "iterations", "probes", "nearest")
-
 Pause = Callable[[], None]
-
-
-class Words:
-    """The representation: vocabularies and the vectors made with them."""
-
-    def __init__(self, options: dict[str, Any], shelf: Shelf, seed: int, pause: Pause) -> None:
-        self.options, self.shelf, self.seed, self.pause = options, shelf, seed, pause
-        self.settings = {name: options[name] for name in REPRESENTATION}
-        self.channels = tuple(visual_words.Channel(*channel) for channel in options["channels"])
-        self.finders: dict[tuple[int, int], visual_words.WordFinder] = {}
-
-    def grid(self, cell: int) -> visual_words.SiftGrid:
-        return visual_words.SiftGrid(self.options["step"], cell, self.options["blur"], self.options["root"])
-
-    def fit(self, images: np.ndarray) -> None:
-        """Cluster the training images' descriptors, one vocabulary per cell width and size."""
-        for cell, words in dict.fromkeys(channel.vocabulary for channel in self.channels):
-
-            def cluster(cell: int = cell, words: int = words) -> np.ndarray:
-                wanted = words * self.options["points_per_word"]
-                sample = visual_words.sample_descriptors(images, self.grid(cell), wanted, self.seed)
-                return visual_words.train_vocabulary(sample, words, self.seed, self.options["iterations"])
-
-            vocabulary = self.shelf.keep(f"vocabulary-{cell}-{words}", self.settings, cluster)
-            self.finders[cell, words] = visual_words.WordFinder(vocabulary, self.options["probes"])
-            self.pause()
-
-    def vectors(self, images: np.ndarray, name: str | None = None, counts: bool = False) -> list[sparse.csr_matrix]:
-        """One CSR per channel, rows of unit length. Pieces are kept on disk under ``name`` (None: not kept)."""
-        found: dict[tuple[int, int], list[list[sparse.csr_matrix]]] = {}
-        for (cell, words), finder in self.finders.items():
-            grid = self.grid(cell)
-            levels = [channel.level for channel in self.channels if channel.vocabulary == (cell, words)]
-            pieces = []
-            for start in range(0, len(images), PART):
-                part = images[start : start + PART]
-
-                def search(part: np.ndarray = part, grid: Any = grid, finder: Any = finder) -> np.ndarray:
-                    return np.concatenate(list(visual_words.words_of(part, grid, finder, self.options["nearest"])))
-
-                if name is None:
-                    indices = search()
-                else:
-                    indices = self.shelf.keep(f"words-{name}-{cell}-{words}-{start:05d}", self.settings, search)
-                pieces.append(
-                    [visual_words.spatial_words(indices, grid.centres(), words, level, counts) for level in levels]
-                )
-                self.pause()
-            found[cell, words] = [sparse.vstack(level, format="csr") for level in zip(*pieces, strict=True)]
-        return [found[channel.vocabulary].pop(0) for channel in self.channels]
 
 
 class LocalWords:
     """The fitted method: for every test image, an SVM on its nearest training images."""
 
     def __init__(
-        self, words: Words, pool: sparse.csr_matrix, labels: np.ndarray, gram: np.ndarray, chosen: dict[str, Any],
+        self, words: WordPyramid, pool: sparse.csr_matrix, labels: np.ndarray, gram: np.ndarray, chosen: dict[str, Any],
         rungs: dict[str, LinearSVC],
     ) -> None:  # fmt: skip
         self.words, self.pool, self.labels, self.gram = words, pool, labels, gram
@@ -121,7 +68,8 @@ class LocalWords:
         return self._known[key]
 
     def predict_proba(self, images: np.ndarray, with_views: bool = False) -> np.ndarray:
-        """uint8 [N,48,48] -> float32 [N,7]: softmax of the decision values at the temperature fitted on the select images.
+        """uint8 [N,48,48] -> float32 [N,7]: softmax of the decision values at the temperature fitted on the select
+        images.
 
         ``with_views`` averages the decision values of the image and its mirror image.
         """
@@ -160,8 +108,8 @@ def best(accuracies: dict[Any, float]) -> Any:
 def fit(splits: Splits, run: Run) -> LocalWords:
     """Words, vectors, kernels; weights, C and k chosen on the select images; then the global rungs of the ladder.
 
-    Pieces that take long (vocabularies, words, decision values) lie in ``run.folder`` and are found again by a resumed run.
-    Raises `Interrupted` between two pieces when the time budget ends or somebody presses Ctrl-C.
+    Pieces that take long (vocabularies, words, decision values) lie in ``run.folder`` and are found again by a
+    resumed run. Raises `Interrupted` between two pieces when the time budget ends or somebody presses Ctrl-C.
     """
     options = run.recipe.options.kwargs()
     with writer(run.folder), stop_requests(run.say) as request:
@@ -169,7 +117,7 @@ def fit(splits: Splits, run: Run) -> LocalWords:
         def pause() -> None:
             if request.reason or run.out_of_time():
                 why = request.reason or "the time budget ended"
-                raise Interrupted(f"{run.recipe.variant}: stopped ({why}); the same command goes on from the kept pieces")
+                raise Interrupted(f"{run.recipe.variant}: stopped ({why}); the same command goes on from what is kept")
 
         identity = {"data": run.data_digest, "seed": run.seed, "train": run.recipe.protocol.train}
         shelf = Shelf(run.folder, identity, run.resume, run.say)
@@ -179,9 +127,12 @@ def fit(splits: Splits, run: Run) -> LocalWords:
 class _Fit:
     """The stages in their order; every stage adds a row to the history."""
 
-    def __init__(self, train: FER2013, select: FER2013, options: dict[str, Any], run: Run, shelf: Shelf, pause: Pause) -> None:
-        self.train, self.select, self.options, self.run, self.shelf, self.pause = train, select, options, run, shelf, pause
-        self.words = Words(options, shelf, run.seed, pause)
+    def __init__(
+        self, train: FER2013, select: FER2013, options: dict[str, Any], run: Run, shelf: Shelf, pause: Pause
+    ) -> None:
+        self.train, self.select, self.options = train, select, options
+        self.run, self.shelf, self.pause = run, shelf, pause
+        self.words = WordPyramid(options, shelf, run.seed, pause)
         self.last = time.monotonic()
 
     def fitted(self) -> LocalWords:
@@ -256,7 +207,8 @@ class _Fit:
             answers = self.shelf.keep("weights", settings, decide).argmax(axis=1)
             found[weights] = score(answers, self.select.labels)["accuracy"]
         self.run.facts["weights_tried"] = [
-            {"weights": list(weights), "pool": len(thin), "select_accuracy": accuracy} for weights, accuracy in found.items()
+            {"weights": list(weights), "pool": len(thin), "select_accuracy": accuracy}
+            for weights, accuracy in found.items()
         ]
         self.note("level weights")
         return best(found)
@@ -321,13 +273,13 @@ SMOKE = {
 }  # fmt: skip
 
 DEVIATIONS = (
-    Deviation("representation", "SIFT is our own matrix form of VLFeat's dense SIFT with a flat window, on 16-pixel patches",
+    Deviation("representation", "our own matrix form of VLFeat's dense SIFT with a flat window, on 16-pixel patches",
               "VLFeat has no wheel for current Python; the paper's patch size is not known to us"),
     Deviation("representation", "an inverted file over the words instead of randomised k-d trees",
               "same role, approximate nearest word, maintained library"),
     Deviation("learning", "the one-against-all SVMs of one test image are solved together instead of by LIBSVM",
               "same problem and decision values (tested), several times faster"),
-    Deviation("vocabulary", "11,000 words on the 3x3 level", "the size is not known to us; it is between its neighbours'"),
+    Deviation("vocabulary", "11,000 words on the 3x3 level", "this size is not known to us; it lies between the rest"),
     Deviation("kernel", "equal level weights, k = 1000, C = 100",
               "the contest entry's weights, k and C are not known to us; these are what the group used elsewhere"),
 )  # fmt: skip

@@ -136,8 +136,9 @@ def recipe(protocol: str, profile: str) -> Recipe:
 def smoke(full: Recipe) -> Recipe:
     """The same steps with a network and schedule that two cores finish in seconds."""
     return full.shrunk(
-        network=step("ResNet18", width=8, blocks=1, pool="avg4"),
-        stages=(full.stages[0].shortened(4),),
+        network=step("ResNet18", width=4, blocks=1, pool="avg4"),
+        batch_size=16,
+        stages=(full.stages[0].shortened(3),),
     )
 
 

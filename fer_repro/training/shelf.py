@@ -18,9 +18,9 @@ from fer_repro.files import atomic_write
 class Shelf:
     """Arrays kept in ``folder`` as ``<name>-<key>.npz``, each whole or not there.
 
-    The key is a digest of ``identity`` (data, seed) and of the settings that decide the array, so that a changed setting
-    never meets an old array. With ``resume=False`` nothing that lies there is used. ``saved`` counts the seconds that the
-    pieces found on disk had taken to make.
+    The key is a digest of ``identity`` (data, seed) and of the settings that decide the array, so that a changed
+    setting never meets an old array. With ``resume=False`` nothing that lies there is used. ``saved`` counts the
+    seconds that the pieces found on disk had taken to make.
     """
 
     def __init__(self, folder: Path, identity: Mapping[str, Any], resume: bool, say: Callable[[str], None]) -> None:

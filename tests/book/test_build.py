@@ -39,7 +39,7 @@ def test_a_small_book_is_built_executed_and_self_contained(tiny):
     assert "<math" in (html / "chapters" / "index.html").read_text()
     for path in html.rglob("*.html"):
         text = path.read_text()
-        assert "mathjax" not in text.lower() and "THEBE_JS_URL" not in text and 'as="font"' not in text
+        assert not re.search(r"<script[^>]*mathjax", text, re.I) and "THEBE_JS_URL" not in text and 'as="font"' not in text
     assert "chapters/index.html" in (html / "index.html").read_text()
     published = json.loads((html / "_sources" / "chapters" / "page.ipynb").read_text())
     assert "papermill" not in json.dumps(published)
@@ -48,14 +48,16 @@ def test_a_small_book_is_built_executed_and_self_contained(tiny):
 
 
 def test_warnings_stop_the_build_and_the_old_book_stays(tiny):
-    root = tiny(front="$\\unknowntex$ and [nowhere](#nowhere).")
+    noisy = "import sys; print('a warning', file=sys.stderr)"
+    root = tiny(front="$\\unknowntex$ and [nowhere](#nowhere).", code=noisy)
     old = root / "_build" / "html"
     old.mkdir(parents=True)
     (old / "objects.inv").write_text("")
     (old / "index.html").write_text("the old book")
     with pytest.raises(FerReproError) as told:
         book.build_book(root)
-    assert r"unknown command \unknowntex" in str(told.value) and "nowhere" in str(told.value)
+    for fault in (r"unknown command \unknowntex", "nowhere", "stderr was found"):
+        assert fault in str(told.value)
     assert (old / "index.html").read_text() == "the old book"
 
 
@@ -75,11 +77,6 @@ def test_a_chapter_that_fails_or_shows_a_path_stops_the_build(tiny, monkeypatch,
     with pytest.raises(FerReproError, match=f"1 of 1 chapters failed:(.|\n)*{said}"):
         book.build_book(root)
     assert not (root / "_build" / "html").exists()
-
-
-def test_a_chapter_that_writes_to_stderr_stops_the_build(tiny):
-    with pytest.raises(FerReproError, match="stderr was found"):
-        book.build_book(tiny(code="import sys; print('a warning', file=sys.stderr)"))
 
 
 def test_plain_jupyter_book_builds_the_sources_without_running_them(tiny):

@@ -32,7 +32,7 @@ def shown(tex: str, display: bool = False) -> str:
         (r"\mathbb{R}^{48\times 48}", "\u211d48\u00d748"),
         (r"\mathbb{1}[y=k]", "\U0001d7d9[y=k]"),
         (r"\boldsymbol{\theta}", "\U0001d73d"),
-        (r"\mathbf{x}\cdot\mathcal{L}", "\U0001d431\u22c5\u2112"),
+        (r"\mathbf{x}\cdot\mathcal{L}", "\U0001d431\u00b7\u2112"),
         (r"\lambda\sim\mathrm{Beta}(\alpha,\alpha)", "\u03bb\u223cBeta(\u03b1,\u03b1)"),
         (r"\langle x, y\rangle \pm \infty", "\u27e8x,y\u27e9\u00b1\u221e"),
         (r"\big\|w\big\|", "\u2016w\u2016"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 
@@ -10,8 +11,7 @@ import numpy as np
 import pytest
 from data_copies import SMALL, make_folder, make_tar, make_zip
 
-from fer_repro.data import LABELS, OFFICIAL, USAGES, describe, load, source
-from fer_repro.data.checks import KNOWN_DIGESTS, known_copy
+from fer_repro.data import LABELS, OFFICIAL, USAGES, describe, fer2013, load, source
 from fer_repro.data.csv_writer import write_csv
 from fer_repro.errors import FerReproError
 
@@ -188,9 +188,18 @@ def test_drawn_faces_carry_their_words(few_drawn):
     assert "drawn faces - says nothing about the paper" in few_drawn._repr_html_()
 
 
-def test_known_copies_are_recognised_by_pixels_or_by_md5():
-    (value, name), *_ = KNOWN_DIGESTS.items()
-    assert known_copy(value, None) == name
-    assert "fer2013.csv" in known_copy("0" * 64, "f8428a1edbd21e88f42c73edd2a14f95")
-    assert "icml_face_data.csv" in known_copy("0" * 64, "b114b9e04e6949e5fe8b6a98b3892b1d")
-    assert known_copy("0" * 64, "0" * 32) is None
+@pytest.mark.parametrize("form", [".csv", ".zip", ".tar.xz"])
+def test_a_known_copy_is_recognised_by_the_md5_of_its_csv(tmp_path, small_csv, small, monkeypatch, form):
+    text = small_csv.read_bytes()
+    make = {".zip": make_zip, ".tar.xz": make_tar}.get(form)
+    path = make(tmp_path / f"a{form}", {"fer/fer2013.csv": text}) if make else small_csv
+    assert describe(small(path))["known_copy"] == "unknown copy"
+    monkeypatch.setitem(fer2013.KNOWN_CSV, hashlib.md5(text).hexdigest(), "the one")
+    assert describe(small(path))["known_copy"] == "the one"
+
+
+def test_a_known_copy_is_recognised_by_its_pixels(tmp_path, pictures, small, monkeypatch):
+    data = small(make_zip(tmp_path / "a.zip", pictures))
+    assert describe(data)["known_copy"] == "unknown copy"
+    monkeypatch.setitem(fer2013.KNOWN_DIGESTS, data.digest, "the one")
+    assert describe(data)["known_copy"] == "the one"

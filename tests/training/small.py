@@ -39,7 +39,9 @@ class Net(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(1, 6, 5, stride=4), nn.BatchNorm2d(6), nn.ReLU(), nn.Dropout(0.2), nn.Flatten())
+        self.body = nn.Sequential(
+            nn.Conv2d(1, 6, 5, stride=4), nn.BatchNorm2d(6), nn.ReLU(), nn.Dropout(0.2), nn.Flatten()
+        )
         self.head = nn.LazyLinear(7)
         self(torch.zeros(2, 1, 40, 40))  # sizes the lazy layer for 40 pixels
 
@@ -93,4 +95,7 @@ PLAIN = dataclasses.replace(
 
 def run(folder: Path, recipe: Recipe = RECIPE, said: list[str] | None = None, **changes) -> Run:
     say = (said if said is not None else []).append
-    return Run(**{"recipe": recipe, "seed": 3, "device": "cpu", "folder": folder, "data_digest": "d" * 64, "say": say} | changes)
+    return Run(
+        **{"recipe": recipe, "seed": 3, "device": "cpu", "folder": folder, "data_digest": "d" * 64, "say": say}
+        | changes
+    )

@@ -106,7 +106,10 @@ def test_the_writer_cleans_up_after_a_killed_one(tmp_path):
 
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(FerReproError, match="run folder .* cannot be written"), checkpoint.writer(tmp_path / "file" / "run"):
+    with (
+        pytest.raises(FerReproError, match="run folder .* cannot be written"),
+        checkpoint.writer(tmp_path / "file" / "run"),
+    ):
         pass
 
 

@@ -156,10 +156,14 @@ def test_plateau_follows_the_select_accuracy(tmp_path, monkeypatch):
 def test_finetune_images_train_the_second_stage(tmp_path, monkeypatch):
     sizes = []
     monkeypatch.setattr(loop.Trainer, "_step", lambda self, images, labels: sizes.append(len(images)))
-    monkeypatch.setattr(loop.Trainer, "_end_epoch", lambda self, stage, select: setattr(self, "epoch", self.epoch + 1) or True)
+    monkeypatch.setattr(
+        loop.Trainer, "_end_epoch", lambda self, stage, select: setattr(self, "epoch", self.epoch + 1) or True
+    )
     stages = (Stage("a", 1, small.SGD), Stage("b", 1, small.SGD, images="finetune", start="last"))
     monkeypatch.setattr(loop.Trainer, "finish", lambda self: None)
-    fit(small.build, small.splits(70, finetune=90), small.run(tmp_path, dataclasses.replace(small.PLAIN, stages=stages)))
+    fit(
+        small.build, small.splits(70, finetune=90), small.run(tmp_path, dataclasses.replace(small.PLAIN, stages=stages))
+    )
     assert sizes == [16] * 4 + [6] + [16] * 5 + [10]
 
 
@@ -192,7 +196,9 @@ def test_divergence_keeps_the_last_good_weights(tmp_path, monkeypatch):
     classifier = fit(lambda recipe: Exploding(), small.splits(), told)  # five batches an epoch: the second one explodes
     assert told.facts["status"] == "diverged" and told.facts["selected_epoch"] == 1 and len(told.history) == 1
     assert "diverged: loss or weights of epoch 2 (train) are not finite; the weights of epoch 1 are kept" in said[-1]
-    reference = small.run(tmp_path / "one", dataclasses.replace(small.PLAIN.with_epochs(1), selection=Selection("last")))
+    reference = small.run(
+        tmp_path / "one", dataclasses.replace(small.PLAIN.with_epochs(1), selection=Selection("last"))
+    )
     assert same(weights(classifier), weights(fit(small.build, small.splits(), reference)))
     assert np.isfinite(classifier.predict_proba(small.splits().test.images)).all()
     # The finished folder answers the same without training.

@@ -78,7 +78,15 @@ SCHEDULES = {
         selection=dataclasses.replace(small.RECIPE.selection, rule="last"),
         stages=(
             Stage("a", 2, step("adamw", lr=0.01), step("cosine", per="batch", warmup=4)),
-            Stage("b", 3, small.SGD, step("one-cycle", per="batch", max_lr=0.1), images="finetune", start="best", patience=2),
+            Stage(
+                "b",
+                3,
+                small.SGD,
+                step("one-cycle", per="batch", max_lr=0.1),
+                images="finetune",
+                start="best",
+                patience=2,
+            ),
         ),
     ),
 }
@@ -188,7 +196,7 @@ def test_killed_at_random_times_it_ends_as_if_nothing_had_happened(tmp_path, mon
         # The first line means that training is under way; then kill it somewhere in the next few epochs and saves.
         process.stdout.readline()
         time.sleep(chance.uniform(0.0, 0.12))
-        if kills < 5:
+        if kills < 3:
             process.kill()
             kills += process.wait() == -signal.SIGKILL
             process.stdout.close()

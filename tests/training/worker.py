@@ -1,4 +1,4 @@
-"""Train the small network in a process of its own: ``worker.py FOLDER [pause]``; the tests kill it and start it again."""
+"""Train the small network in a process of its own (``worker.py FOLDER [PAUSE]``), to be killed and started again."""
 
 import hashlib
 import sys
