@@ -61,7 +61,7 @@ def verdict_table(board: pd.DataFrame, chapters: Collection[str]) -> str:
         f"Of {len(board)} claims: {', '.join(counts)}.",
         "",
         "| Model | Released | Claimed | Measured | 95 % interval | Class | Verdict |",
-        "|---|---|---:|---:|---:|:---:|---|",
+        "|---|:---:|---:|---:|---:|:---:|---|",
     ]
     for row in board.itertuples():
         name = escape(row.model)

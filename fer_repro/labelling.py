@@ -12,6 +12,9 @@ Point = tuple[float, float]
 REACHES = (9, 13, 18, 26, 38, 52)
 ANGLES = (0, 180, 90, 270, 45, 315, 135, 225, 20, 340, 160, 200)
 ROUNDS = 4
+MISREAD = 120.0  # price of a name that ends beside a point of another
+FAR = 20  # points; a name further away than this is tied to its point by a line
+CROSSING = 150.0  # price of a line through a name
 
 
 def place_names(
@@ -35,12 +38,19 @@ def place_names(
         [_alone(box, step, own, marks, fixed, frame, unit) for box, step in zip(row, steps, strict=True)]
         for own, row in enumerate(boxes)
     ]
+    lines = [[_line(mark, step, unit) for step in steps] for mark in marks]
     chosen: list[int | None] = [None] * len(marks)
     for _ in range(ROUNDS):
         for own, row in enumerate(boxes):
-            names = [boxes[i][c] for i, c in enumerate(chosen) if i != own and c is not None]
+            others = [(i, c) for i, c in enumerate(chosen) if i != own and c is not None]
+            names = [boxes[i][c] for i, c in others]
+            tied = [lines[i][c] for i, c in others]
             costs = [
-                base + sum(overlap(box, name) for name in names) for base, box in zip(alone[own], row, strict=True)
+                alone[own][place]
+                + sum(overlap(box, name) for name in names)
+                + CROSSING * sum(crosses(line, box) for line in tied)
+                + CROSSING * sum(crosses(lines[own][place], name) for name in names)
+                for place, box in enumerate(row)
             ]
             chosen[own] = int(np.argmin(costs))
     return [steps[c] for c in chosen if c is not None]
@@ -53,6 +63,18 @@ def _box(mark: Point, step: Point, size: tuple[float, float], unit: float) -> Bo
     return left - air, y - high / 2 - air, left + wide + air, y + high / 2 + air
 
 
+def _line(mark: Point, step: Point, unit: float) -> list[Point]:
+    """Points along the line that ties a far name to its mark; none for a near one."""
+    if np.hypot(*step) <= FAR:
+        return []
+    return [(mark[0] + t * step[0] * unit, mark[1] + t * step[1] * unit) for t in np.linspace(0.1, 0.95, 12)]
+
+
+def crosses(line: Sequence[Point], box: Box) -> bool:
+    """True where any point of a line lies in a box."""
+    return any(box[0] < x < box[2] and box[1] < y < box[3] for x, y in line)
+
+
 def _alone(
     box: Box, step: Point, own: int, marks: Sequence[Point], fixed: Sequence[Box], frame: Box, unit: float
 ) -> float:
@@ -60,7 +82,7 @@ def _alone(
     reach = [distance(box, mark) for mark in marks]
     # A name that ends beside another point would be read as that point's.
     misread = sum(other < reach[own] + 8 * unit for i, other in enumerate(reach) if i != own)
-    return sum(overlap(box, other) for other in fixed) + 1e4 * outside + 40 * misread + float(np.hypot(*step))
+    return sum(overlap(box, other) for other in fixed) + 1e4 * outside + MISREAD * misread + float(np.hypot(*step))
 
 
 def distance(box: Box, mark: Point) -> float:

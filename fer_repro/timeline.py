@@ -19,7 +19,7 @@ from PIL import Image
 
 from fer_repro.errors import FerReproError
 from fer_repro.figure import Figure, Theme, canvas
-from fer_repro.labelling import Point, place_names
+from fer_repro.labelling import FAR, Point, place_names
 from fer_repro.leaderboard import clean_subset, record_line
 from fer_repro.markup import CSS, absent, details, interval, percent, table, text
 
@@ -269,7 +269,7 @@ def _name_points(
     ):
         name.set_position((dx, dy))
         name.set_ha("left" if dx > 1 else "right" if dx < -1 else "center")
-        if np.hypot(dx, dy) > 20:
+        if np.hypot(dx, dy) > FAR:
             leader = {
                 "arrowstyle": "-",
                 "color": theme.soft,

@@ -42,9 +42,8 @@ def check_member(archive: str, name: str) -> None:
     unsafe = ".." in parts or name.startswith(("/", "\\")) or re.match(r"[A-Za-z]:", name) or "\0" in name
     if unsafe or not name or len(name) > 1024:
         raise FerReproError(
-            f"{archive}: the member '{name[:80]}' points outside the archive; expected plain relative paths, so "
-            "do not trust this "
-            f"file: {MEND}"
+            f"{archive}: the member '{name[:80]}' points outside the archive; expected plain relative paths, so do "
+            f"not trust this file: {MEND}"
         )
 
 

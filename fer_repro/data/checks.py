@@ -70,8 +70,7 @@ def check_counts(found: np.ndarray, expected: np.ndarray, name: str) -> None:
     more = f" and {len(wrong) - 4} more" if len(wrong) > 4 else ""
     raise FerReproError(
         f"{name}: {found.sum():,} images where FER2013 has {expected.sum():,}, with wrong counts: "
-        f"{', '.join(cells)}{more}; "
-        f"rows or files are missing, doubled or moved, so {MEND}"
+        f"{', '.join(cells)}{more}; rows or files are missing, doubled or moved, so {MEND}"
     )
 
 

@@ -37,17 +37,17 @@ class _Columns:
         if "pixels" not in names or "emotion" not in names:
             if names == ["pixels"]:
                 raise FerReproError(
-                    f"{name} holds no labels (its only column is 'pixels'); put icml_face_data.csv beside it or "
-                    "use fer2013.csv"
+                    f"{name} holds no labels (its only column is 'pixels'); put icml_face_data.csv beside it or use "
+                    "fer2013.csv"
                 )
             raise FerReproError(
-                f"{name}, line 1: the header is '{text[:60]}', expected the columns emotion, pixels, Usage; "
-                "point at fer2013.csv or icml_face_data.csv"
+                f"{name}, line 1: the header is '{text[:60]}', expected the columns emotion, pixels, Usage; point at "
+                "fer2013.csv or icml_face_data.csv"
             )
         if "usage" not in names:
             raise FerReproError(
-                f"{name} holds only the training images (no column 'Usage'); put icml_face_data.csv beside it or "
-                "use fer2013.csv"
+                f"{name} holds only the training images (no column 'Usage'); put icml_face_data.csv beside it or use "
+                "fer2013.csv"
             )
         self.emotion, self.pixels, self.usage = (names.index(n) for n in ("emotion", "pixels", "usage"))
         self.layout = "icml_face_data.csv" if self.usage < self.pixels else "fer2013.csv"
@@ -218,9 +218,8 @@ def read_csv(stream: BinaryIO, name: str, capacity: int) -> Parsed:
         after = filled + len(some_labels)
         if after > capacity:
             raise FerReproError(
-                f"{name}, line {capacity + 2:,} (the header is line 1): more rows than the {capacity:,} that "
-                "FER2013 has; "
-                f"rows are doubled, so {MEND}"
+                f"{name}, line {capacity + 2:,} (the header is line 1): more rows than the {capacity:,} that FER2013 "
+                f"has; rows are doubled, so {MEND}"
             )
         images[filled:after], labels[filled:after], usage[filled:after] = some_pixels, some_labels, some_usage
         filled = after

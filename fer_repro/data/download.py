@@ -41,8 +41,7 @@ def download(into: Path | str = HOME) -> Path:
     if recognise(fetched) is None:
         raise FerReproError(
             f"the download of {HANDLE} holds no FER2013 (expected train/ and test/ with pictures); delete it from "
-            "kagglehub's cache and "
-            f"try again, {_BY_HAND}"
+            f"kagglehub's cache and try again, {_BY_HAND}"
         )
     try:
         into.parent.mkdir(parents=True, exist_ok=True)
@@ -63,13 +62,13 @@ def _why(error: Exception) -> str:
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status in (401, 403) or names & {"UnauthenticatedError", "CredentialError"}:
         return (
-            "FER2013 cannot be downloaded because Kaggle did not accept you; make a token under Settings on kaggle.com "
-            f"and set KAGGLE_USERNAME and KAGGLE_KEY (or run kagglehub.login()), {_BY_HAND}"
+            "FER2013 cannot be downloaded because Kaggle did not accept you; make a token under Settings on "
+            f"kaggle.com and set KAGGLE_USERNAME and KAGGLE_KEY (or run kagglehub.login()), {_BY_HAND}"
         )
     if names & {"ConnectionError", "Timeout", "gaierror", "TimeoutError", "ProxyError", "SSLError"}:
         return (
-            "FER2013 cannot be downloaded because Kaggle cannot be reached from here; check the network and try again, "
-            f"{_BY_HAND}"
+            "FER2013 cannot be downloaded because Kaggle cannot be reached from here; check the network and try "
+            f"again, {_BY_HAND}"
         )
     first = (str(error).strip().splitlines() or [""])[0][:200]
     return f"FER2013 cannot be downloaded ({type(error).__name__}: {first}); try again later, {_BY_HAND}"

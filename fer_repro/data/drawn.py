@@ -80,8 +80,7 @@ def draw(seed: int = 0, size: tuple[int, int, int] = SIZE) -> FER2013:
     if len(counts) != len(USAGES) or not whole or min(counts) < len(LABELS) or sum(counts) > LARGEST:
         raise FerReproError(
             f"the size of the drawn faces is {size!r}, expected three whole numbers (Training, PublicTest, "
-            "PrivateTest) of at least "
-            f"{len(LABELS)}, {LARGEST:,} in all; for example {SIZE}"
+            f"PrivateTest) of at least {len(LABELS)}, {LARGEST:,} in all; for example {SIZE}"
         )
     if not isinstance(seed, (int, np.integer)) or seed < 0:
         raise FerReproError(f"the seed of the drawn faces is {seed!r}, expected a whole number from 0 on")

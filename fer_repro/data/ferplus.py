@@ -31,8 +31,7 @@ def votes(data: FER2013, path: str | os.PathLike) -> pd.DataFrame:
     if data.name != "fer2013" or not str(data.facts.get("layout", "")).endswith(".csv"):
         raise FerReproError(
             f"FER+ votes follow the rows of fer2013.csv and cannot be joined to '{data.source}', whose order is "
-            "another; load "
-            "fer2013.csv or icml_face_data.csv instead"
+            "another; load fer2013.csv or icml_face_data.csv instead"
         )
     name = Path(path).name
     try:
@@ -56,9 +55,8 @@ def votes(data: FER2013, path: str | os.PathLike) -> pd.DataFrame:
     if len(wrong):
         row, column = wrong[0]
         raise FerReproError(
-            f"{name}, line {row + 2:,} (the header is line 1): '{VOTES[column]}' is "
-            f"'{text.iat[row, column][:20]}', expected a number of "
-            f"votes; {_MEND}"
+            f"{name}, line {row + 2:,} (the header is line 1): '{VOTES[column]}' is '{text.iat[row, column][:20]}', "
+            f"expected a number of votes; {_MEND}"
         )
     counts = text.astype(np.int64)
     sums = counts.sum(axis=1).to_numpy()
@@ -75,8 +73,7 @@ def votes(data: FER2013, path: str | os.PathLike) -> pd.DataFrame:
         at = wrong[0]
         raise FerReproError(
             f"{name}, line {rows[at] + 2:,} (the header is line 1): Usage is '{theirs[at]}', expected "
-            f"'{data.usage[at]}' as in "
-            f"{data.source}; the rows of one of the two were moved, so {_MEND}"
+            f"'{data.usage[at]}' as in {data.source}; the rows of one of the two were moved, so {_MEND}"
         )
     joined = counts.iloc[rows]
     joined.index = pd.Index(data.ids, name="id")

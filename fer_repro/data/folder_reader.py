@@ -65,8 +65,7 @@ def picture(name: str, source: str) -> Picture:
         if half.lower() == "test":
             raise FerReproError(
                 f"{source}: '{name}' does not say which half it belongs to, expected PublicTest_<id>.jpg or "
-                "PrivateTest_<id>.jpg; "
-                f"{MEND}"
+                f"PrivateTest_<id>.jpg; {MEND}"
             )
         digits = re.search(r"(\d{1,18})$", stem)
         return Picture(0, int(digits[1]) if digits else -1, f"{class_name}/Training_{stem}", label)
@@ -91,8 +90,8 @@ def decode(data: bytes, where: str) -> np.ndarray:
         with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
             if image.size != (SIDE, SIDE) or image.mode != "L":
                 raise FerReproError(
-                    f"{where}: a {image.size[0]}x{image.size[1]} picture of mode {image.mode}, expected 48x48 "
-                    f"grey; {MEND}"
+                    f"{where}: a {image.size[0]}x{image.size[1]} picture of mode {image.mode}, expected 48x48 grey; "
+                    f"{MEND}"
                 )
             return np.asarray(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -125,8 +124,8 @@ class Album:
         found = picture(name, self.source)
         if found.id in self._names:
             raise FerReproError(
-                f"{self.source}: {found.id} is there twice ('{self._names[found.id]}' and '{name}'), expected "
-                f"once; {MEND}"
+                f"{self.source}: {found.id} is there twice ('{self._names[found.id]}' and '{name}'), expected once; "
+                f"{MEND}"
             )
         self._names[found.id] = name
         if len(self._pictures) == self.capacity:

@@ -150,13 +150,14 @@ class _Fit:
         self.note("words and vectors")
         weights = self.choose_weights(pool, labels, held_out)
         rows, joined = (visual_words.weighted_sum(part, weights) for part in (held_out, pool))
+        rungs = self.global_rungs(pool[0], labels, held_out[0], joined, rows)
+        del pool  # the kernel is the largest thing in memory: 2 bytes for every pair of training images
         gram = local_svm.self_kernel(joined, pause=self.pause)
         self.note("kernel")
         decisions, grid = self.choose_machine(local_svm.kernel(rows, joined), gram, labels, weights)
         k, cost = best(grid)
         temperature = local_svm.fit_temperature(decisions[k, cost], np.asarray(self.select.labels))
         chosen = {"k": k, "C": cost, "weights": weights, "temperature": temperature}
-        rungs = self.global_rungs(pool, labels, held_out, joined, rows)
         run.facts |= {
             "status": "done",
             "chosen": chosen,
@@ -232,7 +233,7 @@ class _Fit:
         return decisions, grid
 
     def global_rungs(
-        self, pool: list[sparse.csr_matrix], labels: np.ndarray, held_out: list[sparse.csr_matrix],
+        self, pool: sparse.csr_matrix, labels: np.ndarray, held_out: sparse.csr_matrix,
         joined: sparse.csr_matrix, rows: sparse.csr_matrix,
     ) -> dict[str, LinearSVC]:  # fmt: skip
         """The ladder below local learning: one linear SVM for all faces on counts, on presence, and on the pyramid."""
@@ -243,7 +244,7 @@ class _Fit:
             counted = sparse.vstack([counted, mirrored], format="csr")
         asked = words.vectors(np.asarray(self.select.images), "select", counts=True)[0]
         rungs = {}
-        for name, train, query in zip(LADDER, (counted, pool[0], joined), (asked, held_out[0], rows), strict=False):
+        for name, train, query in zip(LADDER, (counted, pool, joined), (asked, held_out, rows), strict=False):
             machines, found = {}, {}
             for cost in self.options["global_C"]:
                 machines[cost] = LinearSVC(C=cost, random_state=self.run.seed).fit(train, labels)

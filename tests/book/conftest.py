@@ -35,7 +35,9 @@ def tiny(tmp_path: Path) -> Callable[..., Path]:
         for name in ("_ext", "_static"):
             shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy2(ROOT / "_config.yml", root)
-        (root / "references.bib").write_text("@article{a2020, title={T}, author={Ann Author}, journal={J}, year={2020}}\n")
+        (root / "references.bib").write_text(
+            "@article{a2020, title={T}, author={Ann Author}, journal={J}, year={2020}}\n"
+        )
         (root / "_toc.yml").write_text(
             "format: jb-book\nroot: chapters/index\nchapters:\n- file: chapters/page\n- file: chapters/plain\n"
         )

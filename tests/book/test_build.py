@@ -26,7 +26,9 @@ Chart()
 
 
 def executed(source: str, *outputs: nbformat.NotebookNode, tags: tuple[str, ...] = ()) -> nbformat.NotebookNode:
-    cell = nbformat.v4.new_code_cell(source, outputs=list(outputs), metadata={"tags": list(tags), "papermill": {"a": 1}})
+    cell = nbformat.v4.new_code_cell(
+        source, outputs=list(outputs), metadata={"tags": list(tags), "papermill": {"a": 1}}
+    )
     return nbformat.v4.new_notebook(cells=[cell], metadata={"papermill": {"input_path": "/x"}})
 
 
@@ -39,7 +41,9 @@ def test_a_small_book_is_built_executed_and_self_contained(tiny):
     assert "<math" in (html / "chapters" / "index.html").read_text()
     for path in html.rglob("*.html"):
         text = path.read_text()
-        assert not re.search(r"<script[^>]*mathjax", text, re.I) and "THEBE_JS_URL" not in text and 'as="font"' not in text
+        assert (
+            not re.search(r"<script[^>]*mathjax", text, re.I) and "THEBE_JS_URL" not in text and 'as="font"' not in text
+        )
     assert "chapters/index.html" in (html / "index.html").read_text()
     published = json.loads((html / "_sources" / "chapters" / "page.ipynb").read_text())
     assert "papermill" not in json.dumps(published)
@@ -62,7 +66,7 @@ def test_warnings_stop_the_build_and_the_old_book_stays(tiny):
 
 
 def test_a_page_that_would_load_something_from_elsewhere_stops_the_build(tiny):
-    code = "from IPython.display import HTML; HTML('<img src=\"https://example.org/a.png\" alt=\"a\">')"
+    code = 'from IPython.display import HTML; HTML(\'<img src="https://example.org/a.png" alt="a">\')'
     with pytest.raises(FerReproError, match=r"page.html: loads https://example.org/a.png from elsewhere"):
         book.build_book(tiny(code=code))
 
@@ -115,7 +119,8 @@ def test_cleaning_drops_metadata_and_folds_the_parameters():
 
 
 @pytest.mark.parametrize(
-    "text", [f"{Path.home()}/data/x", f"in {ROOT}/results", "/Users/ann/x", r"C:\Users\ann", f"File {sys.prefix}/lib/a.py"]
+    "text",
+    [f"{Path.home()}/data/x", f"in {ROOT}/results", "/Users/ann/x", r"C:\Users\ann", f"File {sys.prefix}/lib/a.py"],
 )
 def test_paths_of_a_machine_are_found_in_every_kind_of_output(text):
     stream = nbformat.v4.new_output("stream", text=f"see {text}\n")

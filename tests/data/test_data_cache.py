@@ -78,7 +78,7 @@ def test_a_changed_source_is_noticed(small_csv, small, reads):
 
 
 def test_a_picture_overwritten_in_place_is_noticed(tmp_path, pictures, small, reads):
-    root = make_folder(tmp_path / "folder", pictures)
+    root = make_folder(tmp_path / "folder", pictures | {"train/notes.txt": b"a file where class folders lie"})
     before = small(root)
     assert small(root).facts["from_cache"] and reads["read"] == 1
     names = [n for n in pictures if n.startswith("train/happy")]

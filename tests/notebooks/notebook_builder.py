@@ -6,7 +6,9 @@ from pathlib import Path
 
 import nbformat
 
-PARAMETERS = 'profile: str = "smoke"  # smoke | full\nseed: int = 0  # any whole number\nepochs: int = None  # None: all'
+PARAMETERS = (
+    'profile: str = "smoke"  # smoke | full\nseed: int = 0  # any whole number\nepochs: int = None  # None: all'
+)
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 
 

@@ -15,14 +15,14 @@ from fer_repro.training.run import Interrupted, Run
 pytest.importorskip("faiss")
 VARIANT = papers.get("local-learning-bow")
 SMALL = {
-    "channels": ((4, 1, 80), (4, 2, 80)), "step": 6, "k": (20, 40), "C": (1.0, 10.0), "weights": ((1, 1), (0, 1)),
+    "channels": ((4, 1, 150), (4, 2, 150)), "step": 4, "k": (20, 40), "C": (1.0, 10.0), "weights": ((1, 1), (0, 1)),
     "weight_pool": 100,
 }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def splits():
-    return VARIANT.recipe("official", "smoke").protocol.split(data.load("drawn", size=(200, 60, 60)))
+    return VARIANT.recipe("official", "smoke").protocol.split(data.load("drawn", size=(400, 70, 70)))
 
 
 def a_run(folder, seed=0, **changes):
@@ -54,10 +54,11 @@ def test_settings_are_chosen_on_the_select_images(fitted, splits):
 def test_probabilities(fitted, splits):
     _, classifier = fitted
     rows = classifier.predict_proba(splits.test.images)
-    assert rows.shape == (60, 7) and rows.dtype == np.float32
+    assert rows.shape == (70, 7) and rows.dtype == np.float32
     np.testing.assert_allclose(rows.sum(axis=1), 1, atol=1e-5)
     assert (rows.argmax(axis=1) == classifier.decisions(splits.test.images).argmax(axis=1)).all()
-    assert np.array_equal(rows[10:30], classifier.predict_proba(splits.test.images[10:30]))
+    # an image's answer does not depend on the images beside it
+    np.testing.assert_allclose(rows[10:30], classifier.predict_proba(splits.test.images[10:30]), atol=1e-5)
 
 
 def test_views_average_an_image_with_its_mirror(fitted, splits):
@@ -74,10 +75,10 @@ def test_it_learns_and_the_ladder_is_recorded(fitted, splits):
     stages = {row["stage"]: row["select_accuracy"] for row in run.history}
     for row in ladder:
         for half in ("PublicTest", "PrivateTest"):
-            assert row[half]["n"] == 60 and row[half]["accuracy"] == row[half]["correct"] / 60
+            assert row[half]["n"] == 70 and row[half]["accuracy"] == row[half]["correct"] / 70
         assert row["PublicTest"]["accuracy"] == pytest.approx(stages[row["step"]])
-    commonest = np.bincount(splits.test.labels).max() / 60
-    assert max(row["PrivateTest"]["accuracy"] for row in ladder) > commonest + 0.05
+    commonest = np.bincount(splits.test.labels).max() / 70
+    assert ladder[-1]["PrivateTest"]["accuracy"] > commonest + 0.05
 
 
 def test_the_seed_decides_everything(fitted, splits, tmp_path):
@@ -123,8 +124,8 @@ def test_damaged_and_foreign_pieces_are_not_used(fitted, splits, tmp_path):
 def test_a_mirrored_pool_holds_every_face_twice(splits, tmp_path):
     run = a_run(tmp_path, pool="mirrored")
     classifier = VARIANT.fit(splits, run)
-    assert run.facts["pool"] == 400 and classifier.gram.shape == (400, 400)
-    assert np.array_equal(classifier.labels[:200], classifier.labels[200:])
+    assert run.facts["pool"] == 800 and classifier.gram.shape == (800, 800)
+    assert np.array_equal(classifier.labels[:400], classifier.labels[400:])
     turned = splits.train.images[:5, :, ::-1]
     rows = classifier.words.vectors(turned)[0]
     assert (abs(rows - classifier.words.vectors(splits.train.images[:, :, ::-1])[0][:5])).nnz == 0

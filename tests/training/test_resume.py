@@ -137,6 +137,36 @@ def test_a_finished_run_answers_without_training(tmp_path, monkeypatch):
     assert fingerprint(fit(small.build, small.splits(), anew), anew.history) != expected
 
 
+def saves(monkeypatch, seconds: float = 0.0) -> list[str]:
+    """The status in every checkpoint written from now on, each of which takes ``seconds`` longer."""
+    written, original = [], checkpoint.save
+
+    def slowly(folder, identity, state):
+        original(folder, identity, state)
+        written.append(state["status"])
+        time.sleep(seconds)
+
+    monkeypatch.setattr(checkpoint, "save", slowly)
+    return written
+
+
+def test_long_epochs_are_saved_inside(tmp_path, monkeypatch):
+    reference = small.run(tmp_path / "a")
+    expected = fingerprint(fit(small.build, small.splits(), reference), reference.history)
+    written = saves(monkeypatch)
+    monkeypatch.setattr(loop, "SAVE_EVERY", 0.0)
+    told = small.run(tmp_path / "b")
+    assert fingerprint(fit(small.build, small.splits(), told), told.history) == expected
+    assert len(written) >= BATCHES * 5
+
+
+def test_slow_saving_does_not_slow_fast_epochs(tmp_path, monkeypatch):
+    written = saves(monkeypatch, seconds=0.3)
+    fit(small.build, small.splits(), small.run(tmp_path))
+    # The first epoch's end shows how slow it is; after that only the end of the run is worth it.
+    assert written == ["running", "done"]
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
