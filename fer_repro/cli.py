@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import traceback
 from pathlib import Path
@@ -13,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from fer_repro import leaderboard, papers, results, schedule
+from fer_repro import leaderboard, papers, results, schedule, states
 from fer_repro.errors import FerReproError
 
 app = typer.Typer(
@@ -112,9 +111,7 @@ def data(
     elif action == "find":
         print(f"{place.path} ({place.kind})")
     else:
-        print(
-            f"{document['source']}: {document['images']:,} images, {document['known_copy']}, {document['digest']}"
-        )
+        print(f"{document['source']}: {document['images']:,} images, {document['known_copy']}, {document['digest']}")
     if action == "describe" and not as_json:
         counts = document["counts"]
         console.print(_table(["usage", *next(iter(counts.values()))], [[u, *c.values()] for u, c in counts.items()]))
@@ -123,7 +120,7 @@ def data(
 @app.command("list")
 def list_variants(results_dir: ResultsDir = "", as_json: AsJson = False) -> None:
     """List the variants: leaderboard rows and ablations, with what is stored of each."""
-    entries = _states(Path(results_dir) if results_dir else results.default_results_dir())
+    entries = states.states(Path(results_dir) if results_dir else results.default_results_dir())
     if as_json:
         print_json({"variants": entries})
         return
@@ -137,36 +134,6 @@ def list_variants(results_dir: ResultsDir = "", as_json: AsJson = False) -> None
         for e in entries
     ]
     console.print(_table(["variant", "chapter", "kind", *papers.PROTOCOLS], rows))
-
-
-def _states(results_dir: Path) -> list[dict[str, Any]]:
-    """Every leaderboard row and every implemented variant, with its state under each protocol."""
-    stored: dict[tuple[str, str], list[int]] = {}
-    for folder in results.stored_folders(results_dir):
-        variant, protocol, seed = folder.parts[-3:]
-        stored.setdefault((variant, protocol), []).append(int(seed.removeprefix("seed-")))
-    begun, known, claims = schedule.runs_in(results_dir.parent / "runs"), papers.variants(), leaderboard.claims()
-    entries = []
-    for name in [*claims, *(v for v in known if v not in claims)]:
-        variant = known.get(name)
-        state = {}
-        for protocol in papers.PROTOCOLS:
-            seeds = sorted(stored.get((name, protocol), []))
-            began = any(run.startswith(f"{protocol}/full/") for run in begun.get(name, []))
-            state[protocol] = f"stored, seed {', '.join(map(str, seeds))}" if seeds else "begun" if began else "not run"
-        entries.append(
-            {
-                "id": name,
-                "slug": variant.slug if variant else claims[name].slug,
-                "implemented": variant is not None,
-                "ablation_of": variant.ablation_of if variant else None,
-                "requires": list(variant.requires) if variant else [],
-                "claimed": claims[name].accuracy if name in claims else None,
-                "state": state if variant else dict.fromkeys(papers.PROTOCOLS, "no module yet"),
-                "seeds": {protocol: sorted(stored.get((name, protocol), [])) for protocol in papers.PROTOCOLS},
-            }
-        )
-    return entries
 
 
 @app.command()
@@ -330,26 +297,14 @@ def bench(
     as_json: AsJson = False,
 ) -> None:
     """Measure speed and memory side by side with what a user would do instead."""
-    from fer_repro.notebooks import project_root
+    from fer_repro.bench import measure
 
-    folder = project_root() / "benchmarks"
-    known = sorted(path.stem for path in folder.glob("[a-z]*.py"))
-    if what != "all" and what not in known:
-        raise FerReproError(f"there is no benchmark '{what}': expected {', '.join(known)} or all")
-    found = {}
-    for name in known if what == "all" else [what]:
-        progress(f"measuring: {name}")
-        done = subprocess.run(
-            [sys.executable, str(folder / f"{name}.py"), "--json"], stdout=subprocess.PIPE, text=True, check=False
-        )
-        if done.returncode:
-            raise FerReproError(f"benchmark '{name}' failed with status {done.returncode}; what it said stands above")
-        found[name] = json.loads(done.stdout)
+    found = measure(what, progress)
     if as_json:
         print_json(found)
-    else:
-        for name, figures in found.items():
-            console.print(_table([name, ""], [[key, value] for key, value in figures.items()]))
+        return
+    for name, figures in found.items():
+        console.print(_table([name, ""], [[key, value] for key, value in figures.items()]))
 
 
 def _table(header: list[str], rows: list[list[Any]]) -> Table:

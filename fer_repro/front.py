@@ -27,7 +27,7 @@ TABLE = "verdicts.md"
 
 
 def write_front(root: Path, results_dir: str = "") -> Path:
-    """Write pictures and table below ``root``; returns the folder. Raises `FerReproError` where it cannot be written."""
+    """Write pictures and table below ``root``; returns the folder. Raises `FerReproError` where that is impossible."""
     board, folder = leaderboard(results_dir), root / FOLDER
     picture = accuracy_over_time_static(board)
     try:

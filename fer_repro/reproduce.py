@@ -5,14 +5,15 @@ from __future__ import annotations
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 import fer_repro
 from fer_repro import data as data_sets
@@ -80,7 +81,10 @@ def reproduce(
     deadline = None if time_budget is None else time.monotonic() + time_budget
     started = datetime.now(UTC)
     temporary = profile == "smoke" and runs_dir is None
-    with tempfile.TemporaryDirectory() if temporary else nullcontext(runs_dir or default_runs_dir()) as runs:
+    with (
+        tempfile.TemporaryDirectory() if temporary else nullcontext(runs_dir or default_runs_dir()) as runs,
+        _one_thread() if profile == "smoke" else nullcontext(),
+    ):
         road = _Road(
             Path(runs), protocol, profile, seed, epochs, parameters.resolve_device(device), faces, resume, deadline, say
         )
@@ -96,6 +100,17 @@ def reproduce(
 def default_runs_dir() -> Path:
     """``runs/`` beside ``results/``: checkpoints, never committed."""
     return results.default_results_dir().parent / "runs"
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """A shrunken network gains nothing from a second thread, and several smoke runs side by side lose much by it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class _Road:

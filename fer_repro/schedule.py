@@ -20,6 +20,7 @@ from fer_repro.errors import FerReproError
 from fer_repro.training.run import Interrupted
 
 UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
+COMMAND = (sys.executable, "-m", "fer_repro.cli")
 INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
 
 
@@ -176,7 +177,7 @@ class _Child:
     ):
         self.task, self.slot, self.lines, self.say = task, slot, [], say
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "fer_repro.cli", *words],
+            [*COMMAND, *words],
             env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             # Ctrl-C in a terminal reaches a whole session; a second one would end a run before its checkpoint.
             start_new_session=True,
@@ -250,12 +251,3 @@ def _gpu(device: str, slot: int) -> dict[str, str]:
         return {}
     allowed = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
     return {"CUDA_VISIBLE_DEVICES": allowed.split(",")[slot % count]}
-
-
-def runs_in(runs_dir: Path) -> dict[str, list[str]]:
-    """Variant -> the runs that have a checkpoint below ``runs_dir``, as protocol/kind/seed-n."""
-    found: dict[str, list[str]] = {}
-    for checkpoint in sorted(Path(runs_dir).glob("*/*/*/seed-*/checkpoint.pt")):
-        variant, *rest = checkpoint.parent.relative_to(runs_dir).parts
-        found.setdefault(variant, []).append("/".join(rest))
-    return found

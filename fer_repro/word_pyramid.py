@@ -48,12 +48,26 @@ class WordPyramid:
             self.finders[cell, words] = visual_words.WordFinder(vocabulary, self.options["probes"])
             self.pause()
 
-    def vectors(self, images: np.ndarray, name: str | None = None, counts: bool = False) -> list[sparse.csr_matrix]:
-        """One CSR per channel, rows of unit length. Pieces are kept on disk under ``name`` (None: not kept)."""
+    def histogram(self, images: np.ndarray, name: str | None = None) -> sparse.csr_matrix:
+        """The first channel with counts instead of presence: the plain bag of words."""
+        return self.vectors(images, name, self.channels[:1], counts=True)[0]
+
+    def vectors(
+        self,
+        images: np.ndarray,
+        name: str | None = None,
+        channels: tuple[visual_words.Channel, ...] | None = None,
+        counts: bool = False,
+    ) -> list[sparse.csr_matrix]:
+        """One CSR per channel, rows of unit length: uint8 [N,48,48] -> float32 [N, level**2 * words] each.
+
+        ``name``: keep the words on disk under that name, and find them there (None: neither). ``channels``: all, or some.
+        """
+        channels = self.channels if channels is None else channels
         found: dict[tuple[int, int], list[list[sparse.csr_matrix]]] = {}
-        for (cell, words), finder in self.finders.items():
-            grid = self.grid(cell)
-            levels = [channel.level for channel in self.channels if channel.vocabulary == (cell, words)]
+        for cell, words in dict.fromkeys(channel.vocabulary for channel in channels):
+            grid, finder = self.grid(cell), self.finders[cell, words]
+            levels = [channel.level for channel in channels if channel.vocabulary == (cell, words)]
             pieces = []
             for start in range(0, len(images), PART):
                 part = images[start : start + PART]
@@ -70,4 +84,4 @@ class WordPyramid:
                 )
                 self.pause()
             found[cell, words] = [sparse.vstack(level, format="csr") for level in zip(*pieces, strict=True)]
-        return [found[channel.vocabulary].pop(0) for channel in self.channels]
+        return [found[channel.vocabulary].pop(0) for channel in channels]

@@ -80,7 +80,7 @@ class LocalWords:
 
     def ladder_scores(self, images: np.ndarray, labels: np.ndarray) -> dict[str, dict[str, float]]:
         """Accuracy of every rung of the ladder on the given images: {rung: {n, correct, accuracy}}."""
-        counted = self.words.vectors(images, counts=True)[0]
+        counted = self.words.histogram(images)
         present = self.words.vectors(images)
         inputs = {LADDER[0]: counted, LADDER[1]: present[0]}
         inputs[LADDER[2]] = visual_words.weighted_sum(present, self.chosen["weights"])
@@ -238,11 +238,11 @@ class _Fit:
     ) -> dict[str, LinearSVC]:  # fmt: skip
         """The ladder below local learning: one linear SVM for all faces on counts, on presence, and on the pyramid."""
         words, images = self.words, np.asarray(self.train.images)
-        counted = words.vectors(images, "train", counts=True)[0]
+        counted = words.histogram(images, "train")
         if self.options["pool"] == "mirrored":
-            mirrored = words.vectors(images[:, :, ::-1], "train-mirrored", counts=True)[0]
+            mirrored = words.histogram(images[:, :, ::-1], "train-mirrored")
             counted = sparse.vstack([counted, mirrored], format="csr")
-        asked = words.vectors(np.asarray(self.select.images), "select", counts=True)[0]
+        asked = words.histogram(np.asarray(self.select.images), "select")
         rungs = {}
         for name, train, query in zip(LADDER, (counted, pool, joined), (asked, held_out, rows), strict=False):
             machines, found = {}, {}

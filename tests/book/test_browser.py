@@ -91,7 +91,7 @@ def test_the_chart_is_drawn_with_every_claim(visit):
     page = visit("leaderboard").page
     assert page.locator(f"{CHART} .main-svg").first.bounding_box()["width"] > 400
     assert page.locator(f"{CHART} .scatterlayer .point").count() >= len(leaderboard())
-    legend = [text.lower() for text in page.locator(f"{CHART} .legendtext").all_inner_texts()]
+    legend = [text.lower() for text in page.locator(f"{CHART} .legendtext").all_text_contents()]
     for entry in LEGEND:
         assert any(text.startswith(entry) for text in legend), (entry, legend)
 

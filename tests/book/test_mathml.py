@@ -11,7 +11,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2] / "_ext"))
 from fer_mathml import UnknownTeX, to_mathml
 
-XML = {"m": "http://www.w3.org/1998/Math/MathML"}
+NAMESPACE = "http://www.w3.org/1998/Math/MathML"
+XML = {"m": NAMESPACE}
 
 
 def parsed(tex: str, display: bool = False) -> ElementTree.Element:
@@ -57,7 +58,7 @@ def test_display_formulas_are_blocks_and_sums_carry_their_limits():
 
 
 def test_a_word_is_one_upright_identifier():
-    words = [element.text for element in parsed(r"\mathrm{SVM}_k").iter("{%s}mi" % XML["m"])]
+    words = [element.text for element in parsed(r"\mathrm{SVM}_k").iter(f"{{{NAMESPACE}}}mi")]
     assert words == ["SVM", "k"]
 
 
