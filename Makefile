@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 EXTRAS := book,classical,download,test
 PROFILE ?= stored
+# Threads that wait must not spin: chapters and tests share the cores with each other and with a browser.
+export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: setup book front test lint clean
 .DEFAULT_GOAL := book

@@ -21,7 +21,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-console = Console(highlight=False, soft_wrap=True)
+# Into a pipe or a file nothing is cut off at the width of a terminal that is not there.
+console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 240)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 Root = Annotated[
@@ -62,7 +63,9 @@ def _pair_parameters(words: list[str]) -> list[str]:
         if word in ("-p", "--parameter"):
             name = next(rest, None)
             value = next(rest, None) if name is not None and "=" not in name else None
-            paired += [] if name is None else [name if value is None else f"{name}={value}"]
+            lost = value is not None and value.startswith("--")  # the next option: the value was forgotten
+            paired += [] if name is None else [name if value is None or lost else f"{name}={value}"]
+            paired += [value] if lost else []
     return paired
 
 

@@ -135,6 +135,8 @@ def inspect(chapter: str | Path) -> Chapter:
             f"{path} has {len(tagged) or 'no'} cell{'s' if len(tagged) > 1 else ''} tagged '{PARAMETERS_TAG}', "
             "expected exactly one: tag the cell that sets the defaults, or its parameters would be lost"
         )
+    if not notebook.metadata.get("kernelspec", {}).get("name"):
+        raise FerReproError(f"{path} names no kernel: open it in Jupyter, choose Python 3 and save it")
     found = papermill("inspecting a chapter").inspect_notebook(str(path))
     unseen = [name for name in _assigned(path, tagged[0].source) if name not in found]
     if unseen:

@@ -64,11 +64,10 @@ def test_kernels_of_sparse_vectors():
     dense = rng.random((30, 50)) * (rng.random((30, 50)) < np.linspace(0, 0.5, 50))
     dense /= np.maximum(np.linalg.norm(dense, axis=1, keepdims=True), 1e-9)
     rows = sparse.csr_matrix(dense.astype(np.float32))
-    assert all(len(columns) for columns in local_svm._split(rows))
-    whole = local_svm.self_kernel(rows, strips=4)
+    whole = local_svm.self_kernel(rows, strip=8)
     assert whole.dtype == np.float16
     np.testing.assert_allclose(whole, dense @ dense.T, atol=1e-3)
-    np.testing.assert_allclose(whole, local_svm.kernel(rows, rows, chunk=7), atol=1e-3)
+    np.testing.assert_allclose(whole, local_svm.kernel(rows, rows, strip=7), atol=1e-3)
 
 
 def test_local_decisions_use_each_image_own_neighbours():

@@ -92,9 +92,9 @@ def erase_box_(images: Tensor, top: Tensor, left: Tensor, height: Tensor, width:
     x = torch.arange(images.shape[-1], device=images.device)
     rows = (y >= top[:, None]) & (y < (top + height)[:, None])
     columns = (x >= left[:, None]) & (x < (left + width)[:, None])
-    # Taking 1 away and clamping blackens exactly the box; on a CPU this is several times faster than a boolean mask.
+    # Taking more away than any pixel has and clamping blackens the box; on a CPU several times faster than a mask.
     box = rows.float()[:, None, :, None], columns.float()[:, None, None, :]
-    images.addcmul_(*box, value=-1).clamp_(min=0)
+    images.addcmul_(*box, value=-2).clamp_(min=0)
     return images if value == 0 else images.addcmul_(*box, value=value)
 
 

@@ -89,11 +89,10 @@ def _filter(start: Tensor, length: Tensor, n: int, size: int, shown: Tensor | No
     pixel = torch.arange(size, device=start.device)
     shown = pixel if shown is None else shown
     step = (length.float() / size)[:, None]
-    centre = (shown + 0.5) * step
+    centre = (shown.clamp(0, size - 1) + 0.5) * step
     source = torch.arange(n, device=start.device)
     if size >= n:
-        # Nothing shrinks: two neighbours share each output pixel, and beyond the outermost centres the last pixel
-        # repeats.
+        # Nothing shrinks: two neighbours share each output pixel; beyond the outermost centres the last one repeats.
         centre = torch.minimum((centre - 0.5).clamp_(min=0.0), length[:, None] - 1.0).add_(start[:, None])
         if shown is not pixel:
             centre = centre.masked_fill_((shown < 0) | (shown >= size), math.inf)  # no pixel is near: the row is black

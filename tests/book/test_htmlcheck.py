@@ -7,8 +7,9 @@ import pytest
 from fer_repro.htmlcheck import problems
 
 GOOD = """<!doctype html><html><head><link rel="stylesheet" href="_static/a.css"><link rel="next" href="https://x.org/">
-<script src="_static/a.js"></script></head><body><h1 id="top">T</h1><a href="sub/b.html#here">b</a> 
-<a href="#top">up</a> <a href="https://example.org/">elsewhere</a> <a href="mailto:a@b.c">write</a> <img src="_static/a.png" alt="a picture">
+<script src="_static/a.js"></script></head><body><h1 id="top">T</h1><a href="sub/b.html#here">b</a>
+<a href="#top">up</a>
+<a href="https://example.org/">elsewhere</a> <a href="mailto:a@b.c">write</a> <img src="_static/a.png" alt="a picture">
 <img src="data:image/png;base64,AAAA" alt="drawn in"></body></html>"""
 
 

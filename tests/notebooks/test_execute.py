@@ -85,6 +85,15 @@ def test_no_parameters_cell_is_an_error_even_without_parameters(tmp_path):
         notebooks.execute(source, tmp_path / "out.ipynb")
 
 
+def test_a_notebook_without_a_kernel_is_an_error(tmp_path):
+    source = write_notebook(tmp_path / "page.ipynb", "1")
+    notebook = nbformat.read(source, as_version=4)
+    del notebook.metadata["kernelspec"]
+    nbformat.write(notebook, source)
+    with pytest.raises(FerReproError, match="names no kernel"):
+        notebooks.inspect(source)
+
+
 def test_a_parameter_that_papermill_cannot_read_is_an_error(tmp_path):
     source = write_notebook(tmp_path / "page.ipynb", parameters='mode: str = ""  # empty = all')
     with pytest.raises(FerReproError, match="cannot read mode"):

@@ -241,9 +241,11 @@ VGGNET = (
 )
 
 
-def test_fused_steps_equal_the_same_steps_one_by_one():
+@pytest.mark.parametrize("size", [24, 48, 64])
+def test_fused_steps_equal_the_same_steps_one_by_one(size):
     images = torch.rand(200, 1, 48, 48, generator=generator(2))
-    together, apart = Augmenter(VGGNET), [Augmenter((one,)) for one in VGGNET]
+    steps = (step("random_resized_crop", size=size), *VGGNET[1:4])
+    together, apart = Augmenter(steps), [Augmenter((one,)) for one in steps]
     assert len(together._functions) < len(apart)
     source, expected = generator(3), images.clone()
     for one in apart:

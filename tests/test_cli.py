@@ -1,0 +1,283 @@
+"""The command line: one sentence for each mistake, one JSON document for each --json, and a run that can be stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+
+from fer_repro import cli, leaderboard, papers
+from fer_repro.papers.base import PROTOCOLS
+
+EPOCHS = 3
+
+
+def call(capsys, *words: str) -> tuple[int, str, str]:
+    """Exit status, stdout, stderr of ``fer-repro`` with these words."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main(list(words))
+    told = capsys.readouterr()
+    return int(ended.value.code or 0), told.out, told.err
+
+
+MISTAKES = [
+    (["run", "vgnet"], "unknown variant 'vgnet': did you mean vggnet?"),
+    (["run", "vggnet", "--protocol", "oficial"], "protocol is 'oficial', expected one of 'official', 'claimed'"),
+    (["run", "vggnet", "--profile", "fulll"], "profile is 'fulll'"),
+    (["run", "vggnet", "--device", "gpu"], "device is 'gpu'"),
+    (["run", "vggnet", "--data", "fer2014"], "data is 'fer2014'"),
+    (["run", "vggnet", "--seed", "-1"], "seed is -1"),
+    (["run", "vggnet", "--epochs", "0"], "epochs is 0"),
+    (["run", "vggnet", "--time-budget", "soon"], "'soon' is no duration"),
+    (["run"], "name the variants to run, or --all"),
+    (["run", "vggnet", "--all"], "name the variants to run, or --all"),
+    (["data", "look"], "unknown action 'look'"),
+    (["data", "--root", "nowhere"], "'nowhere', which does not exist"),
+    (["verify", "--results-dir", "nowhere"], "no results folder nowhere"),
+    (["audit", "--results-dir", "nowhere"], "'nowhere' does not exist"),
+    (["bench", "nothing"], "no benchmark 'nothing'"),
+    (["export", "local-learning-bow"], "the method has no network"),
+    (["export", "vggnet", "--runs-dir", "nowhere"], "holds no checkpoint of vggnet"),
+]
+WITH_JSON = ("data", "verify", "audit", "bench")
+MISTAKES += [([*words, "--json"], said) for words, said in MISTAKES if words[0] in WITH_JSON]
+
+
+@pytest.mark.parametrize(("words", "said"), MISTAKES, ids=[" ".join(words) for words, _ in MISTAKES])
+def test_a_mistake_is_one_sentence_and_nothing_on_stdout(capsys, monkeypatch, tmp_path, words, said):
+    monkeypatch.chdir(tmp_path)
+    status, out, err = call(capsys, *words)
+    assert status == 1 and out == ""
+    lines = err.splitlines()
+    assert lines[-1].startswith("error: ") and said in lines[-1] and "Traceback" not in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_cuda_without_cuda_is_a_sentence(capsys, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    status, _, err = call(capsys, "run", "vggnet", "--device", "cuda")
+    assert status == 1 and "use --device cpu" in err
+
+
+@pytest.mark.parametrize("place", [["--debug", "run", "vgnet"], ["run", "vgnet", "--debug"]], ids=["before", "behind"])
+def test_debug_shows_the_traceback(capsys, place):
+    status, _, err = call(capsys, *place)
+    assert status == 1 and "Traceback" in err and "error: unknown variant" in err
+
+
+def test_an_unknown_option_is_a_usage_error(capsys):
+    status, out, _ = call(capsys, "run", "vggnet", "--sed", "1")
+    assert status == 2 and out == ""
+
+
+def test_list_knows_every_row_and_variant(capsys):
+    status, out, _ = call(capsys, "list", "--json")
+    entries = {entry["id"]: entry for entry in json.loads(out)["variants"]}
+    assert status == 0 and set(entries) == set(leaderboard.claims()) | set(papers.variants())
+    assert entries["vggnet"]["implemented"] and entries["vggnet"]["claimed"] == 73.28
+    for entry in entries.values():
+        assert entry["implemented"] == (entry["id"] in papers.variants())
+        assert set(entry["state"]) == set(entry["seeds"]) == set(PROTOCOLS)
+    status, out, _ = call(capsys, "list")
+    assert status == 0 and all(name in out for name in entries)
+
+
+def test_list_tells_stored_from_begun(capsys, tmp_path):
+    (tmp_path / "results" / "vggnet" / "official" / "seed-4").mkdir(parents=True)
+    (tmp_path / "results" / "vggnet" / "official" / "seed-4" / "result.json").write_text("{}")
+    begun = tmp_path / "runs" / "vggnet" / "claimed" / "full" / "seed-0"
+    begun.mkdir(parents=True)
+    (begun / "checkpoint.pt").write_text("")
+    _, out, _ = call(capsys, "list", "--json", "--results-dir", str(tmp_path / "results"))
+    entry = next(entry for entry in json.loads(out)["variants"] if entry["id"] == "vggnet")
+    assert entry["state"] == {"official": "stored, seed 4", "claimed": "begun"}
+    assert entry["seeds"] == {"official": [4], "claimed": []}
+
+
+def test_audit_prints_all_rows(capsys):
+    status, out, _ = call(capsys, "audit", "--json")
+    document = json.loads(out)
+    assert status == 0 and len(document["rows"]) == 17 and set(document["classes"]) == set("ABCD")
+    status, out, _ = call(capsys, "audit")
+    assert status == 0 and all(row["variant"] in out for row in document["rows"])
+
+
+def test_verify_says_how_many_and_fails_on_a_damaged_result(capsys, tmp_path):
+    status, out, _ = call(capsys, "verify", "--json", "--results-dir", str(tmp_path))
+    assert status == 0 and json.loads(out) == {"ok": True, "checked": 0, "problems": []}
+    folder = tmp_path / "vggnet" / "official" / "seed-0"
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text('{"schema": 99}')
+    status, out, _ = call(capsys, "verify", "--json", "--results-dir", str(tmp_path))
+    document = json.loads(out)
+    assert status == 1 and not document["ok"] and "schema version 99" in document["problems"][0]
+
+
+def test_the_stored_results_verify(capsys):
+    status, out, _ = call(capsys, "verify", "--json")
+    assert json.loads(out)["problems"] == [] and status == 0
+
+
+def test_data_describes_the_real_copy(capsys, real_root):
+    status, out, _ = call(capsys, "data", "--json", "--root", real_root)
+    document = json.loads(out)
+    assert status == 0 and document["images"] == 35887 and document["counts"]["PrivateTest"]["disgust"] == 55
+    status, out, _ = call(capsys, "data", "find", "--json", "--root", real_root)
+    assert status == 0 and json.loads(out)["path"] == real_root
+    status, out, _ = call(capsys, "data", "check", "--root", real_root)
+    assert status == 0 and "35,887 images" in out
+
+
+def test_chapter_lists_its_parameters(capsys):
+    pytest.importorskip("papermill")
+    status, out, _ = call(capsys, "chapter", "vggnet", "--parameters", "--json")
+    listed = {entry["name"]: entry for entry in json.loads(out)["parameters"]}
+    assert status == 0 and listed["seed"]["type"] == "int" and listed["profile"]["default"] == "smoke"
+
+
+@pytest.mark.parametrize(
+    ("pairs", "said"),
+    [
+        (["-p", "sed", "3"], "no parameter 'sed': did you mean 'seed'?"),
+        (["-p", "seed", "three"], "seed is 'three', expected a whole number"),
+        (["-p", "seed=-3"], "seed is -3"),
+        (["-p", "profile", "smok"], "profile is 'smok'"),
+        (["-p", "seed"], "parameter 'seed' has no value"),
+    ],
+)
+def test_chapter_refuses_wrong_parameters(capsys, tmp_path, pairs, said):
+    pytest.importorskip("papermill")
+    status, out, err = call(capsys, "chapter", "vggnet", *pairs, "--out", str(tmp_path / "out.ipynb"))
+    assert status == 1 and out == "" and said in err and list(tmp_path.iterdir()) == []
+
+
+def test_chapter_executes_a_notebook_given_by_path(capsys, tmp_path):
+    nbformat = pytest.importorskip("nbformat")
+    cell = nbformat.v4.new_code_cell("seed: int = 0  # a number", metadata={"tags": ["parameters"]})
+    kernel = {"name": "python3", "display_name": "Python 3"}
+    notebook = nbformat.v4.new_notebook(
+        metadata={"kernelspec": kernel}, cells=[cell, nbformat.v4.new_code_cell("print(seed)")]
+    )
+    source, out = tmp_path / "mine.ipynb", tmp_path / "out.ipynb"
+    nbformat.write(notebook, source)
+    status, told, _ = call(capsys, "chapter", str(source), "-p", "seed", "5", "-o", str(out), "--json")
+    assert status == 0 and json.loads(told) == {"chapter": "mine", "out": str(out)}
+    assert nbformat.read(out, as_version=4).cells[-1].outputs[0].text == "5\n"
+
+
+def test_bench_prints_what_a_script_measured(capsys, monkeypatch, tmp_path):
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "benchmarks" / "quick.py").write_text("def run():\n    print('noise')\n    return {'seconds': 1.5}\n")
+    monkeypatch.setattr("fer_repro.bench.project_root", lambda: tmp_path)
+    status, out, _ = call(capsys, "bench", "quick", "--json")
+    assert status == 0 and json.loads(out) == {"quick": {"seconds": 1.5}}
+    (tmp_path / "benchmarks" / "quick.py").write_text("def run():\n    raise SystemExit(3)\n")
+    status, out, err = call(capsys, "bench", "--json")
+    assert status == 1 and out == "" and "benchmark 'quick' failed with status 3" in err
+
+
+def command(runs: Path, *more: str) -> list[str]:
+    words = ["run", "vggnet", "--profile", "smoke", "--epochs", str(EPOCHS), "--runs-dir", str(runs), *more]
+    return [sys.executable, "-m", "fer_repro.cli", *words]
+
+
+@pytest.fixture(scope="module")
+def stopped_and_resumed(tmp_path_factory):
+    """A smoke run that got Ctrl-C after its first epoch, and the same command once more."""
+    runs = tmp_path_factory.mktemp("runs")
+    first = subprocess.Popen(command(runs), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    lines = []
+    for line in first.stdout:
+        lines.append(line)
+        if line.startswith("epoch 1/"):
+            first.send_signal(signal.SIGINT)
+    first.wait()
+    second = subprocess.run(command(runs), capture_output=True, text=True, check=False)
+    return runs, (first.returncode, "".join(lines), first.stderr.read()), second
+
+
+def test_ctrl_c_stops_at_a_checkpoint_and_says_how_to_go_on(stopped_and_resumed):
+    runs, (status, out, err), _ = stopped_and_resumed
+    assert status == 130, out + err
+    assert "vggnet seed 0: stopped: Ctrl-C" in out and "checkpoint" in out
+    assert "give the same command again to go on" in err and "Traceback" not in err
+    assert list(runs.rglob("checkpoint.pt"))
+
+
+def test_the_same_command_goes_on(stopped_and_resumed):
+    _, _, second = stopped_and_resumed
+    assert second.returncode == 0, second.stderr
+    assert re.search(r"going on after epoch \d of 3", second.stdout) and "epoch 1/3" not in second.stdout
+    assert re.search(r"^vggnet seed 0: [\d.]+ % of 140 .*drawn faces - says nothing", second.stdout, re.M)
+
+
+def test_a_spent_budget_stops_too(stopped_and_resumed, tmp_path):
+    done = subprocess.run(command(tmp_path, "--time-budget", "0.1"), capture_output=True, text=True, check=False)
+    assert done.returncode == 130 and "time budget used up" in done.stdout and "Traceback" not in done.stderr
+
+
+def test_export_writes_weights_that_load_and_a_card_that_tells(capsys, tmp_path):
+    runs, out = tmp_path / "runs", tmp_path / "export"
+    words = ["vggnet", "--profile", "smoke", "--runs-dir", str(runs)]
+    status, told, err = call(capsys, "run", *words)
+    assert status == 0, err
+    status, told, err = call(capsys, "export", *words, "--out", str(out))
+    assert status == 0 and told.strip() == f"exported: {out}", err
+    variant = papers.get("vggnet")
+    recipe = variant.recipe("official", "smoke")
+    with safe_open(out / "model.safetensors", framework="pt") as file:
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        assert file.metadata()["recipe_sha256"] == recipe.sha256()
+    variant.build(recipe).load_state_dict(weights)
+    card = (out / "README.md").read_text()
+    assert "drawn faces - says nothing about the paper" in card and recipe.sha256() in card
+    assert json.loads((out / "config.json").read_text())["labels"][0] == "angry"
+
+
+def test_the_core_works_without_the_extras(tmp_path):
+    """A GPU machine without Jupyter: everything but the book runs, and the book says what is missing."""
+    names = ["papermill", "nbformat", "nbclient", "ipykernel", "IPython", "jupyter_client", "jupyter_book", "sphinx",
+             "sphinx_external_toc", "plotly", "itables", "latex2mathml", "faiss", "cv2", "kagglehub"]  # fmt: skip
+    script = f"""
+import sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {names!r}:
+            raise ModuleNotFoundError("No module named " + name, name=name)
+sys.meta_path.insert(0, Missing())
+from fer_repro import cli
+cli.main(sys.argv[1:])
+"""
+
+    def without(*words: str) -> subprocess.CompletedProcess:
+        return subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True, check=False)
+
+    listed = without("list", "--json")
+    assert listed.returncode == 0, listed.stderr
+    assert json.loads(listed.stdout)
+    for words in (["chapter", "vggnet"], ["book", "--out", str(tmp_path / "html")]):
+        done = without(*words)
+        assert done.returncode == 1 and "pip install 'fer-repro[book]'" in done.stderr, done.stderr
+        assert "Traceback" not in done.stderr
+    budget = without(
+        "run", "vggnet", "--profile", "smoke", "--time-budget", "0.1", "--runs-dir", str(tmp_path / "runs")
+    )
+    assert budget.returncode == 130, budget.stderr
+
+
+def test_the_installed_command_is_this_one():
+    script = Path(sys.executable).with_name("fer-repro")
+    if not script.exists():
+        pytest.skip("fer-repro is not installed as a command beside this Python")
+    done = subprocess.run(
+        [script, "--help"], capture_output=True, text=True, check=True, env=os.environ | {"COLUMNS": "200"}
+    )
+    for name in ("data", "list", "run", "chapter", "book", "verify", "audit", "export", "bench"):
+        assert re.search(rf"\b{name}\b", done.stdout)
