@@ -28,8 +28,8 @@ class _Split:
 
     @staticmethod
     def frequent(pool: sparse.csr_matrix) -> np.ndarray:
-        """bool [columns]: used by over 5 % of the pool, where a dense product is the faster one."""
-        return np.bincount(pool.indices, minlength=pool.shape[1]) > 0.05 * pool.shape[0]
+        """bool [columns]: used by over 15 % of the pool, where a dense product is the faster one."""
+        return np.bincount(pool.indices, minlength=pool.shape[1]) > 0.15 * pool.shape[0]
 
     def times(self, other: _Split, low: int, high: int, out: np.ndarray, chunk: int = 512) -> None:
         """Write the inner products of the first ``len(out)`` rows with rows ``low`` to ``high`` of ``other``."""

@@ -135,9 +135,10 @@ def inspect(chapter: str | Path) -> Chapter:
             f"{path} has {len(tagged) or 'no'} cell{'s' if len(tagged) > 1 else ''} tagged '{PARAMETERS_TAG}', "
             "expected exactly one: tag the cell that sets the defaults, or its parameters would be lost"
         )
-    if not notebook.metadata.get("kernelspec", {}).get("name"):
-        raise FerReproError(f"{path} names no kernel: open it in Jupyter, choose Python 3 and save it")
-    found = papermill("inspecting a chapter").inspect_notebook(str(path))
+    try:
+        found = papermill("inspecting a chapter").inspect_notebook(str(path))
+    except ValueError as error:  # its metadata names no kernel, or no language
+        raise FerReproError(f"{path} names no kernel: open it in Jupyter, choose Python 3 and save it") from error
     unseen = [name for name in _assigned(path, tagged[0].source) if name not in found]
     if unseen:
         raise FerReproError(

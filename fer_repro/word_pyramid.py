@@ -61,7 +61,7 @@ class WordPyramid:
     ) -> list[sparse.csr_matrix]:
         """One CSR per channel, rows of unit length: uint8 [N,48,48] -> float32 [N, level**2 * words] each.
 
-        ``name``: keep the words on disk under it and find them there (None: neither). ``channels``: all, or some of them.
+        ``name``: keep the words on disk under it, find them there (None: neither). ``channels``: all, or some of them.
         """
         channels = self.channels if channels is None else channels
         found: dict[tuple[int, int], list[list[sparse.csr_matrix]]] = {}

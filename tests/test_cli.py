@@ -161,7 +161,7 @@ def test_chapter_refuses_wrong_parameters(capsys, tmp_path, pairs, said):
 def test_chapter_executes_a_notebook_given_by_path(capsys, tmp_path):
     nbformat = pytest.importorskip("nbformat")
     cell = nbformat.v4.new_code_cell("seed: int = 0  # a number", metadata={"tags": ["parameters"]})
-    kernel = {"name": "python3", "display_name": "Python 3"}
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     notebook = nbformat.v4.new_notebook(
         metadata={"kernelspec": kernel}, cells=[cell, nbformat.v4.new_code_cell("print(seed)")]
     )
