@@ -66,6 +66,12 @@ def test_links_to_files_resolve(page):
             assert heading in slugs, f"{page.name} links to {target}, headings are {slugs}"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_no_line_of_prose_is_taken_for_a_comment(page):
+    """MyST drops a line that begins with a percent sign, as a wrapped "67.48 / % to ..." once did."""
+    assert not re.findall(r"^%.*$", without_code(text_of(page)), flags=re.M)
+
+
 def test_every_citation_has_an_entry_and_every_claim_a_paper():
     known = re.findall(r"^@\w+\{([^,]+),", (ROOT / "references.bib").read_text(encoding="utf-8"), flags=re.M)
     assert len(known) == len(set(known))
