@@ -123,17 +123,21 @@ def execute_chapters(
         max_tasks_per_child=1,
     ) as pool:  # fmt: skip
         asked = {pool.submit(_execute_page, root, staging, p, profile, results_dir, timeout): p for p in pages}
-        for count, future in enumerate(as_completed(asked), 1):
-            page = asked[future]
-            try:
-                say(f"[{count}/{len(pages)}] {page.stem}: {future.result():.0f} s")
-            except FerReproError as error:
-                say(f"[{count}/{len(pages)}] {page.stem}: failed")
-                failures.append(str(error))
-            except BrokenExecutor as error:
-                raise FerReproError(
-                    f"the process that ran chapter {page.stem} died, most often for lack of memory: try --jobs 1"
-                ) from error
+        try:
+            for count, future in enumerate(as_completed(asked), 1):
+                page = asked[future]
+                try:
+                    say(f"[{count}/{len(pages)}] {page.stem}: {future.result():.0f} s")
+                except FerReproError as error:
+                    say(f"[{count}/{len(pages)}] {page.stem}: failed")
+                    failures.append(str(error))
+        except BrokenExecutor as error:
+            raise FerReproError(
+                "a process that ran a chapter died, most often for lack of memory: try --jobs 1"
+            ) from error
+        except KeyboardInterrupt:
+            pool.shutdown(cancel_futures=True)  # or the chapters still waiting would run first
+            raise
     if failures:
         raise FerReproError(_listed(f"{len(failures)} of {len(pages)} chapters failed", failures))
 

@@ -1,19 +1,26 @@
-"""The command ``fer-repro``: one thin function per command; the work is done by the library."""
+"""The command ``fer-repro``: one thin function per command; the work is done by the library.
+
+The library is imported by the command that needs it: torch alone takes a second, and ``--help`` should not.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from fer_repro import leaderboard, papers, results, schedule, states
-from fer_repro.errors import FerReproError
+from fer_repro.errors import INTERRUPTED, FerReproError
+
+if TYPE_CHECKING:
+    from fer_repro.schedule import Outcome
 
 app = typer.Typer(
     help="Audit and re-run the FER2013 leaderboard.",
@@ -67,6 +74,16 @@ def _pair_parameters(words: list[str]) -> list[str]:
             paired += [] if name is None else [name if value is None or lost else f"{name}={value}"]
             paired += [value] if lost else []
     return paired
+
+
+@contextmanager
+def _interruptible(what_stays: str) -> Iterator[None]:
+    """Ctrl-C is no accident: one line, and the exit status that a shell expects."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"stopped: {what_stays}", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def print_json(document: Any) -> None:
@@ -123,6 +140,8 @@ def data(
 @app.command("list")
 def list_variants(results_dir: ResultsDir = "", as_json: AsJson = False) -> None:
     """List the variants: leaderboard rows and ablations, with what is stored of each."""
+    from fer_repro import papers, results, states
+
     entries = states.states(Path(results_dir) if results_dir else results.default_results_dir())
     if as_json:
         print_json({"variants": entries})
@@ -161,6 +180,8 @@ def run(
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint.")] = True,
 ) -> None:
     """Run variants in the order in which they need each other; skip what is stored, go on with what was stopped."""
+    from fer_repro import papers, schedule
+
     if bool(variants) == everything:
         raise FerReproError("name the variants to run, or --all (not both): `fer-repro list` shows them")
     rows = [v.id for v in papers.variants().values() if v.ablation_of is None]
@@ -172,7 +193,7 @@ def run(
     _conclude(outcomes)
 
 
-def _conclude(outcomes: list[schedule.Outcome]) -> None:
+def _conclude(outcomes: list[Outcome]) -> None:
     """One line per run, and the exit status: 0 only where every run is done."""
     for outcome in outcomes:
         print(f"{outcome.task}: {outcome.text or outcome.state}" if outcome.state == "done" else
@@ -180,7 +201,7 @@ def _conclude(outcomes: list[schedule.Outcome]) -> None:
     states = {outcome.state for outcome in outcomes}
     if states & {"stopped", "not started"}:
         print("stopped: give the same command again to go on", file=sys.stderr)
-        raise typer.Exit(schedule.INTERRUPTED)
+        raise typer.Exit(INTERRUPTED)
     if states != {"done"}:
         raise typer.Exit(1)
 
@@ -223,7 +244,8 @@ def chapter(
             raise FerReproError(f"parameter '{name}' has no value: write -p {name} VALUE")
         given[name] = described.parameter(name).parse(text)
     target = Path(out) if out else notebooks.project_root() / "_build" / "executed" / f"{described.slug}.ipynb"
-    done = notebooks.execute(described.path, target, given, timeout=timeout)
+    with _interruptible("nothing was written; a full run goes on from its checkpoint with the same command"):
+        done = notebooks.execute(described.path, target, given, timeout=timeout)
     print_json({"chapter": described.slug, "out": str(done)}) if as_json else print(f"executed: {done}")
 
 
@@ -238,12 +260,15 @@ def book(
     """Execute all chapters and build the book; a warning, a dead link or a failing chapter is an error."""
     from fer_repro.book import build_book
 
-    build_book(profile=profile, jobs=jobs, timeout=timeout, out=Path(out) if out else None, results_dir=results_dir)
+    with _interruptible("the former book stands as it was"):
+        build_book(profile=profile, jobs=jobs, timeout=timeout, out=Path(out) if out else None, results_dir=results_dir)
 
 
 @app.command()
 def verify(results_dir: ResultsDir = "", as_json: AsJson = False) -> None:
     """Recompute every stored number from its predictions."""
+    from fer_repro import results
+
     where = Path(results_dir) if results_dir else results.default_results_dir()
     if results_dir and not where.is_dir():
         raise FerReproError(f"there is no results folder {where}: give one with --results-dir")
@@ -259,6 +284,8 @@ def verify(results_dir: ResultsDir = "", as_json: AsJson = False) -> None:
 @app.command()
 def audit(results_dir: ResultsDir = "", as_json: AsJson = False) -> None:
     """Show what was found about every claim: what was scored, what selected, how it compares, and the verdict."""
+    from fer_repro import leaderboard
+
     document = leaderboard.audit_json(results_dir or None)
     if as_json:
         print_json(document)

@@ -1,4 +1,6 @@
-"""The one exception a user is meant to read."""
+"""The one exception a user is meant to read, and the exit status of what Ctrl-C stopped."""
+
+INTERRUPTED = 130  # as a shell reports a program that SIGINT ended
 
 
 class FerReproError(Exception):

@@ -16,12 +16,11 @@ from types import FrameType
 from typing import Any
 
 from fer_repro import papers, parameters, results
-from fer_repro.errors import FerReproError
+from fer_repro.errors import INTERRUPTED, FerReproError
 from fer_repro.training.run import Interrupted
 
 UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 COMMAND = (sys.executable, "-m", "fer_repro.cli")
-INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
 
 
 @dataclass(frozen=True)

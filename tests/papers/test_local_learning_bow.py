@@ -16,7 +16,7 @@ pytest.importorskip("faiss")
 VARIANT = papers.get("local-learning-bow")
 SMALL = {
     "channels": ((4, 1, 150), (4, 2, 150)), "step": 4, "k": (20, 40), "C": (1.0, 10.0), "weights": ((1, 1), (0, 1)),
-    "weight_pool": 100,
+    "weight_pool": 100, "pool": "plain",
 }  # fmt: skip
 
 
