@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import tempfile
 import time
@@ -23,7 +24,7 @@ from fer_repro.evaluation import cost
 from fer_repro.papers.base import Variant
 from fer_repro.results import HALVES, Result
 from fer_repro.training.recipe import Recipe
-from fer_repro.training.run import Classifier, Run
+from fer_repro.training.run import Classifier, Interrupted, Run
 
 # Training, PublicTest, PrivateTest: enough drawn faces for every class in every part, few enough for seconds.
 SMOKE_SIZE = (280, 140, 140)
@@ -79,7 +80,7 @@ def reproduce(
     name = chosen.data or ("drawn" if profile == "smoke" else "fer2013")
     faces = data_sets.load("drawn", size=SMOKE_SIZE) if name == "drawn" else data_sets.load(name, root)
     deadline = None if time_budget is None else time.monotonic() + time_budget
-    started = datetime.now(UTC)
+    started, version = datetime.now(UTC), code_version()
     temporary = profile == "smoke" and runs_dir is None
     with (
         tempfile.TemporaryDirectory() if temporary else nullcontext(runs_dir or default_runs_dir()) as runs,
@@ -88,8 +89,13 @@ def reproduce(
         road = _Road(
             Path(runs), protocol, profile, seed, epochs, parameters.resolve_device(device), faces, resume, deadline, say
         )
-        run, classifier = road.fit(papers.get(variant))
-        result = _score(variant, profile, run, classifier, faces, started)
+        try:
+            run, classifier = road.fit(papers.get(variant))
+        except Interrupted as stopped:
+            if temporary:
+                raise Interrupted(f"{variant}: stopped; a smoke run keeps no checkpoint, start it again") from stopped
+            raise
+        result = _score(variant, profile, run, classifier, faces, started, version)
     result.note = note
     if result.storable and epochs is None:
         folder = results.write(result, where)
@@ -146,7 +152,8 @@ class _Road:
 
 
 def _score(
-    variant: str, profile: str, run: Run, classifier: Classifier, faces: data_sets.FER2013, started: datetime
+    variant: str, profile: str, run: Run, classifier: Classifier, faces: data_sets.FER2013, started: datetime,
+    version: str,
 ) -> Result:
     """Score both halves once, plain and with the paper's views, and gather the record."""
     recipe, predictions = run.recipe, {}
@@ -172,7 +179,7 @@ def _score(
         **taken,
         "recipe": recipe.as_dict(),
         "recipe_sha256": recipe.sha256(),
-        "code_version": code_version(),
+        "code_version": version,
         "data": {"name": faces.name, "source": faces.source, "digest": faces.digest},
         "usages": {
             "train": list(protocol.train),
@@ -203,7 +210,7 @@ def _require_same_recipe(stored: Result, recipe: Recipe, where: Path) -> None:
 def code_version() -> str:
     """The package's version, and in a git checkout the commit; "+changed" where tracked files differ from it."""
     here = Path(__file__).resolve().parents[1]
-    if not (here / ".git").exists():
+    if not (here / ".git").exists() or shutil.which("git") is None:
         return fer_repro.__version__
 
     def git(*words: str) -> str:

@@ -114,12 +114,16 @@ def test_no_result_is_not_run():
 
 
 @pytest.mark.parametrize(
-    "other", [{"profile": "smoke"}, {"status": "diverged"}, {"status": "stopped early"}, {"data": "drawn"}]
+    "other", [{"profile": "smoke"}, {"status": "diverged"}, {"status": "interrupted"}, {"data": "drawn"}]
 )
 def test_what_does_not_count_is_told_and_not_counted(other):
     found = judge(run(**other))
     assert found.name == "not run" and "does not count (seed 0:" in found.reason
     assert judge(run(correct=2400), run(correct=10, seed=1, **other)).seeds == (0,)
+
+
+def test_a_run_that_its_own_recipe_stopped_early_counts():
+    assert judge(run(status="stopped early")).seeds == (0,)
 
 
 def test_runs_of_other_variants_and_protocols_are_passed_over():

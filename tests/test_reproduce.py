@@ -1,4 +1,4 @@
-"""The road from a name to a stored result, with VGGNet's smoke recipe standing in for a full one on faces called FER2013."""
+"""The road from a name to a stored result; VGGNet's smoke recipe stands in for a full one."""
 
 import dataclasses
 

@@ -52,7 +52,9 @@ class ResNet18(nn.Module):
 
     def __init__(self, width: int = 64, blocks: int = 2, pool: str = "avg4") -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(1, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+        self.stem = nn.Sequential(
+            nn.Conv2d(1, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
+        )
         stages, before = [], width
         for index in range(4):
             after = width * 2**index
@@ -84,7 +86,7 @@ AUGMENT = (
     step("erase", p=0.5, area=(0.02, 0.33), aspect=(0.3, 3.3), value=0.0),
 )
 
-# The release spreads 0.1 over the six wrong classes; torch spreads its value over all seven, so 0.1 * 7/6 is the same target.
+# The release spreads 0.1 over the six wrong classes, torch its value over all seven: 0.1 * 7/6 is the same target.
 LABEL_SMOOTHING = 0.1 * 7 / 6
 
 DEVIATIONS = (
@@ -94,11 +96,12 @@ DEVIATIONS = (
               "same purpose, no scaler state to restore"),
     Deviation("released train.py since August 2023", "no second forward pass on the unmixed crops",
               "the claimed number is older than that pass, which also feeds the batch norm statistics"),
-    Deviation("released utils.py", "cross-entropy with the smoothed, mixed target instead of the KL divergence",
+    Deviation("released utils.py",
+              "cross-entropy with the smoothed, mixed target instead of the KL divergence",
               "the two differ by the entropy of the target, a constant: the gradients are equal"),
 )  # fmt: skip
 OFFICIAL_DEVIATIONS = (
-    Deviation("released train.py and dataset.py", "schedule and best epoch follow PublicTest, PrivateTest is scored once",
+    Deviation("released train.py, dataset.py", "schedule and best epoch follow PublicTest, PrivateTest is scored once",
               "the release selects on PrivateTest, the half it reports"),
 )  # fmt: skip
 
@@ -119,7 +122,7 @@ def recipe(protocol: str, profile: str) -> Recipe:
             ),
         ),
         input_size=40,
-        # Divided by 255 twice in the release (once by ToTensor on an 8-bit image, once by Normalize): kept, a quirk of the row.
+        # Divided by 255 twice in the release (by ToTensor on an 8-bit image, then by Normalize): kept.
         std=255.0,
         augment=AUGMENT,
         mix=step("mixup", alpha=1.0),

@@ -82,23 +82,26 @@ AUGMENT = (
 DEVIATIONS = (
     Deviation("released code, data/dataset.py", "augmentations are batched tensor code that draws from the same "
               "distributions", "the original runs image by image in PIL and keeps a GPU idle"),
-    Deviation("released code, utils/loops.py", "bf16 autocast on a GPU instead of fp16 with a gradient scaler; fp32 on a CPU",
+    Deviation("released code, utils/loops.py",
+              "bf16 autocast on a GPU instead of fp16 with a gradient scaler; fp32 on a CPU",
               "same purpose, no scaler state to restore"),
 )  # fmt: skip
 OFFICIAL_DEVIATIONS = (
-    Deviation("abstract; released data/fer2013.py", "schedule and best epoch follow PublicTest, PrivateTest is scored once",
+    Deviation("abstract; released data/fer2013.py",
+              "schedule and best epoch follow PublicTest, PrivateTest is scored once",
               "the official roles of the two halves; the released code exchanges them"),
     Deviation("paper, fine-tuning", "fine-tuned on Training alone, the better of both stages by PublicTest is scored",
               "merging a held-out half would leave nothing clean to select on"),
 )  # fmt: skip
 CLAIMED_DEVIATIONS = (
-    Deviation("paper, fine-tuning; a commented-out line of train.py", "cosine with T_max 10 stepped each epoch, from 1e-4 to 1e-6",
+    Deviation("paper, fine-tuning; a commented-out line of train.py",
+              "cosine with T_max 10 stepped each epoch, from 1e-4 to 1e-6",
               "the released train.py holds only the first stage; this is the line it was left with"),
 )  # fmt: skip
 
 
 def recipe(protocol: str, profile: str) -> Recipe:
-    """300 epochs on a plateau schedule, then 50 with a small cosine (paper, section IV; released train.py, hparams.py)."""
+    """300 epochs on a plateau schedule, then 50 with a small cosine (released train.py and hparams.py)."""
     claimed = protocol == "claimed"
     sgd = {"momentum": 0.9, "nesterov": True, "weight_decay": 1e-4}
     plateau = step("reduce-on-plateau", factor=0.75, patience=5)
@@ -134,5 +137,11 @@ def smoke(full: Recipe) -> Recipe:
 
 
 VARIANTS = (
-    Variant(id="vggnet", slug="vggnet", recipe=recipe, build=build, fit=lambda splits, run: loop.fit(build, splits, run)),
+    Variant(
+        id="vggnet",
+        slug="vggnet",
+        recipe=recipe,
+        build=build,
+        fit=lambda splits, run: loop.fit(build, splits, run),
+    ),
 )
