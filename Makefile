@@ -5,7 +5,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
-EXTRAS := book,classical,download,test
+EXTRAS := book,classical,search,download,test
 PROFILE ?= stored
 # Threads that wait must not spin: chapters and tests share the cores with each other and with a browser.
 export OMP_WAIT_POLICY ?= PASSIVE

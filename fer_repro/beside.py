@@ -26,18 +26,34 @@ def claim_rows(claim: Claim, runs: Sequence[Result]) -> list[Row]:
     first = (f"{claim.accuracy:.2f}\u00a0%", _where(audit.usages))
     rows = [Row("claimed", claim.accuracy / 100, bounds, "claimed", first, claim.model)]
     for protocol in papers.PROTOCOLS:
-        full = papers.get(claim.variant).recipe(protocol, "full").sha256()
-        own = [r for r in runs if r.variant == claim.variant and r.protocol == protocol and not r.drawn]
-        for run in own:
-            score = run.headline
-            state = "" if run.storable else f", {run.profile}, {run.status}"
-            if run.record["recipe_sha256"] != full:
-                state += ", another recipe"
-            words = (percent(score["accuracy"]), run.record["usages"]["test"][0] + state)
-            label = f"{protocol} protocol, seed {run.seed}"
-            rows.append(Row(label, score["accuracy"], tuple(score["interval"]), "measured", words, claim.model))
-        if not own:
-            rows.append(Row(f"{protocol} protocol", None, words=("not run",), group=claim.model))
+        own = _measured_rows(claim.variant, protocol, runs, claim.model)
+        rows += own or [Row(f"{protocol} protocol", None, words=("not run",), group=claim.model)]
+    return rows
+
+
+def ablation_rows(claim: Claim, runs: Sequence[Result]) -> list[Row]:
+    """The runs of the row's declared ablations, a group for each; what was not run is left out."""
+    rows = []
+    for variant in papers.variants().values():
+        if variant.ablation_of == claim.variant:
+            for protocol in papers.PROTOCOLS:
+                rows += _measured_rows(variant.id, protocol, runs, f"ablation {variant.id}")
+    return rows
+
+
+def _measured_rows(variant: str, protocol: str, runs: Sequence[Result], group: str) -> list[Row]:
+    """One row for each run of ``variant`` under ``protocol`` on real data."""
+    full, rows = papers.get(variant).recipe(protocol, "full").sha256(), []
+    for run in runs:
+        if run.variant != variant or run.protocol != protocol or run.drawn:
+            continue
+        score = run.headline
+        state = "" if run.storable else f", {run.profile}, {run.status}"
+        if run.record["recipe_sha256"] != full:
+            state += ", another recipe"
+        words = (percent(score["accuracy"]), run.record["usages"]["test"][0] + state)
+        label = f"{protocol} protocol, seed {run.seed}"
+        rows.append(Row(label, score["accuracy"], tuple(score["interval"]), "measured", words, group))
     return rows
 
 

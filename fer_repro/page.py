@@ -17,7 +17,7 @@ import pandas as pd
 
 from fer_repro import data as data_sets
 from fer_repro import papers, parameters, plots, results
-from fer_repro.beside import claim_rows, ladder_rows, neighbour_rows
+from fer_repro.beside import ablation_rows, claim_rows, ladder_rows, neighbour_rows
 from fer_repro.cards import claim_card, claims_of, hardware, verdict
 from fer_repro.claims import Claim
 from fer_repro.data import LABELS, USAGES
@@ -245,8 +245,8 @@ class Chapter:
         """The claim, every stored run of this paper, and the neighbouring rows of the leaderboard."""
         stored = results.read_all(self.results_dir)
         result = self.result
-        rows = claim_rows(self.claim, [*stored, *self._extra(stored)])
-        rows += neighbour_rows(self.claim, stored)
+        shown = [*stored, *self._extra(stored)]
+        rows = claim_rows(self.claim, shown) + ablation_rows(self.claim, shown) + neighbour_rows(self.claim, stored)
         figure = plots.forest(
             rows,
             "Beside the claim",

@@ -40,9 +40,10 @@ def fit(build: Callable[[Recipe], nn.Module], splits: Splits, run: Run, loss: Lo
 
     ``splits``: images uint8 [N,48,48] and labels int [N] of each role. ``loss(output, targets)`` replaces the recipe's
     loss: it gets the network's output (float32; a tuple stays one) and int64 [B] targets, or float [B,7] ones where the
-    recipe mixes. Fills ``run.history`` (one dict per epoch) and ``run.facts``. A run folder with a checkpoint is
-    continued (``run.resume``), a finished one answers at once. Raises `Interrupted` after a checkpoint (time budget,
-    Ctrl-C, SIGTERM), `FerReproError` for a recipe that cannot be followed or a checkpoint of another run.
+    recipe mixes; the buffers of a module are saved with the run. Fills ``run.history`` (one dict per epoch) and
+    ``run.facts``. A run folder with a checkpoint is continued (``run.resume``), a finished one answers at once. Raises
+    `Interrupted` after a checkpoint (time budget, Ctrl-C, SIGTERM), `FerReproError` for a recipe that cannot be
+    followed or a checkpoint of another run.
     """
     device = torch.device(run.device)
     with checkpoint.writer(run.folder), checkpoint.seeded(run.seed, device), stop_requests(run.say) as stop:
@@ -71,7 +72,9 @@ class Trainer:
         for views in (recipe.views, recipe.plain):
             view_count(views)
         self.augment, self.mix = Augmenter(recipe.augment), mixer(recipe.mix)
-        self.loss = loss or make_loss(recipe.loss, self.device)
+        self.loss = loss or make_loss(recipe.loss)
+        if isinstance(self.loss, nn.Module):
+            self.loss.to(self.device)
         self.autocast = recipe.precision == "bf16" and self.device.type == "cuda"
 
         # Permutation and augmentation draw from their own stream; initialisation and dropout from torch's global one.
@@ -289,6 +292,7 @@ class Trainer:
             "totals": self.totals, "seconds": self.seconds, "images_seen": self.images_seen, "peak": self.peak,
             "history": self.history, "model": self.model.state_dict(), "optimiser": self.optimiser.state_dict(),
             "ema": self.ema.state_dict() if self.ema else None, "schedule": self.schedule.state_dict(),
+            "loss": self.loss.state_dict() if isinstance(self.loss, nn.Module) else {},
             "best": vars(self.best), "stage_best": vars(self.stage_best), "good": None if between_epochs else self.good,
             "generator": self.generator.get_state(), "random": checkpoint.random_state(self.device),
         }  # fmt: skip
@@ -305,6 +309,8 @@ class Trainer:
             self.ema.load_state_dict(state["ema"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.schedule.load_state_dict(state["schedule"])
+        if isinstance(self.loss, nn.Module):
+            self.loss.load_state_dict(state["loss"])
         self.good = state["good"] or _copy(self.scored)
         self.best, self.stage_best = _Best(**state["best"]), _Best(**state["stage_best"])
         self.generator.set_state(state["generator"])

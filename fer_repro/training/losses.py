@@ -57,6 +57,6 @@ class CrossEntropy(nn.Module):
 LOSSES: dict[str, type[nn.Module]] = {"cross-entropy": CrossEntropy}
 
 
-def make_loss(step: Step, device: str | torch.device = "cpu") -> Loss:
-    """The loss a recipe names, with its options, on ``device``."""
-    return bind(step, LOSSES, "loss")().to(device)
+def make_loss(step: Step) -> Loss:
+    """The loss a recipe names, with its options."""
+    return bind(step, LOSSES, "loss")()
