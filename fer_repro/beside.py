@@ -51,7 +51,7 @@ def _measured_rows(variant: str, protocol: str, runs: Sequence[Result], group: s
         state = "" if run.storable else f", {run.profile}, {run.status}"
         if run.record["recipe_sha256"] != full:
             state += ", another recipe"
-        words = (percent(score["accuracy"]), run.record["usages"]["test"][0] + state)
+        words = (percent(score["accuracy"]), _where(run.record["usages"]["test"]) + state)
         label = f"{protocol} protocol, seed {run.seed}"
         rows.append(Row(label, score["accuracy"], tuple(score["interval"]), "measured", words, group))
     return rows

@@ -195,7 +195,7 @@ class Chapter:
             ("Selected", text(_selected(record))),
             (
                 "Accuracy",
-                f"<strong>{percent(result.headline['accuracy'])}</strong> on {text(record['usages']['test'][0])}",
+                f"<strong>{percent(result.headline['accuracy'])}</strong> on {text(result.scored)}",
             ),
             ("Time", f"{seconds(costs.get('seconds'))} on {text(hardware(result))}"),
             ("Data", text(f"{record['data']['name']}, sha256 {record['data']['digest'][:16]}…")),
@@ -221,11 +221,11 @@ class Chapter:
     def scores(self) -> Html:
         """Both held-out halves, plain and with the paper's views."""
         result = self.result
-        shown = f"{percent(result.headline['accuracy'])} on {result.record['usages']['test'][0]}"
+        shown = f"{percent(result.headline['accuracy'])} on {result.scored}"
         return Html(drawn_note(result) + scores_table(result), f"{result.variant}: {shown}{_drawn_words(result)}")
 
     def confusion(self) -> Figure:
-        """Truth against prediction on the scored half."""
+        """Truth against prediction on the scored images."""
         return plots.confusion_matrix(self.result.headline, self._scored(), drawn=self.result.drawn)
 
     def per_class(self) -> Html:
@@ -239,7 +239,7 @@ class Chapter:
         """For example "VGGNet, PublicTest, ten-crop 40, mean of logits"."""
         record = self.result.record
         views = record["recipe"]["views" if self.result.has_views else "plain"]
-        return f"{model_name(self.result.variant)}, {record['usages']['test'][0]}, {Views(**views)}"
+        return f"{model_name(self.result.variant)}, {self.result.scored}, {Views(**views)}"
 
     def beside_the_claim(self) -> Html:
         """The claim, every stored run of this paper, and the neighbouring rows of the leaderboard."""

@@ -84,7 +84,7 @@ def reproduce(
     temporary = profile == "smoke" and runs_dir is None
     with (
         tempfile.TemporaryDirectory() if temporary else nullcontext(runs_dir or default_runs_dir()) as runs,
-        _one_thread() if profile == "smoke" else nullcontext(),
+        one_thread() if profile == "smoke" else nullcontext(),
     ):
         road = _Road(
             Path(runs), protocol, profile, seed, epochs, parameters.resolve_device(device), faces, resume, deadline, say
@@ -99,7 +99,7 @@ def reproduce(
     result.note = note
     if result.storable and epochs is None:
         folder = results.write(result, where)
-        say(f"stored in {folder.relative_to(where)}/: {result.headline['accuracy']:.4f} on the scored half")
+        say(f"stored in {folder.relative_to(where)}/: {result.headline['accuracy']:.4f} on {result.scored}")
     return result
 
 
@@ -109,7 +109,7 @@ def default_runs_dir() -> Path:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """A shrunken network gains nothing from a second thread, and several smoke runs side by side lose much by it."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -188,7 +188,7 @@ def _score(
             "finetune": list(protocol.finetune or protocol.train),
         },
         "selection": recipe.selection.name(protocol),
-        "scores": results.score_all(predictions),
+        "scores": results.score_all(predictions, protocol.test),
         "cost": costs | {"device": run.device},
         "environment": cost.environment(),
         "started": started.isoformat(timespec="seconds"),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -81,14 +82,22 @@ class Result:
         return self.profile == "full" and self.status in FINISHED and self.record["data"]["name"] == "fer2013"
 
     def score(self, usage: str = "PrivateTest", views: bool | None = None) -> dict[str, Any]:
-        """The metrics on one half; ``views=None`` takes the paper's views where there are any, else the plain score."""
+        """The metrics on one half, or on both as one set where the protocol merges them (``PublicTest+PrivateTest``).
+
+        ``views=None`` takes the paper's views where there are any, else the plain score.
+        """
         views = self.has_views if views is None else views
         return self.record["scores"][usage]["views" if views else "plain"]
 
     @property
+    def scored(self) -> str:
+        """The name of what the protocol scores: a half, or "PublicTest+PrivateTest" for the two as one set."""
+        return "+".join(self.record["usages"]["test"])
+
+    @property
     def headline(self) -> dict[str, Any]:
-        """The score that stands beside the claim: the protocol's test half, as the paper views an image."""
-        return self.score(self.record["usages"]["test"][0])
+        """The score that stands beside the claim: on the protocol's test images, as the paper views an image."""
+        return self.score(self.scored)
 
 
 def default_results_dir() -> Path:
@@ -101,15 +110,17 @@ def folder_of(results_dir: Path, variant: str, protocol: str, seed: int) -> Path
     return Path(results_dir) / variant / protocol / f"seed-{seed}"
 
 
-def score_all(predictions: dict[str, np.ndarray]) -> dict[str, dict[str, Any]]:
-    """``scores`` of a record from stored predictions: half -> plain/views -> metrics."""
+def score_all(predictions: dict[str, np.ndarray], test: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
+    """``scores`` of a record from stored predictions: half -> plain/views -> metrics.
+
+    ``test``: the halves that the protocol scores; where these are two, their images as one set are scored as well.
+    """
     scores: dict[str, dict[str, Any]] = {}
-    for half in HALVES:
-        kinds = [kind for kind in ("plain", "views") if f"{half}_{kind}" in predictions]
-        labels = predictions[f"{half}_labels"].astype(np.int64)
-        scores[half] = {
-            kind: metrics.evaluate(predictions[f"{half}_{kind}"].astype(np.float32), labels) for kind in kinds
-        }
+    for halves in [*((half,) for half in HALVES), *([tuple(test)] if len(test) > 1 else [])]:
+        labels = np.concatenate([predictions[f"{half}_labels"].astype(np.int64) for half in halves])
+        kinds = [kind for kind in ("plain", "views") if f"{halves[0]}_{kind}" in predictions]
+        rows = {kind: np.concatenate([predictions[f"{half}_{kind}"] for half in halves]) for kind in kinds}
+        scores["+".join(halves)] = {kind: metrics.evaluate(rows[kind].astype(np.float32), labels) for kind in kinds}
     return scores
 
 
@@ -249,7 +260,8 @@ def _problems(result: Result, folder: Path) -> list[str]:
         if sha256_of(folder / name) != sha256:
             found.append(f"{name} is not the file that result.json was written with")
     found += check_predictions(result.predictions) or _wrong_counts(result.predictions)
-    if not found and json.loads(json.dumps(score_all(result.predictions))) != record["scores"]:
+    scores = {} if found else score_all(result.predictions, record["usages"]["test"])
+    if scores and json.loads(json.dumps(scores)) != record["scores"]:
         found.append("the scores in result.json are not those of predictions.npz")
     return found
 

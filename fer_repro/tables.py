@@ -124,11 +124,14 @@ def drawn_note(result: Result) -> str:
 
 
 def scores_table(result: Result) -> str:
-    """PublicTest and PrivateTest, plain and with the paper's views; the score beside the claim is set in bold."""
+    """PublicTest and PrivateTest, plain and with the paper's views; the score beside the claim is set in bold.
+
+    Where the protocol scores the halves as one set, they have a row together.
+    """
     usages, recipe = result.record["usages"], result.record["recipe"]
     kinds = [("plain", recipe["plain"])] + ([("views", recipe["views"])] if result.has_views else [])
     rows = []
-    for half in HALVES:
+    for half in dict.fromkeys([*HALVES, result.scored]):
         for kind, views in kinds:
             score = result.score(half, views=kind == "views")
             low, high = (f"{100 * end:.2f}" for end in score["interval"])
@@ -140,7 +143,7 @@ def scores_table(result: Result) -> str:
                 *(f"{100 * score[name]:.2f}" for name in ("balanced_accuracy", "macro_f1", "top2", "ece")),
                 f"{score['log_loss']:.3f}",
             ]
-            beside = half == usages["test"][0] and (kind == "views") == result.has_views
+            beside = half == result.scored and (kind == "views") == result.has_views
             rows.append([f"<strong>{cell}</strong>" for cell in cells] if beside else cells)
     header = ["Half", "Views", "Images", "Accuracy, %", "Balanced, %", "Macro F1, %", "Top 2, %", "ECE, %", "Log loss"]
     caption = (
@@ -151,7 +154,7 @@ def scores_table(result: Result) -> str:
 
 def _role(half: str, usages: Mapping[str, list[str]]) -> str:
     words = {"train": "trains", "finetune": "fine-tunes", "select": "selects", "test": "scored"}
-    roles = [word for key, word in words.items() if half in usages[key]]
+    roles = [word for key, word in words.items() if set(half.split("+")) <= set(usages[key])]
     return ", ".join(dict.fromkeys(roles)) or "not used"
 
 

@@ -175,6 +175,17 @@ def test_a_claim_on_both_halves_is_measured_on_both():
     assert found.name == "not comparable" and "PublicTest and PrivateTest" in found.reason
 
 
+def test_the_verdict_on_both_halves_is_the_headline_of_the_run(empty):
+    halves = ("PublicTest", "PrivateTest")
+    stored_run(empty, "ad-corre", {"PublicTest": 2400, "PrivateTest": 2700}, protocol="claimed", test=halves)
+    (found,) = results.read_all(empty)
+    judged = board.verdict(board.claim("ad-corre"), [found], "claimed")
+    assert found.headline["n"] == 2 * HALF and judged.measured == found.headline["accuracy"] == 5100 / (2 * HALF)
+    assert judged.interval == pytest.approx(found.headline["interval"]) and judged.usages == halves
+    table = board.leaderboard(empty).set_index("variant")
+    assert table.loc["ad-corre", "as_claimed_measured"] == 5100 / (2 * HALF)
+
+
 # ---- the table -------------------------------------------------------------------------------------------------------
 
 
@@ -184,21 +195,22 @@ def empty(tmp_path):
     return tmp_path / "results"
 
 
-def stored_run(root, variant, correct, seed=0, protocol="official"):
-    """Write a complete result with exactly ``correct`` images right on both halves."""
+def stored_run(root, variant, correct, seed=0, protocol="official", test=("PrivateTest",)):
+    """Write a complete result with exactly ``correct`` images right on both halves (or so many on each by name)."""
     labels = np.resize(np.arange(7), HALF).astype(np.int64)
-    guess = np.where(np.arange(HALF) < correct, labels, (labels + 1) % 7)
-    rows = np.full((HALF, 7), 0.02, np.float16)
-    rows[np.arange(HALF), guess] = 0.88
     predictions = {}
     for half in results.HALVES:
+        right = correct[half] if isinstance(correct, dict) else correct
+        guess = np.where(np.arange(HALF) < right, labels, (labels + 1) % 7)
+        rows = np.full((HALF, 7), 0.02, np.float16)
+        rows[np.arange(HALF), guess] = 0.88
         predictions |= {f"{half}_ids": np.arange(HALF).astype(str), f"{half}_labels": labels, f"{half}_plain": rows}
     recipe = {"variant": variant, "views": {"kind": "plain", "size": None, "average": "logits"}}
     record = dict.fromkeys(results.KEYS) | {
         "schema": results.SCHEMA, "variant": variant, "protocol": protocol, "profile": "full", "seed": seed,
         "status": "done", "recipe": recipe, "recipe_sha256": digest(recipe),
-        "data": {"name": "fer2013", "source": "test", "digest": "d" * 64}, "usages": {"test": ["PrivateTest"]},
-        "scores": results.score_all(predictions), "parameters": 12345, "facts": {},
+        "data": {"name": "fer2013", "source": "test", "digest": "d" * 64}, "usages": {"test": list(test)},
+        "scores": results.score_all(predictions, test), "parameters": 12345, "facts": {},
         "started": "2026-11-20T09:00:00", "ended": f"2026-11-2{seed}T10:00:00",
     }  # fmt: skip
     results.write(results.Result(record, predictions, pd.DataFrame()), root)

@@ -93,7 +93,7 @@ def made_up(
         },
         "selection": recipe.selection.name(recipe.protocol), "selected_epoch": 2 if network else None,
         "parameters": 29890759 if network else None, "multiply_adds": 350519296 if network else None,
-        "scores": results.score_all(predictions),
+        "scores": results.score_all(predictions, recipe.protocol.test),
         "cost": {"seconds": 7560.0, "images_per_second": 9120.4, "peak_memory_bytes": 10**9, "device": "cuda"},
         "environment": {"gpu": "A GPU <of ours>", "cpu": "A CPU", "cores": 2},
         "started": "2026-01-02T03:04:05+00:00", "ended": "2026-01-02T05:10:05+00:00",
@@ -337,6 +337,19 @@ def test_the_claimed_protocol_scores_the_other_half(monkeypatch, stored):
     assert f"{percent(accuracy)} on PublicTest" in str(shown(chapter.run()))
     assert "VGGNet, PublicTest, ten-crop 40" in chapter.confusion().alt
     assert "PrivateTestfine-tunes, selects" in str(shown(chapter.scores()))
+
+
+def test_two_halves_scored_as_one_set_have_a_row_together(monkeypatch, tmp_path):
+    result = made_up("ad-corre", "claimed", right=0.7)
+    results.write(result, tmp_path)
+    chapter = finished(monkeypatch, result, profile="stored", protocol="claimed", results_dir=str(tmp_path))
+    accuracy = percent(result.headline["accuracy"])
+    assert f"{accuracy} on PublicTest+PrivateTest" in str(shown(chapter.run()))
+    markup = chapter.scores()._repr_html_()
+    assert re.findall(r"<strong>([\d.]+)<br>", markup) == [f"{100 * result.headline['accuracy']:.2f}"]
+    assert "PublicTest+PrivateTestselects, scored" in str(shown(chapter.scores())) and "7,178" in markup
+    assert "Ad-Corre, PublicTest+PrivateTest" in chapter.confusion().alt and "7,178 images" in chapter.confusion().alt
+    assert f"seed 0 {accuracy}, both halves" in chapter.beside_the_claim().plain
 
 
 def test_the_run_says_what_it_was(monkeypatch, stored):

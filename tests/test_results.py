@@ -8,6 +8,7 @@ from fer_repro import papers, results
 from fer_repro.data import FER2013, USAGES
 from fer_repro.data.checks import OFFICIAL_COUNTS
 from fer_repro.errors import FerReproError
+from fer_repro.evaluation import metrics
 from fer_repro.results import HALVES, SCHEMA, Result
 
 
@@ -98,6 +99,50 @@ def test_a_folder_that_cannot_be_written_is_told_before_the_run(tmp_path):
         results.require_writable(tmp_path / "file")
     with pytest.raises(FerReproError, match="cannot be written"):
         results.write(made_result(), tmp_path / "file")
+
+
+def merged_result(**changes) -> Result:
+    """A run whose protocol scores the two halves as one set, with different accuracies on them."""
+    result = made_result()
+    rows = result.predictions["PublicTest_views"].astype(np.float32)
+    rows[:2000] = np.eye(7)[result.predictions["PublicTest_labels"][:2000]]
+    result.predictions["PublicTest_views"] = rows.astype(np.float16)
+    usages = {"test": ["PublicTest", "PrivateTest"]}
+    scores = results.score_all(result.predictions, usages["test"])
+    result.record |= {"usages": usages, "scores": scores} | changes
+    return result
+
+
+def test_two_halves_scored_as_one_set_have_one_headline(tmp_path):
+    folder = results.write(merged_result(), tmp_path)
+    assert results.verify(tmp_path) == []
+    result = results.read(folder)
+    parts = [result.score(half) for half in HALVES]
+    assert result.scored == "PublicTest+PrivateTest" and parts[0]["accuracy"] > parts[1]["accuracy"] + 0.4
+    assert result.headline["n"] == 7178 and result.headline["correct"] == sum(part["correct"] for part in parts)
+    assert np.array_equal(result.headline["confusion"], np.add(*(part["confusion"] for part in parts)))
+    assert result.headline["per_class"]["disgust"]["n"] == 111
+    everything = [np.concatenate([result.predictions[f"{half}_{kind}"] for half in HALVES])
+                  for kind in ("views", "labels")]  # fmt: skip
+    assert result.headline["log_loss"] == metrics.evaluate(*everything)["log_loss"]
+    assert result.headline != result.score("PublicTest+PrivateTest", views=False)
+
+
+def test_one_scored_half_is_stored_as_ever():
+    assert set(made_result().record["scores"]) == set(HALVES) and made_result().scored == "PrivateTest"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda r: r["scores"]["PublicTest+PrivateTest"]["views"].update(accuracy=0.7203),
+        lambda r: r["scores"].pop("PublicTest+PrivateTest"),
+        lambda r: r["usages"].update(test=["PublicTest"]),
+    ],
+)
+def test_verify_recomputes_the_score_of_both_halves(tmp_path, damage):
+    _edit(results.write(merged_result(), tmp_path), damage)
+    assert "the scores in result.json are not those of predictions.npz" in " ".join(results.verify(tmp_path))
 
 
 def test_labels_are_held_to_the_data_set_at_hand(tmp_path):

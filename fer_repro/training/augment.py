@@ -153,17 +153,29 @@ FUSED = ("random_resized_crop", "translate", "flip")
 
 
 class Augmenter:
-    """A recipe's augmentation steps, ready to run; ``copies`` is how many samples an image becomes."""
+    """A recipe's augmentation steps, ready to run; ``copies`` is how many samples an image becomes.
+
+    ``mirrored`` tells which images of the last batch a flip step of its own turned left-right, bool [B]; None where the
+    recipe has no such step (a flip that is fused with a crop and a shift does not count).
+    """
 
     def __init__(self, steps: tuple[Step, ...]) -> None:
         self.copies = math.prod(COPIES.get(step.name, 1) for step in steps)
+        self.mirrored: Tensor | None = None
         self._functions = _fused([(step, bind(step, AUGMENTATIONS, "augmentation", given=2)) for step in steps])
+        for index, step in enumerate(steps):
+            if len(self._functions) == len(steps) and step.name == "flip" and not step.get("vertical"):
+                self._functions[index] = partial(self._flip, p=step.get("p", 0.5))
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """float [B,C,H,W] in [0, 1] -> [B*copies,C,h,w], an image's copies side by side; may overwrite the argument."""
         for function in self._functions:
             images = function(images, generator)
         return images
+
+    def _flip(self, images: Tensor, generator: torch.Generator, p: float) -> Tensor:
+        self.mirrored = coin(p, images.shape[0], generator)
+        return geometry.mirror(images, self.mirrored)
 
 
 def _fused(steps: list[tuple[Step, Callable[..., Tensor]]]) -> list[Callable[..., Tensor]]:

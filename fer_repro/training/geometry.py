@@ -132,8 +132,12 @@ def crop_translate_flip(
 
 def flip(images: Tensor, generator: torch.Generator, p: float = 0.5, vertical: bool = False) -> Tensor:
     """Mirror left-right (or upside down) with probability ``p``."""
-    chosen = coin(p, images.shape[0], generator).view(-1, 1, 1, 1)
-    return torch.where(chosen, images.flip(-2 if vertical else -1), images)
+    return mirror(images, coin(p, images.shape[0], generator), vertical)
+
+
+def mirror(images: Tensor, chosen: Tensor, vertical: bool = False) -> Tensor:
+    """Mirror the images where ``chosen``, bool [B], left-right or upside down."""
+    return torch.where(chosen.view(-1, 1, 1, 1), images.flip(-2 if vertical else -1), images)
 
 
 def translate(images: Tensor, generator: torch.Generator, fraction: float, p: float = 1.0, fill: float = 0.0) -> Tensor:

@@ -40,10 +40,11 @@ def fit(build: Callable[[Recipe], nn.Module], splits: Splits, run: Run, loss: Lo
 
     ``splits``: images uint8 [N,48,48] and labels int [N] of each role. ``loss(output, targets)`` replaces the recipe's
     loss: it gets the network's output (float32; a tuple stays one) and int64 [B] targets, or float [B,7] ones where the
-    recipe mixes; the buffers of a module are saved with the run. Fills ``run.history`` (one dict per epoch) and
-    ``run.facts``. A run folder with a checkpoint is continued (``run.resume``), a finished one answers at once. Raises
-    `Interrupted` after a checkpoint (time budget, Ctrl-C, SIGTERM), `FerReproError` for a recipe that cannot be
-    followed or a checkpoint of another run.
+    recipe mixes. If its ``wants_samples`` is true it also gets the samples' positions in the stage's images, int64 [B],
+    and which were mirrored (see `Augmenter`). The buffers of a module are saved with the run. Fills ``run.history``
+    (one dict per epoch) and ``run.facts``. A run folder with a checkpoint is continued (``run.resume``), a finished one
+    answers at once. Raises `Interrupted` after a checkpoint (time budget, Ctrl-C, SIGTERM), `FerReproError` for a
+    recipe that cannot be followed or a checkpoint of another run.
     """
     device = torch.device(run.device)
     with checkpoint.writer(run.folder), checkpoint.seeded(run.seed, device), stop_requests(run.say) as stop:
@@ -65,9 +66,8 @@ class Trainer:
         recipe = self.recipe = run.recipe
         self.build, self.splits, self.run, self.stop = build, splits, run, stop
         self.device = torch.device(run.device)
-        self.identity = {
-            "recipe": recipe.sha256(), "data set": run.data_digest, "seed": run.seed, "device": self.device.type,
-        }  # fmt: skip
+        self.identity = {"recipe": recipe.sha256(), "data set": run.data_digest, "seed": run.seed}
+        self.identity["device"] = self.device.type
         recipe.require_sound({role: len(getattr(splits, role).labels) for role in ("train", "finetune", "select")})
         for views in (recipe.views, recipe.plain):
             view_count(views)
@@ -76,17 +76,13 @@ class Trainer:
         if isinstance(self.loss, nn.Module):
             self.loss.to(self.device)
         self.autocast = recipe.precision == "bf16" and self.device.type == "cuda"
-
         # Permutation and augmentation draw from their own stream; initialisation and dropout from torch's global one.
         stream = int(np.random.SeedSequence([run.seed % 2**64, 1]).generate_state(1, np.uint64)[0])
         self.generator = torch.Generator(self.device).manual_seed(stream)
         self.model = self._fresh()
         self.history: list[dict[str, Any]] = []
-        self.stage, self.epoch, self.batch = (
-            -1,
-            0,
-            0,
-        )  # the stage under way, its finished epochs, the epoch's finished batches
+        # The stage under way, its finished epochs, the epoch's finished batches.
+        self.stage, self.epoch, self.batch = -1, 0, 0
         self.order: Tensor | None = None  # the epoch's permutation, while one is under way
         self.totals = torch.zeros(3, dtype=torch.float64, device=self.device)  # loss, hits, samples of the epoch
         self.best = self.stage_best = _Best()
@@ -162,7 +158,7 @@ class Trainer:
                 self._interrupt()
             if time.monotonic() - self.saved_at > SAVE_EVERY:
                 self.save()
-            chosen = self.order[self.batch * size : (self.batch + 1) * size]
+            self.chosen = chosen = self.order[self.batch * size : (self.batch + 1) * size]
             # A last batch of one sample has no variance that batch norm could divide by.
             if not (guard and len(chosen) * self.augment.copies == 1 and self.batch):
                 self._step(images[chosen], labels[chosen])
@@ -180,7 +176,8 @@ class Trainer:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
             output = self.model(inputs.contiguous(memory_format=torch.channels_last))
         output = output.float() if isinstance(output, Tensor) else tuple(part.float() for part in output)
-        loss = self.loss(output, targets)
+        told = (self.chosen, self.augment.mirrored) if getattr(self.loss, "wants_samples", False) else ()
+        loss = self.loss(output, targets, *told)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         if recipe.clip_norm is not None:
@@ -191,10 +188,8 @@ class Trainer:
             self.ema.after_batch(self.model)
         with torch.no_grad():
             true = targets.argmax(dim=1) if targets.is_floating_point() else targets
-            hits = (logits_of(output).argmax(dim=1) == true).sum()
-            self.totals += torch.stack(
-                (loss.double() * len(targets), hits.double(), torch.ones_like(hits) * len(targets))
-            )
+            hits, n = (logits_of(output).argmax(dim=1) == true).sum(), len(targets)
+            self.totals += torch.stack((loss.double() * n, hits.double(), torch.ones_like(hits) * n))
         self.images_seen += len(images)
 
     def _end_epoch(self, stage: Stage, select: tuple[Tensor, Tensor]) -> bool:
@@ -245,9 +240,8 @@ class Trainer:
         if self.order is not None:
             return False
         waited = len(self.history) - (self.stage_best.epoch or 0)
-        return self.epoch >= stage.epochs or (
-            self.epoch > 0 and stage.patience is not None and waited >= stage.patience
-        )
+        given_up = self.epoch > 0 and stage.patience is not None and waited >= stage.patience
+        return self.epoch >= stage.epochs or given_up
 
     def _diverged(self, stage: Stage, number: int) -> bool:
         self.model.load_state_dict(self.good)
