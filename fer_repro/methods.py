@@ -60,8 +60,8 @@ def network_summary(variant: Variant, protocol: str, *, smoke: bool) -> Html:
     """Parameters counted in the full network against the declared number; ``smoke`` adds the shrunk network's."""
     full = variant.recipe(protocol, "full")
     if variant.build is None:
-        body = "<p>No network: this method has nothing that gradient descent would train. Its settings:</p>"
-        return Html(body + recipe_table(full.options.kwargs()), f"{variant.id}: no network")
+        body = "<p>No network that could be counted before the run. The settings:</p>"
+        return Html(body + recipe_table(full.options.kwargs()), f"{variant.id}: no network to count")
     model = weightless(variant, full)
     counted, adds = cost.count_parameters(model), cost.count_multiply_adds(model, input_shape(full))
     declared = leaderboard.parameters_of(variant.id)

@@ -50,6 +50,8 @@ __all__ = [
     "verdict_summary",
 ]
 
+# Facts that have a section of their own in the chapters that record them.
+SHOWN_APART = ("ladder", "windows", "trials")
 EPOCH_LINE = re.compile(r"\bepoch \d+/\d+")
 
 
@@ -204,7 +206,7 @@ class Chapter:
         ]
         if not absent(costs.get("images_per_second")):
             pairs.insert(5, ("Training speed", f"{whole(costs['images_per_second'])} images/s"))
-        recorded = {name: value for name, value in record["facts"].items() if name != "ladder"}
+        recorded = {name: value for name, value in record["facts"].items() if name not in SHOWN_APART}
         more = details("What the method recorded", recipe_table(recorded)) if recorded else ""
         return Html(remark + drawn_note(result) + facts(pairs) + more, f"{result.variant}: {result.status}")
 

@@ -10,15 +10,19 @@ import torch
 from torch.nn import functional
 
 from fer_repro import data as data_sets
+from fer_repro import papers, results
 from fer_repro.data import LABELS
 from fer_repro.errors import FerReproError
 from fer_repro.figure import Canvas, Figure, Theme, canvas
-from fer_repro.markup import Html, table
+from fer_repro.markup import Html, percent, table, text
 from fer_repro.page import Chapter
+from fer_repro.reproduce import SMOKE_SIZE
 from fer_repro.results import Result
+from fer_repro.tables import drawn_note
 
 ENTRIES = ("x from x", "x from y", "x shift", "y from x", "y from y", "y shift")
 IDENTITY = (1, 0, 0, 0, 1, 0)
+SAME = 1e-3  # of half the image's edge: a fiftieth of a pixel
 
 
 def recorded(result: Result) -> Mapping[str, Any]:
@@ -38,8 +42,6 @@ def faces_for(result: Result) -> tuple[np.ndarray, bool]:
     They are the scored faces themselves where this page's run had the data, otherwise drawn faces of the same classes:
     FER2013's pictures are not part of the book.
     """
-    from fer_repro.reproduce import SMOKE_SIZE
-
     wanted = recorded(result)["faces"]
     if result.drawn or result.classifier is None:
         faces = data_sets.load("drawn", size=SMOKE_SIZE)
@@ -104,14 +106,32 @@ def before_and_after(chapter: Chapter) -> Figure:
 
 
 def spread(chapter: Chapter) -> Html:
-    """The six numbers of the map over all scored faces: mean and deviation, beside the identity's."""
-    result, found = chapter.result, recorded(chapter.result)
+    """The six numbers of the map over all scored faces, and for every stored run whether its windows differ at all."""
+    found = recorded(chapter.result)
     rows = [
         [name, f"{still:.0f}", f"{mean:+.3f}", f"{deviation:.3f}"]
         for name, still, mean, deviation in zip(ENTRIES, IDENTITY, found["mean"], found["deviation"], strict=True)
     ]
     caption = f"The affine map over {found['n']:,} scored faces"
-    from fer_repro.tables import drawn_note
-
     body = table(["entry", "identity", "mean", "standard deviation"], rows, caption, numeric=range(1, 4))
-    return Html(drawn_note(result) + body, caption)
+    return Html(drawn_note(chapter.result) + body + stored_runs(chapter), caption)
+
+
+def stored_runs(chapter: Chapter) -> str:
+    """A table of the paper's stored runs: accuracy, and the largest deviation of a window's entry between faces."""
+    rows = []
+    for run in results.read_all(chapter.results_dir):
+        windows = run.record["facts"].get("windows")
+        if not windows or papers.get(run.variant).slug != chapter.slug:
+            continue
+        largest = max(windows["deviation"])
+        rows.append(
+            [
+                text(f"{run.variant}, {run.protocol}, seed {run.seed}"), percent(run.headline["accuracy"]),
+                f"{largest:.3f}", "the same for every face" if largest < SAME else "differ between faces",
+            ]
+        )  # fmt: skip
+    if not rows:
+        return "<p>No full run with a transformer is stored.</p>"
+    header = ["stored run", "accuracy", "largest standard deviation", "windows"]
+    return table(header, rows, "Windows of the stored runs", numeric=(1, 2))
