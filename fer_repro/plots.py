@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure as Canvas
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from fer_repro.diagrams import Block, architecture, pipeline, trace
 from fer_repro.errors import FerReproError
@@ -80,9 +80,12 @@ def learning_curves(
             for axes in grid[1]:
                 axes.set_title("learning rate", fontsize=9)
                 axes.step(epochs, columns["lr"], where="mid", color=theme.extra, lw=1.4)
-                axes.set_yscale("log")
                 low, high = min(columns["lr"]), max(columns["lr"])
-                axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 10 * low else (1,), numticks=4))
+                if high < 2 * low:  # a decade's ticks would all lie outside: the two ends say it
+                    axes.yaxis.set_major_locator(FixedLocator(sorted({low, high})))
+                else:
+                    axes.set_yscale("log")
+                    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 10 * low else (1,), numticks=4))
                 axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
                 axes.yaxis.set_minor_formatter(NullFormatter())
                 axes.grid(axis="y")
