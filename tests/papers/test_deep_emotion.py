@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from fer_repro import data, deep_emotion_search, papers, windows
+from fer_repro import data, deep_emotion_page, deep_emotion_search, papers
 from fer_repro.data.protocol import OFFICIAL
 from fer_repro.errors import FerReproError
 from fer_repro.papers import deep_emotion
@@ -75,11 +75,11 @@ def test_dropout_is_off_in_evaluation(images):
 
 def test_a_run_records_the_windows_of_the_scored_faces():
     result = reproduce("deep-emotion", profile="smoke", epochs=1, device="cpu", say=lambda line: None)
-    found = windows.recorded(result)
+    found = deep_emotion_page.recorded(result)
     assert found["n"] == (result.predictions["PrivateTest_labels"]).size
     assert [face["label"] for face in found["faces"]] == list(range(7))
     assert all(len(face["theta"]) == 6 for face in found["faces"]) and len(found["mean"]) == 6
-    images, drawn = windows.faces_for(result)
+    images, drawn = deep_emotion_page.faces_for(result)
     assert images.shape == (7, 48, 48) and drawn
     theta = np.array(found["faces"][0]["theta"]).reshape(1, 2, 3)
     again = result.classifier.windows(images[:1])
@@ -89,16 +89,16 @@ def test_a_run_records_the_windows_of_the_scored_faces():
 def test_without_a_transformer_there_is_nothing_to_show():
     result = reproduce("deep-emotion-no-stn", profile="smoke", epochs=1, device="cpu", say=lambda line: None)
     with pytest.raises(FerReproError, match="no transformer"):
-        windows.recorded(result)
+        deep_emotion_page.recorded(result)
 
 
 def test_outline_of_the_identity_is_the_image():
-    corners = windows.outline(np.array([[1, 0, 0], [0, 1, 0]]))
+    corners = deep_emotion_page.outline(np.array([[1, 0, 0], [0, 1, 0]]))
     assert corners.min() == -0.5 and corners.max() == 47.5
-    zoomed = windows.outline(np.array([[0.5, 0, 0], [0, 0.5, 0]]))
+    zoomed = deep_emotion_page.outline(np.array([[0.5, 0, 0], [0, 0.5, 0]]))
     assert zoomed.min() == 11.5 and zoomed.max() == 35.5
     face = np.arange(48 * 48, dtype=float).reshape(1, 48, 48) % 251
-    np.testing.assert_allclose(windows.through(face, np.array([[[1, 0, 0], [0, 1, 0]]])), face, atol=1e-3)
+    np.testing.assert_allclose(deep_emotion_page.through(face, np.array([[[1, 0, 0], [0, 1, 0]]])), face, atol=1e-3)
 
 
 def test_the_search_holds_what_it_says():
