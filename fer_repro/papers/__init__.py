@@ -9,7 +9,10 @@ from importlib import import_module
 from fer_repro.errors import FerReproError
 from fer_repro.papers.base import PROFILES, PROTOCOLS, Variant
 
-MODULES = ("vggnet", "resnet18_tricks", "local_learning_bow", "deep_emotion")
+MODULES = (
+    "vggnet", "resnet18_tricks", "local_learning_bow", "resemotenet", "mini_resemotenet",
+    "deep_emotion", "ad_corre", "cnn_hyperparameters",
+)  # fmt: skip
 
 __all__ = ["MODULES", "PROFILES", "PROTOCOLS", "Variant", "get", "variants"]
 
