@@ -11,6 +11,7 @@ import nbformat
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from fer_repro import data, leaderboard, papers, parameters, results
 from fer_repro.data.protocol import OFFICIAL, Splits
@@ -77,23 +78,24 @@ def test_parameter_count_equals_the_declared_one(name, protocol):
 
 
 @each_network
-def test_the_network_overfits_one_batch(name, tmp_path):
-    """Through the variant's own `fit`, without augmentation: the loss falls, the batch is learnt by heart."""
+def test_the_network_overfits_one_batch(name, tmp_path, monkeypatch):
+    """Through the variant's own `fit`, without augmentation and dropout: the batch is learnt by heart."""
+    for dropout in (nn.Dropout, nn.Dropout2d):  # its noise would decide how small the last loss is
+        monkeypatch.setattr(dropout, "forward", lambda self, features: features)
     variant = NETWORKS[name]
     smoke = variant.recipe("official", "smoke")
     crop = (step("centre_crop", size=smoke.plain.size),) if smoke.plain.size else ()
     recipe = dataclasses.replace(
         smoke, augment=crop, mix=None, loss=step("cross-entropy"), batch_size=28, selection=Selection("last"),
-        stages=(Stage("overfit", 120, step("adam", lr=3e-3), step("multi-step", milestones=(100,), gamma=0.1)),),
+        stages=(Stage("overfit", 120, step("adam", lr=3e-3)),),
     )  # fmt: skip
     faces = data.load("drawn", size=(64, 16, 16))
     batch = faces.subset(np.linspace(0, 63, 28).astype(int))
     run = Run(recipe, 0, "cpu", tmp_path, faces.digest, say=lambda line: None)
     classifier = variant.fit(Splits(batch, batch, batch, batch), run)
     losses = [epoch["loss"] for epoch in run.history]
-    # Dropout makes single steps noisy: one of the first five lies below the first, the middle of the last ten is small.
-    assert min(losses[1:6]) < losses[0] and statistics.median(losses[-10:]) < 0.2 * losses[0]
-    assert (classifier.predict_proba(batch.images).argmax(axis=1) == batch.labels).mean() > 0.9
+    assert losses[1] < losses[0] and losses[-1] < 0.02 * losses[0]
+    assert (classifier.predict_proba(batch.images).argmax(axis=1) == batch.labels).all()
 
 
 @each_variant
