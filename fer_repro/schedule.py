@@ -9,7 +9,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -98,6 +100,27 @@ def _needs(name: str) -> set[str]:
     return direct.union(*(_needs(other) for other in direct))
 
 
+def side_by_side(tasks: Iterable[Task]) -> list[list[Task]]:
+    """Waves that keep the order of ``tasks`` as far as several at a time can.
+
+    As in `ordered` no task needs another of its wave; and no two of a wave need the same run, which has one writer.
+    """
+    left, waves = list(dict.fromkeys(tasks)), []
+    while left:
+        wave: list[Task] = []
+        busy: set[Task] = set()
+        for task in left:
+            needed = {Task(name, task.seed) for name in _needs(task.variant)}
+            if not needed & busy and not needed & set(left):
+                wave.append(task)
+                busy |= needed
+        if not wave:
+            raise FerReproError(f"{', '.join(map(str, left))} require each other: mend `requires` in their modules")
+        waves.append(wave)
+        left = [task for task in left if task not in wave]
+    return waves
+
+
 def check(waves: list[list[Task]], options: Options) -> None:
     """Refuse a wrong word before the first run, not after it. Raises `FerReproError`."""
     for task in (task for wave in waves for task in wave):
@@ -107,40 +130,81 @@ def check(waves: list[list[Task]], options: Options) -> None:
         results.require_writable(Path(options.results_dir) if options.results_dir else results.default_results_dir())
 
 
+class Watch:
+    """What somebody who follows the runs may want to do around each of them; this one does nothing."""
+
+    def reserve(self, task: Task, left: float) -> float:
+        """Seconds of the ``left`` ones that must stay free when the task's training stops."""
+        return 0.0
+
+    def around(self, task: Task) -> AbstractContextManager[None]:
+        """Entered before and left after a run, however it ends."""
+        return nullcontext()
+
+
 def run(
     waves: list[list[Task]], options: Options, *, jobs: int = 1, budget: float | None = None,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = print, watch: Watch | None = None,
 ) -> list[Outcome]:  # fmt: skip
     """Run all tasks; a failure does not stop the others, the end of the ``budget`` (seconds) or Ctrl-C does.
 
     With ``jobs`` > 1 each task is a process of its own: they share the processor's cores, and GPUs are dealt out.
+    ``watch`` follows the runs of this process.
     """
     deadline = None if budget is None else time.monotonic() + budget
     outcomes: list[Outcome] = []
-    for wave in waves:
-        one_by_one = jobs == 1 or len(wave) == 1
-        done = _serial(wave, options, deadline, say) if one_by_one else _parallel(wave, options, jobs, deadline, say)
-        outcomes += done
-        if any(outcome.state in ("stopped", "not started") for outcome in done):
-            break
-    told = {outcome.task for outcome in outcomes}
-    return outcomes + [Outcome(task, "not started", "") for wave in waves for task in wave if task not in told]
+    with _interrupting():
+        for wave in waves:
+            if jobs == 1 or len(wave) == 1:
+                done = _serial(wave, options, deadline, say, watch or Watch())
+            else:
+                done = _parallel(wave, options, jobs, deadline, say)
+            outcomes += done
+            if len(done) < len(wave) or any(outcome.state == "stopped" for outcome in done):
+                break
+    told, why = {outcome.task for outcome in outcomes}, ""
+    if (left := _left(deadline)) is not None and not any(outcome.state == "stopped" for outcome in outcomes):
+        why = f"time budget used up ({max(0.0, left):.0f} s left)"
+    return outcomes + [Outcome(task, "not started", why) for wave in waves for task in wave if task not in told]
+
+
+@contextmanager
+def _interrupting() -> Iterator[None]:
+    """SIGINT and SIGTERM are a `KeyboardInterrupt` inside the block, also where SIGINT was ignored from the start.
+
+    A shell without job control lets its background processes ignore it, and children inherit that; with a handler here
+    they start with the default one.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, _as_ctrl_c) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _left(deadline: float | None) -> float | None:
     return None if deadline is None else deadline - time.monotonic()
 
 
-def _serial(wave: list[Task], options: Options, deadline: float | None, say: Callable[[str], None]) -> list[Outcome]:
+def _serial(
+    wave: list[Task], options: Options, deadline: float | None, say: Callable[[str], None], watch: Watch
+) -> list[Outcome]:
     from fer_repro.reproduce import reproduce
 
     outcomes = []
     for task in wave:
-        left = _left(deadline)
-        if left is not None and left <= 0:
-            break
         try:
-            result = reproduce(task.variant, seed=task.seed, time_budget=left, say=say, **_keywords(options))
+            left = _left(deadline)
+            if left is not None:
+                left -= watch.reserve(task, left)
+                if left <= 0:
+                    break
+            with watch.around(task):
+                result = reproduce(task.variant, seed=task.seed, time_budget=left, say=say, **_keywords(options))
         except Interrupted as stop:
             outcomes.append(Outcome(task, "stopped", str(stop)))
             break
@@ -150,8 +214,13 @@ def _serial(wave: list[Task], options: Options, deadline: float | None, say: Cal
         except FerReproError as error:
             outcomes.append(Outcome(task, "failed", str(error)))
             continue
-        finished = result.status in ("done", "stopped early")
+        except Exception as error:  # noqa: BLE001 - told with its traceback; no defect of one run may cost the others
+            traceback.print_exc()
+            outcomes.append(Outcome(task, "failed", f"{type(error).__name__}: {error}"))
+            continue
+        finished = result.status in results.FINISHED
         outcomes.append(Outcome(task, "done" if finished else "failed", _headline(result)))
+        del result  # its network leaves the device before the next one comes
     return outcomes
 
 
@@ -204,7 +273,6 @@ def _parallel(
 ) -> list[Outcome]:
     """At most ``jobs`` children at a time."""
     waiting, running, outcomes, slots = list(wave), [], [], list(range(jobs))
-    before = signal.signal(signal.SIGTERM, _as_ctrl_c)
     try:
         while waiting or running:
             left = _left(deadline)
@@ -222,8 +290,6 @@ def _parallel(
         for child in running:
             child.process.send_signal(signal.SIGINT)
         outcomes += [child.outcome() for child in running]
-    finally:
-        signal.signal(signal.SIGTERM, before)
     return outcomes
 
 
