@@ -107,7 +107,10 @@ class Plan:
 
 
 def plan(tasks: Iterable[Task], estimator: Estimator) -> Plan:
-    """Put ``tasks`` into the order of a campaign, each with what it still needs. Raises `FerReproError` for a circle."""
+    """Put ``tasks`` into the order of a campaign, each with what it still needs.
+
+    Raises `FerReproError` where runs require each other.
+    """
     left = list(dict.fromkeys(tasks))
     remaining = {task: estimator.remaining(task) for task in left}
     needed = {task: estimator.required(task) if remaining[task].state != "stored" else [] for task in left}
@@ -204,7 +207,8 @@ def coming(outcomes: Iterable[Outcome], estimator: Estimator) -> list[str]:
         return []
     ahead = plan(left, estimator)
     first = ahead.entries[0]
-    lines = [f"next: {first.task}, {first.remaining.told}, {first.estimate}" + f" ({first.source})" * bool(first.source)]
+    how = f" ({first.source})" if first.source else ""
+    lines = [f"next: {first.task}, {first.remaining.told}, {first.estimate}{how}"]
     if len(left) > 1:
         lines.append(f"to do: {len(left)} runs, {ahead.total} on {ahead.device}, one at a time")
     return lines

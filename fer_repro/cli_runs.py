@@ -13,7 +13,8 @@ from fer_repro.errors import INTERRUPTED, FerReproError
 
 if TYPE_CHECKING:
     from fer_repro.campaign import Plan
-    from fer_repro.schedule import Outcome
+    from fer_repro.estimate import Estimator
+    from fer_repro.schedule import Outcome, Task
 
 ExportsDir = Annotated[str, typer.Option(help="Folder of exported networks. Default: exports/.")]
 checkpoints = typer.Typer(help="Carry unfinished runs, or finished networks, from one machine to another.")
@@ -40,7 +41,7 @@ def run(
     runs_dir: RunsDir = "",
     root: Root = "",
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint.")] = True,
-    show_plan: Annotated[bool, typer.Option("--plan", help="Print what would run, in which order; run nothing.")] = False,
+    show_plan: Annotated[bool, typer.Option("--plan", help="Print what would run and when; run nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="With --plan: one JSON document.")] = False,
 ) -> None:
     """Run variants, each after what it needs and the cheapest first; skip what is stored, go on with what was stopped.
@@ -86,7 +87,7 @@ def _tell(outcomes: list[Outcome]) -> None:
               f"{outcome.task}: {outcome.state}{': ' if outcome.text else ''}{outcome.text}")  # fmt: skip
 
 
-def _tell_campaign(outcomes: list[Outcome], stored: list, estimator) -> bool:
+def _tell_campaign(outcomes: list[Outcome], stored: list[Task], estimator: Estimator) -> bool:
     """Whether the new result files are sound, and what comes next."""
     from fer_repro import campaign
 
@@ -126,7 +127,7 @@ def export(
 @checkpoints.command()
 def pack(
     out: Annotated[str, typer.Option("-o", "--out", help="Folder for the parts and their manifest.")],
-    variants: Annotated[list[str] | None, typer.Argument(help="Variants. Default: every run with a checkpoint.")] = None,
+    variants: Annotated[list[str] | None, typer.Argument(help="Variants. Default: all that have begun.")] = None,
     protocol: Annotated[str, typer.Option(help="Only runs under this protocol.")] = "",
     profile: Annotated[str, typer.Option(help="Only runs of this profile.")] = "",
     seed: Annotated[list[int] | None, typer.Option(help="Only runs with these seeds.")] = None,

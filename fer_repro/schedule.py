@@ -87,7 +87,7 @@ def ordered(variants: Iterable[str], seeds: Iterable[int]) -> list[list[Task]]:
     seeds = list(dict.fromkeys(seeds))
     waves = []
     while left:
-        ready = [name for name in left if not _needs(name) & set(left)]
+        ready = [name for name in left if not needs(name) & set(left)]
         if not ready:
             raise FerReproError(f"{', '.join(left)} require each other: mend `requires` in their paper modules")
         waves.append([Task(name, seed) for name in ready for seed in seeds])
@@ -95,9 +95,10 @@ def ordered(variants: Iterable[str], seeds: Iterable[int]) -> list[list[Task]]:
     return waves
 
 
-def _needs(name: str) -> set[str]:
+def needs(name: str) -> set[str]:
+    """All variants whose fitted models ``name`` needs, also through others."""
     direct = set(papers.get(name).requires)
-    return direct.union(*(_needs(other) for other in direct))
+    return direct.union(*(needs(other) for other in direct))
 
 
 def side_by_side(tasks: Iterable[Task]) -> list[list[Task]]:
@@ -110,7 +111,7 @@ def side_by_side(tasks: Iterable[Task]) -> list[list[Task]]:
         wave: list[Task] = []
         busy: set[Task] = set()
         for task in left:
-            needed = {Task(name, task.seed) for name in _needs(task.variant)}
+            needed = {Task(name, task.seed) for name in needs(task.variant)}
             if not needed & busy and not needed & set(left):
                 wave.append(task)
                 busy |= needed
@@ -200,7 +201,7 @@ def _serial(
         try:
             left = _left(deadline)
             if left is not None:
-                left -= watch.reserve(task, left)
+                left -= watch.reserve(task, left) if left > 0 else 0
                 if left <= 0:
                     break
             with watch.around(task):

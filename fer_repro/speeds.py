@@ -128,7 +128,7 @@ def records(results_dir: Path) -> Iterator[dict[str, Any]]:
             record = json.loads((folder / "result.json").read_text())
         except (OSError, ValueError):
             continue  # `fer-repro verify` is there to tell; an estimate can do without
-        if isinstance(record, dict) and record.keys() >= results.KEYS:
+        if isinstance(record, dict) and record.keys() >= results.KEYS and record["cost"]:
             yield record
 
 

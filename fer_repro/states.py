@@ -63,7 +63,7 @@ def words(standing: Standing, epochs: int) -> str:
 def begun_runs(runs_dir: Path) -> dict[str, list[str]]:
     """Variant -> its runs that have a checkpoint below ``runs_dir``, as protocol/kind/seed-n."""
     found: dict[str, list[str]] = {}
-    for checkpoint in sorted(Path(runs_dir).glob("*/*/*/seed-*/checkpoint.pt")):
-        variant, *rest = checkpoint.parent.relative_to(runs_dir).parts
+    for path in sorted(Path(runs_dir).glob("*/*/*/seed-*/checkpoint.pt")):
+        variant, *rest = path.parent.relative_to(runs_dir).parts
         found.setdefault(variant, []).append("/".join(rest))
     return found

@@ -117,19 +117,21 @@ class Standing:
 
 def peek(folder: Path) -> Standing | None:
     """The `Standing` of a run folder without reading its tensors, or None where no checkpoint can be read."""
-    for path in (Path(folder) / NAME, Path(folder) / PREVIOUS):
-        if not path.exists():
-            continue
-        try:
-            # Mapped, not read: a checkpoint of a gigabyte tells its epoch in milliseconds.
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            state = content["state"]
-            part = state["batch"] if state["order"] is not None else 0
-            place = len(state["history"]), state["stage"], state["epoch"], part
-            return Standing(path, content["identity"], state["status"], *place, state["seconds"]["total"])
-        except UNREADABLE:
-            continue  # the one before may be whole; whoever goes on with the run is told about the damage
-    return None
+    # Where the newest is damaged the one before may be whole; whoever goes on with the run is told about it.
+    return standing(Path(folder) / NAME) or standing(Path(folder) / PREVIOUS)
+
+
+def standing(path: Path) -> Standing | None:
+    """The `Standing` that one checkpoint file tells, or None where it cannot be read."""
+    try:
+        # Mapped, not read: a checkpoint of a gigabyte tells its epoch in milliseconds.
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        state = content["state"]
+        part = state["batch"] if state["order"] is not None else 0
+        place = len(state["history"]), state["stage"], state["epoch"], part
+        return Standing(path, content["identity"], state["status"], *place, state["seconds"]["total"])
+    except UNREADABLE:
+        return None
 
 
 def newest_whole(folder: Path) -> Path | None:
