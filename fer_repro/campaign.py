@@ -31,6 +31,12 @@ class Entry:
     seconds: float | None
     at_most: bool
     teachers: tuple[Task, ...] = ()
+    first: str = ""  # how far the teachers have come, in words
+
+    @property
+    def told(self) -> str:
+        """How far the run has come, and what must be fitted before it."""
+        return self.remaining.told + self.first
 
     @property
     def group(self) -> int:
@@ -53,8 +59,7 @@ class Entry:
     @property
     def source(self) -> str:
         """How the estimate was made."""
-        taught = f"; with {', '.join(str(task) for task in self.teachers)}" if self.teachers else ""
-        return self.remaining.source + taught if self.group in (TO_DO, UNKNOWN) else ""
+        return self.remaining.source if self.group in (TO_DO, UNKNOWN) else ""
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,7 @@ class Plan:
         for entry in self.entries:
             so_far += (entry.seconds or 0.0) if entry.group == TO_DO else 0.0
             cumulative = duration(so_far) if entry.group == TO_DO else "-"
-            rows.append([str(entry.task), entry.remaining.told, entry.estimate, cumulative, entry.source])
+            rows.append([str(entry.task), entry.told, entry.estimate, cumulative, entry.source])
         return rows
 
     def as_dict(self) -> dict[str, Any]:
@@ -98,7 +103,7 @@ class Plan:
             runs.append(
                 {
                     "variant": entry.task.variant, "seed": entry.task.seed, "state": entry.remaining.state,
-                    "told": entry.remaining.told, "seconds": needed, "at_most": entry.at_most,
+                    "told": entry.told, "seconds": needed, "at_most": entry.at_most,
                     "source": entry.source, "with": [vars(task) for task in entry.teachers],
                     "cumulative_seconds": so_far,
                 }
@@ -136,7 +141,9 @@ def _entry(
     teachers = [other for other in needed[task] if other not in fitted]
     parts = [own.fitting, own.scoring or 0.0, *(costs[other].fitting for other in teachers)]
     seconds = None if any(part is None for part in parts) else sum(parts)
-    return Entry(task, own, seconds, own.at_most or any(costs[o].at_most for o in teachers), tuple(teachers))
+    first = f"; needs {', '.join(f'{other} ({costs[other].told})' for other in teachers)}" if teachers else ""
+    at_most = own.at_most or any(costs[other].at_most for other in teachers)
+    return Entry(task, own, seconds, at_most, tuple(teachers), first)
 
 
 def _rank(entry: Entry) -> tuple[Any, ...]:
@@ -208,7 +215,7 @@ def coming(outcomes: Iterable[Outcome], estimator: Estimator) -> list[str]:
     ahead = plan(left, estimator)
     first = ahead.entries[0]
     how = f" ({first.source})" if first.source else ""
-    lines = [f"next: {first.task}, {first.remaining.told}, {first.estimate}{how}"]
+    lines = [f"next: {first.task}, {first.told}, {first.estimate}{how}"]
     if len(left) > 1:
         lines.append(f"to do: {len(left)} runs, {ahead.total} on {ahead.device}, one at a time")
     return lines

@@ -221,7 +221,7 @@ class Estimator:
             return self._without_network(task)
         speed, standing = self.speeds.of(task.variant), self.standing(task)
         seconds = counted.left(standing) / speed.flops_per_second
-        return Remaining("begun", "", seconds, None, counted.at_most, speed.source)
+        return Remaining(*self._state(task, standing), seconds, None, counted.at_most, speed.source)
 
     def tail(self, task: Task) -> float:
         """Seconds to keep free at the end of a budget, cautiously: one checkpoint, or scoring, neither of which stops.
