@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -28,6 +29,7 @@ JUPYTER = "papermill,nbformat,nbclient,ipykernel,IPython,jupyter_client,jupyter_
 @pytest.fixture
 def world(monkeypatch):
     campaign_world.install(monkeypatch.setattr)
+    monkeypatch.setattr(os, "fsync", lambda handle: None)  # kill -9 is tested, power cuts are not
 
 
 @pytest.fixture

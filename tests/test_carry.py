@@ -28,6 +28,7 @@ PART = 100_000
 @pytest.fixture
 def world(monkeypatch):
     campaign_world.install(monkeypatch.setattr)
+    monkeypatch.setattr(os, "fsync", lambda handle: None)  # no power cut is tested here, and many files are written
 
 
 @pytest.fixture

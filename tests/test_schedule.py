@@ -144,8 +144,19 @@ def test_children_run_side_by_side_and_report(children):
     assert lines.count("[bad seed 0] begins") == 1
 
 
+@pytest.fixture(params=["as usual", "ignored"])
+def sigint(request):
+    """How this process meets SIGINT from its start; background jobs of a shell ignore it, and so would their children.
+
+    "As usual" is set too: whoever runs the tests may have started them in the background.
+    """
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN if request.param == "ignored" else signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_reaches_every_child_once_and_waits_for_its_checkpoint(children, number):
+def test_a_signal_reaches_every_child_once_and_waits_for_its_checkpoint(children, sigint, number):
     begun: list[str] = []
 
     def say(line: str) -> None:
