@@ -159,10 +159,11 @@ class Augmenter:
     recipe has no such step (a flip that is fused with a crop and a shift does not count).
     """
 
-    def __init__(self, steps: tuple[Step, ...]) -> None:
+    def __init__(self, steps: tuple[Step, ...], fused: bool = True) -> None:
         self.copies = math.prod(COPIES.get(step.name, 1) for step in steps)
         self.mirrored: Tensor | None = None
-        self._functions = _fused([(step, bind(step, AUGMENTATIONS, "augmentation", given=2)) for step in steps])
+        bound = [(step, bind(step, AUGMENTATIONS, "augmentation", given=2)) for step in steps]
+        self._functions = _fused(bound) if fused else [function for _, function in bound]
         for index, step in enumerate(steps):
             if len(self._functions) == len(steps) and step.name == "flip" and not step.get("vertical"):
                 self._functions[index] = partial(self._flip, p=step.get("p", 0.5))
