@@ -152,12 +152,7 @@ class _Road:
 
 
 def _score(
-    variant: str,
-    profile: str,
-    run: Run,
-    classifier: Classifier,
-    faces: data_sets.FER2013,
-    started: datetime,
+    variant: str, profile: str, run: Run, classifier: Classifier, faces: data_sets.FER2013, started: datetime,
     version: str,
 ) -> Result:
     """Score both halves once, plain and with the paper's views, and gather the record."""

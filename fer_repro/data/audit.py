@@ -18,7 +18,6 @@ from fer_repro.errors import FerReproError
 
 JPEG_SPREAD = 3  # what compression adds to a constant image; a picture of anything spreads over dozens of grey values
 
-
 def groups(data: FER2013) -> np.ndarray:
     """The number of each image's group of identical images, int64 [N]; one without a twin has a group of its own."""
     seen: dict[bytes, int] = {}

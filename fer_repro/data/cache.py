@@ -179,3 +179,5 @@ class Cache:
                 file = stack.enter_context((self.folder / ".lock").open("w"))
                 fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+

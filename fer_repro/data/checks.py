@@ -64,7 +64,9 @@ def check_counts(found: np.ndarray, expected: np.ndarray, name: str) -> None:
     wrong = np.argwhere(found != expected)
     if not len(wrong):
         return
-    cells = [f"{USAGES[u]} {LABELS[c]} {found[u, c]:,} instead of {expected[u, c]:,}" for u, c in wrong[:4]]
+    cells = [
+        f"{USAGES[u]} {LABELS[c]} {found[u, c]:,} instead of {expected[u, c]:,}" for u, c in wrong[:4]
+    ]
     more = f" and {len(wrong) - 4} more" if len(wrong) > 4 else ""
     raise FerReproError(
         f"{name}: {found.sum():,} images where FER2013 has {expected.sum():,}, with wrong counts: "

@@ -87,7 +87,7 @@ class TrainStep:
         held = torch.autograd.graph.save_on_cpu(pin_memory=True) if self.choice.host_memory else nullcontext()
         with held:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-                output = (compiled or self.model)(inputs)
+                output = (self.model if compiled is None else compiled)(inputs)
             output = output.float() if isinstance(output, Tensor) else tuple(part.float() for part in output)
             loss = self.loss(output, targets, *told)
         self.optimiser.zero_grad(set_to_none=True)
