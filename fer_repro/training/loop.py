@@ -47,7 +47,8 @@ def fit(build: Callable[[Recipe], nn.Module], splits: Splits, run: Run, loss: Lo
     recipe that cannot be followed or a checkpoint of another run.
     """
     device = torch.device(run.device)
-    with checkpoint.writer(run.folder), checkpoint.seeded(run.seed, device), stop_requests(run.say) as stop:
+    asked = run.turn.stop if run.turn else None
+    with checkpoint.writer(run.folder), checkpoint.seeded(run.seed, device), stop_requests(run.say, asked) as stop:
         trainer = Trainer(build, splits, run, loss, stop)
         if not run.resume:
             checkpoint.discard(run.folder)
@@ -174,6 +175,8 @@ class Trainer:
                 self.step(images[chosen], labels[chosen], chosen)
                 self._after_step(len(chosen))
             self.batch += 1
+            if self.run.turn:
+                self.run.turn.pass_on()
         self.order = None
 
     def _after_step(self, images: int) -> None:
@@ -320,6 +323,8 @@ class Trainer:
             "images_per_second": self.images_seen / self.seconds["training"] if self.seconds["training"] else None,
             "peak_memory_bytes": self.peak,
         }
+        if self.run.turn:
+            self.run.facts["runs_in_one_process"] = self.run.turn.count  # their seconds are not this run's alone
         if self.choice is not None:
             self.run.facts["rehearsal"] = vars(self.choice) | {"seconds_per_batch": self.ways}
         return NetworkClassifier(self.model, self.recipe, self.device)
