@@ -18,16 +18,16 @@ from torch import Tensor, nn
 
 from fer_repro.data.protocol import Splits
 from fer_repro.evaluation import cost
-from fer_repro.evaluation.predict import NetworkClassifier, as_input, normalise_
+from fer_repro.evaluation.predict import NetworkClassifier
 from fer_repro.training import checkpoint
-from fer_repro.training.augment import Augmenter, mixer
 from fer_repro.training.crops import view_count
-from fer_repro.training.geometry import resize
-from fer_repro.training.losses import Loss, logits_of, make_loss, soft
+from fer_repro.training.engine import MANY_STEPS, Choice, confirm, rehearse
+from fer_repro.training.losses import Loss, make_loss
 from fer_repro.training.optim import Ema, make_optimiser, make_schedule
 from fer_repro.training.progress import Progress, StopRequest, stop_requests
 from fer_repro.training.recipe import Recipe, Stage
 from fer_repro.training.run import Interrupted, Run
+from fer_repro.training.step import TrainStep
 
 SAVE_EVERY = 600.0  # seconds between checkpoints inside a long epoch
 SAVING_SHARE = 0.05  # an epoch's end is not saved while saving would take a larger share of the time since the last one
@@ -47,7 +47,8 @@ def fit(build: Callable[[Recipe], nn.Module], splits: Splits, run: Run, loss: Lo
     recipe that cannot be followed or a checkpoint of another run.
     """
     device = torch.device(run.device)
-    with checkpoint.writer(run.folder), checkpoint.seeded(run.seed, device), stop_requests(run.say) as stop:
+    asked = run.turn.stop if run.turn else None
+    with checkpoint.writer(run.folder), checkpoint.seeded(run.seed, device), stop_requests(run.say, asked) as stop:
         trainer = Trainer(build, splits, run, loss, stop)
         if not run.resume:
             checkpoint.discard(run.folder)
@@ -71,11 +72,7 @@ class Trainer:
         recipe.require_sound({role: len(getattr(splits, role).labels) for role in ("train", "finetune", "select")})
         for views in (recipe.views, recipe.plain):
             view_count(views)
-        self.augment, self.mix = Augmenter(recipe.augment), mixer(recipe.mix)
         self.loss = loss or make_loss(recipe.loss)
-        if isinstance(self.loss, nn.Module):
-            self.loss.to(self.device)
-        self.autocast = recipe.precision == "bf16" and self.device.type == "cuda"
         # Permutation and augmentation draw from their own stream; initialisation and dropout from torch's global one.
         stream = int(np.random.SeedSequence([run.seed % 2**64, 1]).generate_state(1, np.uint64)[0])
         self.generator = torch.Generator(self.device).manual_seed(stream)
@@ -84,7 +81,8 @@ class Trainer:
         # The stage under way, its finished epochs, the epoch's finished batches.
         self.stage, self.epoch, self.batch = -1, 0, 0
         self.order: Tensor | None = None  # the epoch's permutation, while one is under way
-        self.totals = torch.zeros(3, dtype=torch.float64, device=self.device)  # loss, hits, samples of the epoch
+        self.choice: Choice | None = None  # how the step computes; a resumed run goes on as it began
+        self.rehearsed, self.ways = False, {}  # seconds a batch of each way that was tried
         self.best = self.stage_best = _Best()
         self.good: Weights | None = None  # the last weights known to be finite
         self.status = "running"
@@ -93,8 +91,7 @@ class Trainer:
         cost.reset_peak_memory(self.device)
 
     def _fresh(self) -> nn.Module:
-        # Channels last: tensor cores want it, and oneDNN trains small networks on a CPU nearly twice as fast with it.
-        return self.build(self.recipe).to(self.device, memory_format=torch.channels_last)
+        return self.run.engine.to_device(self.build(self.recipe), self.device)
 
     @property
     def scored(self) -> nn.Module:
@@ -114,6 +111,7 @@ class Trainer:
             stage = self.recipe.stages[index]
             images, labels = self._resident(getattr(self.splits, stage.images))
             select = self._resident(self.splits.select)
+            self._rehearse(stage, images, labels)
             while not self._stage_over(stage):
                 self._run_epoch(images, labels)
                 if not self._end_epoch(stage, select):
@@ -136,9 +134,22 @@ class Trainer:
 
     def _make_optimiser(self, stage: Stage) -> None:
         self.ema = None if self.recipe.ema is None else Ema(self.recipe.ema, self.model)
-        self.optimiser = make_optimiser(stage.optimiser, self.model.parameters())
+        engine = self.run.engine
+        self.optimiser = make_optimiser(stage.optimiser, self.model.parameters(), engine.fused_optimiser)
+        self.step = TrainStep(self.recipe, self.model, self.optimiser, self.generator, self.loss, engine)
         batches = math.ceil(len(getattr(self.splits, stage.images).labels) / self.recipe.batch_size)
         self.schedule = make_schedule(stage.schedule, self.optimiser, stage.epochs, batches)
+
+    def _rehearse(self, stage: Stage, images: Tensor, labels: Tensor) -> None:
+        """Let the device choose how this run computes; a run that goes on, or a later stage, keeps the choice."""
+        left = stage.epochs * math.ceil(len(labels) / self.recipe.batch_size)
+        if self.choice is not None and not self.rehearsed:
+            self.choice = confirm(self.step, self.choice, images, labels, self.run.say)
+        elif self.choice is None and (left >= MANY_STEPS or self.run.engine.compile not in ("auto", "eager")):
+            self.choice, self.ways = rehearse(self.step, images, labels, self.run.say)
+        self.rehearsed = True
+        # Also without a rehearsal: the state of a resumed run's optimiser came after the step was made.
+        self.step.choose(self.choice or self.step.choice)
 
     def _resident(self, part: Any) -> tuple[Tensor, Tensor]:
         """uint8 [N,48,48] and int64 [N] on the device (copied: the data set is a read-only memory map)."""
@@ -149,7 +160,7 @@ class Trainer:
         if self.order is None:
             self._clock("total")
             self.order = torch.randperm(len(labels), generator=self.generator, device=self.device)
-            self.totals.zero_()
+            self.step.totals.zero_()
             self.batch, self.seconds["epoch"] = 0, 0.0
         self.model.train()
         size, guard = self.recipe.batch_size, _has_batch_norm(self.model)
@@ -158,43 +169,25 @@ class Trainer:
                 self._interrupt()
             if time.monotonic() - self.saved_at > SAVE_EVERY:
                 self.save()
-            self.chosen = chosen = self.order[self.batch * size : (self.batch + 1) * size]
+            chosen = self.order[self.batch * size : (self.batch + 1) * size]
             # A last batch of one sample has no variance that batch norm could divide by.
-            if not (guard and len(chosen) * self.augment.copies == 1 and self.batch):
-                self._step(images[chosen], labels[chosen])
+            if not (guard and len(chosen) * self.step.augment.copies == 1 and self.batch):
+                self.step(images[chosen], labels[chosen], chosen)
+                self._after_step(len(chosen))
             self.batch += 1
+            if self.run.turn:
+                self.run.turn.pass_on()
         self.order = None
 
-    def _step(self, images: Tensor, labels: Tensor) -> None:
-        """One batch: augment, normalise, mix, forward, backward, update. Nothing here waits for the device."""
-        recipe = self.recipe
-        inputs = resize(self.augment(as_input(images), self.generator), recipe.input_size)
-        inputs = normalise_(inputs, recipe.mean, recipe.std)
-        targets = labels[:, None].expand(-1, self.augment.copies).reshape(-1)
-        if self.mix is not None:
-            inputs, targets = self.mix(inputs, soft(targets), self.generator)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-            output = self.model(inputs.contiguous(memory_format=torch.channels_last))
-        output = output.float() if isinstance(output, Tensor) else tuple(part.float() for part in output)
-        told = (self.chosen, self.augment.mirrored) if getattr(self.loss, "wants_samples", False) else ()
-        loss = self.loss(output, targets, *told)
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        if recipe.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_norm)
-        self.optimiser.step()
+    def _after_step(self, images: int) -> None:
         self.schedule.after_batch()
         if self.ema:
             self.ema.after_batch(self.model)
-        with torch.no_grad():
-            true = targets.argmax(dim=1) if targets.is_floating_point() else targets
-            hits, n = (logits_of(output).argmax(dim=1) == true).sum(), len(targets)
-            self.totals += torch.stack((loss.double() * n, hits.double(), torch.ones_like(hits) * n))
-        self.images_seen += len(images)
+        self.images_seen += images
 
     def _end_epoch(self, stage: Stage, select: tuple[Tensor, Tensor]) -> bool:
         """Measure, remember, step the schedule, save; False if the run diverged."""
-        loss, hits, samples = self.totals.tolist()
+        loss, hits, samples = self.step.totals.tolist()
         self._clock("training")
         self.epoch += 1
         number = len(self.history) + 1
@@ -220,9 +213,8 @@ class Trainer:
         """Accuracy and cross-entropy of the scored weights on the images that select; None where there are none."""
         if len(labels) == 0:
             return None, None
-        scores = NetworkClassifier(self.scored, self.recipe, self.device).log_probabilities(
-            images, with_views=self.recipe.selection.views
-        )
+        classifier = NetworkClassifier(self.scored, self.recipe, self.device, self.step.memory_format)
+        scores = classifier.log_probabilities(images, with_views=self.recipe.selection.views)
         hits, loss = (scores.argmax(dim=1) == labels).double().mean(), nn.functional.nll_loss(scores, labels)
         return hits.item(), loss.item()
 
@@ -283,8 +275,9 @@ class Trainer:
         between_epochs = self.order is None and self.status != "diverged"
         return {
             "status": self.status, "stage": self.stage, "epoch": self.epoch, "batch": self.batch, "order": self.order,
-            "totals": self.totals, "seconds": self.seconds, "images_seen": self.images_seen, "peak": self.peak,
-            "history": self.history, "model": self.model.state_dict(), "optimiser": self.optimiser.state_dict(),
+            "totals": self.step.totals, "seconds": self.seconds, "images_seen": self.images_seen, "peak": self.peak,
+            "history": self.history, "choice": vars(self.choice) if self.choice else None, "ways": self.ways,
+            "model": self.model.state_dict(), "optimiser": self.optimiser.state_dict(),
             "ema": self.ema.state_dict() if self.ema else None, "schedule": self.schedule.state_dict(),
             "loss": self.loss.state_dict() if isinstance(self.loss, nn.Module) else {},
             "best": vars(self.best), "stage_best": vars(self.stage_best), "good": None if between_epochs else self.good,
@@ -296,8 +289,10 @@ class Trainer:
         for name in ("status", "stage", "epoch", "batch", "seconds", "images_seen", "peak", "history"):
             setattr(self, name, state[name])
         self.order = None if state["order"] is None else state["order"].to(self.device)
-        self.totals.copy_(state["totals"])
+        if state.get("choice"):
+            self.choice, self.ways = Choice(**state["choice"]), state["ways"]
         self._make_optimiser(self.recipe.stages[self.stage])
+        self.step.totals.copy_(state["totals"])
         self.model.load_state_dict(state["model"])
         if self.ema:
             self.ema.load_state_dict(state["ema"])
@@ -328,6 +323,10 @@ class Trainer:
             "images_per_second": self.images_seen / self.seconds["training"] if self.seconds["training"] else None,
             "peak_memory_bytes": self.peak,
         }
+        if self.run.turn:
+            self.run.facts["runs_in_one_process"] = self.run.turn.count  # their seconds are not this run's alone
+        if self.choice is not None:
+            self.run.facts["rehearsal"] = vars(self.choice) | {"seconds_per_batch": self.ways}
         return NetworkClassifier(self.model, self.recipe, self.device)
 
 

@@ -28,8 +28,11 @@ OPTIMISERS: dict[str, type[torch.optim.Optimizer]] = {
 }
 
 
-def make_optimiser(step: Step, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """The optimiser ``step`` names over the parameters that want a gradient; options as in torch (lr, ...)."""
+def make_optimiser(step: Step, parameters: Iterable[nn.Parameter], fused: bool = True) -> torch.optim.Optimizer:
+    """The optimiser ``step`` names over the parameters that want a gradient; options as in torch (lr, ...).
+
+    ``fused``: in one kernel, where torch has one for this optimiser.
+    """
     if step.name not in OPTIMISERS:
         raise FerReproError(f"recipe: unknown optimiser '{step.name}', expected one of {', '.join(OPTIMISERS)}")
     trained = [parameter for parameter in parameters if parameter.requires_grad]
@@ -38,7 +41,7 @@ def make_optimiser(step: Step, parameters: Iterable[nn.Parameter]) -> torch.opti
     kind = OPTIMISERS[step.name]
     options = step.kwargs()
     _check(f"optimiser '{step.name}'", options, list(inspect.signature(kind).parameters)[1:])
-    if trained[0].is_cuda and "fused" in inspect.signature(kind).parameters:
+    if fused and "fused" in inspect.signature(kind).parameters:
         options["fused"] = True
     try:
         return kind(trained, **options)

@@ -10,7 +10,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from fer_repro.training.engine import Engine
 from fer_repro.training.recipe import Recipe
+from fer_repro.training.turns import Turn
 
 
 class Interrupted(Exception):
@@ -29,9 +31,10 @@ class Classifier(Protocol):
 class Run:
     """One run: its recipe, seed, device and folder.
 
-    ``folder`` holds checkpoints (git-ignored) and is locked by one writer. ``deadline`` is a `time.monotonic` value
-    after which the method saves a checkpoint and raises `Interrupted`. ``history`` gets one dict per epoch.
-    ``required`` holds the fitted classifiers of the variants named in `Variant.requires`. ``say`` prints one line.
+    ``engine`` says how it is computed, ``turn`` is its place among runs that share this process. ``folder`` holds
+    checkpoints (git-ignored) and is locked by one writer. ``deadline`` is a `time.monotonic` value after which the
+    method saves a checkpoint and raises `Interrupted`. ``history`` gets one dict per epoch. ``required`` holds the
+    fitted classifiers of the variants named in `Variant.requires`. ``say`` prints one line.
     """
 
     recipe: Recipe
@@ -40,6 +43,8 @@ class Run:
     folder: Path
     data_digest: str
     resume: bool = True
+    engine: Engine = field(default_factory=Engine)
+    turn: Turn | None = None
     deadline: float | None = None
     say: Callable[[str], None] = print
     history: list[dict[str, Any]] = field(default_factory=list)

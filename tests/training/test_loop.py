@@ -13,6 +13,7 @@ from fer_repro.errors import FerReproError
 from fer_repro.training import loop
 from fer_repro.training.loop import fit
 from fer_repro.training.recipe import Selection, Stage, Views, step
+from fer_repro.training.step import TrainStep
 
 
 def weights(classifier) -> dict[str, torch.Tensor]:
@@ -155,7 +156,7 @@ def test_plateau_follows_the_select_accuracy(tmp_path, monkeypatch):
 
 def test_finetune_images_train_the_second_stage(tmp_path, monkeypatch):
     sizes = []
-    monkeypatch.setattr(loop.Trainer, "_step", lambda self, images, labels: sizes.append(len(images)))
+    monkeypatch.setattr(TrainStep, "__call__", lambda self, images, labels, chosen: sizes.append(len(images)))
     monkeypatch.setattr(
         loop.Trainer, "_end_epoch", lambda self, stage, select: setattr(self, "epoch", self.epoch + 1) or True
     )

@@ -21,6 +21,7 @@ from fer_repro.training import checkpoint, loop
 from fer_repro.training.loop import fit
 from fer_repro.training.recipe import Stage, step
 from fer_repro.training.run import Interrupted
+from fer_repro.training.step import TrainStep
 
 BATCHES = 5  # of the small training set in one epoch
 
@@ -126,7 +127,7 @@ def test_the_comparison_notices_a_forgotten_generator(tmp_path, uninterrupted, m
 def test_a_finished_run_answers_without_training(tmp_path, monkeypatch):
     first = small.run(tmp_path)
     expected = fingerprint(fit(small.build, small.splits(), first), first.history)
-    monkeypatch.setattr(loop.Trainer, "_step", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(TrainStep, "__call__", lambda *_: pytest.fail("trained again"))
     again = small.run(tmp_path)
     assert fingerprint(fit(small.build, small.splits(), again), again.history) == expected
     assert again.facts["selected_epoch"] == first.facts["selected_epoch"]

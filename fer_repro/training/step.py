@@ -1,0 +1,120 @@
+"""One batch of training: augment, normalise, mix, forward, backward, update; nothing here waits for the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fer_repro.evaluation.predict import as_input, normalise_
+from fer_repro.training.augment import Augmenter, mixer
+from fer_repro.training.engine import FORWARDS, Choice, Engine, memory_format
+from fer_repro.training.geometry import resize
+from fer_repro.training.losses import Loss, logits_of, make_loss, soft
+from fer_repro.training.recipe import Recipe
+
+
+class TrainStep:
+    """A recipe's batch on one device, as an `Engine` says.
+
+    ``model`` and ``optimiser`` belong together, ``generator`` lies on their device and feeds the augmentation.
+    ``loss`` replaces the recipe's, see `fer_repro.training.loop.fit`. ``totals`` float64 [3] sums loss, hits and
+    samples until somebody clears it.
+    """
+
+    def __init__(
+        self, recipe: Recipe, model: nn.Module, optimiser: torch.optim.Optimizer, generator: torch.Generator,
+        loss: Loss | None = None, engine: Engine | None = None,
+    ) -> None:  # fmt: skip
+        self.recipe, self.model, self.optimiser, self.generator = recipe, model, optimiser, generator
+        self.engine = engine = engine or Engine()
+        self.device = generator.device
+        self.augment = Augmenter(recipe.augment, fused=engine.fused_augmentation)
+        self.mix = mixer(recipe.mix)
+        self.loss = loss or make_loss(recipe.loss)
+        if isinstance(self.loss, nn.Module):
+            self.loss.to(self.device)
+        self.autocast = engine.autocast and recipe.precision == "bf16" and self.device.type == "cuda"
+        self.totals = torch.zeros(3, dtype=torch.float64, device=self.device)
+        self.compiled_size = recipe.batch_size * self.augment.copies
+        self._compiled: dict[str, Callable[[Tensor], Any]] = {}
+        self.choose(Choice(channels_last=engine.channels_last))
+
+    def choose(self, choice: Choice) -> None:
+        """Compute as ``choice`` says from now on."""
+        self.choice = choice
+        self.memory_format = memory_format(choice.channels_last)
+        self.model.to(memory_format=self.memory_format)
+        # A fused optimiser walks through memory: its state must lie in the order in which its parameter lies.
+        for parameter, state in self.optimiser.state.items():
+            for name, value in state.items():
+                if isinstance(value, Tensor) and value.dim() == 4 and value.shape == parameter.shape:
+                    state[name] = value.contiguous(memory_format=self.memory_format)
+        mode = FORWARDS[choice.forward]
+        if mode is not None and choice.forward not in self._compiled:
+            self._compiled[choice.forward] = torch.compile(self.model, mode=mode)
+
+    def __call__(self, images: Tensor, labels: Tensor, chosen: Tensor | None = None) -> None:
+        """Train on uint8 [B,48,48] and int64 [B]; ``chosen`` int64 [B]: their positions in the stage's images."""
+        inputs, targets = self.prepare(images, labels)
+        self.learn(inputs, targets, self._told(chosen))
+
+    def _told(self, chosen: Tensor | None) -> tuple[Tensor | None, ...]:
+        """What a loss that asks for it is told of the samples beside their outputs."""
+        return (chosen, self.augment.mirrored) if getattr(self.loss, "wants_samples", False) else ()
+
+    def prepare(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Augmented, normalised, mixed: float32 [B*copies,1,s,s]; targets int64 [B*copies] or soft [B*copies,7]."""
+        recipe = self.recipe
+        inputs = resize(self.augment(as_input(images), self.generator), recipe.input_size)
+        inputs = normalise_(inputs, recipe.mean, recipe.std)
+        targets = labels[:, None].expand(-1, self.augment.copies).reshape(-1)
+        if self.mix is not None:
+            inputs, targets = self.mix(inputs, soft(targets), self.generator)
+        return inputs.contiguous(memory_format=self.memory_format), targets
+
+    def learn(self, inputs: Tensor, targets: Tensor, told: tuple[Tensor | None, ...] = ()) -> None:
+        """Forward, backward and update on what `prepare` gave."""
+        self.gradients(inputs, targets, told, counted=True)
+        if self.recipe.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
+        self.optimiser.step()
+
+    def gradients(
+        self, inputs: Tensor, targets: Tensor, told: tuple[Tensor | None, ...] = (), counted: bool = False
+    ) -> Tensor:
+        """The loss (a scalar on the device), with its gradients left in the parameters."""
+        # A last batch of another size would be compiled for itself.
+        compiled = self._compiled.get(self.choice.forward) if len(inputs) == self.compiled_size else None
+        if compiled is not None and self.choice.forward == "cuda-graphs":
+            torch.compiler.cudagraph_mark_step_begin()
+        held = (
+            torch.autograd.graph.save_on_cpu(pin_memory=self.device.type == "cuda")
+            if self.choice.host_memory
+            else nullcontext()
+        )
+        with held:
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+                output = (self.model if compiled is None else compiled)(inputs)
+            output = output.float() if isinstance(output, Tensor) else tuple(part.float() for part in output)
+            loss = self.loss(output, targets, *told)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        if counted:
+            self._count(loss.detach(), logits_of(output).detach(), targets)
+        return loss.detach()
+
+    def _count(self, loss: Tensor, logits: Tensor, targets: Tensor) -> None:
+        """Add the batch to the sums, on the device."""
+        true = targets.argmax(dim=1) if targets.is_floating_point() else targets
+        hits, n = (logits.argmax(dim=1) == true).sum(), len(targets)
+        self.totals += torch.stack((loss.double() * n, hits.double(), torch.ones_like(hits) * n))
+
+    def rehearsal_batch(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor | None, ...]]:
+        """`prepare` and what the loss is told, for the first batch of the stage's images; draws from the generator."""
+        chosen = torch.arange(min(self.recipe.batch_size, len(labels)), device=self.device)
+        inputs, targets = self.prepare(images[chosen], labels[chosen])
+        return inputs, targets, self._told(chosen)
