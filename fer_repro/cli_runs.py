@@ -92,7 +92,8 @@ def _tell_campaign(outcomes: list[Outcome], stored: list[Task], estimator: Estim
     from fer_repro import campaign
 
     new, problems = campaign.verify(outcomes, stored, estimator)
-    lines = [*problems, f"{new} new results stored in {estimator.results_dir}, {len(problems)} problems"]
+    word = "result" if new == 1 else "results"
+    lines = [*problems, f"{new} new {word} stored in {estimator.results_dir}, {len(problems)} problems"]
     print("\n".join([*(lines if estimator.stores else []), *campaign.coming(outcomes, estimator)]))
     return not problems
 

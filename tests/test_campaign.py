@@ -80,7 +80,7 @@ def test_a_run_pays_for_its_teacher_only_where_nobody_else_fits_it(options, monk
     estimator = Estimator(options)
     alone, with_teacher = (campaign.plan(tasks(*asked), estimator).entries for asked in (["pupil"], ["pupil", "large"]))
     own = estimator.remaining(Task("pupil", 0))
-    assert alone[0].teachers == (Task("large", 0),) 
+    assert alone[0].teachers == (Task("large", 0),)
     assert alone[0].told == "not begun; needs large seed 0 (not begun)"
     assert alone[0].seconds == pytest.approx(own.fitting + own.scoring + estimator.fitting(Task("large", 0)).fitting)
     assert [entry.task.variant for entry in with_teacher] == ["large", "pupil"] and with_teacher[1].teachers == ()
@@ -135,7 +135,9 @@ def test_a_run_of_another_recipe_or_device_comes_last_and_says_why(options, stop
     stop_after(9)
     campaign.run(tasks("small"), options, say=lambda line: None)
     known = papers.variants()
-    changed = dataclasses.replace(known["small"], recipe=lambda *a: dataclasses.replace(known["small"].recipe(*a), std=2))
+    changed = dataclasses.replace(
+        known["small"], recipe=lambda *a: dataclasses.replace(known["small"].recipe(*a), std=2)
+    )
     monkeypatch.setattr(papers, "variants", lambda: known | {"small": changed})
     entries = campaign.plan(tasks("small", "large"), Estimator(options)).entries
     assert [entry.task.variant for entry in entries] == ["large", "small"]
@@ -315,7 +317,10 @@ def test_the_plan_is_printed_and_nothing_runs(capsys, options):
 
 @pytest.mark.parametrize(
     ("words", "said"),
-    [(["run", "small", "--ablations"], "--ablations goes with --all"), (["run", "--all", "--json"], "goes with --plan")],
+    [
+        (["run", "small", "--ablations"], "--ablations goes with --all"),
+        (["run", "--all", "--json"], "goes with --plan"),
+    ],
 )
 def test_options_that_do_not_go_together(capsys, world, words, said):
     status, out, err = call(capsys, *words)
@@ -330,7 +335,7 @@ def test_a_campaign_tells_what_it_did_and_what_comes(capsys, options, stop_after
     lines = out.splitlines()
     assert any(line.startswith("small seed 0: ") and "% of 3,589" in line for line in lines)
     assert any(line.startswith("large seed 0: stopped: time budget used up") for line in lines)
-    assert "pupil seed 0: not started" in lines and f"1 new results stored in {options.results_dir}, 0 problems" in lines
+    assert "pupil seed 0: not started" in lines and f"1 new result stored in {options.results_dir}, 0 problems" in lines
     assert any(line.startswith("next: large seed 0, begun, epoch 1 of 4, about ") for line in lines)
     stop_after(10**9)
     status, out, _ = call(capsys, *words)
@@ -338,9 +343,10 @@ def test_a_campaign_tells_what_it_did_and_what_comes(capsys, options, stop_after
 
 
 def test_killed_in_the_middle_then_ended_without_jupyter(world, tmp_path):
-    """kill -9 of a real process; the next one lacks every package that a GPU machine may lack, and ends the campaign."""
+    """kill -9 of a real process; the next one lacks what a GPU machine may lack, and brings the campaign to its end."""
     program, where = Path(campaign_world.__file__), [tmp_path / "results", tmp_path / "runs"]
-    words = ["run", "--all", "--seed", "3", "--device", "cpu", "--results-dir", str(where[0]), "--runs-dir", str(where[1])]
+    words = ["run", "--all", "--seed", "3", "--device", "cpu", "--results-dir", str(where[0]),
+             "--runs-dir", str(where[1])]  # fmt: skip
     first = subprocess.Popen([sys.executable, str(program), *words], stdout=subprocess.PIPE, text=True)
     stored = False
     for line in first.stdout:
@@ -352,8 +358,8 @@ def test_killed_in_the_middle_then_ended_without_jupyter(world, tmp_path):
     assert results.verify(where[0]) == [] and len(results.stored_folders(where[0])) == 1
     begun = checkpoint.peek(where[1] / "large" / "official" / "full" / "seed-3")
     assert begun is not None and begun.epochs >= 1 and begun.status == "running"
-    without = ["--without", JUPYTER]
-    second = subprocess.run([sys.executable, str(program), *without, *words], capture_output=True, text=True, check=False)
+    command = [sys.executable, str(program), "--without", JUPYTER, *words]
+    second = subprocess.run(command, capture_output=True, text=True, check=False)
     assert second.returncode == 0, second.stderr
     assert f"going on after epoch {begun.epochs} of {EPOCHS}" in second.stdout
     assert results.verify(where[0]) == [] and len(results.stored_folders(where[0])) == 3
