@@ -186,17 +186,26 @@ class _Watch(schedule.Watch):
 
 def run(
     tasks: Iterable[Task], options: Options, *, jobs: int = 1, budget: float | None = None,
-    say: Callable[[str], None] = print, estimator: Estimator | None = None,
+    say: Callable[[str], None] = print, estimator: Estimator | None = None, together: bool = False,
 ) -> list[Outcome]:  # fmt: skip
-    """Run ``tasks`` in the order of their plan; what is stored is only told. See `schedule.run`."""
+    """Run ``tasks`` in the order of their plan; what is stored is only told. See `schedule.run`.
+
+    ``together``: all seeds of a variant at once, in this process.
+    """
     estimator, tasks = estimator or Estimator(options), list(dict.fromkeys(tasks))
     order = [entry.task for entry in plan(tasks, estimator).entries] if len(tasks) > 1 else tasks
     stored = [task for task in order if estimator.stored(task)]
     rest = [task for task in order if task not in stored]
     # Telling what is stored trains nothing, so no budget stands in its way and no process of its own is started.
     outcomes = schedule.run([stored], options, say=say) if stored else []
-    waves = [[task] for task in rest] if jobs == 1 else schedule.side_by_side(rest)
-    return outcomes + schedule.run(waves, options, jobs=jobs, budget=budget, say=say, watch=_Watch(estimator, say))
+    if together:
+        waves = schedule.seeds_together(rest)
+    else:
+        waves = [[task] for task in rest] if jobs == 1 else schedule.side_by_side(rest)
+    watch = _Watch(estimator, say)
+    return outcomes + schedule.run(
+        waves, options, jobs=jobs, budget=budget, say=say, watch=watch, together=together
+    )  # fmt: skip
 
 
 def verify(outcomes: Iterable[Outcome], before: Iterable[Task], estimator: Estimator) -> tuple[int, list[str]]:

@@ -15,11 +15,14 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fer_repro import papers, parameters, results
 from fer_repro.errors import INTERRUPTED, FerReproError
 from fer_repro.training.run import Interrupted
+
+if TYPE_CHECKING:
+    from fer_repro.training.turns import Turn
 
 UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 COMMAND = (sys.executable, "-m", "fer_repro.cli")
@@ -122,6 +125,14 @@ def side_by_side(tasks: Iterable[Task]) -> list[list[Task]]:
     return waves
 
 
+def seeds_together(tasks: Iterable[Task]) -> list[list[Task]]:
+    """Waves of one variant each, all its seeds at once, in the order in which variants first come."""
+    found: dict[str, list[Task]] = {}
+    for task in dict.fromkeys(tasks):
+        found.setdefault(task.variant, []).append(task)
+    return list(found.values())
+
+
 def check(waves: list[list[Task]], options: Options) -> None:
     """Refuse a wrong word before the first run, not after it. Raises `FerReproError`."""
     for task in (task for wave in waves for task in wave):
@@ -145,18 +156,20 @@ class Watch:
 
 def run(
     waves: list[list[Task]], options: Options, *, jobs: int = 1, budget: float | None = None,
-    say: Callable[[str], None] = print, watch: Watch | None = None,
+    say: Callable[[str], None] = print, watch: Watch | None = None, together: bool = False,
 ) -> list[Outcome]:  # fmt: skip
     """Run all tasks; a failure does not stop the others, the end of the ``budget`` (seconds) or Ctrl-C does.
 
-    With ``jobs`` > 1 each task is a process of its own: they share the processor's cores, and GPUs are dealt out.
-    ``watch`` follows the runs of this process.
+    With ``jobs`` > 1 each task is a process of its own: they share the processor's cores, and GPUs are dealt out. With
+    ``together`` the tasks of a wave share this process. ``watch`` follows the runs of this process.
     """
     deadline = None if budget is None else time.monotonic() + budget
     outcomes: list[Outcome] = []
     with _interrupting():
         for wave in waves:
-            if jobs == 1 or len(wave) == 1:
+            if together and len(wave) > 1:
+                done = _together(wave, options, deadline, say, watch or Watch())
+            elif jobs == 1 or len(wave) == 1:
                 done = _serial(wave, options, deadline, say, watch or Watch())
             else:
                 done = _parallel(wave, options, jobs, deadline, say)
@@ -194,35 +207,61 @@ def _left(deadline: float | None) -> float | None:
 def _serial(
     wave: list[Task], options: Options, deadline: float | None, say: Callable[[str], None], watch: Watch
 ) -> list[Outcome]:
-    from fer_repro.reproduce import reproduce
-
     outcomes = []
     for task in wave:
-        try:
-            left = _left(deadline)
-            if left is not None:
-                left -= watch.reserve(task, left) if left > 0 else 0
-                if left <= 0:
-                    break
-            with watch.around(task):
-                result = reproduce(task.variant, seed=task.seed, time_budget=left, say=say, **_keywords(options))
-        except Interrupted as stop:
-            outcomes.append(Outcome(task, "stopped", str(stop)))
+        left = _budget(task, deadline, watch)
+        if left is not None and left <= 0:
             break
-        except KeyboardInterrupt:
-            outcomes.append(Outcome(task, "stopped", "interrupted; it goes on from its last checkpoint"))
+        with watch.around(task):
+            outcomes.append(_attempt(task, options, left, say))
+        if outcomes[-1].state == "stopped":
             break
-        except FerReproError as error:
-            outcomes.append(Outcome(task, "failed", str(error)))
-            continue
-        except Exception as error:  # noqa: BLE001 - told with its traceback; no defect of one run may cost the others
-            traceback.print_exc()
-            outcomes.append(Outcome(task, "failed", f"{type(error).__name__}: {error}"))
-            continue
-        finished = result.status in results.FINISHED
-        outcomes.append(Outcome(task, "done" if finished else "failed", _headline(result)))
-        del result  # its network leaves the device before the next one comes
     return outcomes
+
+
+def _budget(task: Task, deadline: float | None, watch: Watch) -> float | None:
+    """Seconds that a task may train; None without a deadline."""
+    left = _left(deadline)
+    return left if left is None or left <= 0 else left - watch.reserve(task, left)
+
+
+def _attempt(
+    task: Task, options: Options, left: float | None, say: Callable[[str], None], turn: Turn | None = None
+) -> Outcome:
+    """One run in this process, and how it ended."""
+    from fer_repro.reproduce import reproduce
+
+    try:
+        result = reproduce(task.variant, seed=task.seed, time_budget=left, turn=turn, say=say, **_keywords(options))
+    except Interrupted as stop:
+        return Outcome(task, "stopped", str(stop))
+    except KeyboardInterrupt:
+        return Outcome(task, "stopped", "interrupted; it goes on from its last checkpoint")
+    except FerReproError as error:
+        return Outcome(task, "failed", str(error))
+    except Exception as error:  # noqa: BLE001 - told with its traceback; no defect of one run may cost the others
+        traceback.print_exc()
+        return Outcome(task, "failed", f"{type(error).__name__}: {error}")
+    return Outcome(task, "done" if result.status in results.FINISHED else "failed", _headline(result))
+
+
+def _together(
+    wave: list[Task], options: Options, deadline: float | None, say: Callable[[str], None], watch: Watch
+) -> list[Outcome]:
+    """All tasks of the wave in this process, a batch each in turn; see `fer_repro.training.turns`."""
+    from fer_repro.reproduce import one_thread
+    from fer_repro.training.turns import take_turns
+
+    lefts = [_budget(task, deadline, watch) for task in wave]
+    left = None if None in lefts else min(lefts)
+    if left is not None and left <= 0:
+        return []
+
+    def work(task: Task) -> Callable[[Turn], Outcome]:
+        return lambda turn: _attempt(task, options, left, lambda line: say(f"[{task}] {line}"), turn)
+
+    with one_thread() if options.profile == "smoke" else nullcontext():
+        return take_turns([work(task) for task in wave], parameters.resolve_device(options.device), say)
 
 
 def _keywords(options: Options) -> dict[str, Any]:
