@@ -2,32 +2,136 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from fer_repro.errors import FerReproError
+from fer_repro.files import atomic_write
 from fer_repro.notebooks import project_root
 
 # Every script has a run() that returns what it measured; its last line here is that as JSON.
-RUN = "import json, runpy, sys; print(json.dumps(runpy.run_path(sys.argv[1])['run']()))"
+RUN = """
+import json, pathlib, runpy, sys
+sys.path.insert(0, str(pathlib.Path(sys.argv[1]).parent))
+print(json.dumps(runpy.run_path(sys.argv[1])["run"](**json.loads(sys.argv[2]))))
+"""
 
 
-def measure(what: str, say: Callable[[str], None], folder: Path | None = None) -> dict[str, dict[str, Any]]:
-    """Run one benchmark, or ``all``; name -> its figures. Raises `FerReproError` for an unknown or failing one."""
+def measure(
+    what: str, say: Callable[[str], None], folder: Path | None = None, options: Mapping[str, Any] | None = None
+) -> dict[str, dict[str, Any]]:
+    """Run one benchmark, or ``all``; name -> its figures, with the date and the code that was measured.
+
+    ``options`` go to the ``run`` of each script that has them; one script alone must have all of them. Raises
+    `FerReproError` for an unknown or failing one.
+    """
+    from fer_repro.reproduce import code_version
+
     folder = folder or project_root() / "benchmarks"
     known = sorted(path.stem for path in folder.glob("[a-z]*.py"))
     if what != "all" and what not in known:
         raise FerReproError(f"there is no benchmark '{what}': expected {', '.join(known)} or all")
     found = {}
     for name in known if what == "all" else [what]:
+        script = folder / f"{name}.py"
+        taken = takes(script)
+        given = {key: value for key, value in (options or {}).items() if value is not None}
+        if what != "all" and (strange := [key for key in given if key not in taken]):
+            raise FerReproError(
+                f"benchmark '{name}' has no option '{strange[0]}': it takes {', '.join(taken) or 'none'}"
+            )
         say(f"measuring: {name}")
-        command = [sys.executable, "-c", RUN, str(folder / f"{name}.py")]
+        command = [sys.executable, "-c", RUN, str(script)]
+        command.append(json.dumps({key: value for key, value in given.items() if key in taken}))
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
         if done.returncode:
             raise FerReproError(f"benchmark '{name}' failed with status {done.returncode}; what it said stands above")
-        found[name] = json.loads(done.stdout.splitlines()[-1])
+        figures = json.loads(done.stdout.splitlines()[-1])
+        stamp = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "code_version": code_version()}
+        found[name] = figures | stamp
     return found
+
+
+def takes(script: Path) -> list[str]:
+    """The names of the options that a script's ``run`` has."""
+    for statement in ast.parse(script.read_text(encoding="utf-8")).body:
+        if isinstance(statement, ast.FunctionDef) and statement.name == "run":
+            return [argument.arg for argument in statement.args.args]
+    raise FerReproError(f"{script.name} has no function run(): a benchmark's run() returns what it measured")
+
+
+def default_store() -> Path:
+    """``benchmarks/measured/``: what the chapter on speed shows."""
+    return project_root() / "benchmarks" / "measured"
+
+
+def store(found: Mapping[str, dict[str, Any]], folder: Path | None = None) -> list[Path]:
+    """Write each benchmark's figures to ``<name>-<cpu|cuda>.json``, whole or not at all; the files' paths."""
+    folder = folder or default_store()
+    written = []
+    for name, figures in found.items():
+        path = folder / f"{name}-{figures.get('device', 'cpu')}.json"
+        try:
+            with atomic_write(path) as file:
+                file.write((json.dumps({"benchmark": name} | figures, indent=1) + "\n").encode())
+        except OSError as error:
+            raise FerReproError(f"{path} cannot be written ({error.strerror}): choose another folder") from error
+        written.append(path)
+    return written
+
+
+def stored(folder: Path | None = None) -> dict[tuple[str, str], dict[str, Any]]:
+    """(benchmark, device) -> figures of every measurement that is stored; empty where none is."""
+    found = {}
+    for path in sorted((folder or default_store()).glob("*-*.json")):
+        name, _, device = path.stem.rpartition("-")
+        try:
+            found[name, device] = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise FerReproError(
+                f"{path} is not a readable measurement ({error}): measure again with --store"
+            ) from error
+    return found
+
+
+def tables(name: str, figures: Mapping[str, Any]) -> Iterator[tuple[list[str], list[list[Any]]]]:
+    """A benchmark's figures as tables for people: (header, rows), one table for what belongs together.
+
+    A mapping of mappings (networks, ways) becomes one row each; goals become one row each; the rest is name and value.
+    """
+    single = {key: value for key, value in figures.items() if not isinstance(value, (dict, list))}
+    for key, value in figures.items():
+        if isinstance(value, dict) and value and all(isinstance(row, dict) for row in value.values()):
+            columns = list(dict.fromkeys(c for row in value.values() for c, v in row.items() if _plain(v)))
+            columns = [c for c in columns if c not in ("network", "title", "paper")]
+            yield [key, *columns], [[n, *(_cell(row.get(c)) for c in columns)] for n, row in value.items()]
+            for label, row in value.items():
+                for inner, part in row.items():
+                    if isinstance(part, dict) and part:
+                        yield [f"{label}: {inner}", ""], [[k, _cell(v)] for k, v in part.items()]
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            columns = list(value[0])
+            yield columns, [[_cell(row[c]) for c in columns] for row in value]
+        elif isinstance(value, dict):
+            single |= {f"{key}: {k}": v for k, v in value.items()}
+    yield [name, ""], [[k, _cell(v)] for k, v in single.items()]
+
+
+def _plain(value: Any) -> bool:
+    return not isinstance(value, (dict, list))
+
+
+def _cell(value: Any) -> Any:
+    if value is None:
+        return "-"
+    return f"{value:,.4g}" if isinstance(value, float) and abs(value) < 1e4 else _whole(value)
+
+
+def _whole(value: Any) -> Any:
+    return round(value) if isinstance(value, float) else value
