@@ -6,7 +6,7 @@ import ast
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -98,40 +98,3 @@ def stored(folder: Path | None = None) -> dict[tuple[str, str], dict[str, Any]]:
                 f"{path} is not a readable measurement ({error}): measure again with --store"
             ) from error
     return found
-
-
-def tables(name: str, figures: Mapping[str, Any]) -> Iterator[tuple[list[str], list[list[Any]]]]:
-    """A benchmark's figures as tables for people: (header, rows), one table for what belongs together.
-
-    A mapping of mappings (networks, ways) becomes one row each; goals become one row each; the rest is name and value.
-    """
-    single = {key: value for key, value in figures.items() if not isinstance(value, (dict, list))}
-    for key, value in figures.items():
-        if isinstance(value, dict) and value and all(isinstance(row, dict) for row in value.values()):
-            columns = list(dict.fromkeys(c for row in value.values() for c, v in row.items() if _plain(v)))
-            columns = [c for c in columns if c not in ("network", "title", "paper")]
-            yield [key, *columns], [[n, *(_cell(row.get(c)) for c in columns)] for n, row in value.items()]
-            for label, row in value.items():
-                for inner, part in row.items():
-                    if isinstance(part, dict) and part:
-                        yield [f"{label}: {inner}", ""], [[k, _cell(v)] for k, v in part.items()]
-        elif isinstance(value, list) and value and isinstance(value[0], dict):
-            columns = list(value[0])
-            yield columns, [[_cell(row[c]) for c in columns] for row in value]
-        elif isinstance(value, dict):
-            single |= {f"{key}: {k}": v for k, v in value.items()}
-    yield [name, ""], [[k, _cell(v)] for k, v in single.items()]
-
-
-def _plain(value: Any) -> bool:
-    return not isinstance(value, (dict, list))
-
-
-def _cell(value: Any) -> Any:
-    if value is None:
-        return "-"
-    return f"{value:,.4g}" if isinstance(value, float) and abs(value) < 1e4 else _whole(value)
-
-
-def _whole(value: Any) -> Any:
-    return round(value) if isinstance(value, float) else value

@@ -334,6 +334,7 @@ def bench(
 ) -> None:
     """Measure speed and memory side by side with what a user would do instead."""
     from fer_repro import bench as benchmarks
+    from fer_repro.speed_tables import grids
 
     options = {"only": only, "seconds": seconds, "turns": turns, "device": device}
     with _interruptible("nothing was written"):
@@ -345,8 +346,8 @@ def bench(
         print_json(found)
         return
     for name, figures in found.items():
-        for header, rows in benchmarks.tables(name, figures):
-            console.print(_table(header, rows))
+        for grid in grids(name, figures):
+            console.print(_table(grid.header, grid.rows), "\n" + grid.caption + "\n")
 
 
 def _table(header: list[str], rows: list[list[Any]]) -> Table:
