@@ -25,6 +25,7 @@ from fer_repro.papers.base import Variant
 from fer_repro.results import HALVES, Result
 from fer_repro.training.recipe import Recipe
 from fer_repro.training.run import Classifier, Interrupted, Run
+from fer_repro.training.turns import Turn
 
 # Training, PublicTest, PrivateTest: enough drawn faces for every class in every part, few enough for seconds.
 SMOKE_SIZE = (280, 140, 140)
@@ -43,6 +44,7 @@ def reproduce(
     root: str | Path | None = None,
     runs_dir: str | Path | None = None,
     time_budget: float | None = None,
+    turn: Turn | None = None,
     say: Callable[[str], None] = print,
 ) -> Result:
     """Fit ``variant`` under ``protocol``, score both held-out halves, and store what may be stored.
@@ -51,7 +53,8 @@ def reproduce(
     the same recipe is returned, not repeated) or ``stored`` (the stored result; where there is none, a smoke run
     whose ``note`` says so). ``epochs`` replaces the recipe's; such a run is never stored. ``root``: where FER2013 is
     (folder, CSV or archive). ``runs_dir``: checkpoints, ``runs/`` by default (a smoke run uses a temporary folder).
-    ``time_budget``: seconds after which the run stops at a checkpoint. Raises `FerReproError` for bad input and
+    ``time_budget``: seconds after which the run stops at a checkpoint. ``turn``: its place among the runs of this
+    process, see `fer_repro.training.turns`. Raises `FerReproError` for bad input and
     `Interrupted` at the end of the budget.
     """
     chosen = parameters.check(
@@ -87,8 +90,9 @@ def reproduce(
         one_thread() if profile == "smoke" else nullcontext(),
     ):
         road = _Road(
-            Path(runs), protocol, profile, seed, epochs, parameters.resolve_device(device), faces, resume, deadline, say
-        )
+            Path(runs), protocol, profile, seed, epochs, parameters.resolve_device(device), faces, resume, deadline,
+            turn, say,
+        )  # fmt: skip
         try:
             run, classifier = road.fit(papers.get(variant))
         except Interrupted as stopped:
@@ -124,10 +128,12 @@ class _Road:
 
     def __init__(
         self, runs: Path, protocol: str, profile: str, seed: int, epochs: int | None, device: str,
-        faces: data_sets.FER2013, resume: bool, deadline: float | None, say: Callable[[str], None],
+        faces: data_sets.FER2013, resume: bool, deadline: float | None, turn: Turn | None,
+        say: Callable[[str], None],
     ) -> None:  # fmt: skip
         self.runs, self.protocol, self.profile, self.seed, self.epochs = runs, protocol, profile, seed, epochs
-        self.device, self.faces, self.resume, self.deadline, self.say = device, faces, resume, deadline, say
+        self.device, self.faces, self.resume, self.deadline = device, faces, resume, deadline
+        self.turn, self.say = turn, say
 
     def fit(self, variant: Variant) -> tuple[Run, Classifier]:
         """Fit ``variant`` after what it requires; a finished run folder answers at once with its last state."""
@@ -144,6 +150,7 @@ class _Road:
             folder=self.runs / variant.id / self.protocol / kind / f"seed-{self.seed}",
             data_digest=self.faces.digest,
             resume=self.resume,
+            turn=self.turn,
             deadline=self.deadline,
             say=self.say,
             required=required,

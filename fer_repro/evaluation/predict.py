@@ -30,12 +30,15 @@ def normalise_(images: Tensor, mean: float, std: float) -> Tensor:
 class NetworkClassifier:
     """A trained network with its recipe's normalisation and views; scores in float32, without autocast.
 
-    ``model`` returns logits [B,7], alone or first in a tuple; it is put on ``device``.
+    ``model`` returns logits [B,7], alone or first in a tuple; it is put on ``device`` in ``memory_format``.
     """
 
-    def __init__(self, model: nn.Module, recipe: Recipe, device: str | torch.device) -> None:
-        self.recipe, self.device = recipe, torch.device(device)
-        self.model = model.to(self.device, memory_format=torch.channels_last)
+    def __init__(
+        self, model: nn.Module, recipe: Recipe, device: str | torch.device,
+        memory_format: torch.memory_format = torch.channels_last,
+    ) -> None:  # fmt: skip
+        self.recipe, self.device, self.memory_format = recipe, torch.device(device), memory_format
+        self.model = model.to(self.device, memory_format=memory_format)
 
     def predict_proba(self, images: np.ndarray, with_views: bool = False) -> np.ndarray:
         """uint8 [N,48,48] -> float32 [N,7], rows sum to 1; ``with_views`` averages over the recipe's views."""
@@ -64,7 +67,7 @@ class NetworkClassifier:
         # Normalised before it is cut: once per image, not once per view.
         whole = normalise_(as_input(images), self.recipe.mean, self.recipe.std)
         inputs = view_batch(whole, views, self.recipe.input_size)
-        output = self.model(inputs.contiguous(memory_format=torch.channels_last))
+        output = self.model(inputs.contiguous(memory_format=self.memory_format))
         logits = logits_of(output).float().unflatten(0, (-1, count))
         if views.average == "logits":
             return logits.mean(dim=1).log_softmax(dim=1)

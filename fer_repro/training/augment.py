@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from fer_repro.training import crops, geometry
+from fer_repro.training.fused import fuse
 from fer_repro.training.geometry import TRIES, coin, uniform
 from fer_repro.training.recipe import Step, bind
 
@@ -149,21 +150,20 @@ AUGMENTATIONS: dict[str, Callable[..., Tensor]] = {
 }
 MIXES: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {"mixup": mixup}
 COPIES = {"five_crop": 5, "ten_crop": 10}
-FUSED = ("random_resized_crop", "translate", "flip")
 
 
 class Augmenter:
     """A recipe's augmentation steps, ready to run; ``copies`` is how many samples an image becomes.
 
     ``mirrored`` tells which images of the last batch a flip step of its own turned left-right, bool [B]; None where the
-    recipe has no such step (a flip that is fused with a crop and a shift does not count).
+    recipe has no such step (a flip that is fused with its neighbours does not count).
     """
 
     def __init__(self, steps: tuple[Step, ...], fused: bool = True) -> None:
         self.copies = math.prod(COPIES.get(step.name, 1) for step in steps)
         self.mirrored: Tensor | None = None
         bound = [(step, bind(step, AUGMENTATIONS, "augmentation", given=2)) for step in steps]
-        self._functions = _fused(bound) if fused else [function for _, function in bound]
+        self._functions = fuse(bound) if fused else [function for _, function in bound]
         for index, step in enumerate(steps):
             if len(self._functions) == len(steps) and step.name == "flip" and not step.get("vertical"):
                 self._functions[index] = partial(self._flip, p=step.get("p", 0.5))
@@ -177,23 +177,6 @@ class Augmenter:
     def _flip(self, images: Tensor, generator: torch.Generator, p: float) -> Tensor:
         self.mirrored = coin(p, images.shape[0], generator)
         return geometry.mirror(images, self.mirrored)
-
-
-def _fused(steps: list[tuple[Step, Callable[..., Tensor]]]) -> list[Callable[..., Tensor]]:
-    """The steps' functions, with a crop, a shift and a mirror that follow each other done in one resampling."""
-    functions = []
-    while steps:
-        names = [step.name for step, _ in steps[:3]]
-        options = [step.kwargs() for step, _ in steps[:3]]
-        if names == list(FUSED) and not options[1].get("fill") and not options[2].get("vertical"):
-            functions.append(
-                partial(geometry.crop_translate_flip, **dict(zip(("crop", "translate", "flip"), options, strict=True)))
-            )
-            steps = steps[3:]
-        else:
-            functions.append(steps[0][1])
-            steps = steps[1:]
-    return functions
 
 
 def mixer(step: Step | None) -> Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]] | None:

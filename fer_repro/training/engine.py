@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import math
 import platform
 import time
@@ -15,23 +16,26 @@ import torch
 from torch import Tensor, nn
 
 from fer_repro.errors import FerReproError
+from fer_repro.training.checkpoint import random_state, set_random_state
 
 if TYPE_CHECKING:
     from fer_repro.training.step import TrainStep
 
 FORWARDS: dict[str, str | None] = {"eager": None, "compiled": "default", "cuda-graphs": "reduce-overhead"}
 """Name -> the mode of `torch.compile`; eager is torch as it comes."""
-REHEARSED = 8  # batches of which each way is timed
-WORTH_COMPILING = 120.0  # seconds of eager training ahead; below that compiling could not pay
-CLEARLY = 0.97  # another way must take less than this share of eager's time
+MANY_STEPS = 1000  # ahead: fewer would not repay a rehearsal
+REHEARSED = 8  # batches of which each way is timed, or as many as begin within `PATIENCE`
+PATIENCE = 4.0  # seconds
+CLEARLY = 0.97  # another way must take less than this share of the present one's time
 
 
 @dataclass(frozen=True)
 class Engine:
     """Switches that change the speed and the rounding of a run, not its recipe; all on is the way runs are made.
 
-    ``compile``: ``auto`` (on CUDA, where much is ahead, the ways of `FORWARDS` are rehearsed and the fastest is used)
-    or one of their names. ``keep_memory``: the C library keeps freed memory instead of giving it back to the system.
+    ``channels_last``: allowed; a long run rehearses both memory formats. ``compile``: ``auto`` (on CUDA a long run
+    rehearses the ways of `FORWARDS` and takes the fastest) or one of their names. ``keep_memory``: the C library keeps
+    freed memory instead of giving it back to the system.
     """
 
     channels_last: bool = True
@@ -45,105 +49,111 @@ class Engine:
         if self.compile != "auto" and self.compile not in FORWARDS:
             raise FerReproError(f"engine: compile is '{self.compile}', expected auto or one of {', '.join(FORWARDS)}")
 
-    @property
-    def memory_format(self) -> torch.memory_format:
-        """Of weights and inputs: tensor cores want channels last, and so does oneDNN on a CPU."""
-        return torch.channels_last if self.channels_last else torch.contiguous_format
-
     def to_device(self, model: nn.Module, device: torch.device) -> nn.Module:
-        """``model`` on the device in this engine's memory format."""
+        """``model`` on the device, in the memory format that most networks are fastest in."""
         if self.keep_memory and device.type == "cpu":
             keep_freed_memory()
-        return model.to(device, memory_format=self.memory_format)
+        return model.to(device, memory_format=memory_format(self.channels_last))
+
+
+def memory_format(channels_last: bool) -> torch.memory_format:
+    return torch.channels_last if channels_last else torch.contiguous_format
 
 
 @dataclass
 class Choice:
-    """What a rehearsal decided: the way forward, and whether activations wait for the backward pass in host memory."""
+    """How a step computes: memory format, way forward, and whether activations wait in host memory for their use."""
 
+    channels_last: bool = True
     forward: str = "eager"
     host_memory: bool = False
 
 
 def rehearse(
-    step: TrainStep, images: Tensor, labels: Tensor, steps_left: int, wanted: str, say: Callable[[str], None]
+    step: TrainStep, images: Tensor, labels: Tensor, say: Callable[[str], None]
 ) -> tuple[Choice, dict[str, float]]:
-    """Choose how ``step`` computes, by trying it on one batch; (choice, seconds a batch of each way that ran).
+    """Choose how ``step`` computes by trying it on the first batch: (choice, seconds a batch of each way that ran).
 
-    ``wanted``: ``auto`` chooses by measurement, where ``steps_left`` make it pay; a name of `FORWARDS` is taken if it
-    works.
     Only gradients are computed and thrown away: weights, buffers and random states are the same after it as before.
     Where a batch does not fit the device's memory, activations wait in host memory: the batch stays whole, because
     batch norm and some losses look at all of it. A way that fails or gives no finite loss is named and left out.
     """
-    choice, seconds = Choice(), {}
+    engine, seconds = step.engine, {}
+    choice = Choice(channels_last=engine.channels_last)
     with _undone(step):
-        inputs, targets, told = step.rehearsal_batch(images, labels)
+        batch = step.rehearsal_batch(images, labels)
+        step.choose(choice)
         try:
-            seconds["eager"] = _seconds_per_batch(step, inputs, targets, told)
+            now = seconds["eager"] = _seconds_per_batch(step, batch)
         except torch.OutOfMemoryError:
-            choice.host_memory = True
-        if choice.host_memory:
-            step.choose(choice)
-            torch.cuda.empty_cache()
             say("the batch does not fit the device's memory: activations wait in host memory, which is slower")
-            try:
-                seconds["eager"] = _seconds_per_batch(step, inputs, targets, told)
-            except torch.OutOfMemoryError as error:
-                raise FerReproError(
-                    f"{step.device}: the network of {step.recipe.variant} and a batch of {len(targets)} inputs do not "
-                    "fit its memory, even with activations in host memory: use a larger device, or --device cpu"
-                ) from error
-            return choice, seconds
-        if wanted == "auto":
-            ahead = seconds["eager"] * steps_left
-            tried = [way for way in FORWARDS if way != "eager"] if ahead > WORTH_COMPILING else []
-        else:
-            tried = [way for way in (wanted,) if way != "eager"]
-        for way in tried:
-            took = _try(step, way, inputs, targets, told, say)
+            torch.cuda.empty_cache()
+            return _with_host_memory(step, batch, choice), seconds
+        changes = [("contiguous", {"channels_last": False})] if engine.channels_last else []
+        ways = ([] if step.device.type == "cpu" else list(FORWARDS)) if engine.compile == "auto" else [engine.compile]
+        changes += [(way, {"forward": way}) for way in ways if way != "eager"]
+        for name, change in changes:
+            other = dataclasses.replace(choice, **change)
+            took = _try(step, other, batch, say)
             if took is not None:
-                seconds[way] = took
-        limit = math.inf if wanted != "auto" else CLEARLY * seconds["eager"]
-        others = {way: took for way, took in seconds.items() if way != "eager" and took < limit}
-        choice.forward = min(others, key=others.get) if others else "eager"
-    if tried:
-        listed = ", ".join(f"{way} {1000 * took:.1f} ms" for way, took in seconds.items())
-        say(f"rehearsal, a batch: {listed}; chosen: {choice.forward}")
+                seconds[name] = took
+                choice, now = (other, took) if took < CLEARLY * now or name == engine.compile else (choice, now)
+    listed = ", ".join(f"{way} {1000 * took:.1f} ms" for way, took in seconds.items())
+    order = "channels last" if choice.channels_last else "contiguous"
+    say(f"rehearsal, a batch: {listed}; chosen: {order}, {choice.forward}")
     return choice, seconds
 
 
-def _try(
-    step: TrainStep, way: str, inputs: Tensor, targets: Tensor, told: tuple, say: Callable[[str], None]
-) -> float | None:
-    """Seconds a batch of one way forward; None, with a line, where it does not work here."""
+def _with_host_memory(step: TrainStep, batch: tuple, choice: Choice) -> Choice:
+    """``choice`` with activations in host memory, tried once. Raises `FerReproError` where even that does not fit."""
+    choice = dataclasses.replace(choice, host_memory=True)
+    step.choose(choice)
     try:
-        step.choose(Choice(way))
-        return _seconds_per_batch(step, inputs, targets, told)
+        step.gradients(*batch)
+    except torch.OutOfMemoryError as error:
+        raise FerReproError(
+            f"{step.device}: the network of {step.recipe.variant} and a batch of {len(batch[1])} inputs do not fit its "
+            "memory, even with activations in host memory: use a larger device, or --device cpu"
+        ) from error
+    return choice
+
+
+def confirm(step: TrainStep, choice: Choice, images: Tensor, labels: Tensor, say: Callable[[str], None]) -> Choice:
+    """The choice that an interrupted run had made, or its eager form where the way forward does not work here."""
+    if choice.forward == "eager":
+        return choice
+    with _undone(step):
+        works = _try(step, choice, step.rehearsal_batch(images, labels), say) is not None
+    return choice if works else dataclasses.replace(choice, forward="eager")
+
+
+def _try(step: TrainStep, choice: Choice, batch: tuple, say: Callable[[str], None]) -> float | None:
+    """Seconds a batch of one choice; None, with a line, where it does not work here."""
+    try:
+        step.choose(choice)
+        return _seconds_per_batch(step, batch)
     # No compiler, an operator it does not know, its own bugs, too little memory: eager always works.
     except (RuntimeError, ArithmeticError, AssertionError, ImportError, OSError) as error:
-        say(f"{way} does not work here ({type(error).__name__}: {_first_line(error)}); going on without")
+        first = next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")
+        say(f"{choice.forward} does not work here ({type(error).__name__}: {first[:160]}); going on without")
         return None
-    finally:
-        step.choose(Choice())
 
 
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")[:160]
-
-
-def _seconds_per_batch(step: TrainStep, inputs: Tensor, targets: Tensor, told: tuple) -> float:
+def _seconds_per_batch(step: TrainStep, batch: tuple) -> float:
     """Forward and backward of one batch, warmed up (and compiled) before; `ArithmeticError` for a loss not finite."""
-    for _ in range(3):
-        loss = step.gradients(inputs, targets, told)
+    inputs = batch[0].contiguous(memory_format=step.memory_format)
+    loss = step.gradients(inputs, *batch[1:])
     if not math.isfinite(loss.item()):
         raise ArithmeticError(f"the loss is {loss.item()}")
+    began, done = 0.0, -2  # two more that do not count
+    while done < 1 or (done < REHEARSED and time.perf_counter() - began < PATIENCE):
+        if done == 0:
+            _wait(step.device)
+            began = time.perf_counter()
+        step.gradients(inputs, *batch[1:])
+        done += 1
     _wait(step.device)
-    began = time.perf_counter()
-    for _ in range(REHEARSED):
-        step.gradients(inputs, targets, told)
-    _wait(step.device)
-    return (time.perf_counter() - began) / REHEARSED
+    return (time.perf_counter() - began) / done
 
 
 def _wait(device: torch.device) -> None:
@@ -153,9 +163,7 @@ def _wait(device: torch.device) -> None:
 
 @contextmanager
 def _undone(step: TrainStep) -> Iterator[None]:
-    """Whatever gradients leave behind inside the block is put back: buffers, random states, sums, gradients."""
-    from fer_repro.training.checkpoint import random_state, set_random_state
-
+    """Whatever gradients leave behind inside the block is put back: buffers, random states, gradients."""
     modules = [step.model] + ([step.loss] if isinstance(step.loss, nn.Module) else [])
     buffers = [(buffer, buffer.clone()) for module in modules for buffer in module.buffers()]
     generator, state = step.generator.get_state(), random_state(step.device)

@@ -123,7 +123,7 @@ def crop_translate_flip(
     n, size = images.shape[0], crop["size"]
     ratio = crop.get("ratio", (3 / 4, 4 / 3))
     boxes = crop_boxes(n, images.shape[-2], images.shape[-1], crop.get("scale", (0.08, 1.0)), ratio, generator)
-    dx, dy = _shifts(n, size, size, translate["fraction"], translate.get("p", 1.0), generator)
+    dx, dy = shifts(n, size, size, translate["fraction"], translate.get("p", 1.0), generator)
     mirrored = coin(flip.get("p", 0.5), n, generator)[:, None]
     pixel = torch.arange(size, device=images.device)
     columns = torch.where(mirrored, size - 1 - pixel, pixel) - dx[:, None]
@@ -142,10 +142,10 @@ def mirror(images: Tensor, chosen: Tensor, vertical: bool = False) -> Tensor:
 
 def translate(images: Tensor, generator: torch.Generator, fraction: float, p: float = 1.0, fill: float = 0.0) -> Tensor:
     """Shift with probability ``p``: x and y each uniform in +-``fraction`` of the side, rounded to whole pixels."""
-    return shift(images, *_shifts(images.shape[0], images.shape[-2], images.shape[-1], fraction, p, generator), fill)
+    return shift(images, *shifts(images.shape[0], images.shape[-2], images.shape[-1], fraction, p, generator), fill)
 
 
-def _shifts(
+def shifts(
     n: int, height: int, width: int, fraction: float, p: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """int64 [n] pixels to the right and down, 0 for those that the coin spares."""
@@ -186,13 +186,22 @@ def affine(
     repeat the border.
     """
     n, height, width = images.shape[0], images.shape[-2], images.shape[-1]
+    drawn = affine_draws(n, height, width, generator, degrees, shift, scale, per_axis, p)
+    return warp(images, *drawn, interpolation, fill)
+
+
+def affine_draws(
+    n: int, height: int, width: int, generator: torch.Generator, degrees: float = 0.0, shift: float = 0.0,
+    scale: tuple[float, float] = (1.0, 1.0), per_axis: bool = False, p: float = 1.0,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """What `affine` draws: angle (degrees), zoom x and y, shift right and down (pixels), float32 [n] each."""
     chosen = coin(p, n, generator)
     angle = uniform(-degrees, degrees, (n,), generator) * chosen
     zoom_x = torch.where(chosen, uniform(*scale, (n,), generator), 1.0)
     zoom_y = torch.where(chosen, uniform(*scale, (n,), generator), 1.0) if per_axis else zoom_x
     dx = uniform(-shift * width, shift * width, (n,), generator).round_() * chosen
     dy = uniform(-shift * height, shift * height, (n,), generator).round_() * chosen
-    return warp(images, angle, zoom_x, zoom_y, dx, dy, interpolation, fill)
+    return angle, zoom_x, zoom_y, dx, dy
 
 
 def rotate(
@@ -229,23 +238,45 @@ def warp(
     dy: Tensor,
     interpolation: str = "nearest",
     fill: float | str = 0.0,
+    *,
+    columns: Tensor | None = None,
+    rows: Tensor | None = None,
+    flip_x: Tensor | None = None,
+    offset: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
-    """Rotate (degrees), zoom and then shift (pixels) image b by the b-th parameters, float32 [B] each."""
+    """Rotate (degrees), zoom and then shift (pixels) image b by the b-th parameters, float32 [B] each.
+
+    Integer steps around it cost nothing. What comes after: ``columns`` [B,W] and ``rows`` [B,H] say which column and
+    row of the warped image each output pixel shows. What came before: ``flip_x`` [B] is -1 where the image was
+    mirrored, ``offset`` two [B]: by how many pixels x and y of the source then lie off.
+    """
     if interpolation not in ("nearest", "bilinear"):
         raise FerReproError(f"augmentation: unknown interpolation '{interpolation}', expected 'nearest' or 'bilinear'")
     height, width = images.shape[-2:]
     radians = torch.deg2rad(angle)
     cos, sin = radians.cos()[:, None], radians.sin()[:, None]
-    u = torch.arange(0.5 - width / 2, width / 2, device=images.device) - dx[:, None]
-    v = torch.arange(0.5 - height / 2, height / 2, device=images.device) - dy[:, None]
+    u = _centred(columns, width, images.device) - dx[:, None]
+    v = _centred(rows, height, images.device) - dy[:, None]
     # The inverse map says where in the source each output pixel's centre lies. grid_sample counts from -1 at the left
     # edge of the first pixel to 1 at the right edge of the last.
     to_x, to_y = 2 / (width * zoom_x[:, None]), 2 / (height * zoom_y[:, None])
+    if flip_x is not None:
+        to_x = to_x * flip_x[:, None]
+    from_u, from_v = (cos * u * to_x, sin * u * to_y), (sin * v * to_x, cos * v * to_y)
+    if offset is not None:
+        from_u = from_u[0] + offset[0][:, None] * (2 / width), from_u[1] + offset[1][:, None] * (2 / height)
     grid = torch.empty(images.shape[0], height, width, 2, device=images.device)
-    torch.sub((cos * u * to_x)[:, None, :], (sin * v * to_x)[:, :, None], out=grid[..., 0])
-    torch.add((sin * u * to_y)[:, None, :], (cos * v * to_y)[:, :, None], out=grid[..., 1])
+    torch.sub(from_u[0][:, None, :], from_v[0][:, :, None], out=grid[..., 0])
+    torch.add(from_u[1][:, None, :], from_v[1][:, :, None], out=grid[..., 1])
     if fill == 0 and interpolation == "nearest":
         return functional.grid_sample(images, grid, "nearest", "zeros", align_corners=False)
     # Within half a pixel of the border Pillow repeats the border's pixels; only points outside the image are filled.
     sampled = functional.grid_sample(images, grid, interpolation, "border", align_corners=False)
     return sampled if fill == "edge" else sampled.masked_fill_((grid.abs() > 1).any(dim=-1)[:, None], fill)
+
+
+def _centred(shown: Tensor | None, size: int, device: torch.device) -> Tensor:
+    """Centres of the pixels ``shown`` (all of 0 .. size-1 if None), counted from the middle of the image."""
+    if shown is None:
+        return torch.arange(0.5 - size / 2, size / 2, device=device)
+    return shown + (0.5 - size / 2)

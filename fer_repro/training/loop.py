@@ -21,7 +21,7 @@ from fer_repro.evaluation import cost
 from fer_repro.evaluation.predict import NetworkClassifier
 from fer_repro.training import checkpoint
 from fer_repro.training.crops import view_count
-from fer_repro.training.engine import Choice, rehearse
+from fer_repro.training.engine import MANY_STEPS, Choice, confirm, rehearse
 from fer_repro.training.losses import Loss, make_loss
 from fer_repro.training.optim import Ema, make_optimiser, make_schedule
 from fer_repro.training.progress import Progress, StopRequest, stop_requests
@@ -47,7 +47,8 @@ def fit(build: Callable[[Recipe], nn.Module], splits: Splits, run: Run, loss: Lo
     recipe that cannot be followed or a checkpoint of another run.
     """
     device = torch.device(run.device)
-    with checkpoint.writer(run.folder), checkpoint.seeded(run.seed, device), stop_requests(run.say) as stop:
+    asked = run.turn.stop if run.turn else None
+    with checkpoint.writer(run.folder), checkpoint.seeded(run.seed, device), stop_requests(run.say, asked) as stop:
         trainer = Trainer(build, splits, run, loss, stop)
         if not run.resume:
             checkpoint.discard(run.folder)
@@ -81,7 +82,7 @@ class Trainer:
         self.stage, self.epoch, self.batch = -1, 0, 0
         self.order: Tensor | None = None  # the epoch's permutation, while one is under way
         self.choice: Choice | None = None  # how the step computes; a resumed run goes on as it began
-        self.rehearsed = False
+        self.rehearsed, self.ways = False, {}  # seconds a batch of each way that was tried
         self.best = self.stage_best = _Best()
         self.good: Weights | None = None  # the last weights known to be finite
         self.status = "running"
@@ -141,14 +142,14 @@ class Trainer:
 
     def _rehearse(self, stage: Stage, images: Tensor, labels: Tensor) -> None:
         """Let the device choose how this run computes; a run that goes on, or a later stage, keeps the choice."""
-        wanted = self.choice.forward if self.choice else self.run.engine.compile
-        by_measurement = self.device.type == "cuda" and wanted == "auto"
-        if not self.rehearsed and (by_measurement or wanted not in ("auto", "eager")):
-            left = stage.epochs * math.ceil(len(labels) / self.recipe.batch_size)
-            self.choice, seconds = rehearse(self.step, images, labels, left, wanted, self.run.say)
-            self.run.facts["rehearsal"] = {"forward": self.choice.forward, "seconds_per_batch": seconds}
+        left = stage.epochs * math.ceil(len(labels) / self.recipe.batch_size)
+        if self.choice is not None and not self.rehearsed:
+            self.choice = confirm(self.step, self.choice, images, labels, self.run.say)
+        elif self.choice is None and (left >= MANY_STEPS or self.run.engine.compile not in ("auto", "eager")):
+            self.choice, self.ways = rehearse(self.step, images, labels, self.run.say)
         self.rehearsed = True
-        self.step.choose(self.choice or Choice())
+        # Also without a rehearsal: the state of a resumed run's optimiser came after the step was made.
+        self.step.choose(self.choice or self.step.choice)
 
     def _resident(self, part: Any) -> tuple[Tensor, Tensor]:
         """uint8 [N,48,48] and int64 [N] on the device (copied: the data set is a read-only memory map)."""
@@ -174,6 +175,8 @@ class Trainer:
                 self.step(images[chosen], labels[chosen], chosen)
                 self._after_step(len(chosen))
             self.batch += 1
+            if self.run.turn:
+                self.run.turn.pass_on()
         self.order = None
 
     def _after_step(self, images: int) -> None:
@@ -210,9 +213,8 @@ class Trainer:
         """Accuracy and cross-entropy of the scored weights on the images that select; None where there are none."""
         if len(labels) == 0:
             return None, None
-        scores = NetworkClassifier(self.scored, self.recipe, self.device).log_probabilities(
-            images, with_views=self.recipe.selection.views
-        )
+        classifier = NetworkClassifier(self.scored, self.recipe, self.device, self.step.memory_format)
+        scores = classifier.log_probabilities(images, with_views=self.recipe.selection.views)
         hits, loss = (scores.argmax(dim=1) == labels).double().mean(), nn.functional.nll_loss(scores, labels)
         return hits.item(), loss.item()
 
@@ -274,7 +276,7 @@ class Trainer:
         return {
             "status": self.status, "stage": self.stage, "epoch": self.epoch, "batch": self.batch, "order": self.order,
             "totals": self.step.totals, "seconds": self.seconds, "images_seen": self.images_seen, "peak": self.peak,
-            "history": self.history, "choice": vars(self.choice) if self.choice else None,
+            "history": self.history, "choice": vars(self.choice) if self.choice else None, "ways": self.ways,
             "model": self.model.state_dict(), "optimiser": self.optimiser.state_dict(),
             "ema": self.ema.state_dict() if self.ema else None, "schedule": self.schedule.state_dict(),
             "loss": self.loss.state_dict() if isinstance(self.loss, nn.Module) else {},
@@ -288,7 +290,7 @@ class Trainer:
             setattr(self, name, state[name])
         self.order = None if state["order"] is None else state["order"].to(self.device)
         if state.get("choice"):
-            self.choice = Choice(**state["choice"])
+            self.choice, self.ways = Choice(**state["choice"]), state["ways"]
         self._make_optimiser(self.recipe.stages[self.stage])
         self.step.totals.copy_(state["totals"])
         self.model.load_state_dict(state["model"])
@@ -321,6 +323,10 @@ class Trainer:
             "images_per_second": self.images_seen / self.seconds["training"] if self.seconds["training"] else None,
             "peak_memory_bytes": self.peak,
         }
+        if self.run.turn:
+            self.run.facts["runs_in_one_process"] = self.run.turn.count  # their seconds are not this run's alone
+        if self.choice is not None:
+            self.run.facts["rehearsal"] = vars(self.choice) | {"seconds_per_batch": self.ways}
         return NetworkClassifier(self.model, self.recipe, self.device)
 
 

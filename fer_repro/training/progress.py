@@ -49,12 +49,13 @@ class StopRequest:
 
 
 @contextmanager
-def stop_requests(say: Callable[[str], None]) -> Iterator[StopRequest]:
+def stop_requests(say: Callable[[str], None], request: StopRequest | None = None) -> Iterator[StopRequest]:
     """Make the first SIGINT or SIGTERM inside the block a `StopRequest`; a second SIGINT raises `KeyboardInterrupt`.
 
-    Outside the main thread Python delivers no signals, so nothing is installed there.
+    ``request``: one that somebody else looks at too. Outside the main thread Python delivers no signals, so nothing is
+    installed there.
     """
-    request = StopRequest()
+    request = request or StopRequest()
 
     def ask(number: int, frame: FrameType | None) -> None:
         if request.reason is not None and number == signal.SIGINT:

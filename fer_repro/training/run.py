@@ -12,6 +12,7 @@ import numpy as np
 
 from fer_repro.training.engine import Engine
 from fer_repro.training.recipe import Recipe
+from fer_repro.training.turns import Turn
 
 
 class Interrupted(Exception):
@@ -30,10 +31,10 @@ class Classifier(Protocol):
 class Run:
     """One run: its recipe, seed, device and folder.
 
-    ``engine`` says how it is computed. ``folder`` holds checkpoints (git-ignored) and is locked by one writer.
-    ``deadline`` is a `time.monotonic` value after which the method saves a checkpoint and raises `Interrupted`.
-    ``history`` gets one dict per epoch. ``required`` holds the fitted classifiers of the variants named in
-    `Variant.requires`. ``say`` prints one line.
+    ``engine`` says how it is computed, ``turn`` is its place among runs that share this process. ``folder`` holds
+    checkpoints (git-ignored) and is locked by one writer. ``deadline`` is a `time.monotonic` value after which the
+    method saves a checkpoint and raises `Interrupted`. ``history`` gets one dict per epoch. ``required`` holds the
+    fitted classifiers of the variants named in `Variant.requires`. ``say`` prints one line.
     """
 
     recipe: Recipe
@@ -43,6 +44,7 @@ class Run:
     data_digest: str
     resume: bool = True
     engine: Engine = field(default_factory=Engine)
+    turn: Turn | None = None
     deadline: float | None = None
     say: Callable[[str], None] = print
     history: list[dict[str, Any]] = field(default_factory=list)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fer_repro.evaluation.predict import as_input, normalise_
 from fer_repro.training.augment import Augmenter, mixer
-from fer_repro.training.engine import FORWARDS, Choice, Engine
+from fer_repro.training.engine import FORWARDS, Choice, Engine, memory_format
 from fer_repro.training.geometry import resize
 from fer_repro.training.losses import Loss, logits_of, make_loss, soft
 from fer_repro.training.recipe import Recipe
@@ -41,11 +41,18 @@ class TrainStep:
         self.totals = torch.zeros(3, dtype=torch.float64, device=self.device)
         self.compiled_size = recipe.batch_size * self.augment.copies
         self._compiled: dict[str, Callable[[Tensor], Any]] = {}
-        self.choose(Choice())
+        self.choose(Choice(channels_last=engine.channels_last))
 
     def choose(self, choice: Choice) -> None:
         """Compute as ``choice`` says from now on."""
         self.choice = choice
+        self.memory_format = memory_format(choice.channels_last)
+        self.model.to(memory_format=self.memory_format)
+        # A fused optimiser walks through memory: its state must lie in the order in which its parameter lies.
+        for parameter, state in self.optimiser.state.items():
+            for name, value in state.items():
+                if isinstance(value, Tensor) and value.dim() == 4 and value.shape == parameter.shape:
+                    state[name] = value.contiguous(memory_format=self.memory_format)
         mode = FORWARDS[choice.forward]
         if mode is not None and choice.forward not in self._compiled:
             self._compiled[choice.forward] = torch.compile(self.model, mode=mode)
@@ -67,7 +74,7 @@ class TrainStep:
         targets = labels[:, None].expand(-1, self.augment.copies).reshape(-1)
         if self.mix is not None:
             inputs, targets = self.mix(inputs, soft(targets), self.generator)
-        return inputs.contiguous(memory_format=self.engine.memory_format), targets
+        return inputs.contiguous(memory_format=self.memory_format), targets
 
     def learn(self, inputs: Tensor, targets: Tensor, told: tuple[Tensor | None, ...] = ()) -> None:
         """Forward, backward and update on what `prepare` gave."""
@@ -84,7 +91,11 @@ class TrainStep:
         compiled = self._compiled.get(self.choice.forward) if len(inputs) == self.compiled_size else None
         if compiled is not None and self.choice.forward == "cuda-graphs":
             torch.compiler.cudagraph_mark_step_begin()
-        held = torch.autograd.graph.save_on_cpu(pin_memory=True) if self.choice.host_memory else nullcontext()
+        held = (
+            torch.autograd.graph.save_on_cpu(pin_memory=self.device.type == "cuda")
+            if self.choice.host_memory
+            else nullcontext()
+        )
         with held:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
                 output = (self.model if compiled is None else compiled)(inputs)

@@ -142,18 +142,18 @@ IMAGES = torch.rand(DRAWS, 1, 6, 6, generator=generator(9))
 
 
 def test_translation_draws_torchvisions_shifts():
-    shifts = geometry._shifts(DRAWS, 48, 48, 0.2, 1.0, generator())
+    shifts = geometry.shifts(DRAWS, 48, 48, 0.2, 1.0, generator())
     torch.manual_seed(0)
     get = transforms.RandomAffine.get_params
     theirs = np.array([get([0.0, 0.0], (0.2, 0.2), None, None, [48, 48])[1] for _ in range(DRAWS)])
     for axis in (0, 1):
         assert alike(shifts[axis], theirs[:, axis]) > SMALLEST_P
-        wrong = geometry._shifts(DRAWS, 48, 48, 0.22, 1.0, generator())[axis]
+        wrong = geometry.shifts(DRAWS, 48, 48, 0.22, 1.0, generator())[axis]
         assert alike(wrong, theirs[:, axis]) < SMALLEST_P
         truncated = (torch.rand(DRAWS, generator=generator()) * 19.2 - 9.6).long()
         assert alike(truncated, theirs[:, axis]) < SMALLEST_P
     assert abs(np.corrcoef(*shifts)[0, 1]) < 0.03
-    spared = geometry._shifts(DRAWS, 48, 48, 0.2, 0.5, generator())
+    spared = geometry.shifts(DRAWS, 48, 48, 0.2, 0.5, generator())
     # Half are spared, and a drawn shift is (0, 0) once in 19.2 squared.
     assert share_is(((spared[0] == 0) & (spared[1] == 0)), 0.5 + 0.5 / 19.2**2)
 

@@ -1,0 +1,86 @@
+"""Inside an epoch nothing waits for the device."""
+
+import dataclasses
+
+import pytest
+import small
+import torch
+from waiting import counted
+
+from fer_repro.training import loop
+from fer_repro.training.step import TrainStep
+
+
+class Watch:
+    """Every batch of a run, under a count of what would wait."""
+
+    def __init__(self, monkeypatch) -> None:
+        self.batches, self.found = 0, []
+        call = TrainStep.__call__
+
+        def watched(step, images, labels, chosen=None):
+            if self.batches == 0:
+                call(step, images, labels, chosen)  # an optimiser makes its state in its first step
+            else:
+                with counted(step.optimiser) as waits:
+                    call(step, images, labels, chosen)
+                self.found += list(waits.found)
+            self.batches += 1
+
+        monkeypatch.setattr(TrainStep, "__call__", watched)
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "adam", "adamw", "rmsprop"])
+def test_a_batch_with_everything_in_it_waits_for_nothing(tmp_path, monkeypatch, optimiser):
+    watch = Watch(monkeypatch)
+    stage = dataclasses.replace(small.PLAIN.stages[0], epochs=1, optimiser=small.step(optimiser, lr=0.01))
+    recipe = dataclasses.replace(small.RECIPE, stages=(stage,))
+    loop.fit(small.build, small.splits(), small.run(tmp_path, recipe))
+    assert watch.batches > 3 and watch.found == []
+
+
+class Asks(small.Net):
+    """Reads a value on the host in the middle of its forward pass."""
+
+    def __init__(self, how) -> None:
+        self.how = lambda logits: None  # while the lazy layer looks at sizes
+        super().__init__()
+        self.how = how
+
+    def forward(self, images):
+        logits = super().forward(images)
+        self.how(logits)
+        return logits
+
+
+@pytest.mark.parametrize(
+    ("how", "name"),
+    [
+        (lambda x: x.sum().item(), "_local_scalar_dense"),
+        (lambda x: bool((x > 0).all()), "_local_scalar_dense"),
+        (lambda x: x[x > 0], "index by a mask"),
+        (lambda x: (x > 0).nonzero(), "nonzero"),
+        (lambda x: x + torch.tensor([1.0] * 7), "lift_fresh"),
+    ],
+    ids=["item", "branch", "mask", "nonzero", "copy"],
+)
+def test_the_count_notices_who_waits(tmp_path, monkeypatch, how, name):
+    watch = Watch(monkeypatch)
+    recipe = dataclasses.replace(small.PLAIN, stages=(dataclasses.replace(small.PLAIN.stages[0], epochs=1),))
+    loop.fit(lambda recipe: Asks(how), small.splits(), small.run(tmp_path, recipe))
+    assert name in watch.found
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU: CUDA itself cannot be asked")
+def test_cuda_agrees(tmp_path, monkeypatch):
+    call = TrainStep.__call__
+
+    def strict(step, images, labels, chosen=None):
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            call(step, images, labels, chosen)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    monkeypatch.setattr(TrainStep, "__call__", strict)
+    loop.fit(small.build, small.splits(), small.run(tmp_path, small.PLAIN, device="cuda"))
