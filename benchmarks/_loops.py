@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fer_repro.evaluation import cost
 from fer_repro.training.augment import mixer
-from fer_repro.training.engine import Engine, rehearse
+from fer_repro.training.engine import MANY_STEPS, Engine, rehearse
 from fer_repro.training.losses import logits_of, soft
 from fer_repro.training.optim import OPTIMISERS, make_optimiser
 from fer_repro.training.recipe import Recipe
@@ -164,14 +165,13 @@ class Ours:
         return batch
 
     def _rehearse(self) -> None:
-        """What a run does at its start on a GPU: choose by measurement how to compute."""
-        if self.device.type != "cuda" or self.engine.compile == "eager":
-            return
-        steps = sum(stage.epochs for stage in self.recipe.stages) * (len(self.labels) // self.recipe.batch_size)
-        choice, self.rehearsal = rehearse(self.step, self.images, self.labels, steps, self.engine.compile, _quiet)
-        self.step.choose(choice)
+        """What a long run does at its start: choose by measurement how to compute."""
+        steps = self.recipe.stages[0].epochs * math.ceil(len(self.labels) / self.recipe.batch_size)
+        if steps >= MANY_STEPS:
+            choice, self.rehearsal = rehearse(self.step, self.images, self.labels, quiet)
+            self.step.choose(choice)
 
-    def _next(self) -> tuple[Tensor, Tensor]:
+    def next(self) -> tuple[Tensor, Tensor]:
         """The next batch of a shuffled epoch; the last, smaller one is left out here as in the reference."""
         size = self.recipe.batch_size
         if (self.place + 1) * size > len(self.order):
@@ -180,27 +180,27 @@ class Ours:
         self.place += 1
         return self.images[chosen], self.labels[chosen]
 
-    def _train(self) -> None:
-        self.step(*self._next())
+    def train(self) -> None:
+        self.step(*self.next())
         if self.waits:
             self.step.totals[0].item()
 
     def turn(self, seconds: float) -> float:
         """Images per second of one turn."""
-        return self._turn("train", seconds, self._train)
+        return self._turn("train", seconds, self.train)
 
     def work(self, steps: int) -> float:
         """Seconds that so many steps take, after one that warms up where none ran before."""
-        self.pace.steps("train", 0.0, self._train)
+        self.pace.steps("train", 0.0, self.train)
         return self.pace.timed(self._train, steps)
 
     def steps(self, seconds: float) -> int:
         """How many steps fill a turn of ``seconds``."""
-        return self.pace.steps("train", seconds, self._train)
+        return self.pace.steps("train", seconds, self.train)
 
     def synthetic(self, seconds: float) -> float:
         """Images per second of the same step on one batch that was augmented before and lies on the device."""
-        self.kept = kept = self.kept or self.step.prepare(*self._next())
+        self.kept = kept = self.kept or self.step.prepare(*self.next())
         return self._turn("synthetic", seconds, lambda: self.step.learn(*kept))
 
     def _turn(self, kind: str, seconds: float, step: Any) -> float:
@@ -221,6 +221,7 @@ class Ours:
             "parameters": cost.count_parameters(self.model),
             "precision": "bf16" if self.step.autocast else "fp32",
             "forward": self.step.choice.forward,
+            "channels_last": self.step.choice.channels_last,
             "rehearsal": self.rehearsal,
             "peak_memory_bytes": cost.peak_memory(self.device),
             "forward_flops_per_input": 2 * cost.count_multiply_adds(self.model, (1, 1, size, size)),
@@ -263,8 +264,8 @@ class Hybrid(FromLoader):
         inputs, targets = (part.to(self.device, non_blocking=True) for part in batch)
         if step.mix is not None:
             inputs, targets = step.mix(inputs, soft(targets), step.generator)
-        step.learn(inputs.contiguous(memory_format=self.ours.engine.memory_format), targets)
+        step.learn(inputs.contiguous(memory_format=step.memory_format), targets)
 
 
-def _quiet(line: str) -> None:
+def quiet(line: str) -> None:
     """A rehearsal's lines are in the figures already."""

@@ -3,8 +3,9 @@
     python benchmarks/seeds.py [--only deep-emotion] [--seconds 4] [--turns 3] [--device auto]
 
 Ways: one after another in a process; side by side as processes (on a CPU with one thread each, as `fer-repro run
---jobs` runs them); and as one network with a dimension more (`torch.vmap` over stacked weights). Every seed has its own
-initial weights, order, augmentation and dropout in all of them.
+--jobs` runs them); in one process a batch each in turn, with a stream each on a GPU; and as one network with a
+dimension more (`torch.vmap` over stacked weights). Every seed has its own initial weights, order, augmentation and
+dropout in all of them.
 """
 
 from __future__ import annotations
@@ -12,22 +13,26 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from _cases import TRAINING_IMAGES, Case, chosen
 from _goals import goal, rounded
-from _loops import Ours
-from _turns import Failed, contestants, race
+from _loops import Ours, quiet
+from _turns import Failed, contestants, race, wait
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state
 
 from fer_repro.evaluation.cost import environment
 from fer_repro.parameters import resolve_device
 from fer_repro.training.optim import make_optimiser
+from fer_repro.training.turns import Turn, take_turns
 
 SEEDS = 3
+WARM_UP = 3  # batches of each seed that do not count
 SECONDS = {"cpu": 4.0, "cuda": 3.0}  # of a turn of one seed
 NETWORKS = {"cpu": ("deep-emotion", "mini-resemotenet-c"), "cuda": ("deep-emotion", "resemotenet")}
 LIMIT = 1.5  # times one seed, for three of ResEmoteNet on a GPU
@@ -42,6 +47,30 @@ class InTurn:
     def work(self, steps: int) -> float:
         """Seconds until every seed has done ``steps`` steps."""
         return sum(member.work(steps) for member in self.members)
+
+
+class BatchByBatch(InTurn):
+    """Several seeds in one process, a batch each in turn, with a thread, a stream and random states of their own."""
+
+    def work(self, steps: int) -> float:
+        """Seconds from the first seed's start to the last one's end; every thread warms up before."""
+        began, ended = [], []
+
+        def train(member: Ours, turn: Turn) -> None:
+            for number in range(-WARM_UP, steps):
+                if number == 0:
+                    wait(member.device)
+                    began.append(time.perf_counter())
+                member.train()
+                turn.pass_on()
+            wait(member.device)
+            ended.append(time.perf_counter())
+
+        device = self.members[0].device
+        for outcome in take_turns([partial(train, member) for member in self.members], str(device), quiet):
+            if isinstance(outcome, BaseException):
+                raise outcome
+        return max(ended) - min(began)
 
 
 class Stacked(InTurn):
@@ -65,7 +94,7 @@ class Stacked(InTurn):
         self.losses = torch.vmap(forward, randomness="different")
 
     def _train(self) -> None:
-        batches = [member.step.prepare(*member._next()) for member in self.members]
+        batches = [member.step.prepare(*member.next()) for member in self.members]
         inputs, targets = (torch.stack(parts) for parts in zip(*batches, strict=True))
         self.optimiser.zero_grad(set_to_none=True)
         self.losses(self.weights, self.buffers, inputs, targets).sum().backward()
@@ -76,8 +105,10 @@ class Stacked(InTurn):
         return self.pace.timed(self._train, steps)
 
 
-# Ways that need one process: name -> class with work(steps) for all seeds. Another way of sharing a device goes here.
-IN_ONE_PROCESS: dict[str, Callable[..., Any]] = {"one after another": InTurn, "stacked with vmap": Stacked}
+# Ways within one process: name -> class whose work(steps) does so many steps of every seed.
+IN_ONE_PROCESS: dict[str, Callable[..., Any]] = {
+    "one after another": InTurn, "a batch each in turn": BatchByBatch, "stacked with vmap": Stacked,
+}  # fmt: skip
 SIDE_BY_SIDE = "side by side as processes"
 
 

@@ -16,10 +16,11 @@ from fer_repro.files import atomic_write
 from fer_repro.notebooks import project_root
 
 # Every script has a run() that returns what it measured; its last line here is that as JSON.
+# Imported by its name, so that what it defines can be sent to the processes it starts.
 RUN = """
-import json, pathlib, runpy, sys
-sys.path.insert(0, str(pathlib.Path(sys.argv[1]).parent))
-print(json.dumps(runpy.run_path(sys.argv[1])["run"](**json.loads(sys.argv[2]))))
+import importlib, json, sys
+sys.path.insert(0, sys.argv[1])
+print(json.dumps(importlib.import_module(sys.argv[2]).run(**json.loads(sys.argv[3]))))
 """
 
 
@@ -47,7 +48,7 @@ def measure(
                 f"benchmark '{name}' has no option '{strange[0]}': it takes {', '.join(taken) or 'none'}"
             )
         say(f"measuring: {name}")
-        command = [sys.executable, "-c", RUN, str(script)]
+        command = [sys.executable, "-c", RUN, str(folder), name]
         command.append(json.dumps({key: value for key, value in given.items() if key in taken}))
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
         if done.returncode:
