@@ -192,7 +192,7 @@ class Ours:
     def work(self, steps: int) -> float:
         """Seconds that so many steps take, after one that warms up where none ran before."""
         self.pace.steps("train", 0.0, self.train)
-        return self.pace.timed(self._train, steps)
+        return self.pace.timed(self.train, steps)
 
     def steps(self, seconds: float) -> int:
         """How many steps fill a turn of ``seconds``."""

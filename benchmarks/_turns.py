@@ -8,6 +8,7 @@ best turn: other work on the machine only ever makes a turn slower.
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -63,9 +64,10 @@ class Contestant:
             raise Failed(value)
         return value
 
-    def close(self) -> None:
+    def close(self, patience: float = 20.0) -> None:
+        """End the process: let it finish for ``patience`` seconds, then stop it."""
         self._pipe.close()
-        self._process.join(20)
+        self._process.join(patience)
         if self._process.is_alive():
             self._process.terminate()
             self._process.join()
@@ -73,6 +75,7 @@ class Contestant:
 
 def _serve(pipe: Connection, make: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     """Make the object and do what is asked until the other end closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the first process's business, which then ends this one
     served = None
     while True:
         try:
@@ -85,7 +88,10 @@ def _serve(pipe: Connection, make: Callable[..., Any], arguments: tuple[Any, ...
         except (FerReproError, RuntimeError, ValueError, TypeError, OSError, AssertionError) as error:
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
             answer = False, f"{type(error).__name__}: {lines[0] if lines else 'no message'}"[:300]
-        pipe.send(answer)
+        try:
+            pipe.send(answer)
+        except OSError:
+            return
 
 
 @contextmanager
@@ -96,7 +102,11 @@ def contestants(**makers: tuple[Any, ...]) -> Iterator[dict[str, Contestant]]:
         for name, (make, *arguments) in makers.items():
             made[name] = Contestant(make, *arguments)
         yield made
-    finally:
+    except BaseException:
+        for contestant in made.values():
+            contestant.close(patience=0.0)
+        raise
+    else:
         for contestant in made.values():
             contestant.close()
 
