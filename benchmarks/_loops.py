@@ -23,7 +23,7 @@ from fer_repro.training.optim import OPTIMISERS, make_optimiser
 from fer_repro.training.recipe import Recipe
 from fer_repro.training.step import TrainStep
 
-TRIAL = 4  # images of the first step, from which a batch that fits a turn is found
+FEW = 4  # images: the smallest batch that is tried where the recipe's does not fit a turn
 
 
 def endless(recipe: Recipe, n: int, device: torch.device, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -131,6 +131,7 @@ class Ours:
         self.pace = Pace(self.device)
         images, labels = random_faces(n)
         self.images, self.labels = torch.from_numpy(images).to(self.device), torch.from_numpy(labels).to(self.device)
+        torch.manual_seed(seed)
         self.order = torch.randperm(n, device=self.device)
         recipe = case.recipe()
         self._make(recipe)
@@ -154,15 +155,19 @@ class Ours:
         self.step = TrainStep(recipe, self.model, optimiser, generator, self.case.loss(recipe), self.engine)
 
     def _fitting(self, whole: int, seconds: float) -> int:
-        """The recipe's batch halved until two steps take no longer than ``seconds``, by the time of a few images."""
-        few = min(TRIAL, whole)
-        images, labels = self.images[:few], self.labels[:few]
-        self.step(images, labels)
-        an_image = min(self.pace.timed(lambda: self.step(images, labels), 1) for _ in range(2)) / few
-        batch = whole
-        while batch > TRIAL and 2 * batch * an_image > seconds:
-            batch //= 2
-        return batch
+        """The recipe's batch, or its half, quarter, ...: the largest of which two steps take at most ``seconds``."""
+        sizes = [whole]
+        while sizes[0] // 2 >= FEW:
+            sizes.insert(0, sizes[0] // 2)
+        fits = sizes[0]
+        self.step(self.images[:fits], self.labels[:fits])
+        for size, larger in zip(sizes, [*sizes[1:], 0], strict=True):
+            images, labels = self.images[:size], self.labels[:size]
+            step = self.pace.timed(lambda i=images, j=labels: self.step(i, j), 1)
+            fits = size
+            if not larger or 2 * step * larger / size > seconds:
+                break
+        return fits
 
     def _rehearse(self) -> None:
         """What a long run does at its start: choose by measurement how to compute."""
@@ -239,7 +244,8 @@ class Ours:
 
     def matmul_rates(self) -> dict[str, float]:
         """Floating-point operations per second of large matrix products here, the best of several, by precision."""
-        n, rates = (8192 if self.device.type == "cuda" else 2048), {}
+        n = 256 if self.case.small else 8192 if self.device.type == "cuda" else 2048
+        rates = {}
         kinds = [("fp32", torch.float32, False), ("bf16", torch.bfloat16, False)]
         kinds += [("tf32", torch.float32, True)] if self.device.type == "cuda" else []
         before = torch.backends.cuda.matmul.allow_tf32

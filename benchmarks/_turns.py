@@ -18,10 +18,11 @@ from typing import Any
 import torch
 
 from fer_repro.errors import FerReproError
+from fer_repro.papers import MODULES
 
 # Imported once in the server that all contestants are forked from; where that is not possible each imports for itself.
 PRELOAD = [
-    "torch", "torchvision", "fer_repro.training.loop", "fer_repro.papers.ad_corre", "fer_repro.papers.deep_emotion",
+    "torch", "torchvision", "torch._dynamo", "fer_repro.training.loop", *(f"fer_repro.papers.{m}" for m in MODULES),
 ]  # fmt: skip
 REST = 0.05  # seconds between two turns: threads that still spin are asleep by then
 

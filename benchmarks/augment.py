@@ -92,7 +92,9 @@ def run() -> dict[str, Any]:
         "times_faster": round(ours / as_released, 1),
         "times_faster_than_built_once": round(ours / built_once, 1),
         "device": "cpu",
-        "goals": [goal("VGGNet's augmentation: times the PIL pipeline", "cpu", "cpu", round(ours / as_released, 1), GOAL)],
+        "goals": [
+            goal("VGGNet's augmentation: times the PIL pipeline", "cpu", "cpu", round(ours / as_released, 1), GOAL)
+        ],
         "environment": environment(),
     }
 

@@ -93,7 +93,7 @@ class Stacked(InTurn):
 
         self.losses = torch.vmap(forward, randomness="different")
 
-    def _train(self) -> None:
+    def train(self) -> None:
         batches = [member.step.prepare(*member.next()) for member in self.members]
         inputs, targets = (torch.stack(parts) for parts in zip(*batches, strict=True))
         self.optimiser.zero_grad(set_to_none=True)
@@ -101,8 +101,8 @@ class Stacked(InTurn):
         self.optimiser.step()
 
     def work(self, steps: int) -> float:
-        self.pace.steps("stacked", 0.0, self._train)
-        return self.pace.timed(self._train, steps)
+        self.pace.steps("stacked", 0.0, self.train)
+        return self.pace.timed(self.train, steps)
 
 
 # Ways within one process: name -> class whose work(steps) does so many steps of every seed.
