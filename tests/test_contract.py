@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from waiting import Watch
 
 from fer_repro import data, leaderboard, papers, parameters, results
 from fer_repro.data.protocol import OFFICIAL, Splits
@@ -100,10 +101,13 @@ def test_the_network_overfits_one_batch(name, tmp_path, monkeypatch):
 
 @each_variant
 @both_protocols
-def test_smoke_run_gives_a_whole_result(name, protocol, tmp_path):
+def test_smoke_run_gives_a_whole_result(name, protocol, tmp_path, monkeypatch):
+    """And its batches, the paper's own loss in them, wait for no device."""
+    watch = Watch(monkeypatch)
     lines: list[str] = []
     result = reproduce(name, protocol, "smoke", results_dir=tmp_path / "results", device="cpu", say=lines.append)
     assert result.status == "done" and result.drawn
+    assert watch.found == [] and bool(watch.batches) == (name in NETWORKS or bool(result.record["recipe"]["stages"]))
     assert results.KEYS <= result.record.keys()
     assert results.check_predictions(result.predictions) == []
     assert not (tmp_path / "results").exists(), "a smoke result must never be stored"

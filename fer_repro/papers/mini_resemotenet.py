@@ -204,4 +204,5 @@ VARIANTS = (
     _variant("c", ablation_of="mini-resemotenet-b"),
     _variant("a", ablation_of="mini-resemotenet-a", alone=True),
     _variant("b", ablation_of="mini-resemotenet-b", alone=True),
+    _variant("c", ablation_of="mini-resemotenet-b", alone=True),
 )

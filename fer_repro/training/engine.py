@@ -35,7 +35,7 @@ class Engine:
 
     ``channels_last``: allowed; a long run rehearses both memory formats. ``compile``: ``auto`` (on CUDA a long run
     rehearses the ways of `FORWARDS` and takes the fastest) or one of their names. ``keep_memory``: the C library keeps
-    freed memory instead of giving it back to the system.
+    freed memory instead of giving it back to the system. ``autotune``: cuDNN times its algorithms for each new shape.
     """
 
     channels_last: bool = True
@@ -44,6 +44,7 @@ class Engine:
     autocast: bool = True
     compile: str = "auto"
     keep_memory: bool = True
+    autotune: bool = True
 
     def __post_init__(self) -> None:
         if self.compile != "auto" and self.compile not in FORWARDS:
@@ -53,6 +54,8 @@ class Engine:
         """``model`` on the device, in the memory format that most networks are fastest in."""
         if self.keep_memory and device.type == "cpu":
             keep_freed_memory()
+        if device.type == "cuda":
+            torch.backends.cudnn.benchmark = self.autotune
         return model.to(device, memory_format=memory_format(self.channels_last))
 
 

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from fer_repro.training.step import TrainStep
+
 # Each reads values on the host, or needs them there to know a shape: on a GPU the host waits for all work before it.
 READS = {
     "_local_scalar_dense", "is_nonzero", "equal", "nonzero", "masked_select", "unique_dim", "_unique2", "item",
@@ -46,3 +48,28 @@ def counted(optimiser: torch.optim.Optimizer | None = None):
         waits.host |= {id(value) for key, value in state.items() if key == "step"}
     with waits:
         yield waits
+
+
+class Watch:
+    """Batches of runs under a count of what would wait: ``batches`` seen, ``found`` operators.
+
+    An optimiser makes its state in its first step, so a stage's first batch is not counted; of the rest, the first
+    ``most`` are.
+    """
+
+    def __init__(self, monkeypatch, most: int = 3) -> None:
+        self.batches, self.found = 0, []
+        call = TrainStep.__call__
+
+        def watched(step, images, labels, chosen=None):
+            seen = step.__dict__.setdefault("watched", 0)
+            step.watched += 1
+            if not 0 < seen <= most:
+                call(step, images, labels, chosen)
+                return
+            with counted(step.optimiser) as waits:
+                call(step, images, labels, chosen)
+            self.found += list(waits.found)
+            self.batches += 1
+
+        monkeypatch.setattr(TrainStep, "__call__", watched)
