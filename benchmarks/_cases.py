@@ -27,7 +27,7 @@ PAPERS = {
     "ad-corre": "Ad-Corre’s Xception",
     "deep-emotion": "DeepEmotion",
     "mini-resemotenet-b-alone": "ResEmoteNet at a quarter of its width, untaught",
-    "mini-resemotenet-c": "ResEmoteNet at an eighth of its width, untaught",
+    "mini-resemotenet-c-alone": "ResEmoteNet at an eighth of its width, untaught",
 }
 STAND_INS = {
     "resnet34": "ResNet34, 224 pixels",
@@ -67,10 +67,7 @@ class Case:
     def recipe(self) -> Recipe:
         """The paper's official recipe, or a plain one for a stand-in."""
         if self.name in PAPERS:
-            recipe = papers.get(self.name).recipe("official", "smoke" if self.small else "full")
-            # A taught student trains on a table of answers beside the images; here it learns from the labels alone.
-            taught = recipe.loss.name == "distillation"
-            return dataclasses.replace(recipe, loss=step("cross-entropy")) if taught else recipe
+            return papers.get(self.name).recipe("official", "smoke" if self.small else "full")
         sgd = step("sgd", lr=0.01, momentum=0.9, weight_decay=1e-4)
         optimiser = step("adamw", lr=1e-3, weight_decay=0.05) if self.name == "convnext_tiny" else sgd
         return Recipe(

@@ -34,7 +34,7 @@ from fer_repro.training.turns import Turn, take_turns
 SEEDS = 3
 WARM_UP = 3  # batches of each seed that do not count
 SECONDS = {"cpu": 4.0, "cuda": 3.0}  # of a turn of one seed
-NETWORKS = {"cpu": ("deep-emotion", "mini-resemotenet-c"), "cuda": ("deep-emotion", "resemotenet")}
+NETWORKS = {"cpu": ("deep-emotion", "mini-resemotenet-c-alone"), "cuda": ("deep-emotion", "resemotenet")}
 LIMIT = 1.5  # times one seed, for three of ResEmoteNet on a GPU
 
 

@@ -147,6 +147,8 @@ def idle(switch: str, device: str, precision: str) -> str | None:
         return "compiling is rehearsed on a GPU only"
     if switch == "without keep memory" and device == "cuda":
         return "torch keeps a GPU's memory by itself"
+    if switch == "without autotune" and device == "cpu":
+        return "cuDNN works on a GPU only"
     if switch == "without autocast" and precision == "fp32":
         return "this runs in fp32 already"
     return None

@@ -16,6 +16,7 @@ TECHNIQUES = {
     "without fused augmentation": "augmentation steps in one resampling",
     "without fused optimiser": "fused optimiser",
     "without autocast": "bf16",
+    "without autotune": "convolutions timed by cuDNN",
     "without compile": "compiling, or CUDA graphs, by rehearsal",
     "without keep memory": "freed memory kept",
     "a wait for the device each step": "no wait for the device",

@@ -28,17 +28,17 @@ def face() -> np.ndarray:
     return np.clip(drawn.draw(seed=0, size=(7, 7, 7)).images[3].astype(int) + 40, 0, 255).astype(np.uint8)
 
 
-def mean_picture(face: np.ndarray, one: Step) -> tuple[np.ndarray, np.ndarray]:
+def mean_picture(face: np.ndarray, one: Step, draws: int = DRAWS) -> tuple[np.ndarray, np.ndarray]:
     """Mean and deviation over many draws of one step, by our batched code and by its torchvision counterpart."""
-    batch = torch.from_numpy(face).float().div(255).expand(DRAWS, 1, 48, 48).clone()
-    ours = Augmenter((one,))(batch, torch.Generator().manual_seed(0)).unflatten(0, (DRAWS, -1))
+    batch = torch.from_numpy(face).float().div(255).expand(draws, 1, 48, 48).clone()
+    ours = Augmenter((one,))(batch, torch.Generator().manual_seed(0)).unflatten(0, (draws, -1))
     torch.manual_seed(0)
     change = _pil.counterpart(one, 48)
     image = Image.fromarray(face)
     if one.name == "erase":
-        theirs = torch.stack([change(transforms.functional.to_tensor(image))[None] for _ in range(DRAWS)])
+        theirs = torch.stack([change(transforms.functional.to_tensor(image))[None] for _ in range(draws)])
     else:
-        as_tuple = [change(image) for _ in range(DRAWS)]
+        as_tuple = [change(image) for _ in range(draws)]
         as_tuple = [copies if isinstance(copies, tuple) else (copies,) for copies in as_tuple]
         theirs = torch.stack([torch.stack([transforms.functional.to_tensor(c) for c in t]) for t in as_tuple])
     assert ours.shape == theirs.shape
@@ -74,7 +74,7 @@ STEPS = [
 
 @pytest.mark.parametrize(("right", "wrong"), STEPS, ids=[str(right) for right, _ in STEPS])
 def test_a_step_and_its_counterpart_draw_the_same_pictures(face, right, wrong):
-    ours, theirs = mean_picture(face, right)
+    ours, theirs = mean_picture(face, right, DRAWS if wrong else 2)  # what draws nothing is the same every time
     assert distance((ours, theirs)) < ALIKE
     if wrong is not None:
         assert distance((ours, mean_picture(face, wrong)[1])) > ALIKE
