@@ -26,12 +26,9 @@ from fer_repro.training.step import TrainStep
 FEW = 4  # images: the smallest batch that is tried where the recipe's does not fit a turn
 
 
-def endless(recipe: Recipe, n: int, device: torch.device, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
+def endless(faces: Faces, batch: int, device: torch.device, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches as a shuffled DataLoader gives them, epoch after epoch: float [B*K,1,s,s] and int64 [B*K] on the CPU."""
-    loader = DataLoader(
-        Faces(*random_faces(n), training_transform(recipe)), recipe.batch_size, shuffle=True, drop_last=True,
-        **loader_options(workers, device),
-    )  # fmt: skip
+    loader = DataLoader(faces, batch, shuffle=True, drop_last=True, **loader_options(workers, device))
     while True:
         for images, labels in loader:
             copies = images.shape[1] if images.ndim == 5 else 1
@@ -42,8 +39,9 @@ class FromLoader:
     """Turns of a loop that is fed by a DataLoader; ``best`` is the number of workers it is fed fastest with."""
 
     def __init__(self, case: Case, device: str, batch: int, n: int) -> None:
-        self.case, self.device, self.n, self.best = case, torch.device(device), n, 0
+        self.case, self.device, self.best = case, torch.device(device), 0
         self.recipe = dataclasses.replace(case.recipe(), batch_size=batch)
+        self.faces = Faces(*random_faces(n), training_transform(self.recipe))
         self.pace = Pace(self.device)
 
     def learn(self, batch: tuple[Tensor, Tensor], bf16: bool) -> None:
@@ -64,7 +62,7 @@ class FromLoader:
         Starting the workers and the first batch is not timed, which favours this loop a little.
         """
         workers = self.best if workers is None else workers
-        batches = endless(self.recipe, self.n, self.device, workers)
+        batches = endless(self.faces, self.recipe.batch_size, self.device, workers)
         waiting = [next(batches)]
 
         def step() -> None:

@@ -1,6 +1,6 @@
 """Scoring the test images: `NetworkClassifier` against PIL views in a DataLoader, batches of 64, one copy back each.
 
-    python benchmarks/evaluate.py [--only vggnet] [--seconds 5] [--turns 3] [--device auto]
+    python benchmarks/evaluate.py [--only vggnet] [--seconds 3] [--turns 3] [--device auto]
 
 Both score the same noise with the same weights and the recipe's own views, and must agree. On a CPU fewer images are
 scored than PublicTest has where those would not fit into a turn; the number is reported.
@@ -29,7 +29,7 @@ from fer_repro.training.crops import view_batch
 from fer_repro.training.recipe import Recipe
 
 NETWORKS = ("vggnet", "resnet18-tricks", "resemotenet", "deep-emotion")
-SECONDS = {"cpu": 5.0, "cuda": 2.0}  # of a turn
+SECONDS = {"cpu": 3.0, "cuda": 2.0}  # of a turn
 SETTLED, FEW = 32, 16  # images that set batch norm's averages, and that tell how many fit into a turn
 # Largest difference of two probabilities: arithmetic in another order; 8-bit rounding where PIL resizes the image.
 TOLERANCE, TOLERANCE_RESIZED = 1e-3, 3e-2

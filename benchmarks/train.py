@@ -1,6 +1,6 @@
 """Training: this library's loop against the one that tutorials write, network by network, and technique by technique.
 
-    python benchmarks/train.py [--only vggnet,deep-emotion] [--seconds 4] [--turns 3] [--device auto]
+    python benchmarks/train.py [--only vggnet,deep-emotion] [--seconds 3] [--turns 3] [--device auto]
 
 Both train the same network by the same recipe with the same batch. The reference is a Dataset of PIL images from the
 same bytes in memory, torchvision transforms made from the recipe's own steps, a DataLoader with the number of workers
@@ -26,7 +26,7 @@ from fer_repro.evaluation.cost import environment
 from fer_repro.parameters import resolve_device
 from fer_repro.training.engine import Engine
 
-SECONDS = {"cpu": 4.0, "cuda": 3.0}  # of a turn
+SECONDS = {"cpu": 3.0, "cuda": 3.0}  # of a turn
 TECHNIQUES_ON = {
     "cpu": ("deep-emotion", "mini-resemotenet-b-alone"),
     "cuda": ("deep-emotion", "vggnet", "cnn-hyperparameters"),
