@@ -5,22 +5,19 @@ The library is imported by the command that needs it: torch alone takes a second
 
 from __future__ import annotations
 
-import json
 import sys
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
+from fer_repro import cli_runs
+from fer_repro.cli_parts import AsJson, ResultsDir, Root, console, print_json, progress, table
 from fer_repro.errors import INTERRUPTED, FerReproError
-
-if TYPE_CHECKING:
-    from fer_repro.schedule import Outcome
 
 app = typer.Typer(
     help="Audit and re-run the FER2013 leaderboard.",
@@ -28,22 +25,15 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-# Into a pipe or a file nothing is cut off at the width of a terminal that is not there.
-console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 240)
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
-Root = Annotated[
-    str, typer.Option(help="Where FER2013 is: a folder, a CSV or an archive. Default: $FER2013_ROOT, data/fer2013.")
-]
-ResultsDir = Annotated[str, typer.Option(help="Folder of stored results. Default: the project's results/.")]
-RunsDir = Annotated[str, typer.Option(help="Folder of checkpoints. Default: the project's runs/.")]
 
 
 @app.callback()
 def common(
+    context: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")] = False,
 ) -> None:
     """Options before the command."""
+    context.obj = time.monotonic()  # a time budget counts from here: importing torch belongs to it
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -86,16 +76,6 @@ def _interruptible(what_stays: str) -> Iterator[None]:
         raise typer.Exit(INTERRUPTED) from None
 
 
-def print_json(document: Any) -> None:
-    """The one JSON document of a ``--json`` command, on stdout."""
-    print(json.dumps(document, indent=1, ensure_ascii=False))
-
-
-def progress(line: str) -> None:
-    """Progress belongs on stderr, so that stdout holds what was asked for."""
-    print(line, file=sys.stderr, flush=True)
-
-
 @app.command()
 def data(
     action: Annotated[
@@ -134,7 +114,7 @@ def data(
         print(f"{document['source']}: {document['images']:,} images, {document['known_copy']}, {document['digest']}")
     if action == "describe" and not as_json:
         counts = document["counts"]
-        console.print(_table(["usage", *next(iter(counts.values()))], [[u, *c.values()] for u, c in counts.items()]))
+        console.print(table(["usage", *next(iter(counts.values()))], [[u, *c.values()] for u, c in counts.items()]))
 
 
 @app.command("list")
@@ -155,55 +135,11 @@ def list_variants(results_dir: ResultsDir = "", as_json: AsJson = False) -> None
         ]
         for e in entries
     ]
-    console.print(_table(["variant", "chapter", "kind", *papers.PROTOCOLS], rows))
+    console.print(table(["variant", "chapter", "kind", *papers.PROTOCOLS], rows))
 
 
-@app.command()
-def run(
-    variants: Annotated[list[str] | None, typer.Argument(help="Variants; `fer-repro list` shows them.")] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Every leaderboard row that has a module.")] = False,
-    protocol: Annotated[str, typer.Option(help="official (clean) or claimed (as the number was made).")] = "official",
-    profile: Annotated[
-        str, typer.Option(help="full (the recipe on FER2013) or smoke (drawn faces, seconds).")
-    ] = "full",
-    seed: Annotated[list[int] | None, typer.Option(help="Seed; give it several times for several runs.")] = None,
-    data_set: Annotated[str, typer.Option("--data", help="fer2013 or drawn instead of what the profile needs.")] = "",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    epochs: Annotated[
-        int | None, typer.Option(help="Epochs instead of the recipe's; such a run is never stored.")
-    ] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
-    time_budget: Annotated[str, typer.Option(help="Stop at a checkpoint after this time: seconds, 45m, 2h.")] = "",
-    results_dir: ResultsDir = "",
-    runs_dir: RunsDir = "",
-    root: Root = "",
-    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint.")] = True,
-) -> None:
-    """Run variants in the order in which they need each other; skip what is stored, go on with what was stopped."""
-    from fer_repro import papers, schedule
-
-    if bool(variants) == everything:
-        raise FerReproError("name the variants to run, or --all (not both): `fer-repro list` shows them")
-    rows = [v.id for v in papers.variants().values() if v.ablation_of is None]
-    waves = schedule.ordered(variants or rows, seed or [0])
-    options = schedule.Options(protocol, profile, data_set, device, epochs, results_dir, runs_dir, root, resume)
-    schedule.check(waves, options)
-    budget = schedule.duration(time_budget) if time_budget else None
-    outcomes = schedule.run(waves, options, jobs=jobs, budget=budget, say=lambda line: print(line, flush=True))
-    _conclude(outcomes)
-
-
-def _conclude(outcomes: list[Outcome]) -> None:
-    """One line per run, and the exit status: 0 only where every run is done."""
-    for outcome in outcomes:
-        print(f"{outcome.task}: {outcome.text or outcome.state}" if outcome.state == "done" else
-              f"{outcome.task}: {outcome.state}{': ' if outcome.text else ''}{outcome.text}")  # fmt: skip
-    states = {outcome.state for outcome in outcomes}
-    if states & {"stopped", "not started"}:
-        print("stopped: give the same command again to go on", file=sys.stderr)
-        raise typer.Exit(INTERRUPTED)
-    if states != {"done"}:
-        raise typer.Exit(1)
+app.command()(cli_runs.run)
+app.add_typer(cli_runs.checkpoints, name="checkpoint")
 
 
 @app.command()
@@ -231,7 +167,7 @@ def chapter(
             print_json({"chapter": described.slug, "parameters": listed})
         else:
             console.print(
-                _table(
+                table(
                     ["parameter", "type", "default", "help"],
                     [[p["name"], p["type"], repr(p["default"]), p["help"]] for p in listed],
                 )
@@ -300,25 +236,12 @@ def audit(results_dir: ResultsDir = "", as_json: AsJson = False) -> None:
         ]
         for r in document["rows"]
     ]
-    console.print(_table(["variant", "claimed %", "class", "scored on", "verdict"], rows))
+    console.print(table(["variant", "claimed %", "class", "scored on", "verdict"], rows))
     for letter, meaning in document["classes"].items():
         console.print(f"{letter}: {meaning}")
 
 
-@app.command()
-def export(
-    variant: Annotated[str, typer.Argument(help="A network variant with a finished run.")],
-    protocol: Annotated[str, typer.Option(help="official or claimed.")] = "official",
-    profile: Annotated[str, typer.Option(help="full, or smoke for a trial.")] = "full",
-    seed: Annotated[int, typer.Option(min=0, help="The run's seed.")] = 0,
-    out: Annotated[str, typer.Option("-o", "--out", help="Folder. Default: exports/VARIANT-PROTOCOL-seed-N.")] = "",
-    results_dir: ResultsDir = "",
-    runs_dir: RunsDir = "",
-) -> None:
-    """Write a finished run's weights as safetensors, with a model card for a hub."""
-    from fer_repro.export import export as write
-
-    print(f"exported: {write(variant, protocol, profile, seed, out=out, results_dir=results_dir, runs_dir=runs_dir)}")
+app.command()(cli_runs.export)
 
 
 @app.command()
@@ -347,14 +270,7 @@ def bench(
         return
     for name, figures in found.items():
         for grid in grids(name, figures):
-            console.print(_table(grid.header, grid.rows), "\n" + grid.caption + "\n")
-
-
-def _table(header: list[str], rows: list[list[Any]]) -> Table:
-    table = Table(*header, box=None, header_style="bold", pad_edge=False)
-    for row in rows:
-        table.add_row(*[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row])
-    return table
+            console.print(table(grid.header, grid.rows), "\n" + grid.caption + "\n")
 
 
 if __name__ == "__main__":

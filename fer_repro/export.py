@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save
 from torch import Tensor
 
@@ -13,13 +14,17 @@ from fer_repro import leaderboard, papers, parameters, results
 from fer_repro.data import LABELS
 from fer_repro.errors import FerReproError
 from fer_repro.files import atomic_write
+from fer_repro.methods import weightless
 from fer_repro.papers.base import Variant
-from fer_repro.reproduce import code_version, default_runs_dir
+from fer_repro.reproduce import code_version, default_runs_dir, run_folder
 from fer_repro.training import checkpoint
 from fer_repro.training.recipe import Recipe
 
 WEIGHTS, CARD, CONFIG = "model.safetensors", "README.md", "config.json"
-FINISHED = ("done", "stopped early")
+BF16 = (
+    "- weights: parameters rounded to bf16, for inference only; training cannot go on from them. Scores below, where "
+    "there are any, were measured with the float32 weights"
+)
 
 
 def export(
@@ -31,12 +36,13 @@ def export(
     out: str | Path = "",
     results_dir: str | Path = "",
     runs_dir: str | Path = "",
+    bf16: bool = False,
 ) -> Path:
     """Write the selected weights of a finished run to ``out`` (``model.safetensors``, ``config.json``, ``README.md``).
 
-    Reads the run's checkpoint below ``runs_dir`` and its stored result, where there is one; needs no data set. Returns
-    the folder. Raises `FerReproError` for a method without a network, a run that is missing or unfinished, and an
-    unwritable place.
+    ``bf16``: parameters rounded to bfloat16, for inference only (running statistics stay float32). Reads the run's
+    checkpoint below ``runs_dir`` and its stored result, where there is one; needs no data set. Returns the folder.
+    Raises `FerReproError` for a method without a network, a run that is missing or unfinished, and an unwritable place.
     """
     parameters.check({"variant": variant_id, "protocol": protocol, "profile": profile, "seed": seed})
     variant = papers.get(variant_id)
@@ -44,8 +50,11 @@ def export(
         why = "weights come from profile full or smoke" if variant.build else "the method has no network, so no weights"
         raise FerReproError(f"{variant_id} cannot be exported: {why}")
     recipe = variant.recipe(protocol, profile)
-    folder = (Path(runs_dir) if runs_dir else default_runs_dir()) / variant_id / protocol / profile / f"seed-{seed}"
+    folder = run_folder(Path(runs_dir) if runs_dir else default_runs_dir(), variant_id, protocol, profile, seed)
     weights = _weights(variant, recipe, folder, seed)
+    if bf16:
+        names = {name for name, _ in weightless(variant, recipe).named_parameters()}
+        weights = {name: part.to(torch.bfloat16) if name in names else part for name, part in weights.items()}
     result = (
         results.find(variant_id, protocol, seed, Path(results_dir) if results_dir else None)
         if profile == "full"
@@ -55,9 +64,11 @@ def export(
     config = {
         "variant": variant_id, "protocol": protocol, "profile": profile, "seed": seed, "labels": list(LABELS),
         "code_version": code_version(), "recipe_sha256": recipe.sha256(), "recipe": recipe.as_dict(),
+        "weights": "bf16" if bf16 else "fp32",
     }  # fmt: skip
     described = {
-        key: str(config[key]) for key in ("variant", "protocol", "profile", "seed", "code_version", "recipe_sha256")
+        key: str(config[key])
+        for key in ("variant", "protocol", "profile", "seed", "code_version", "recipe_sha256", "weights")
     }
     try:
         with atomic_write(target / WEIGHTS) as file:
@@ -65,7 +76,7 @@ def export(
         with atomic_write(target / CONFIG) as file:
             file.write((json.dumps(config, indent=1) + "\n").encode())
         with atomic_write(target / CARD) as file:
-            file.write(model_card(variant, recipe, profile, seed, result).encode())
+            file.write(model_card(variant, recipe, profile, seed, result, bf16).encode())
     except OSError as error:
         raise FerReproError(
             f"the export cannot be written to {target} ({error.strerror}): choose another --out"
@@ -79,12 +90,15 @@ def _weights(variant: Variant, recipe: Recipe, folder: Path, seed: int) -> dict[
     again = f"`fer-repro run {variant.id} --protocol {recipe.protocol.name}` makes one"
     if state is None:
         raise FerReproError(f"{folder} holds no checkpoint of {variant.id} with seed {seed}: {again}")
-    if state["status"] not in FINISHED:
+    if state["status"] not in results.FINISHED:
         raise FerReproError(
             f"the run in {folder} has status '{state['status']}', only a finished one is exported: {again}"
         )
     best = state["best"]["weights"] if recipe.selection.rule == "best" else None
-    weights = best if best is not None else state["good"]
+    if best is None:  # the last ones; between epochs these are the average's, or the network's own
+        scored = state["ema"]["module"] if state["ema"] else state["model"]
+        best = state["good"] if state["good"] is not None else scored
+    weights = best
     network = variant.build(recipe)
     try:
         network.load_state_dict(weights)
@@ -93,7 +107,9 @@ def _weights(variant: Variant, recipe: Recipe, folder: Path, seed: int) -> dict[
     return weights
 
 
-def model_card(variant: Variant, recipe: Recipe, profile: str, seed: int, result: results.Result | None) -> str:
+def model_card(
+    variant: Variant, recipe: Recipe, profile: str, seed: int, result: results.Result | None, bf16: bool = False
+) -> str:
     """A hub's README: what the weights are, how they were made and scored, what they must not be used for."""
     claim = leaderboard.claims().get(variant.ablation_of or variant.id)
     paper = (
@@ -111,7 +127,8 @@ def model_card(variant: Variant, recipe: Recipe, profile: str, seed: int, result
         f"- input: grey {recipe.input_size}x{recipe.input_size}, scaled to [0, 1], (x - {recipe.mean}) / {recipe.std}",
         f"- views at test time: {recipe.views}",
         f"- labels, in order: {', '.join(LABELS)}",
-        f"- recipe: {recipe.sha256()} (whole in {CONFIG})", "",
+        f"- recipe: {recipe.sha256()} (whole in {CONFIG})",
+        *([BF16] if bf16 else []), "",
         "## Results", "", *_scores(profile, result), "",
     ]  # fmt: skip
     if recipe.protocol.trains_on_test:

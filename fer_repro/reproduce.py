@@ -80,9 +80,9 @@ def reproduce(
     if profile == "full":
         results.require_writable(where)
 
-    name = chosen.data or ("drawn" if profile == "smoke" else "fer2013")
-    faces = data_sets.load("drawn", size=SMOKE_SIZE) if name == "drawn" else data_sets.load(name, root)
     deadline = None if time_budget is None else time.monotonic() + time_budget
+    name = chosen.data or usual_data(profile)
+    faces = data_sets.load("drawn", size=SMOKE_SIZE) if name == "drawn" else data_sets.load(name, root)
     started, version = datetime.now(UTC), code_version()
     temporary = profile == "smoke" and runs_dir is None
     with (
@@ -105,6 +105,21 @@ def reproduce(
         folder = results.write(result, where)
         say(f"stored in {folder.relative_to(where)}/: {result.headline['accuracy']:.4f} on {result.scored}")
     return result
+
+
+def run_folder(
+    runs: Path, variant: str, protocol: str, profile: str, seed: int, epochs: int | None = None, data: str = ""
+) -> Path:
+    """Where a run keeps its checkpoints: ``VARIANT/PROTOCOL/KIND/seed-N``, KIND being the profile with what differs
+    from it (``full-3-epochs``, ``full-drawn``)."""
+    kind = profile if epochs is None else f"{profile}-{epochs}-epochs"
+    kind += "" if data in ("", usual_data(profile)) else f"-{data}"
+    return runs / variant / protocol / kind / f"seed-{seed}"
+
+
+def usual_data(profile: str) -> str:
+    """The data set that a profile needs."""
+    return "drawn" if profile == "smoke" else "fer2013"
 
 
 def default_runs_dir() -> Path:
@@ -141,13 +156,13 @@ class _Road:
         recipe = variant.recipe(self.protocol, self.profile)
         if self.epochs is not None and recipe.stages:
             recipe = recipe.with_epochs(self.epochs)
-        kind = self.profile if self.epochs is None else f"{self.profile}-{self.epochs}-epochs"
-        kind += "" if self.faces.name == ("drawn" if self.profile == "smoke" else "fer2013") else f"-{self.faces.name}"
         run = Run(
             recipe=recipe,
             seed=self.seed,
             device=self.device,
-            folder=self.runs / variant.id / self.protocol / kind / f"seed-{self.seed}",
+            folder=run_folder(
+                self.runs, variant.id, self.protocol, self.profile, self.seed, self.epochs, self.faces.name
+            ),
             data_digest=self.faces.digest,
             resume=self.resume,
             turn=self.turn,

@@ -208,13 +208,16 @@ def find(variant: str, protocol: str, seed: int, results_dir: Path | None = None
     return read(folder) if (folder / "result.json").exists() else None
 
 
-def verify(results_dir: Path | None = None, faces: FER2013 | None = None) -> list[str]:
+def verify(
+    results_dir: Path | None = None, faces: FER2013 | None = None, folders: Sequence[Path] | None = None
+) -> list[str]:
     """Recompute every stored number from its predictions; one sentence per problem, an empty list when all is well.
 
-    ``faces``: the data set at hand; results made from the same copy (equal digest) are then held to its ids and labels.
+    ``folders``: only these result folders. ``faces``: the data set at hand; results made from the same copy (equal
+    digest) are then held to its ids and labels.
     """
     problems = []
-    for folder in stored_folders(results_dir):
+    for folder in stored_folders(results_dir) if folders is None else folders:
         try:
             result = read(folder)
             found = _problems(result, folder)

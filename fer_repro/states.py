@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from fer_repro import leaderboard, papers, results
+from fer_repro.training import checkpoint
+from fer_repro.training.checkpoint import Standing
 
 
 def states(results_dir: Path) -> list[dict[str, Any]]:
@@ -14,15 +16,20 @@ def states(results_dir: Path) -> list[dict[str, Any]]:
     for folder in results.stored_folders(results_dir):
         variant, protocol, seed = folder.parts[-3:]
         stored.setdefault((variant, protocol), []).append(int(seed.removeprefix("seed-")))
-    begun, known, claims = begun_runs(results_dir.parent / "runs"), papers.variants(), leaderboard.claims()
+    runs = results_dir.parent / "runs"
+    begun, known, claims = begun_runs(runs), papers.variants(), leaderboard.claims()
     entries = []
     for name in [*claims, *(v for v in known if v not in claims)]:
         variant = known.get(name)
         state = {}
         for protocol in papers.PROTOCOLS:
             seeds = sorted(stored.get((name, protocol), []))
-            began = any(run.startswith(f"{protocol}/full/") for run in begun.get(name, []))
-            state[protocol] = f"stored, seed {', '.join(map(str, seeds))}" if seeds else "begun" if began else "not run"
+            began = [runs / name / run for run in begun.get(name, []) if run.startswith(f"{protocol}/full/")]
+            state[protocol] = (
+                f"stored, seed {', '.join(map(str, seeds))}" if seeds
+                else furthest(began, variant.recipe(protocol, "full").epochs) if began and variant
+                else "not run"
+            )  # fmt: skip
         entries.append(
             {
                 "id": name,
@@ -38,10 +45,25 @@ def states(results_dir: Path) -> list[dict[str, Any]]:
     return entries
 
 
+def furthest(folders: list[Path], epochs: int) -> str:
+    """The run among ``folders`` that has finished most of its ``epochs``, in words; "begun" where none can be read."""
+    found = [standing for folder in folders if (standing := checkpoint.peek(folder)) is not None]
+    return words(max(found, key=lambda standing: standing.epochs), epochs) if found else "begun"
+
+
+def words(standing: Standing, epochs: int) -> str:
+    """How far a run of ``epochs`` has come."""
+    if standing.status == "running":
+        return f"begun, epoch {standing.epochs} of {epochs}"
+    if standing.status == "diverged":
+        return f"diverged after epoch {standing.epochs} of {epochs}"
+    return f"trained, {standing.epochs} of {epochs} epochs"
+
+
 def begun_runs(runs_dir: Path) -> dict[str, list[str]]:
     """Variant -> its runs that have a checkpoint below ``runs_dir``, as protocol/kind/seed-n."""
     found: dict[str, list[str]] = {}
-    for checkpoint in sorted(Path(runs_dir).glob("*/*/*/seed-*/checkpoint.pt")):
-        variant, *rest = checkpoint.parent.relative_to(runs_dir).parts
+    for path in sorted(Path(runs_dir).glob("*/*/*/seed-*/checkpoint.pt")):
+        variant, *rest = path.parent.relative_to(runs_dir).parts
         found.setdefault(variant, []).append("/".join(rest))
     return found

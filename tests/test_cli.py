@@ -38,6 +38,7 @@ MISTAKES = [
     (["run", "vggnet", "--time-budget", "soon"], "'soon' is no duration"),
     (["run"], "name the variants to run, or --all"),
     (["run", "vggnet", "--all"], "name the variants to run, or --all"),
+    (["run", "vggnet", "--together", "--jobs", "2"], "--together is one process and --jobs several"),
     (["data", "look"], "unknown action 'look'"),
     (["data", "--root", "nowhere"], "'nowhere', which does not exist"),
     (["verify", "--results-dir", "nowhere"], "no results folder nowhere"),

@@ -144,8 +144,19 @@ def test_children_run_side_by_side_and_report(children):
     assert lines.count("[bad seed 0] begins") == 1
 
 
+@pytest.fixture(params=["as usual", "ignored"])
+def sigint(request):
+    """How this process meets SIGINT from its start; background jobs of a shell ignore it, and so would their children.
+
+    "As usual" is set too: whoever runs the tests may have started them in the background.
+    """
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN if request.param == "ignored" else signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_reaches_every_child_once_and_waits_for_its_checkpoint(children, number):
+def test_a_signal_reaches_every_child_once_and_waits_for_its_checkpoint(children, sigint, number):
     begun: list[str] = []
 
     def say(line: str) -> None:
@@ -165,3 +176,35 @@ def test_options_as_words_of_the_command():
     words = Options(profile="smoke", device="cpu", epochs=2, resume=False, root="x y").as_words()
     assert words == ["--protocol", "official", "--profile", "smoke", "--device", "cpu", "--epochs", "2",
                      "--root", "x y", "--no-resume"]  # fmt: skip
+
+
+def test_seeds_together_end_as_one_after_the_other(tmp_path):
+    options = Options(profile="smoke", epochs=2, device="cpu", runs_dir=str(tmp_path / "one"))
+    tasks = [Task("deep-emotion-no-stn", seed) for seed in (0, 1)]
+    said: list[str] = []
+    alone = schedule.run([tasks], options, say=lambda line: None)
+    both = dataclasses.replace(options, runs_dir=str(tmp_path / "both"))
+    together = schedule.run([tasks], both, say=said.append, together=True)
+    assert together == alone and [outcome.state for outcome in together] == ["done", "done"]
+    epochs = [line[: line.index(":")] for line in said if "epoch" in line]
+    assert epochs == [f"[{task}] epoch {n}/2 train" for n in (1, 2) for task in tasks]
+
+
+def test_one_failure_of_seeds_together_costs_the_others_nothing(variants, monkeypatch):
+    def reproduce(variant, seed, turn, **options):
+        turn.pass_on()
+        if seed == 1:
+            raise FerReproError("no luck")
+        return SimpleNamespace(
+            status="done", drawn=False, headline={"accuracy": 0.5, "n": 10, "interval": (0.2, 0.8)}
+        )  # fmt: skip
+
+    variants(a=())
+    monkeypatch.setattr("fer_repro.reproduce.reproduce", reproduce)
+    outcomes = schedule.run([[Task("a", seed) for seed in range(3)]], Options(device="cpu"), together=True)
+    assert [outcome.state for outcome in outcomes] == ["done", "failed", "done"] and outcomes[1].text == "no luck"
+
+
+def test_seeds_of_a_variant_are_gathered():
+    tasks = [Task("a", 0), Task("b", 0), Task("a", 1), Task("b", 1), Task("a", 0)]
+    assert schedule.seeds_together(tasks) == [[Task("a", 0), Task("a", 1)], [Task("b", 0), Task("b", 1)]]

@@ -9,6 +9,7 @@ import random
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ from fer_repro.files import atomic_write, remove_stale_temporaries
 
 NAME, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
 FORMAT = 1
+UNREADABLE = (
+    OSError, RuntimeError, ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile, pickle.UnpicklingError,
+)  # fmt: skip
 
 
 @contextmanager
@@ -79,15 +83,7 @@ def load(folder: Path, identity: Mapping[str, Any], say: Callable[[str], None]) 
             continue
         try:
             content = _read(path)
-        except (
-            OSError,
-            RuntimeError,
-            ValueError,
-            EOFError,
-            KeyError,
-            zipfile.BadZipFile,
-            pickle.UnpicklingError,
-        ) as error:
+        except UNREADABLE as error:
             damaged.append(path)
             say(f"warning: checkpoint {path} is damaged ({type(error).__name__}), looking for the one before")
             continue
@@ -97,6 +93,56 @@ def load(folder: Path, identity: Mapping[str, Any], say: Callable[[str], None]) 
         raise FerReproError(
             f"no readable checkpoint in {folder}: delete that folder, or run without resume, to start anew"
         )
+    return None
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far a run has come, as its newest readable checkpoint ``path`` tells.
+
+    ``identity`` as in `save`; ``status`` is ``running`` until the run has ended. ``epochs`` are all that were finished;
+    ``stage`` is the one under way, ``epoch`` and ``batch`` what is finished of it and of its next epoch. ``seconds``:
+    training and measuring so far.
+    """
+
+    path: Path
+    identity: Mapping[str, Any]
+    status: str
+    epochs: int
+    stage: int
+    epoch: int
+    batch: int
+    seconds: float
+
+
+def peek(folder: Path) -> Standing | None:
+    """The `Standing` of a run folder without reading its tensors, or None where no checkpoint can be read."""
+    # Where the newest is damaged the one before may be whole; whoever goes on with the run is told about it.
+    return standing(Path(folder) / NAME) or standing(Path(folder) / PREVIOUS)
+
+
+def standing(path: Path) -> Standing | None:
+    """The `Standing` that one checkpoint file tells, or None where it cannot be read."""
+    try:
+        # Mapped, not read: a checkpoint of a gigabyte tells its epoch in milliseconds.
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        state = content["state"]
+        part = state["batch"] if state["order"] is not None else 0
+        place = len(state["history"]), state["stage"], state["epoch"], part
+        return Standing(path, content["identity"], state["status"], *place, state["seconds"]["total"])
+    except UNREADABLE:
+        return None
+
+
+def newest_whole(folder: Path) -> Path | None:
+    """The newest checkpoint file of ``folder`` whose every checksum is right, or None."""
+    for path in (Path(folder) / NAME, Path(folder) / PREVIOUS):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                if archive.testzip() is None:
+                    return path
+        except (OSError, zipfile.BadZipFile):
+            continue  # damaged or not there: the one before may be whole
     return None
 
 

@@ -1,0 +1,39 @@
+"""What the modules of the command line share: options that several commands take, and how they print."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+# Into a pipe or a file nothing is cut off at the width of a terminal that is not there.
+console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 240)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+Root = Annotated[
+    str, typer.Option(help="Where FER2013 is: a folder, a CSV or an archive. Default: $FER2013_ROOT, data/fer2013.")
+]
+ResultsDir = Annotated[str, typer.Option(help="Folder of stored results. Default: the project's results/.")]
+RunsDir = Annotated[str, typer.Option(help="Folder of checkpoints. Default: the project's runs/.")]
+
+
+def print_json(document: Any) -> None:
+    """The one JSON document of a ``--json`` command, on stdout."""
+    print(json.dumps(document, indent=1, ensure_ascii=False))
+
+
+def progress(line: str) -> None:
+    """Progress belongs on stderr, so that stdout holds what was asked for."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def table(header: list[str], rows: list[list[Any]]) -> Table:
+    """A plain table; whole numbers get thousands separators."""
+    made = Table(*header, box=None, header_style="bold", pad_edge=False)
+    for row in rows:
+        made.add_row(*[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row])
+    return made
