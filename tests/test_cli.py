@@ -177,8 +177,10 @@ def test_bench_prints_what_a_script_measured(capsys, monkeypatch, tmp_path):
     (tmp_path / "benchmarks").mkdir()
     (tmp_path / "benchmarks" / "quick.py").write_text("def run():\n    print('noise')\n    return {'seconds': 1.5}\n")
     monkeypatch.setattr("fer_repro.bench.project_root", lambda: tmp_path)
-    status, out, _ = call(capsys, "bench", "quick", "--json")
-    assert status == 0 and json.loads(out) == {"quick": {"seconds": 1.5}}
+    status, out, _ = call(capsys, "bench", "quick", "--json", "--out", str(tmp_path / "kept"))
+    found = json.loads(out)["quick"]
+    assert status == 0 and found["seconds"] == 1.5 and set(found) == {"seconds", "date", "code_version"}
+    assert json.loads((tmp_path / "kept" / "quick-cpu.json").read_text()) == {"benchmark": "quick"} | found
     (tmp_path / "benchmarks" / "quick.py").write_text("def run():\n    raise SystemExit(3)\n")
     status, out, err = call(capsys, "bench", "--json")
     assert status == 1 and out == "" and "benchmark 'quick' failed with status 3" in err
