@@ -15,7 +15,7 @@ from typing import Any
 from fer_repro import papers, results, schedule
 from fer_repro.errors import FerReproError
 from fer_repro.estimate import Estimator, Remaining
-from fer_repro.schedule import Options, Outcome, Task
+from fer_repro.tasks import Options, Outcome, Task
 from fer_repro.training.progress import duration
 
 STORED, TO_DO, UNKNOWN, STUCK = range(4)

@@ -14,7 +14,7 @@ from fer_repro.errors import INTERRUPTED, FerReproError
 if TYPE_CHECKING:
     from fer_repro.campaign import Plan
     from fer_repro.estimate import Estimator
-    from fer_repro.schedule import Outcome, Task
+    from fer_repro.tasks import Outcome, Task
 
 ExportsDir = Annotated[str, typer.Option(help="Folder of exported networks. Default: exports/.")]
 checkpoints = typer.Typer(help="Carry unfinished runs, or finished networks, from one machine to another.")

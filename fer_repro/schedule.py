@@ -2,75 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
-import subprocess
-import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from fer_repro import papers, parameters, results
-from fer_repro.errors import INTERRUPTED, FerReproError
+from fer_repro import children, papers, parameters, results
+from fer_repro.errors import FerReproError
+from fer_repro.tasks import Options, Outcome, Task
 from fer_repro.training.run import Interrupted
 
 if TYPE_CHECKING:
     from fer_repro.training.turns import Turn
 
 UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
-COMMAND = (sys.executable, "-m", "fer_repro.cli")
-
-
-@dataclass(frozen=True)
-class Task:
-    """One run: a variant with a seed."""
-
-    variant: str
-    seed: int
-
-    def __str__(self) -> str:
-        return f"{self.variant} seed {self.seed}"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a task ended: ``done``, ``failed``, ``stopped`` (at a checkpoint) or ``not started``; ``text`` tells more."""
-
-    task: Task
-    state: str
-    text: str
-
-
-@dataclass(frozen=True)
-class Options:
-    """What all runs of one command share; see `fer_repro.reproduce.reproduce`."""
-
-    protocol: str = "official"
-    profile: str = "full"
-    data: str = ""
-    device: str = "auto"
-    epochs: int | None = None
-    results_dir: str = ""
-    runs_dir: str = ""
-    root: str = ""
-    resume: bool = True
-
-    def as_words(self) -> list[str]:
-        """The same as options of ``fer-repro run``."""
-        words = []
-        for name, value in vars(self).items():
-            if name == "resume":
-                words += [] if value else ["--no-resume"]
-            elif value not in ("", None):
-                words += [f"--{name.replace('_', '-')}", str(value)]
-        return words
 
 
 def duration(text: str) -> float:
@@ -172,7 +123,7 @@ def run(
             elif jobs == 1 or len(wave) == 1:
                 done = _serial(wave, options, deadline, say, watch or Watch())
             else:
-                done = _parallel(wave, options, jobs, deadline, say)
+                done = children.run(wave, options, jobs, deadline, say)
             outcomes += done
             if len(done) < len(wave) or any(outcome.state == "stopped" for outcome in done):
                 break
@@ -180,6 +131,10 @@ def run(
     if (left := _left(deadline)) is not None and not any(outcome.state == "stopped" for outcome in outcomes):
         why = f"time budget used up ({max(0.0, left):.0f} s left)"
     return outcomes + [Outcome(task, "not started", why) for wave in waves for task in wave if task not in told]
+
+
+def _as_ctrl_c(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 @contextmanager
@@ -275,84 +230,3 @@ def _headline(result: Any) -> str:
     words = f"{100 * score['accuracy']:.2f} % of {score['n']:,} ({100 * low:.2f} to {100 * high:.2f} %)"
     drawn = "; drawn faces - says nothing about the paper" if result.drawn else ""
     return words + drawn + ("" if result.status == "done" else f"; status {result.status}")
-
-
-class _Child:
-    """A process of this same command for one task; its lines are passed on, marked with the task's name."""
-
-    def __init__(
-        self, task: Task, slot: int, words: list[str], environment: dict[str, str], say: Callable[[str], None]
-    ):
-        self.task, self.slot, self.lines, self.say = task, slot, [], say
-        self.process = subprocess.Popen(
-            [*COMMAND, *words],
-            env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            # Ctrl-C in a terminal reaches a whole session; a second one would end a run before its checkpoint.
-            start_new_session=True,
-        )  # fmt: skip
-        self.reader = threading.Thread(target=self._pass_on, daemon=True)
-        self.reader.start()
-
-    def _pass_on(self) -> None:
-        for line in self.process.stdout:
-            self.lines.append(line.rstrip())
-            self.say(f"[{self.task}] {line.rstrip()}")
-
-    def outcome(self) -> Outcome:
-        """Waits for the end; the child's last line is its summary."""
-        code = self.process.wait()
-        self.reader.join()
-        last = next((line for line in reversed(self.lines) if line), "no output")
-        text = last.partition(": ")[2] or last
-        stopped = code in (INTERRUPTED, -signal.SIGINT)
-        return Outcome(self.task, "done" if code == 0 else "stopped" if stopped else "failed", text)
-
-
-def _parallel(
-    wave: list[Task], options: Options, jobs: int, deadline: float | None, say: Callable[[str], None]
-) -> list[Outcome]:
-    """At most ``jobs`` children at a time."""
-    waiting, running, outcomes, slots = list(wave), [], [], list(range(jobs))
-    try:
-        while waiting or running:
-            left = _left(deadline)
-            while waiting and slots and (left is None or left > 0):
-                running.append(_start(waiting.pop(0), slots.pop(0), options, jobs, left, say))
-            if not running:  # the budget is spent
-                break
-            for child in [child for child in running if child.process.poll() is not None]:
-                running.remove(child)
-                slots.append(child.slot)
-                outcomes.append(child.outcome())
-            time.sleep(0.1)
-    except KeyboardInterrupt:
-        say("stopping: each run writes its checkpoint first")
-        for child in running:
-            child.process.send_signal(signal.SIGINT)
-        outcomes += [child.outcome() for child in running]
-    return outcomes
-
-
-def _as_ctrl_c(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
-def _start(
-    task: Task, slot: int, options: Options, jobs: int, left: float | None, say: Callable[[str], None]
-) -> _Child:
-    words = ["run", task.variant, "--seed", str(task.seed), *options.as_words()]
-    words += [] if left is None else ["--time-budget", f"{left:.1f}"]
-    cores = max(1, (os.cpu_count() or 1) // jobs)
-    environment = os.environ | {"OMP_NUM_THREADS": str(cores), "PYTHONUNBUFFERED": "1"} | _gpu(options.device, slot)
-    return _Child(task, slot, words, environment, say)
-
-
-def _gpu(device: str, slot: int) -> dict[str, str]:
-    """One GPU for each slot in turn, out of those that this process may use."""
-    import torch
-
-    count = 0 if device == "cpu" else torch.cuda.device_count()
-    if count < 2:
-        return {}
-    allowed = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
-    return {"CUDA_VISIBLE_DEVICES": allowed.split(",")[slot % count]}

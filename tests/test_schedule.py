@@ -14,7 +14,7 @@ import pytest
 
 from fer_repro import papers, schedule
 from fer_repro.errors import FerReproError
-from fer_repro.schedule import Options, Task
+from fer_repro.tasks import Options, Task
 from fer_repro.training.run import Interrupted
 
 CHILD = """
@@ -131,7 +131,7 @@ def test_the_budget_is_shared(reproduce):
 def children(monkeypatch, tmp_path):
     script = tmp_path / "child.py"
     script.write_text(CHILD)
-    monkeypatch.setattr(schedule, "COMMAND", (sys.executable, str(script)))
+    monkeypatch.setattr("fer_repro.children.COMMAND", (sys.executable, str(script)))
 
 
 def test_children_run_side_by_side_and_report(children):
