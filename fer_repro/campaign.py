@@ -51,7 +51,7 @@ class Entry:
     def estimate(self) -> str:
         """For example "at most 3 h 05 min"."""
         if self.group in (STORED, STUCK):
-            return "-"
+            return "-" if self.group == STORED else "nothing to gain"
         if self.seconds is None:
             return "unknown"
         return f"{'at most' if self.at_most else 'about'} {duration(self.seconds)}"
@@ -155,22 +155,25 @@ class _Watch(schedule.Watch):
     """Keeps the end of the budget free for scoring, and notes how fast each run was."""
 
     def __init__(self, estimator: Estimator, say: Callable[[str], None]) -> None:
-        self.estimator, self.say = estimator, say
+        self.estimator, self.say, self.fresh = estimator, say, True
 
     def reserve(self, task: Task, left: float) -> float:
         if self.estimator.stored(task):
             return 0.0
         tail = max(self.estimator.tail(each) for each in [*self.estimator.builds_on(task), task])
-        if tail > left / 2:
-            self.say(
-                f"{task}: scoring and saving may take {duration(tail)} and cannot stop in between; {duration(left)} of "
-                "the time budget are left, so it may be overrun"
-            )
-        return min(tail, left / 2)  # else a run with a long end would never get on
+        if tail <= left / 2:
+            return tail
+        if not self.fresh:
+            return left  # the next command begins it with a whole budget
+        self.say(
+            f"{task}: scoring and saving may take {duration(tail)} and cannot stop in between; {duration(left)} of "
+            "the time budget are left, so it may be overrun"
+        )
+        return left / 2  # else a run with a long end would never get on
 
     @contextmanager
     def around(self, task: Task) -> Iterator[None]:
-        estimator = self.estimator
+        estimator, self.fresh = self.estimator, False
         followed = [*estimator.builds_on(task), task] if estimator.keeps and not estimator.stored(task) else []
         followed = [each for each in followed if estimator.work(each.variant) is not None]
         before = {each: estimator.standing(each) for each in followed}
@@ -225,6 +228,6 @@ def coming(outcomes: Iterable[Outcome], estimator: Estimator) -> list[str]:
     first = ahead.entries[0]
     how = f" ({first.source})" if first.source else ""
     lines = [f"next: {first.task}, {first.told}, {first.estimate}{how}"]
-    if len(left) > 1:
-        lines.append(f"to do: {len(left)} runs, {ahead.total} on {ahead.device}, one at a time")
+    if (number := len(ahead.in_group(TO_DO, UNKNOWN))) > 1:
+        lines.append(f"to do: {number} runs, {ahead.total} on {ahead.device}, one at a time")
     return lines

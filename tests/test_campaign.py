@@ -141,7 +141,7 @@ def test_a_run_of_another_recipe_or_device_comes_last_and_says_why(options, stop
     monkeypatch.setattr(papers, "variants", lambda: known | {"small": changed})
     entries = campaign.plan(tasks("small", "large"), Estimator(options)).entries
     assert [entry.task.variant for entry in entries] == ["large", "small"]
-    assert entries[1].remaining.told == "begun, epoch 1 of 4, but with another recipe" and entries[1].estimate == "-"
+    assert entries[1].remaining.told == "begun, epoch 1 of 4, but with another recipe" and entries[1].estimate == "nothing to gain"
     assert campaign.run(tasks("small"), options, say=lambda line: None)[0].state == "failed"
 
 
@@ -242,9 +242,12 @@ def test_the_end_of_the_budget_is_kept_for_scoring(options, monkeypatch):
     estimator, task, said = Estimator(options), Task("large", 0), []
     watch = campaign._Watch(estimator, said.append)
     tail = estimator.tail(task)
-    assert tail > 4 * estimator.work("large").scoring / 1e9
+    assert tail > 1.5 * estimator.work("large").scoring / 1e9
     assert watch.reserve(task, 10 * tail) == tail and said == []
     assert watch.reserve(task, tail) == tail / 2 and "cannot stop in between" in said[0]  # half is left to get on with
+    with watch.around(Task("small", 0)):
+        pass
+    assert watch.reserve(task, tail) == tail  # the budget is no longer whole: the next command begins it
     assert watch.reserve(Task("pupil", 0), 10 * tail) == tail  # its teacher may be what is saved at the end
 
 
