@@ -23,11 +23,11 @@ PAPERS = {
     "vggnet": "VGGNet",
     "resnet18-tricks": "ResNet18 with tricks",
     "resemotenet": "ResEmoteNet",
-    "cnn-hyperparameters": "CNN of the hyper-parameter search",
+    "cnn-hyperparameters": "CNN by random search",
     "ad-corre": "Ad-Corre’s Xception",
     "deep-emotion": "DeepEmotion",
-    "mini-resemotenet-b-alone": "ResEmoteNet at a quarter of its width, untaught",
-    "mini-resemotenet-c-alone": "ResEmoteNet at an eighth of its width, untaught",
+    "mini-resemotenet-b-alone": "Mini-ResEmoteNet B, untaught",
+    "mini-resemotenet-c-alone": "Mini-ResEmoteNet C, untaught",
 }
 STAND_INS = {
     "resnet34": "ResNet34, 224 pixels",

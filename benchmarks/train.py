@@ -92,6 +92,9 @@ def measure(case: Case, device: str, seconds: float, turns: int, images: int) ->
                 share = matmul["bf16"] / matmul["fp32"]
                 failed["reference_bf16"] = f"products in bf16 run at {share:.0%} of fp32's rate on this processor"
             best, lost = race(ways, turns)
+            # A second time: the best of both, for something else may have run beside the first.
+            again = ours.ask("matmul_rates")
+            matmul = {name: max(one, again[name]) for name, one in matmul.items()}
             chosen_workers = None if workers is None else reference.ask("workers")
     if "ours" not in best:
         raise Failed(lost["ours"])

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure as Canvas
+from matplotlib.ticker import FuncFormatter
 
 from fer_repro import bench
 from fer_repro.errors import FerReproError
@@ -150,6 +151,7 @@ def sides(figures: Mapping[str, Any], device: str) -> Figure:
                     *zip(*points, strict=True), mark, ms=12 if mark == "|" else 7, mew=1.7, ls="", label=label, **look
                 )
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
         axes.margins(x=0.06)
         axes.set_yticks(places, [one["title"] for one in measured])
         axes.set_ylim(len(measured) - 0.5, -0.5)
@@ -160,7 +162,7 @@ def sides(figures: Mapping[str, Any], device: str) -> Figure:
             axes.text(1.01, place, f"× {times(one.get('ratio_fp32'))}", transform=right, va="center", fontsize=9)
         axes.set_xlabel("images a second, logarithmic")
         axes.set_title(f"training on a {DEVICES[device]}")
-        axes.legend(loc="upper center", bbox_to_anchor=(0.4, -0.16 - 0.35 / len(measured)), ncols=4, fontsize=8.4)
+        figure.legend(loc="outside lower center", ncols=4, fontsize=8.4, columnspacing=1.4, handletextpad=0.4)
         return figure
 
     told = "; ".join(

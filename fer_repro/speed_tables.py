@@ -76,20 +76,18 @@ def costs(figures: Mapping[str, Any]) -> Grid:
     for one in _networks(figures):
         rows.append([
             one["title"], giga(one.get("forward_flops_per_input")), giga(one.get("training_flops_per_image")),
-            share(one.get("utilisation")) + (f" of {one['utilisation_of']}" if "utilisation_of" in one else ""),
-            _seconds(one.get("seconds_per_epoch")), _words(one.get("epochs")), _seconds(one.get("recipe_seconds")),
+            share(one.get("utilisation")) + (f", {one['utilisation_of']}" if "utilisation_of" in one else ""),
+            _seconds(one.get("seconds_per_epoch")), _seconds(one.get("recipe_seconds")),
             mebibytes(one.get("peak_memory_bytes")), mebibytes(one.get("reference_peak_memory_bytes")),
         ])  # fmt: skip
-    header = [
-        "Network", "Forward, GFLOP an input", "Training, GFLOP an image", "Utilisation", "An epoch", "Epochs",
-        "The recipe", "Memory", "Reference's",
-    ]  # fmt: skip
+    header = ["Network", "Forward", "Training", "Utilisation", "An epoch", "The recipe", "MiB", "MiB, reference"]
     caption = (
-        "Operations are counted; utilisation is against the rate of large matrix products, measured in the same run. "
-        f"An epoch is {figures['training_images']:,} images; the recipe's time is an estimate from it, without "
-        "scoring. Memory: the peak of the training process, workers not counted."
+        "Forward: GFLOP of one pass of one input. Training: GFLOP of an image with all its crops, forward and "
+        "backward; both counted. Utilisation: of the rate of large matrix products in the named precision, measured "
+        f"in the same run. Epoch: {figures['training_images']:,} images. Recipe: an estimate from it for all epochs, "
+        "without scoring. MiB: the peak of the training process, workers not counted."
     )
-    return Grid(header, rows, tuple(range(1, 9)), caption)
+    return Grid(header, rows, tuple(range(1, 8)), caption)
 
 
 def techniques(figures: Mapping[str, Any]) -> Grid:
@@ -124,20 +122,20 @@ def evaluation(figures: Mapping[str, Any]) -> Grid:
     """Scoring: images per second of both ways, and whether they agree."""
     rows = [
         [
-            one["title"], _words(one.get("views")), _words(one.get("images")), rate(one.get("ours")),
+            one["title"], _words(one.get("views")).partition(",")[0], _words(one.get("images")), rate(one.get("ours")),
             rate(one.get("reference")), times(one.get("ratio")), share(one.get("agreement"), 2),
-            _words(one.get("largest_difference")), _seconds(one.get("public_test_seconds")),
+            small(one.get("largest_difference")), _seconds(one.get("public_test_seconds")),
             _seconds(one.get("public_test_seconds_reference")), *_reasons(one),
         ]
         for one in _networks(figures)
     ]  # fmt: skip
     header = [
-        "Network", "Views", "Images scored", "This library", "Reference", "Times", "Same answer", "Largest difference",
-        "PublicTest", "Reference's",
+        "Network", "Views", "Images", "This library", "Reference", "Times", "Same answer", "Differ by", "PublicTest",
+        "Reference",
     ]  # fmt: skip
     caption = (
-        "Images a second with all views. Same answer: of both ways; largest difference: of one probability. "
-        "PublicTest: time for its 3,589 images at that rate."
+        "Images a second, each with all its views. Same answer: of both ways. Differ by: the largest difference of one "
+        "probability. PublicTest: time for all its images at that rate, and at the reference's."
     )
     return _with_reasons(header, rows, caption, range(2, 10))
 
@@ -172,9 +170,9 @@ def goals(measured: Iterable[Mapping[str, Any]]) -> Grid:
                 known[key] = goal
     rows = [
         [
-            "a GPU" if goal["on"] == "cuda" else "a CPU", goal["goal"],
+            "GPU" if goal["on"] == "cuda" else "CPU", goal["goal"],
             f"at {'least' if goal['at_least'] else 'most'} {goal['limit']:g}",
-            NOT_MEASURED if goal["value"] is None else f"{goal['value']:.3g}", goal["state"],
+            "" if goal["value"] is None else f"{goal['value']:.3g}", goal["state"],
             goal["measured_on"] or "",
         ]
         for goal in known.values()
@@ -215,8 +213,12 @@ def giga(value: float | None) -> str:
     return NOT_MEASURED if value is None else f"{value / 1e9:.3g}"
 
 
+def small(value: float | None) -> str:
+    return NOT_MEASURED if value is None else f"{value:.0e}"
+
+
 def mebibytes(value: float | None) -> str:
-    return NOT_MEASURED if value is None else f"{value / 1024**2:,.0f} MiB"
+    return NOT_MEASURED if value is None else f"{value / 1024**2:,.0f}"
 
 
 def _seconds(value: float | None) -> str:
