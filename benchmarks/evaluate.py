@@ -26,6 +26,7 @@ from fer_repro.evaluation.cost import environment
 from fer_repro.evaluation.predict import NetworkClassifier, as_input, normalise_
 from fer_repro.parameters import resolve_device
 from fer_repro.training.crops import view_batch
+from fer_repro.training.engine import Engine
 from fer_repro.training.recipe import Recipe
 
 NETWORKS = ("vggnet", "resnet18-tricks", "resemotenet", "deep-emotion")
@@ -57,7 +58,7 @@ class Library:
     def __init__(self, case: Case, device: str, n: int, seconds: float) -> None:
         self.recipe, self.device = case.recipe(), torch.device(device)
         self.pace = Pace(self.device)
-        model = settled(case, self.recipe)
+        model = Engine().to_device(settled(case, self.recipe), self.device)  # as at the end of a run
         self.classifier = NetworkClassifier(model, self.recipe, self.device)
         self.images = random_faces(n)[0]
         if self.device.type == "cpu":

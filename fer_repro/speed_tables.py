@@ -63,7 +63,7 @@ def training(figures: Mapping[str, Any]) -> Grid:
         "Share of the bound",
     ]  # fmt: skip
     caption = (
-        f"Images a second, the best of {figures['turns']} turns of about {figures['seconds_a_turn']:g} s each. "
+        f"Images a second, each side's best turn; turns: {figures['turns']}, of about {figures['seconds_a_turn']:g} s. "
         "Batch: “of” names the recipe's where that does not fit into a turn. Workers: of the reference's DataLoader, "
         "the fastest number. Bound: the same loop on one batch that was augmented before."
     )
