@@ -15,7 +15,7 @@ from typing import Any
 from fer_repro import papers, results, schedule
 from fer_repro.errors import FerReproError
 from fer_repro.estimate import Estimator, Remaining
-from fer_repro.schedule import Options, Outcome, Task
+from fer_repro.tasks import Options, Outcome, Task
 from fer_repro.training.progress import duration
 
 STORED, TO_DO, UNKNOWN, STUCK = range(4)
@@ -189,17 +189,26 @@ class _Watch(schedule.Watch):
 
 def run(
     tasks: Iterable[Task], options: Options, *, jobs: int = 1, budget: float | None = None,
-    say: Callable[[str], None] = print, estimator: Estimator | None = None,
+    say: Callable[[str], None] = print, estimator: Estimator | None = None, together: bool = False,
 ) -> list[Outcome]:  # fmt: skip
-    """Run ``tasks`` in the order of their plan; what is stored is only told. See `schedule.run`."""
+    """Run ``tasks`` in the order of their plan; what is stored is only told. See `schedule.run`.
+
+    ``together``: all seeds of a variant at once, in this process.
+    """
     estimator, tasks = estimator or Estimator(options), list(dict.fromkeys(tasks))
     order = [entry.task for entry in plan(tasks, estimator).entries] if len(tasks) > 1 else tasks
     stored = [task for task in order if estimator.stored(task)]
     rest = [task for task in order if task not in stored]
     # Telling what is stored trains nothing, so no budget stands in its way and no process of its own is started.
     outcomes = schedule.run([stored], options, say=say) if stored else []
-    waves = [[task] for task in rest] if jobs == 1 else schedule.side_by_side(rest)
-    return outcomes + schedule.run(waves, options, jobs=jobs, budget=budget, say=say, watch=_Watch(estimator, say))
+    if together:
+        waves = schedule.seeds_together(rest)
+    else:
+        waves = [[task] for task in rest] if jobs == 1 else schedule.side_by_side(rest)
+    watch = _Watch(estimator, say)
+    return outcomes + schedule.run(
+        waves, options, jobs=jobs, budget=budget, say=say, watch=watch, together=together
+    )  # fmt: skip
 
 
 def verify(outcomes: Iterable[Outcome], before: Iterable[Task], estimator: Estimator) -> tuple[int, list[str]]:

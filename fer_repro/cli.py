@@ -246,18 +246,31 @@ app.command()(cli_runs.export)
 
 @app.command()
 def bench(
-    what: Annotated[str, typer.Argument(help="data, augment or all.")] = "all",
+    what: Annotated[str, typer.Argument(help="data, augment, train, evaluate, seeds or all.")] = "all",
+    only: Annotated[str | None, typer.Option(help="Networks, separated by commas, instead of all.")] = None,
+    seconds: Annotated[float | None, typer.Option(min=0.01, help="How long a turn of one side lasts.")] = None,
+    turns: Annotated[int | None, typer.Option(min=1, help="How often each side has its turn.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+    keep: Annotated[bool, typer.Option("--store", help="Also write to benchmarks/measured, for the chapter.")] = False,
+    out: Annotated[str, typer.Option("-o", "--out", help="Also write the figures into this folder.")] = "",
     as_json: AsJson = False,
 ) -> None:
     """Measure speed and memory side by side with what a user would do instead."""
-    from fer_repro.bench import measure
+    from fer_repro import bench as benchmarks
+    from fer_repro.speed_tables import grids
 
-    found = measure(what, progress)
+    options = {"only": only, "seconds": seconds, "turns": turns, "device": device}
+    with _interruptible("nothing was written"):
+        found = benchmarks.measure(what, progress, options=options)
+    if keep or out:
+        for path in benchmarks.store(found, Path(out) if out else None):
+            progress(f"stored: {path}")
     if as_json:
         print_json(found)
         return
     for name, figures in found.items():
-        console.print(table([name, ""], [[key, value] for key, value in figures.items()]))
+        for grid in grids(name, figures):
+            console.print(table(grid.header, grid.rows), "\n" + grid.caption + "\n")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from fer_repro.errors import INTERRUPTED, FerReproError
 if TYPE_CHECKING:
     from fer_repro.campaign import Plan
     from fer_repro.estimate import Estimator
-    from fer_repro.schedule import Outcome, Task
+    from fer_repro.tasks import Outcome, Task
 
 ExportsDir = Annotated[str, typer.Option(help="Folder of exported networks. Default: exports/.")]
 checkpoints = typer.Typer(help="Carry unfinished runs, or finished networks, from one machine to another.")
@@ -35,7 +35,10 @@ def run(
     epochs: Annotated[
         int | None, typer.Option(help="Epochs instead of the recipe's; such a run is never stored.")
     ] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time, each a process.")] = 1,
+    together: Annotated[
+        bool, typer.Option("--together", help="All seeds of a variant at once in one process, on one device.")
+    ] = False,
     time_budget: Annotated[str, typer.Option(help="Stop at a checkpoint after this time: seconds, 45m, 2h.")] = "",
     results_dir: ResultsDir = "",
     runs_dir: RunsDir = "",
@@ -54,6 +57,8 @@ def run(
         raise FerReproError("name the variants to run, or --all (not both): `fer-repro list` shows them")
     if ablations and not everything:
         raise FerReproError("--ablations goes with --all; ablations can also be named one by one")
+    if together and jobs > 1:
+        raise FerReproError("--together is one process and --jobs several: choose one of the two")
     if as_json and not show_plan:
         raise FerReproError("--json goes with --plan: runs print lines as they go")
     chosen = variants or [v.id for v in papers.variants().values() if ablations or v.ablation_of is None]
@@ -68,8 +73,9 @@ def run(
         return
     stored = [task for task in tasks if estimator.stored(task)]
     outcomes = campaign.run(
-        tasks, options, jobs=jobs, budget=budget, say=lambda line: print(line, flush=True), estimator=estimator
-    )
+        tasks, options, jobs=jobs, budget=budget, say=lambda line: print(line, flush=True), estimator=estimator,
+        together=together,
+    )  # fmt: skip
     _tell(outcomes)
     sound = len(tasks) == 1 or _tell_campaign(outcomes, stored, estimator)
     _exit(outcomes, sound)

@@ -21,8 +21,8 @@ from fer_repro.evaluation import cost
 from fer_repro.papers.base import Variant
 from fer_repro.reproduce import SMOKE_SIZE, default_runs_dir, run_folder, usual_data
 from fer_repro.results import FINISHED, HALVES
-from fer_repro.schedule import Options, Task
 from fer_repro.speeds import TRAINING, Speeds, records
+from fer_repro.tasks import Options, Task
 from fer_repro.training import checkpoint
 from fer_repro.training.augment import Augmenter
 from fer_repro.training.checkpoint import Standing

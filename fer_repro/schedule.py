@@ -2,72 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
-import subprocess
-import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fer_repro import papers, parameters, results
-from fer_repro.errors import INTERRUPTED, FerReproError
+from fer_repro import children, papers, parameters, results
+from fer_repro.errors import FerReproError
+from fer_repro.tasks import Options, Outcome, Task
 from fer_repro.training.run import Interrupted
 
+if TYPE_CHECKING:
+    from fer_repro.training.turns import Turn
+
 UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
-COMMAND = (sys.executable, "-m", "fer_repro.cli")
-
-
-@dataclass(frozen=True)
-class Task:
-    """One run: a variant with a seed."""
-
-    variant: str
-    seed: int
-
-    def __str__(self) -> str:
-        return f"{self.variant} seed {self.seed}"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a task ended: ``done``, ``failed``, ``stopped`` (at a checkpoint) or ``not started``; ``text`` tells more."""
-
-    task: Task
-    state: str
-    text: str
-
-
-@dataclass(frozen=True)
-class Options:
-    """What all runs of one command share; see `fer_repro.reproduce.reproduce`."""
-
-    protocol: str = "official"
-    profile: str = "full"
-    data: str = ""
-    device: str = "auto"
-    epochs: int | None = None
-    results_dir: str = ""
-    runs_dir: str = ""
-    root: str = ""
-    resume: bool = True
-
-    def as_words(self) -> list[str]:
-        """The same as options of ``fer-repro run``."""
-        words = []
-        for name, value in vars(self).items():
-            if name == "resume":
-                words += [] if value else ["--no-resume"]
-            elif value not in ("", None):
-                words += [f"--{name.replace('_', '-')}", str(value)]
-        return words
 
 
 def duration(text: str) -> float:
@@ -122,6 +76,14 @@ def side_by_side(tasks: Iterable[Task]) -> list[list[Task]]:
     return waves
 
 
+def seeds_together(tasks: Iterable[Task]) -> list[list[Task]]:
+    """Waves of one variant each, all its seeds at once, in the order in which variants first come."""
+    found: dict[str, list[Task]] = {}
+    for task in dict.fromkeys(tasks):
+        found.setdefault(task.variant, []).append(task)
+    return list(found.values())
+
+
 def check(waves: list[list[Task]], options: Options) -> None:
     """Refuse a wrong word before the first run, not after it. Raises `FerReproError`."""
     for task in (task for wave in waves for task in wave):
@@ -145,21 +107,23 @@ class Watch:
 
 def run(
     waves: list[list[Task]], options: Options, *, jobs: int = 1, budget: float | None = None,
-    say: Callable[[str], None] = print, watch: Watch | None = None,
+    say: Callable[[str], None] = print, watch: Watch | None = None, together: bool = False,
 ) -> list[Outcome]:  # fmt: skip
     """Run all tasks; a failure does not stop the others, the end of the ``budget`` (seconds) or Ctrl-C does.
 
-    With ``jobs`` > 1 each task is a process of its own: they share the processor's cores, and GPUs are dealt out.
-    ``watch`` follows the runs of this process.
+    With ``jobs`` > 1 each task is a process of its own: they share the processor's cores, and GPUs are dealt out. With
+    ``together`` the tasks of a wave share this process. ``watch`` follows the runs of this process.
     """
     deadline = None if budget is None else time.monotonic() + budget
     outcomes: list[Outcome] = []
     with _interrupting():
         for wave in waves:
-            if jobs == 1 or len(wave) == 1:
+            if together and len(wave) > 1:
+                done = _together(wave, options, deadline, say, watch or Watch())
+            elif jobs == 1 or len(wave) == 1:
                 done = _serial(wave, options, deadline, say, watch or Watch())
             else:
-                done = _parallel(wave, options, jobs, deadline, say)
+                done = children.run(wave, options, jobs, deadline, say)
             outcomes += done
             if len(done) < len(wave) or any(outcome.state == "stopped" for outcome in done):
                 break
@@ -167,6 +131,10 @@ def run(
     if (left := _left(deadline)) is not None and not any(outcome.state == "stopped" for outcome in outcomes):
         why = f"time budget used up ({max(0.0, left):.0f} s left)"
     return outcomes + [Outcome(task, "not started", why) for wave in waves for task in wave if task not in told]
+
+
+def _as_ctrl_c(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 @contextmanager
@@ -194,35 +162,61 @@ def _left(deadline: float | None) -> float | None:
 def _serial(
     wave: list[Task], options: Options, deadline: float | None, say: Callable[[str], None], watch: Watch
 ) -> list[Outcome]:
-    from fer_repro.reproduce import reproduce
-
     outcomes = []
     for task in wave:
-        try:
-            left = _left(deadline)
-            if left is not None:
-                left -= watch.reserve(task, left) if left > 0 else 0
-                if left <= 0:
-                    break
-            with watch.around(task):
-                result = reproduce(task.variant, seed=task.seed, time_budget=left, say=say, **_keywords(options))
-        except Interrupted as stop:
-            outcomes.append(Outcome(task, "stopped", str(stop)))
+        left = _budget(task, deadline, watch)
+        if left is not None and left <= 0:
             break
-        except KeyboardInterrupt:
-            outcomes.append(Outcome(task, "stopped", "interrupted; it goes on from its last checkpoint"))
+        with watch.around(task):
+            outcomes.append(_attempt(task, options, left, say))
+        if outcomes[-1].state == "stopped":
             break
-        except FerReproError as error:
-            outcomes.append(Outcome(task, "failed", str(error)))
-            continue
-        except Exception as error:  # noqa: BLE001 - told with its traceback; no defect of one run may cost the others
-            traceback.print_exc()
-            outcomes.append(Outcome(task, "failed", f"{type(error).__name__}: {error}"))
-            continue
-        finished = result.status in results.FINISHED
-        outcomes.append(Outcome(task, "done" if finished else "failed", _headline(result)))
-        del result  # its network leaves the device before the next one comes
     return outcomes
+
+
+def _budget(task: Task, deadline: float | None, watch: Watch) -> float | None:
+    """Seconds that a task may train; None without a deadline."""
+    left = _left(deadline)
+    return left if left is None or left <= 0 else left - watch.reserve(task, left)
+
+
+def _attempt(
+    task: Task, options: Options, left: float | None, say: Callable[[str], None], turn: Turn | None = None
+) -> Outcome:
+    """One run in this process, and how it ended."""
+    from fer_repro.reproduce import reproduce
+
+    try:
+        result = reproduce(task.variant, seed=task.seed, time_budget=left, turn=turn, say=say, **_keywords(options))
+    except Interrupted as stop:
+        return Outcome(task, "stopped", str(stop))
+    except KeyboardInterrupt:
+        return Outcome(task, "stopped", "interrupted; it goes on from its last checkpoint")
+    except FerReproError as error:
+        return Outcome(task, "failed", str(error))
+    except Exception as error:  # noqa: BLE001 - told with its traceback; no defect of one run may cost the others
+        traceback.print_exc()
+        return Outcome(task, "failed", f"{type(error).__name__}: {error}")
+    return Outcome(task, "done" if result.status in results.FINISHED else "failed", _headline(result))
+
+
+def _together(
+    wave: list[Task], options: Options, deadline: float | None, say: Callable[[str], None], watch: Watch
+) -> list[Outcome]:
+    """All tasks of the wave in this process, a batch each in turn; see `fer_repro.training.turns`."""
+    from fer_repro.reproduce import one_thread
+    from fer_repro.training.turns import take_turns
+
+    lefts = [_budget(task, deadline, watch) for task in wave]
+    left = None if None in lefts else min(lefts)
+    if left is not None and left <= 0:
+        return []
+
+    def work(task: Task) -> Callable[[Turn], Outcome]:
+        return lambda turn: _attempt(task, options, left, lambda line: say(f"[{task}] {line}"), turn)
+
+    with one_thread() if options.profile == "smoke" else nullcontext():
+        return take_turns([work(task) for task in wave], parameters.resolve_device(options.device), say)
 
 
 def _keywords(options: Options) -> dict[str, Any]:
@@ -236,84 +230,3 @@ def _headline(result: Any) -> str:
     words = f"{100 * score['accuracy']:.2f} % of {score['n']:,} ({100 * low:.2f} to {100 * high:.2f} %)"
     drawn = "; drawn faces - says nothing about the paper" if result.drawn else ""
     return words + drawn + ("" if result.status == "done" else f"; status {result.status}")
-
-
-class _Child:
-    """A process of this same command for one task; its lines are passed on, marked with the task's name."""
-
-    def __init__(
-        self, task: Task, slot: int, words: list[str], environment: dict[str, str], say: Callable[[str], None]
-    ):
-        self.task, self.slot, self.lines, self.say = task, slot, [], say
-        self.process = subprocess.Popen(
-            [*COMMAND, *words],
-            env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            # Ctrl-C in a terminal reaches a whole session; a second one would end a run before its checkpoint.
-            start_new_session=True,
-        )  # fmt: skip
-        self.reader = threading.Thread(target=self._pass_on, daemon=True)
-        self.reader.start()
-
-    def _pass_on(self) -> None:
-        for line in self.process.stdout:
-            self.lines.append(line.rstrip())
-            self.say(f"[{self.task}] {line.rstrip()}")
-
-    def outcome(self) -> Outcome:
-        """Waits for the end; the child's last line is its summary."""
-        code = self.process.wait()
-        self.reader.join()
-        last = next((line for line in reversed(self.lines) if line), "no output")
-        text = last.partition(": ")[2] or last
-        stopped = code in (INTERRUPTED, -signal.SIGINT)
-        return Outcome(self.task, "done" if code == 0 else "stopped" if stopped else "failed", text)
-
-
-def _parallel(
-    wave: list[Task], options: Options, jobs: int, deadline: float | None, say: Callable[[str], None]
-) -> list[Outcome]:
-    """At most ``jobs`` children at a time."""
-    waiting, running, outcomes, slots = list(wave), [], [], list(range(jobs))
-    try:
-        while waiting or running:
-            left = _left(deadline)
-            while waiting and slots and (left is None or left > 0):
-                running.append(_start(waiting.pop(0), slots.pop(0), options, jobs, left, say))
-            if not running:  # the budget is spent
-                break
-            for child in [child for child in running if child.process.poll() is not None]:
-                running.remove(child)
-                slots.append(child.slot)
-                outcomes.append(child.outcome())
-            time.sleep(0.1)
-    except KeyboardInterrupt:
-        say("stopping: each run writes its checkpoint first")
-        for child in running:
-            child.process.send_signal(signal.SIGINT)
-        outcomes += [child.outcome() for child in running]
-    return outcomes
-
-
-def _as_ctrl_c(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
-def _start(
-    task: Task, slot: int, options: Options, jobs: int, left: float | None, say: Callable[[str], None]
-) -> _Child:
-    words = ["run", task.variant, "--seed", str(task.seed), *options.as_words()]
-    words += [] if left is None else ["--time-budget", f"{left:.1f}"]
-    cores = max(1, (os.cpu_count() or 1) // jobs)
-    environment = os.environ | {"OMP_NUM_THREADS": str(cores), "PYTHONUNBUFFERED": "1"} | _gpu(options.device, slot)
-    return _Child(task, slot, words, environment, say)
-
-
-def _gpu(device: str, slot: int) -> dict[str, str]:
-    """One GPU for each slot in turn, out of those that this process may use."""
-    import torch
-
-    count = 0 if device == "cpu" else torch.cuda.device_count()
-    if count < 2:
-        return {}
-    allowed = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
-    return {"CUDA_VISIBLE_DEVICES": allowed.split(",")[slot % count]}

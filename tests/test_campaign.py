@@ -18,7 +18,7 @@ import pytest
 from fer_repro import campaign, cli, papers, results, schedule, speeds
 from fer_repro.errors import FerReproError
 from fer_repro.estimate import Estimator, work
-from fer_repro.schedule import Options, Task
+from fer_repro.tasks import Options, Task
 from fer_repro.training import checkpoint
 from fer_repro.training.run import Interrupted, Run
 
@@ -141,7 +141,8 @@ def test_a_run_of_another_recipe_or_device_comes_last_and_says_why(options, stop
     monkeypatch.setattr(papers, "variants", lambda: known | {"small": changed})
     entries = campaign.plan(tasks("small", "large"), Estimator(options)).entries
     assert [entry.task.variant for entry in entries] == ["large", "small"]
-    assert entries[1].remaining.told == "begun, epoch 1 of 4, but with another recipe" and entries[1].estimate == "nothing to gain"
+    assert entries[1].remaining.told == "begun, epoch 1 of 4, but with another recipe"
+    assert entries[1].estimate == "nothing to gain"
     assert campaign.run(tasks("small"), options, say=lambda line: None)[0].state == "failed"
 
 

@@ -18,7 +18,7 @@ from fer_repro import campaign, carry, cli, papers, parts, results
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation.predict import NetworkClassifier
 from fer_repro.files import sha256_of
-from fer_repro.schedule import Options, Task
+from fer_repro.tasks import Options, Task
 from fer_repro.training import checkpoint
 from fer_repro.training.run import Run
 

@@ -38,6 +38,7 @@ MISTAKES = [
     (["run", "vggnet", "--time-budget", "soon"], "'soon' is no duration"),
     (["run"], "name the variants to run, or --all"),
     (["run", "vggnet", "--all"], "name the variants to run, or --all"),
+    (["run", "vggnet", "--together", "--jobs", "2"], "--together is one process and --jobs several"),
     (["data", "look"], "unknown action 'look'"),
     (["data", "--root", "nowhere"], "'nowhere', which does not exist"),
     (["verify", "--results-dir", "nowhere"], "no results folder nowhere"),
@@ -176,8 +177,10 @@ def test_bench_prints_what_a_script_measured(capsys, monkeypatch, tmp_path):
     (tmp_path / "benchmarks").mkdir()
     (tmp_path / "benchmarks" / "quick.py").write_text("def run():\n    print('noise')\n    return {'seconds': 1.5}\n")
     monkeypatch.setattr("fer_repro.bench.project_root", lambda: tmp_path)
-    status, out, _ = call(capsys, "bench", "quick", "--json")
-    assert status == 0 and json.loads(out) == {"quick": {"seconds": 1.5}}
+    status, out, _ = call(capsys, "bench", "quick", "--json", "--out", str(tmp_path / "kept"))
+    found = json.loads(out)["quick"]
+    assert status == 0 and found["seconds"] == 1.5 and set(found) == {"seconds", "date", "code_version"}
+    assert json.loads((tmp_path / "kept" / "quick-cpu.json").read_text()) == {"benchmark": "quick"} | found
     (tmp_path / "benchmarks" / "quick.py").write_text("def run():\n    raise SystemExit(3)\n")
     status, out, err = call(capsys, "bench", "--json")
     assert status == 1 and out == "" and "benchmark 'quick' failed with status 3" in err

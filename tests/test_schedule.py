@@ -14,7 +14,7 @@ import pytest
 
 from fer_repro import papers, schedule
 from fer_repro.errors import FerReproError
-from fer_repro.schedule import Options, Task
+from fer_repro.tasks import Options, Task
 from fer_repro.training.run import Interrupted
 
 CHILD = """
@@ -131,7 +131,7 @@ def test_the_budget_is_shared(reproduce):
 def children(monkeypatch, tmp_path):
     script = tmp_path / "child.py"
     script.write_text(CHILD)
-    monkeypatch.setattr(schedule, "COMMAND", (sys.executable, str(script)))
+    monkeypatch.setattr("fer_repro.children.COMMAND", (sys.executable, str(script)))
 
 
 def test_children_run_side_by_side_and_report(children):
@@ -176,3 +176,35 @@ def test_options_as_words_of_the_command():
     words = Options(profile="smoke", device="cpu", epochs=2, resume=False, root="x y").as_words()
     assert words == ["--protocol", "official", "--profile", "smoke", "--device", "cpu", "--epochs", "2",
                      "--root", "x y", "--no-resume"]  # fmt: skip
+
+
+def test_seeds_together_end_as_one_after_the_other(tmp_path):
+    options = Options(profile="smoke", epochs=2, device="cpu", runs_dir=str(tmp_path / "one"))
+    tasks = [Task("deep-emotion-no-stn", seed) for seed in (0, 1)]
+    said: list[str] = []
+    alone = schedule.run([tasks], options, say=lambda line: None)
+    both = dataclasses.replace(options, runs_dir=str(tmp_path / "both"))
+    together = schedule.run([tasks], both, say=said.append, together=True)
+    assert together == alone and [outcome.state for outcome in together] == ["done", "done"]
+    epochs = [line[: line.index(":")] for line in said if "epoch" in line]
+    assert epochs == [f"[{task}] epoch {n}/2 train" for n in (1, 2) for task in tasks]
+
+
+def test_one_failure_of_seeds_together_costs_the_others_nothing(variants, monkeypatch):
+    def reproduce(variant, seed, turn, **options):
+        turn.pass_on()
+        if seed == 1:
+            raise FerReproError("no luck")
+        return SimpleNamespace(
+            status="done", drawn=False, headline={"accuracy": 0.5, "n": 10, "interval": (0.2, 0.8)}
+        )  # fmt: skip
+
+    variants(a=())
+    monkeypatch.setattr("fer_repro.reproduce.reproduce", reproduce)
+    outcomes = schedule.run([[Task("a", seed) for seed in range(3)]], Options(device="cpu"), together=True)
+    assert [outcome.state for outcome in outcomes] == ["done", "failed", "done"] and outcomes[1].text == "no luck"
+
+
+def test_seeds_of_a_variant_are_gathered():
+    tasks = [Task("a", 0), Task("b", 0), Task("a", 1), Task("b", 1), Task("a", 0)]
+    assert schedule.seeds_together(tasks) == [[Task("a", 0), Task("a", 1)], [Task("b", 0), Task("b", 1)]]

@@ -1,0 +1,50 @@
+"""A run to do, how it ended, and what all runs of one command share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Task:
+    """One run: a variant with a seed."""
+
+    variant: str
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.variant} seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a task ended: ``done``, ``failed``, ``stopped`` (at a checkpoint) or ``not started``; ``text`` tells more."""
+
+    task: Task
+    state: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Options:
+    """What all runs of one command share; see `fer_repro.reproduce.reproduce`."""
+
+    protocol: str = "official"
+    profile: str = "full"
+    data: str = ""
+    device: str = "auto"
+    epochs: int | None = None
+    results_dir: str = ""
+    runs_dir: str = ""
+    root: str = ""
+    resume: bool = True
+
+    def as_words(self) -> list[str]:
+        """The same as options of ``fer-repro run``."""
+        words = []
+        for name, value in vars(self).items():
+            if name == "resume":
+                words += [] if value else ["--no-resume"]
+            elif value not in ("", None):
+                words += [f"--{name.replace('_', '-')}", str(value)]
+        return words
