@@ -8,14 +8,13 @@ scored than PublicTest has where those would not fit into a turn; the number is 
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from typing import Any
 
 import numpy as np
 import torch
 from _cases import PUBLIC_IMAGES, Case, chosen, random_faces
+from _command import command_line
 from _goals import rounded
 from _pil import predict, worker_counts
 from _turns import Failed, Pace, contestants, race
@@ -151,9 +150,4 @@ def compare(case: Case, facts: dict[str, Any], ours: np.ndarray, reference: np.n
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", default="", help="networks, separated by commas")
-    parser.add_argument("--seconds", type=float, help="of a turn")
-    parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--device", default="auto")
-    print(json.dumps(run(**vars(parser.parse_args())), indent=1))
+    command_line(run, __doc__)

@@ -10,8 +10,6 @@ dropout in all of them.
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -20,6 +18,7 @@ from typing import Any
 
 import torch
 from _cases import TRAINING_IMAGES, Case, chosen
+from _command import command_line
 from _goals import goal, rounded
 from _loops import Ours, quiet
 from _turns import Failed, contestants, race, wait
@@ -184,9 +183,4 @@ def measure(case: Case, device: str, seconds: float, turns: int, images: int) ->
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", default="", help="networks, separated by commas")
-    parser.add_argument("--seconds", type=float, help="of a turn of one seed")
-    parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--device", default="auto")
-    print(json.dumps(run(**vars(parser.parse_args())), indent=1))
+    command_line(run, __doc__)

@@ -10,14 +10,13 @@ On a CPU the batch is halved until two steps fit into a turn; the batch used is 
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import json
 import sys
 from collections.abc import Callable
 from typing import Any
 
 from _cases import TRAINED, TRAINING_IMAGES, Case, chosen
+from _command import command_line
 from _goals import goal, rounded
 from _loops import Hybrid, Ours, Reference
 from _turns import Contestant, Failed, contestants, race
@@ -211,9 +210,4 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", default="", help="networks, separated by commas")
-    parser.add_argument("--seconds", type=float, help="of a turn")
-    parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--device", default="auto")
-    print(json.dumps(run(**vars(parser.parse_args())), indent=1))
+    command_line(run, __doc__)
