@@ -222,7 +222,7 @@ class Ours:
             "input_size": size,
             "epochs": self.case.recipe().epochs,
             "parameters": cost.count_parameters(self.model),
-            "precision": "bf16" if self.step.autocast else "fp32",
+            "precision": "bf16" if self.step.choice.autocast else "fp32",
             "forward": self.step.choice.forward,
             "channels_last": self.step.choice.channels_last,
             "rehearsal": self.rehearsal,

@@ -20,6 +20,7 @@ from fer_repro.speed_tables import (
     costs,
     evaluation,
     goals,
+    memory,
     rate,
     several_seeds,
     techniques,
@@ -103,6 +104,10 @@ class SpeedPage:
         rows = [[kinds[k], rate(figures[k]), times(figures["batched"] / figures[k])] for k in kinds]
         header = ["Way", "Images a second", "The batched steps, times as fast"]
         return shown([Grid(header, rows, (1, 2), f"{figures['what']}. {figures['threads']} thread.")])
+
+    def memory(self) -> Html:
+        """What a batch of each network needs, counted."""
+        return shown([memory()])
 
     def goals(self) -> Html:
         """Every goal with its state; what no stored measurement covers is not measured."""

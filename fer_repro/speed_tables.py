@@ -6,9 +6,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fer_repro import methods, papers
+from fer_repro.evaluation import cost
 from fer_repro.markup import seconds
+from fer_repro.training.augment import Augmenter
 
-NOT_MEASURED = "not measured"
+NOT_MEASURED, UNKNOWN = "not measured", "unknown"
+KEPT = 5  # float32 numbers a parameter: itself, its gradient, and three copies
+MOMENTS = {"sgd": 1, "adam": 2, "adamw": 2}  # optimiser -> numbers of state a parameter (SGD's with momentum)
 ALL_ON = "everything on"
 # What is turned off -> what that is, in the chapter's words. What is not named here is shown by its own name.
 TECHNIQUES = {
@@ -88,6 +93,30 @@ def costs(figures: Mapping[str, Any]) -> Grid:
         "without scoring. MiB: the peak of the training process, workers not counted."
     )
     return Grid(header, rows, tuple(range(1, 8)), caption)
+
+
+def memory() -> Grid:
+    """What a batch of each leaderboard row's network needs of a device's memory, counted without running it."""
+    rows = []
+    for variant in papers.variants().values():
+        if variant.build is None or variant.ablation_of:
+            continue
+        recipe = variant.recipe("official", "full")
+        network, copies = methods.weightless(variant, recipe), Augmenter(recipe.augment).copies
+        inputs = recipe.batch_size * copies
+        activations = cost.count_activation_bytes(network, (inputs, *methods.input_shape(recipe)[1:]))
+        moments = MOMENTS.get(recipe.stages[0].optimiser.name)
+        states = None if moments is None else 4 * (KEPT + moments) * cost.count_parameters(network)
+        whole = None if states is None else activations + states
+        sizes = [UNKNOWN if size is None else f"{size / 1e9:.2f}" for size in (activations, states, whole)]
+        rows.append([methods.model_name(variant.id), f"{inputs:,}", recipe.precision, *sizes])
+    caption = (
+        "GB, counted in fp32; a network that runs in bf16 keeps less. Activations: what the forward pass of a batch "
+        "keeps for the backward pass. Weights: with gradients, the optimiser's state, and the copies that the loop "
+        "keeps (last good, best of the stage, best of the run). Working memory of single operations comes on top."
+    )
+    header = ["Network", "Inputs a batch", "Precision", "Activations", "Weights and copies", "Together"]
+    return Grid(header, rows, (1, 3, 4, 5), caption)
 
 
 def techniques(figures: Mapping[str, Any]) -> Grid:

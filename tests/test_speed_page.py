@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from fer_repro import bench, notebooks, speed_tables
+from fer_repro import bench, notebooks, papers, speed_tables
 from fer_repro.errors import FerReproError
 from fer_repro.figure import Figure
 from fer_repro.markup import Html
@@ -165,3 +165,12 @@ def test_the_chapter_types_no_measured_number():
     shown = "".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
     for section in (*SECTIONS, "goals", "machines", "augmentation"):
         assert f"speed.{section}(" in shown
+
+
+def test_memory_is_counted_for_every_row_with_a_network():
+    rows = speed_tables.memory().rows
+    networks = [v for v in papers.variants().values() if v.build is not None and v.ablation_of is None]
+    assert len(rows) == len(networks) and not any(speed_tables.UNKNOWN in row for row in rows)
+    for _, inputs, _, activations, states, whole in rows:
+        assert int(inputs.replace(",", "")) >= 16 and float(activations) > 0
+        assert float(whole) == pytest.approx(float(activations) + float(states), abs=0.011)

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 import torchvision
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 
@@ -34,6 +34,28 @@ def count_multiply_adds(model: nn.Module, input_shape: tuple[int, ...]) -> int:
         model(inputs)
     model.train(was_training)
     return counter.get_total_flops() // 2
+
+
+def count_activation_bytes(model: nn.Module, input_shape: tuple[int, ...]) -> int:
+    """Bytes that the forward pass of one training batch keeps for the backward pass, in the model's own precision.
+
+    Weights are not counted, and what several operations keep counts once. ``model`` may lie on the meta device, where
+    no memory is used; ``input_shape`` is the whole batch, for example (64, 1, 48, 48).
+    """
+    parameter = next(model.parameters())
+    own = {weight.untyped_storage()._cdata for weight in (*model.parameters(), *model.buffers())}
+    kept: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage()._cdata] = tensor
+        return tensor
+
+    was_training = model.training
+    model.train()
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        model(torch.zeros(input_shape, device=parameter.device, dtype=parameter.dtype))
+    model.train(was_training)
+    return sum(tensor.untyped_storage().nbytes() for storage, tensor in kept.items() if storage not in own)
 
 
 def reset_peak_memory(device: torch.device) -> None:

@@ -179,7 +179,8 @@ DEVIATIONS = (
               "cost; the epoch of the claim is unknown"),
     Deviation("released dataset_class.py, batches", "the last batch of an epoch, 9 images, is trained on too",
               "the release drops it because its loss is written for a full batch"),
-    Deviation("released train.py", "bf16 autocast on a GPU, losses in fp32; fp32 on a CPU", "speed"),
+    Deviation("released train.py", "bf16 autocast on a GPU, and on a CPU where that is faster; losses in fp32",
+              "speed"),
 )  # fmt: skip
 SEVEN = Deviation(
     "released config.py, num_embeddings", "k = 7 embeddings instead of 10", "the project's page says one for each class"

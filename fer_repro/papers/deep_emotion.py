@@ -187,7 +187,10 @@ LIGHT = (
     step("affine", degrees=10, p=0.5, interpolation="bilinear"),
     step("translate", fraction=0.1, p=0.5),
 )
-PRECISION = Deviation("all", "bf16 autocast on a GPU; fp32 on a CPU", "speed; a stored run names its device")
+PRECISION = Deviation(
+    "all", "bf16 autocast on a GPU, and on a CPU where that is faster",
+    "speed; a stored run names its device and, where it rehearsed, what it chose",
+)  # fmt: skip
 
 
 def with_options(network: Step, **options: Any) -> Step:

@@ -92,7 +92,8 @@ LABEL_SMOOTHING = 0.1 * 7 / 6
 DEVIATIONS = (
     Deviation("released dataset.py", "augmentations are batched tensor code that draws from the same distributions",
               "the original runs image by image in PIL and keeps a GPU idle"),
-    Deviation("released train.py", "bf16 autocast on a GPU instead of fp16 with a gradient scaler; fp32 on a CPU",
+    Deviation("released train.py",
+              "bf16 autocast on a GPU, and on a CPU where that is faster, instead of fp16 with a scaler",
               "same purpose, no scaler state to restore"),
     Deviation("released train.py since August 2023", "no second forward pass on the unmixed crops",
               "the claimed number is older than that pass, which also feeds the batch norm statistics"),

@@ -83,7 +83,7 @@ DEVIATIONS = (
     Deviation("released code, data/dataset.py", "augmentations are batched tensor code that draws from the same "
               "distributions", "the original runs image by image in PIL and keeps a GPU idle"),
     Deviation("released code, utils/loops.py",
-              "bf16 autocast on a GPU instead of fp16 with a gradient scaler; fp32 on a CPU",
+              "bf16 autocast on a GPU, and on a CPU where that is faster, instead of fp16 with a scaler",
               "same purpose, no scaler state to restore"),
 )  # fmt: skip
 OFFICIAL_DEVIATIONS = (

@@ -19,6 +19,7 @@ from fer_repro.errors import FerReproError
 from fer_repro.training.checkpoint import random_state, set_random_state
 
 if TYPE_CHECKING:
+    from fer_repro.training.recipe import Recipe
     from fer_repro.training.step import TrainStep
 
 FORWARDS: dict[str, str | None] = {"eager": None, "compiled": "default", "cuda-graphs": "reduce-overhead"}
@@ -33,9 +34,10 @@ CLEARLY = 0.97  # another way must take less than this share of the present one'
 class Engine:
     """Switches that change the speed and the rounding of a run, not its recipe; all on is the way runs are made.
 
-    ``channels_last``: allowed; a long run rehearses both memory formats. ``compile``: ``auto`` (on CUDA a long run
-    rehearses the ways of `FORWARDS` and takes the fastest) or one of their names. ``keep_memory``: the C library keeps
-    freed memory instead of giving it back to the system. ``autotune``: cuDNN times its algorithms for each new shape.
+    ``channels_last``: allowed; a long run rehearses both memory formats. ``autocast``: bf16 where the recipe says so,
+    on a GPU always, on a CPU where the rehearsal of a long run finds it faster. ``compile``: ``auto`` (on CUDA a long
+    run rehearses the ways of `FORWARDS` and takes the fastest) or one of their names. ``keep_memory``: the C library
+    keeps freed memory instead of giving it back. ``autotune``: cuDNN times its algorithms for each new shape.
     """
 
     channels_last: bool = True
@@ -65,11 +67,21 @@ def memory_format(channels_last: bool) -> torch.memory_format:
 
 @dataclass
 class Choice:
-    """How a step computes: memory format, way forward, and whether activations wait in host memory for their use."""
+    """How a step computes: memory format, bf16 autocast, way forward, and whether activations wait in host memory."""
 
     channels_last: bool = True
+    autocast: bool = False
     forward: str = "eager"
     host_memory: bool = False
+
+
+def first_choice(engine: Engine, recipe: Recipe, device: torch.device) -> Choice:
+    """How a step computes that was not rehearsed: a GPU has bf16, a processor may be slower with it."""
+    return Choice(channels_last=engine.channels_last, autocast=_bf16(engine, recipe) and device.type == "cuda")
+
+
+def _bf16(engine: Engine, recipe: Recipe) -> bool:
+    return engine.autocast and recipe.precision == "bf16"
 
 
 def rehearse(
@@ -82,7 +94,7 @@ def rehearse(
     batch norm and some losses look at all of it. A way that fails or gives no finite loss is named and left out.
     """
     engine, seconds = step.engine, {}
-    choice = Choice(channels_last=engine.channels_last)
+    choice = first_choice(engine, step.recipe, step.device)
     with _undone(step):
         batch = step.rehearsal_batch(images, labels)
         step.choose(choice)
@@ -92,7 +104,10 @@ def rehearse(
             say("the batch does not fit the device's memory: activations wait in host memory, which is slower")
             torch.cuda.empty_cache()
             return _with_host_memory(step, batch, choice), seconds
-        changes = [("contiguous", {"channels_last": False})] if engine.channels_last else []
+        except ArithmeticError:
+            return choice, seconds  # the run itself tells that it diverges
+        changes = [("bf16", {"autocast": True})] if _bf16(engine, step.recipe) and not choice.autocast else []
+        changes += [("contiguous", {"channels_last": False})] if engine.channels_last else []
         ways = ([] if step.device.type == "cpu" else list(FORWARDS)) if engine.compile == "auto" else [engine.compile]
         changes += [(way, {"forward": way}) for way in ways if way != "eager"]
         for name, change in changes:
@@ -101,9 +116,11 @@ def rehearse(
             if took is not None:
                 seconds[name] = took
                 choice, now = (other, took) if took < CLEARLY * now or name == engine.compile else (choice, now)
+    if choice.forward == "eager" and any("forward" in change for _, change in changes):
+        torch.compiler.reset()  # what was compiled for nothing gives its memory back
     listed = ", ".join(f"{way} {1000 * took:.1f} ms" for way, took in seconds.items())
-    order = "channels last" if choice.channels_last else "contiguous"
-    say(f"rehearsal, a batch: {listed}; chosen: {order}, {choice.forward}")
+    order, kind = "channels last" if choice.channels_last else "contiguous", "bf16" if choice.autocast else "fp32"
+    say(f"rehearsal, a batch: {listed}; chosen: {kind}, {order}, {choice.forward}")
     return choice, seconds
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fer_repro.evaluation.predict import as_input, normalise_
 from fer_repro.training.augment import Augmenter, mixer
-from fer_repro.training.engine import FORWARDS, Choice, Engine, memory_format
+from fer_repro.training.engine import FORWARDS, Choice, Engine, first_choice, memory_format
 from fer_repro.training.geometry import resize
 from fer_repro.training.losses import Loss, logits_of, make_loss, soft
 from fer_repro.training.recipe import Recipe
@@ -37,11 +37,10 @@ class TrainStep:
         self.loss = loss or make_loss(recipe.loss)
         if isinstance(self.loss, nn.Module):
             self.loss.to(self.device)
-        self.autocast = engine.autocast and recipe.precision == "bf16" and self.device.type == "cuda"
         self.totals = torch.zeros(3, dtype=torch.float64, device=self.device)
         self.compiled_size = recipe.batch_size * self.augment.copies
         self._compiled: dict[str, Callable[[Tensor], Any]] = {}
-        self.choose(Choice(channels_last=engine.channels_last))
+        self.choose(first_choice(engine, recipe, self.device))
 
     def choose(self, choice: Choice) -> None:
         """Compute as ``choice`` says from now on."""
@@ -97,7 +96,7 @@ class TrainStep:
             else nullcontext()
         )
         with held:
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.choice.autocast):
                 output = (self.model if compiled is None else compiled)(inputs)
             output = output.float() if isinstance(output, Tensor) else tuple(part.float() for part in output)
             loss = self.loss(output, targets, *told)

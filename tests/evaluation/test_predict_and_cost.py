@@ -142,3 +142,14 @@ def test_recipes_views_are_used():
     ours.predict_proba(IMAGES)
     ours.predict_proba(IMAGES, with_views=True)
     assert seen == [(9, 1, 40, 40), (90, 1, 40, 40)]
+
+
+def test_activations_of_a_batch_are_counted():
+    network = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(128, 7))
+    # Kept in float32: the five inputs of 64 pixels for the convolution, and the ReLU's output, once for itself and
+    # the linear layer.
+    expected = 4 * 5 * (64 + 128)
+    assert cost.count_activation_bytes(network, (5, 1, 8, 8)) == expected
+    with torch.device("meta"):
+        weightless = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(128, 7))
+    assert cost.count_activation_bytes(weightless.eval(), (5, 1, 8, 8)) == expected and not weightless.training

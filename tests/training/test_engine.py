@@ -93,8 +93,8 @@ def test_a_rehearsal_leaves_no_trace(tmp_path, monkeypatch):
     rehearsed = small.run(tmp_path / "b", said=said)
     fitted = loop.fit(small.build, small.splits(), rehearsed)
     assert any(line.startswith("rehearsal, a batch: eager") for line in said)
-    assert set(rehearsed.facts["rehearsal"]["seconds_per_batch"]) == {"eager", "contiguous"}
-    assert rehearsed.facts["rehearsal"]["channels_last"] is True
+    assert set(rehearsed.facts["rehearsal"]["seconds_per_batch"]) == {"eager", "bf16", "contiguous"}
+    assert rehearsed.facts["rehearsal"]["channels_last"] and not rehearsed.facts["rehearsal"]["autocast"]
     for name, tensor in plain.model.state_dict().items():
         assert torch.equal(tensor, fitted.model.state_dict()[name]), name
 
@@ -112,7 +112,7 @@ def test_a_resumed_run_keeps_the_choice(tmp_path, monkeypatch):
     resumed = small.run(tmp_path / "b")
     fitted = loop.fit(deep, small.splits(), resumed)
     assert resumed.facts["rehearsal"] == {
-        "channels_last": False, "forward": "eager", "host_memory": False,
+        "channels_last": False, "autocast": False, "forward": "eager", "host_memory": False,
         "seconds_per_batch": {"eager": 2.0, "contiguous": 1.0},
     }  # fmt: skip
     for name, tensor in whole.model.state_dict().items():
@@ -213,7 +213,31 @@ def test_the_allocator_can_be_told_to_keep_memory():
     assert engine.keep_freed_memory() == (platform.libc_ver()[0] == "glibc")
 
 
-@pytest.mark.parametrize("change", [{"host_memory": True}, {"channels_last": False}])
+@pytest.mark.parametrize(("precision", "tried"), [("bf16", True), ("fp32", False)])
+def test_bf16_on_a_cpu_is_tried_where_the_recipe_allows_it(tmp_path, monkeypatch, precision, tried):
+    monkeypatch.setattr(loop, "MANY_STEPS", 1)
+    seen = []
+
+    def seconds(step, batch):
+        seen.append(step.choice.autocast)
+        step.gradients(*batch)
+        return 1.0 if step.choice.autocast else 2.0
+
+    monkeypatch.setattr(engine, "_seconds_per_batch", seconds)
+    run = small.run(tmp_path, recipe=dataclasses.replace(small.PLAIN, precision=precision))
+    fitted = loop.fit(small.build, small.splits(), run)
+    assert any(seen) is tried and run.facts["rehearsal"]["autocast"] is tried
+    assert run.facts["status"] == "done" and all(p.dtype == torch.float32 for p in fitted.model.parameters())
+
+
+@pytest.mark.parametrize("change", [{"host_memory": True}, {"channels_last": False}, {"autocast": True}])
 def test_choices_are_whole_data(change):
     choice = dataclasses.replace(Choice(), **change)
     assert Choice(**vars(choice)) == choice != Choice()
+
+
+def test_a_loss_that_is_not_finite_is_left_to_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "MANY_STEPS", 1)
+    run = small.run(tmp_path, recipe=small.PLAIN)
+    loop.fit(small.build, small.splits(), run, loss=lambda output, targets: (output * float("nan")).mean())
+    assert run.facts["status"] == "diverged"
