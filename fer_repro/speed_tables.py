@@ -87,8 +87,8 @@ def costs(figures: Mapping[str, Any]) -> Grid:
         ])  # fmt: skip
     header = ["Network", "Forward", "Training", "Utilisation", "An epoch", "The recipe", "MiB", "MiB, reference"]
     caption = (
-        "Forward: GFLOP of one pass of one input. Training: GFLOP of an image with all its crops, forward and "
-        "backward; both counted. Utilisation: of the rate of large matrix products in the named precision, measured "
+        "Forward: GFLOP of one pass of one input, counted. Training: GFLOP of an image with all its crops, three "
+        "forward passes each. Utilisation: of the rate of large matrix products in the named precision, measured "
         f"in the same run. Epoch: {figures['training_images']:,} images. Recipe: an estimate from it for all epochs, "
         "without scoring. MiB: the peak of the training process, workers not counted."
     )
