@@ -153,8 +153,7 @@ DEVIATIONS = (
               "what the paper did is unknown"),
     Deviation("linked train.py", "one batched resampling that zooms, then rotates; the zoom itself is uniform in 0.9 "
               "to 1.1", "Keras rotates first and draws the inverse of the zoom; at these small values nearly the same"),
-    Deviation("linked train.py", "bf16 autocast on a GPU, and on a CPU where that is faster",
-              "speed; no scaler state to restore"),
+    Deviation("linked train.py", "bf16 autocast on a GPU, and on a CPU where that is faster", "speed; no scaler"),
 )  # fmt: skip
 OFFICIAL_DEVIATIONS = (
     Deviation("linked train.py", "the rate is halved after four epochs without a lower PublicTest loss",

@@ -1,33 +1,19 @@
-"""How a recipe is computed, never what: switches of speed, and the rehearsal that chooses by measurement."""
+"""How a recipe is computed, never what: switches that change a run's speed and rounding alone."""
 
 from __future__ import annotations
 
 import ctypes
-import dataclasses
-import math
 import platform
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fer_repro.errors import FerReproError
-from fer_repro.training.checkpoint import random_state, set_random_state
-
-if TYPE_CHECKING:
-    from fer_repro.training.recipe import Recipe
-    from fer_repro.training.step import TrainStep
+from fer_repro.training.recipe import Recipe
 
 FORWARDS: dict[str, str | None] = {"eager": None, "compiled": "default", "cuda-graphs": "reduce-overhead"}
 """Name -> the mode of `torch.compile`; eager is torch as it comes."""
-MANY_STEPS = 1000  # ahead: fewer would not repay a rehearsal
-REHEARSED = 8  # batches of which each way is timed, or as many as begin within `PATIENCE`
-PATIENCE = 4.0  # seconds
-CLEARLY = 0.97  # another way must take less than this share of the present one's time
 
 
 @dataclass(frozen=True)
@@ -77,125 +63,11 @@ class Choice:
 
 def first_choice(engine: Engine, recipe: Recipe, device: torch.device) -> Choice:
     """How a step computes that was not rehearsed: a GPU has bf16, a processor may be slower with it."""
-    return Choice(channels_last=engine.channels_last, autocast=_bf16(engine, recipe) and device.type == "cuda")
+    return Choice(channels_last=engine.channels_last, autocast=may_use_bf16(engine, recipe) and device.type == "cuda")
 
 
-def _bf16(engine: Engine, recipe: Recipe) -> bool:
+def may_use_bf16(engine: Engine, recipe: Recipe) -> bool:
     return engine.autocast and recipe.precision == "bf16"
-
-
-def rehearse(
-    step: TrainStep, images: Tensor, labels: Tensor, say: Callable[[str], None]
-) -> tuple[Choice, dict[str, float]]:
-    """Choose how ``step`` computes by trying it on the first batch: (choice, seconds a batch of each way that ran).
-
-    Only gradients are computed and thrown away: weights, buffers and random states are the same after it as before.
-    Where a batch does not fit the device's memory, activations wait in host memory: the batch stays whole, because
-    batch norm and some losses look at all of it. A way that fails or gives no finite loss is named and left out.
-    """
-    engine, seconds = step.engine, {}
-    choice = first_choice(engine, step.recipe, step.device)
-    with _undone(step):
-        batch = step.rehearsal_batch(images, labels)
-        step.choose(choice)
-        try:
-            now = seconds["eager"] = _seconds_per_batch(step, batch)
-        except torch.OutOfMemoryError:
-            say("the batch does not fit the device's memory: activations wait in host memory, which is slower")
-            torch.cuda.empty_cache()
-            return _with_host_memory(step, batch, choice), seconds
-        except ArithmeticError:
-            return choice, seconds  # the run itself tells that it diverges
-        changes = [("bf16", {"autocast": True})] if _bf16(engine, step.recipe) and not choice.autocast else []
-        changes += [("contiguous", {"channels_last": False})] if engine.channels_last else []
-        ways = ([] if step.device.type == "cpu" else list(FORWARDS)) if engine.compile == "auto" else [engine.compile]
-        changes += [(way, {"forward": way}) for way in ways if way != "eager"]
-        for name, change in changes:
-            other = dataclasses.replace(choice, **change)
-            took = _try(step, other, batch, say)
-            if took is not None:
-                seconds[name] = took
-                choice, now = (other, took) if took < CLEARLY * now or name == engine.compile else (choice, now)
-    if choice.forward == "eager" and any("forward" in change for _, change in changes):
-        torch.compiler.reset()  # what was compiled for nothing gives its memory back
-    listed = ", ".join(f"{way} {1000 * took:.1f} ms" for way, took in seconds.items())
-    order, kind = "channels last" if choice.channels_last else "contiguous", "bf16" if choice.autocast else "fp32"
-    say(f"rehearsal, a batch: {listed}; chosen: {kind}, {order}, {choice.forward}")
-    return choice, seconds
-
-
-def _with_host_memory(step: TrainStep, batch: tuple, choice: Choice) -> Choice:
-    """``choice`` with activations in host memory, tried once. Raises `FerReproError` where even that does not fit."""
-    choice = dataclasses.replace(choice, host_memory=True)
-    step.choose(choice)
-    try:
-        step.gradients(*batch)
-    except torch.OutOfMemoryError as error:
-        raise FerReproError(
-            f"{step.device}: the network of {step.recipe.variant} and a batch of {len(batch[1])} inputs do not fit its "
-            "memory, even with activations in host memory: use a larger device, or --device cpu"
-        ) from error
-    return choice
-
-
-def confirm(step: TrainStep, choice: Choice, images: Tensor, labels: Tensor, say: Callable[[str], None]) -> Choice:
-    """The choice that an interrupted run had made, or its eager form where the way forward does not work here."""
-    if choice.forward == "eager":
-        return choice
-    with _undone(step):
-        works = _try(step, choice, step.rehearsal_batch(images, labels), say) is not None
-    return choice if works else dataclasses.replace(choice, forward="eager")
-
-
-def _try(step: TrainStep, choice: Choice, batch: tuple, say: Callable[[str], None]) -> float | None:
-    """Seconds a batch of one choice; None, with a line, where it does not work here."""
-    try:
-        step.choose(choice)
-        return _seconds_per_batch(step, batch)
-    # No compiler, an operator it does not know, its own bugs, too little memory: eager always works.
-    except (RuntimeError, ArithmeticError, AssertionError, ImportError, OSError) as error:
-        first = next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")
-        say(f"{choice.forward} does not work here ({type(error).__name__}: {first[:160]}); going on without")
-        return None
-
-
-def _seconds_per_batch(step: TrainStep, batch: tuple) -> float:
-    """Forward and backward of one batch, warmed up (and compiled) before; `ArithmeticError` for a loss not finite."""
-    inputs = batch[0].contiguous(memory_format=step.memory_format)
-    loss = step.gradients(inputs, *batch[1:])
-    if not math.isfinite(loss.item()):
-        raise ArithmeticError(f"the loss is {loss.item()}")
-    began, done = 0.0, -2  # two more that do not count
-    while done < 1 or (done < REHEARSED and time.perf_counter() - began < PATIENCE):
-        if done == 0:
-            _wait(step.device)
-            began = time.perf_counter()
-        step.gradients(inputs, *batch[1:])
-        done += 1
-    _wait(step.device)
-    return (time.perf_counter() - began) / done
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-@contextmanager
-def _undone(step: TrainStep) -> Iterator[None]:
-    """Whatever gradients leave behind inside the block is put back: buffers, random states, gradients."""
-    modules = [step.model] + ([step.loss] if isinstance(step.loss, nn.Module) else [])
-    buffers = [(buffer, buffer.clone()) for module in modules for buffer in module.buffers()]
-    generator, state = step.generator.get_state(), random_state(step.device)
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for buffer, kept in buffers:
-                buffer.copy_(kept)
-        step.generator.set_state(generator)
-        set_random_state(state, step.device)
-        step.optimiser.zero_grad(set_to_none=True)
 
 
 # mallopt's numbers in glibc's malloc.h

@@ -21,11 +21,12 @@ from fer_repro.evaluation import cost
 from fer_repro.evaluation.predict import NetworkClassifier
 from fer_repro.training import checkpoint
 from fer_repro.training.crops import view_count
-from fer_repro.training.engine import MANY_STEPS, Choice, confirm, rehearse
+from fer_repro.training.engine import Choice
 from fer_repro.training.losses import Loss, make_loss
 from fer_repro.training.optim import Ema, make_optimiser, make_schedule
 from fer_repro.training.progress import Progress, StopRequest, stop_requests
 from fer_repro.training.recipe import Recipe, Stage
+from fer_repro.training.rehearsal import MANY_STEPS, confirm, rehearse
 from fer_repro.training.run import Interrupted, Run
 from fer_repro.training.step import TrainStep
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from fer_repro.errors import FerReproError
-from fer_repro.training import engine, loop
+from fer_repro.training import engine, loop, rehearsal
 from fer_repro.training.engine import Choice, Engine
 from fer_repro.training.optim import make_optimiser
 from fer_repro.training.recipe import step as recipe_step
@@ -88,7 +88,7 @@ def choose_contiguous(step, images, labels, say):
 def test_a_rehearsal_leaves_no_trace(tmp_path, monkeypatch):
     plain = loop.fit(small.build, small.splits(), small.run(tmp_path / "a"))
     monkeypatch.setattr(loop, "MANY_STEPS", 1)
-    monkeypatch.setattr(engine, "CLEARLY", 0.0)  # tried, but nothing is ever clearly faster
+    monkeypatch.setattr(rehearsal, "CLEARLY", 0.0)  # tried, but nothing is ever clearly faster
     said = []
     rehearsed = small.run(tmp_path / "b", said=said)
     fitted = loop.fit(small.build, small.splits(), rehearsed)
@@ -178,7 +178,7 @@ class Hungry(small.Net):
 
 def test_a_batch_that_does_not_fit_keeps_its_activations_in_host_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "MANY_STEPS", 1)
-    monkeypatch.setattr(engine, "CLEARLY", 0.0)
+    monkeypatch.setattr(rehearsal, "CLEARLY", 0.0)
     said = []
     run = small.run(tmp_path / "a", recipe=small.PLAIN, said=said)
     fitted = loop.fit(lambda recipe: Hungry(), small.splits(), run)
@@ -223,7 +223,7 @@ def test_bf16_on_a_cpu_is_tried_where_the_recipe_allows_it(tmp_path, monkeypatch
         step.gradients(*batch)
         return 1.0 if step.choice.autocast else 2.0
 
-    monkeypatch.setattr(engine, "_seconds_per_batch", seconds)
+    monkeypatch.setattr(rehearsal, "_seconds_per_batch", seconds)
     run = small.run(tmp_path, recipe=dataclasses.replace(small.PLAIN, precision=precision))
     fitted = loop.fit(small.build, small.splits(), run)
     assert any(seen) is tried and run.facts["rehearsal"]["autocast"] is tried
