@@ -19,9 +19,15 @@ from fer_repro.notebooks import project_root
 # Imported by its name, so that what it defines can be sent to the processes it starts.
 RUN = """
 import importlib, json, sys
+from fer_repro.errors import FerReproError
 sys.path.insert(0, sys.argv[1])
-print(json.dumps(importlib.import_module(sys.argv[2]).run(**json.loads(sys.argv[3]))))
+try:
+    print(json.dumps(importlib.import_module(sys.argv[2]).run(**json.loads(sys.argv[3]))))
+except FerReproError as error:
+    print(json.dumps(str(error)))
+    sys.exit(3)
 """
+REFUSED = 3  # the exit status of a script that was asked for something it cannot do
 
 
 def measure(
@@ -51,6 +57,8 @@ def measure(
         command = [sys.executable, "-c", RUN, str(folder), name]
         command.append(json.dumps({key: value for key, value in given.items() if key in taken}))
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+        if done.returncode == REFUSED:
+            raise FerReproError(json.loads(done.stdout.splitlines()[-1]))
         if done.returncode:
             raise FerReproError(f"benchmark '{name}' failed with status {done.returncode}; what it said stands above")
         figures = json.loads(done.stdout.splitlines()[-1])

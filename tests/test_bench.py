@@ -83,3 +83,12 @@ def test_what_is_committed_says_when_where_and_by_which_code():
         assert figures["date"] and figures["code_version"] and figures["environment"]["torch"]
         assert (figures["environment"]["gpu"] is None) == (device == "cpu")
         assert not re.search(r"/home/|/root/|/tmp/|/work/", json.dumps(figures))
+
+
+def test_a_refusal_is_one_sentence(folder, capfd):
+    (folder / "strict.py").write_text(
+        "from fer_repro.errors import FerReproError\n\n\ndef run(only=''):\n    raise FerReproError(f'no network {only}')\n"
+    )
+    with pytest.raises(FerReproError, match="^no network vgg$"):
+        measure(folder, "strict", only="vgg")
+    assert "Traceback" not in capfd.readouterr().err
