@@ -87,7 +87,8 @@ def test_what_is_committed_says_when_where_and_by_which_code():
 
 def test_a_refusal_is_one_sentence(folder, capfd):
     (folder / "strict.py").write_text(
-        "from fer_repro.errors import FerReproError\n\n\ndef run(only=''):\n    raise FerReproError(f'no network {only}')\n"
+        "from fer_repro.errors import FerReproError\n"
+        "def run(only=''):\n    raise FerReproError(f'no network {only}')\n"
     )
     with pytest.raises(FerReproError, match="^no network vgg$"):
         measure(folder, "strict", only="vgg")
