@@ -2,10 +2,9 @@
 
     python benchmarks/seeds.py [--only deep-emotion] [--seconds 2] [--turns 3] [--device auto]
 
-Ways: one after another in a process; side by side as processes (on a CPU with one thread each, as `fer-repro run
---jobs` runs them); in one process a batch each in turn, with a stream each on a GPU; and as one network with a
-dimension more (`torch.vmap` over stacked weights). Every seed has its own initial weights, order, augmentation and
-dropout in all of them.
+Ways: one after another in a process; side by side as processes (on a CPU with one thread each); in one process a batch
+each in turn, with a stream each on a GPU; and as one network with a dimension more (`torch.vmap` over stacked weights).
+Every seed has its own initial weights, order, augmentation and dropout in all of them.
 """
 
 from __future__ import annotations

@@ -207,13 +207,18 @@ def _together(
     from fer_repro.reproduce import one_thread
     from fer_repro.training.turns import take_turns
 
-    lefts = [_budget(task, deadline, watch) for task in wave]
-    left = None if None in lefts else min(lefts)
+    left = _left(deadline)
+    if left is not None and left > 0:  # they score one after the other
+        left -= min(left / 2, sum(watch.reserve(task, left) for task in wave))
     if left is not None and left <= 0:
         return []
+    end = None if left is None else time.monotonic() + left
 
     def work(task: Task) -> Callable[[Turn], Outcome]:
-        return lambda turn: _attempt(task, options, left, lambda line: say(f"[{task}] {line}"), turn)
+        def attempt(turn: Turn) -> Outcome:
+            return _attempt(task, options, _left(end), lambda line: say(f"[{task}] {line}"), turn)
+
+        return attempt
 
     with one_thread() if options.profile == "smoke" else nullcontext():
         return take_turns([work(task) for task in wave], parameters.resolve_device(options.device), say)

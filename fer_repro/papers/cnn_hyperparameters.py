@@ -280,7 +280,7 @@ def fit_search(splits: Splits, run: Run) -> SearchResult:
         "recipe": run.recipe.sha256(), "data set": run.data_digest, "seed": run.seed,
         "device": torch.device(run.device).type,
     }  # fmt: skip
-    with writer(run.folder), stop_requests(run.say) as request:
+    with writer(run.folder), stop_requests(run.say, run.stop) as request:
 
         def pause() -> None:
             if request.reason or run.out_of_time():
@@ -301,8 +301,8 @@ def fit_search(splits: Splits, run: Run) -> SearchResult:
     run.facts["trials"] = trials
     run.facts["fanova"] = search.fanova(trials, space)
     run.facts["seconds"] += sum(record.get("seconds", 0.0) for record in trials)
-    peaks = [record["peak_memory_bytes"] for record in trials if "peak_memory_bytes" in record]
-    run.facts["peak_memory_bytes"] = max([run.facts["peak_memory_bytes"], *peaks])
+    peaks = [facts.get("peak_memory_bytes") for facts in (run.facts, *trials)]
+    run.facts["peak_memory_bytes"] = max((peak for peak in peaks if peak is not None), default=None)
     return SearchResult(classifier, trials, run.folder)
 
 
@@ -313,11 +313,11 @@ def trainer(splits: Splits, run: Run) -> Callable[[int, dict[str, Any]], dict[st
     def attempt(number: int, configuration: dict[str, Any]) -> dict[str, Any]:
         inner = Run(
             trial_recipe(run.recipe, configuration), run.seed, run.device, run.folder / f"trial-{number:02d}",
-            run.data_digest, deadline=run.deadline, say=lambda line: run.say(f"trial {number} of {total}: {line}"),
+            run.data_digest, engine=run.engine, turn=run.turn, deadline=run.deadline,
+            say=lambda line: run.say(f"trial {number} of {total}: {line}"),
         )  # fmt: skip
         classifier = loop.fit(build, splits, inner)
-        facts = inner.facts
-        if facts["status"] == "diverged":
+        if (facts := inner.facts)["status"] == "diverged":
             raise search.TrialFailed(f"diverged in epoch {len(inner.history) + 1}: loss or weights are not finite")
         with atomic_write(weights_of(run.folder, number)) as file:
             file.write(save({name: part.contiguous() for name, part in classifier.model.state_dict().items()}))

@@ -120,7 +120,7 @@ def fit(splits: Splits, run: Run) -> LocalWords:
     resumed run. Raises `Interrupted` between two pieces when the time budget ends or somebody presses Ctrl-C.
     """
     options = run.recipe.options.kwargs()
-    with writer(run.folder), stop_requests(run.say) as request:
+    with writer(run.folder), stop_requests(run.say, run.stop) as request:
 
         def pause() -> None:
             if request.reason or run.out_of_time():

@@ -1,4 +1,4 @@
-"""How a recipe is computed, never what: switches that change a run's speed and rounding alone."""
+"""How a recipe is computed, never what: switches of speed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ FORWARDS: dict[str, str | None] = {"eager": None, "compiled": "default", "cuda-g
 
 @dataclass(frozen=True)
 class Engine:
-    """Switches that change the speed and the rounding of a run, not its recipe; all on is the way runs are made.
+    """Switches that change the speed of a run, not its recipe; all on is the way runs are made.
+
+    With them change the rounding, and with the memory format the units on which dropout's draws fall.
 
     ``channels_last``: allowed; a long run rehearses both memory formats. ``autocast``: bf16 where the recipe says so,
     on a GPU always, on a CPU where the rehearsal of a long run finds it faster. ``compile``: ``auto`` (on CUDA a long
@@ -83,5 +85,7 @@ def keep_freed_memory() -> bool:
     if platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL(None).mallopt
-    settings = {MMAP_THRESHOLD: 1_000_000_000, TRIM_THRESHOLD: 2_000_000_000, TOP_PAD: 64_000_000}
-    return all(mallopt(what, value) == 1 for what, value in settings.items())
+    # Older versions refuse a threshold of more than 32 MB.
+    mapped = mallopt(MMAP_THRESHOLD, 1_000_000_000) or mallopt(MMAP_THRESHOLD, 32 << 20)
+    taken = [mapped, mallopt(TRIM_THRESHOLD, 2_000_000_000), mallopt(TOP_PAD, 64_000_000)]
+    return all(taken)

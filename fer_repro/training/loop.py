@@ -21,7 +21,7 @@ from fer_repro.evaluation import cost
 from fer_repro.evaluation.predict import NetworkClassifier
 from fer_repro.training import checkpoint
 from fer_repro.training.crops import view_count
-from fer_repro.training.engine import Choice
+from fer_repro.training.engine import Choice, first_choice
 from fer_repro.training.losses import Loss, make_loss
 from fer_repro.training.optim import Ema, make_optimiser, make_schedule
 from fer_repro.training.progress import Progress, StopRequest, stop_requests
@@ -48,8 +48,7 @@ def fit(build: Callable[[Recipe], nn.Module], splits: Splits, run: Run, loss: Lo
     recipe that cannot be followed or a checkpoint of another run.
     """
     device = torch.device(run.device)
-    asked = run.turn.stop if run.turn else None
-    with checkpoint.writer(run.folder), checkpoint.seeded(run.seed, device), stop_requests(run.say, asked) as stop:
+    with checkpoint.writer(run.folder), checkpoint.seeded(run.seed, device), stop_requests(run.say, run.stop) as stop:
         trainer = Trainer(build, splits, run, loss, stop)
         if not run.resume:
             checkpoint.discard(run.folder)
@@ -147,10 +146,10 @@ class Trainer:
         if self.choice is not None and not self.rehearsed:
             self.choice = confirm(self.step, self.choice, images, labels, self.run.say)
         elif self.choice is None and (left >= MANY_STEPS or self.run.engine.compile not in ("auto", "eager")):
-            self.choice, self.ways = rehearse(self.step, images, labels, self.run.say)
+            in_time = lambda seconds: not (self.stop.reason or self.run.out_of_time(seconds))  # noqa: E731
+            self.choice, self.ways = rehearse(self.step, images, labels, self.run.say, in_time)
         self.rehearsed = True
-        # Also without a rehearsal: the state of a resumed run's optimiser came after the step was made.
-        self.step.choose(self.choice or self.step.choice)
+        self.step.choose(self.choice or self.step.choice)  # a resumed optimiser's state came after the step was made
 
     def _resident(self, part: Any) -> tuple[Tensor, Tensor]:
         """uint8 [N,48,48] and int64 [N] on the device (copied: the data set is a read-only memory map)."""
@@ -290,8 +289,10 @@ class Trainer:
         for name in ("status", "stage", "epoch", "batch", "seconds", "images_seen", "peak", "history"):
             setattr(self, name, state[name])
         self.order = None if state["order"] is None else state["order"].to(self.device)
-        if state.get("choice"):
-            self.choice, self.ways = Choice(**state["choice"]), state["ways"]
+        first = vars(first_choice(self.run.engine, self.recipe, self.device))
+        # A run that was begun before there were rehearsals goes on as it was.
+        kept, self.ways = state.get("choice", first), state.get("ways", {})
+        self.choice = kept and Choice(**kept)
         self._make_optimiser(self.recipe.stages[self.stage])
         self.step.totals.copy_(state["totals"])
         self.model.load_state_dict(state["model"])
@@ -316,16 +317,15 @@ class Trainer:
         size = self.recipe.input_size
         self.run.history[:] = self.history
         self.run.facts |= {
-            "status": self.status,
-            "selected_epoch": chosen.epoch,
+            "status": self.status, "selected_epoch": chosen.epoch, "seconds": self.seconds["total"],
             "parameters": cost.count_parameters(self.model),
             "multiply_adds": cost.count_multiply_adds(self.model, (1, 1, size, size)),
-            "seconds": self.seconds["total"],
             "images_per_second": self.images_seen / self.seconds["training"] if self.seconds["training"] else None,
             "peak_memory_bytes": self.peak,
-        }
-        if self.run.turn:
-            self.run.facts["runs_in_one_process"] = self.run.turn.count  # their seconds are not this run's alone
+        }  # fmt: skip
+        if self.run.turn:  # the seconds are all runs' of this process; speed and memory of one cannot be told
+            self.run.facts |= {"images_per_second": None, "peak_memory_bytes": None}
+            self.run.facts["runs_in_one_process"] = self.run.turn.count
         if self.choice is not None:
             self.run.facts["rehearsal"] = vars(self.choice) | {"seconds_per_batch": self.ways}
         return NetworkClassifier(self.model, self.recipe, self.device)

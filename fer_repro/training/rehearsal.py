@@ -19,29 +19,29 @@ from fer_repro.training.step import TrainStep
 MANY_STEPS = 1000  # ahead: fewer would not repay a rehearsal
 REHEARSED = 8  # batches of which each way is timed, or as many as begin within `PATIENCE`
 PATIENCE = 4.0  # seconds
+COMPILING = 180.0  # seconds that compiling one way may take
 CLEARLY = 0.97  # another way must take less than this share of the present one's time
 
 
 def rehearse(
-    step: TrainStep, images: Tensor, labels: Tensor, say: Callable[[str], None]
-) -> tuple[Choice, dict[str, float]]:
+    step: TrainStep, images: Tensor, labels: Tensor, say: Callable[[str], None],
+    in_time: Callable[[float], bool] = lambda seconds: True,
+) -> tuple[Choice, dict[str, float]]:  # fmt: skip
     """Choose how ``step`` computes by trying it on the first batch: (choice, seconds a batch of each way that ran).
 
     Only gradients are computed and thrown away: weights, buffers and random states are the same after it as before.
     Where a batch does not fit the device's memory, activations wait in host memory: the batch stays whole, because
-    batch norm and some losses look at all of it. A way that fails or gives no finite loss is named and left out.
+    batch norm and some losses look at all of it. A way that fails or gives no finite loss is named and left out, and
+    so is one that would take longer than ``in_time`` has (called with seconds).
     """
     engine, seconds = step.engine, {}
-    choice = first_choice(engine, step.recipe, step.device)
     with _undone(step):
         batch = step.rehearsal_batch(images, labels)
-        step.choose(choice)
+        choice = _fitting(step, batch, first_choice(engine, step.recipe, step.device), say)
+        if choice.host_memory:
+            return choice, seconds
         try:
             now = seconds["eager"] = _seconds_per_batch(step, batch)
-        except torch.OutOfMemoryError:
-            say("the batch does not fit the device's memory: activations wait in host memory, which is slower")
-            torch.cuda.empty_cache()
-            return _with_host_memory(step, batch, choice), seconds
         except ArithmeticError:
             return choice, seconds  # the run itself tells that it diverges
         changes = [("bf16", {"autocast": True})] if may_use_bf16(engine, step.recipe) and not choice.autocast else []
@@ -49,6 +49,9 @@ def rehearse(
         ways = ([] if step.device.type == "cpu" else list(FORWARDS)) if engine.compile == "auto" else [engine.compile]
         changes += [(way, {"forward": way}) for way in ways if way != "eager"]
         for name, change in changes:
+            if not in_time(COMPILING if "forward" in change else PATIENCE):
+                say(f"rehearsal: no time left to try {name}")
+                continue
             other = dataclasses.replace(choice, **change)
             took = _try(step, other, batch, say)
             if took is not None:
@@ -62,27 +65,51 @@ def rehearse(
     return choice, seconds
 
 
-def _with_host_memory(step: TrainStep, batch: tuple, choice: Choice) -> Choice:
-    """``choice`` with activations in host memory, tried once. Raises `FerReproError` where even that does not fit."""
-    choice = dataclasses.replace(choice, host_memory=True)
-    step.choose(choice)
-    try:
-        step.gradients(*batch)
-    except torch.OutOfMemoryError as error:
-        raise FerReproError(
-            f"{step.device}: the network of {step.recipe.variant} and a batch of {len(batch[1])} inputs do not fit its "
-            "memory, even with activations in host memory: use a larger device, or --device cpu"
-        ) from error
+def confirm(step: TrainStep, choice: Choice, images: Tensor, labels: Tensor, say: Callable[[str], None]) -> Choice:
+    """The choice that an interrupted run had made, as far as it works here: on another machine, with less memory."""
+    if choice.forward == "eager" and step.device.type == "cpu":
+        return choice
+    with _undone(step):
+        batch = step.rehearsal_batch(images, labels)
+        eager = _fitting(step, batch, dataclasses.replace(choice, forward="eager"), say)
+        if choice.forward == "eager" or eager.host_memory:
+            return eager
+        return choice if _try(step, choice, batch, say) is not None else eager
+
+
+def _fitting(step: TrainStep, batch: tuple, choice: Choice, say: Callable[[str], None]) -> Choice:
+    """``choice``, with activations in host memory where the device's does not hold them.
+
+    Raises `FerReproError` where even that does not fit.
+    """
+    if choice.host_memory or not _fits(step, batch, choice):
+        if not choice.host_memory:
+            say("the batch does not fit the device's memory: activations wait in host memory, which is slower")
+        # Kept tensors come back from there with their rows in the usual order.
+        choice = dataclasses.replace(choice, host_memory=True, channels_last=False)
+        # Only now is the failed try's graph gone: inside its handler the exception still held it.
+        torch.cuda.empty_cache()
+        if not _fits(step, batch, choice):
+            raise FerReproError(
+                f"{step.device}: the network of {step.recipe.variant} and a batch of {len(batch[1])} inputs do not fit "
+                "its memory, even with activations in host memory: use a larger device, or --device cpu"
+            )
     return choice
 
 
-def confirm(step: TrainStep, choice: Choice, images: Tensor, labels: Tensor, say: Callable[[str], None]) -> Choice:
-    """The choice that an interrupted run had made, or its eager form where the way forward does not work here."""
-    if choice.forward == "eager":
-        return choice
-    with _undone(step):
-        works = _try(step, choice, step.rehearsal_batch(images, labels), say) is not None
-    return choice if works else dataclasses.replace(choice, forward="eager")
+def _fits(step: TrainStep, batch: tuple, choice: Choice) -> bool:
+    """Whether one batch's gradients can be computed, with room left for what the first update and epoch will add."""
+    step.choose(choice)
+    try:
+        # Two numbers of an optimiser's state for each weight, and two more copies of the best ones.
+        later = 4 * sum(p.numel() * p.element_size() for p in step.model.parameters())
+        room = torch.empty(later if step.device.type == "cuda" else 0, dtype=torch.uint8, device=step.device)
+        step.gradients(batch[0].contiguous(memory_format=step.memory_format), *batch[1:])
+        del room
+    except torch.OutOfMemoryError:
+        step.optimiser.zero_grad(set_to_none=True)
+        return False
+    return True
 
 
 def _try(step: TrainStep, choice: Choice, batch: tuple, say: Callable[[str], None]) -> float | None:

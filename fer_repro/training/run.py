@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from fer_repro.training.engine import Engine
+from fer_repro.training.progress import StopRequest
 from fer_repro.training.recipe import Recipe
 from fer_repro.training.turns import Turn
 
@@ -51,5 +52,11 @@ class Run:
     required: dict[str, Classifier] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
 
-    def out_of_time(self) -> bool:
-        return self.deadline is not None and time.monotonic() >= self.deadline
+    @property
+    def stop(self) -> StopRequest | None:
+        """The wish to stop that is shared with the other runs of this process, or None where there are none."""
+        return self.turn.stop if self.turn else None
+
+    def out_of_time(self, ahead: float = 0.0) -> bool:
+        """Whether the deadline is less than ``ahead`` seconds away."""
+        return self.deadline is not None and time.monotonic() + ahead >= self.deadline

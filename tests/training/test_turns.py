@@ -32,6 +32,7 @@ def test_each_seed_ends_as_it_does_alone_bit_for_bit(tmp_path):
     assert torch.equal(torch.get_rng_state(), before)
     for seed, single, (together, run) in zip(SEEDS, alone, ended, strict=True):
         assert run.facts["runs_in_one_process"] == len(SEEDS)
+        assert run.facts["images_per_second"] is run.facts["peak_memory_bytes"] is None and run.facts["seconds"] > 0
         for name, tensor in single.model.state_dict().items():
             assert torch.equal(tensor, together.model.state_dict()[name]), (seed, name)
     first, second = (run.model.state_dict()["head.weight"] for run, _ in ended[:2])
