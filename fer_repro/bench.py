@@ -24,10 +24,8 @@ sys.path.insert(0, sys.argv[1])
 try:
     print(json.dumps(importlib.import_module(sys.argv[2]).run(**json.loads(sys.argv[3]))))
 except FerReproError as error:
-    print(json.dumps(str(error)))
-    sys.exit(3)
+    print(json.dumps({"refused": str(error)}))
 """
-REFUSED = 3  # the exit status of a script that was asked for something it cannot do
 
 
 def measure(
@@ -57,11 +55,11 @@ def measure(
         command = [sys.executable, "-c", RUN, str(folder), name]
         command.append(json.dumps({key: value for key, value in given.items() if key in taken}))
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-        if done.returncode == REFUSED:
-            raise FerReproError(json.loads(done.stdout.splitlines()[-1]))
         if done.returncode:
             raise FerReproError(f"benchmark '{name}' failed with status {done.returncode}; what it said stands above")
         figures = json.loads(done.stdout.splitlines()[-1])
+        if "refused" in figures:  # it was asked for something it cannot do
+            raise FerReproError(figures["refused"])
         stamp = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "code_version": code_version()}
         found[name] = figures | stamp
     return found
