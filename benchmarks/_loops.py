@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
@@ -36,7 +37,7 @@ def endless(faces: Faces, batch: int, device: torch.device, workers: int) -> Ite
             yield images.flatten(0, 1) if copies > 1 else images, labels.repeat_interleave(copies)
 
 
-class FromLoader:
+class FromLoader(ABC):
     """Turns of a loop that is fed by a DataLoader; ``best`` is the number of workers it is fed fastest with."""
 
     def __init__(self, case: Case, device: str, batch: int, n: int) -> None:
@@ -45,8 +46,9 @@ class FromLoader:
         self.faces = Faces(*random_faces(n), training_transform(self.recipe))
         self.pace = Pace(self.device)
 
+    @abstractmethod
     def learn(self, batch: tuple[Tensor, Tensor], bf16: bool) -> None:
-        raise NotImplementedError
+        """Train on one batch of the loader."""
 
     def choose_workers(self, seconds: float) -> dict[str, float]:
         """Images per second with each number of workers that is worth a try; the best one is used from now on."""

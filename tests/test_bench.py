@@ -82,7 +82,8 @@ def test_what_is_committed_says_when_where_and_by_which_code():
         assert figures["benchmark"] == name and device in ("cpu", "cuda")
         assert figures["date"] and figures["code_version"] and figures["environment"]["torch"]
         assert (figures["environment"]["gpu"] is None) == (device == "cpu")
-        assert not re.search(r"/home/|/root/|/tmp/|/work/", json.dumps(figures))
+        # Nothing that looks like an absolute path, on whatever machine it was measured.
+        assert not re.search(r'(?<![\w.)])/\w+/\w|[A-Z]:\\\\', json.dumps(figures))
 
 
 def test_a_refusal_is_one_sentence(folder, capfd):

@@ -208,3 +208,20 @@ def test_one_failure_of_seeds_together_costs_the_others_nothing(variants, monkey
 def test_seeds_of_a_variant_are_gathered():
     tasks = [Task("a", 0), Task("b", 0), Task("a", 1), Task("b", 1), Task("a", 0)]
     assert schedule.seeds_together(tasks) == [[Task("a", 0), Task("a", 1)], [Task("b", 0), Task("b", 1)]]
+
+
+def test_seeds_together_share_one_budget(variants, monkeypatch):
+    lefts = []
+
+    def reproduce(variant, seed, time_budget, turn, **options):
+        lefts.append(time_budget)
+        time.sleep(0.3)
+        return SimpleNamespace(
+            status="done", drawn=False, headline={"accuracy": 0.5, "n": 10, "interval": (0.2, 0.8)}
+        )  # fmt: skip
+
+    variants(a=())
+    monkeypatch.setattr("fer_repro.reproduce.reproduce", reproduce)
+    schedule.run([[Task("a", seed) for seed in range(3)]], Options(device="cpu"), budget=60, together=True)
+    # Who begins later has less left: the end is the same for all.
+    assert lefts[0] <= 60 and lefts[1] <= lefts[0] - 0.3 and lefts[2] <= lefts[1] - 0.3
