@@ -8,8 +8,6 @@ same family. The chapter on pretraining shows what came out.
 
 from __future__ import annotations
 
-import importlib.util
-
 from torch import Tensor, nn
 
 from fer_repro import pretrained
@@ -39,10 +37,12 @@ class EfficientNetLite0(nn.Module):
 
     def __init__(self, dropout: float = 0.2) -> None:
         super().__init__()
-        if importlib.util.find_spec("timm") is None:
-            raise FerReproError("EfficientNet-Lite0 is timm's network, and timm is not installed: pip install timm")
-        import timm
-
+        try:
+            import timm
+        except ImportError as error:
+            raise FerReproError(
+                "EfficientNet-Lite0 is timm's network, and timm is not installed: pip install 'fer-repro[pretrained]'"
+            ) from error
         self.network = timm.create_model("tf_efficientnet_lite0", in_chans=1, num_classes=7, drop_rate=dropout)
 
     def load_pretrained(self, state: dict[str, Tensor]) -> None:
