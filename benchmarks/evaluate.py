@@ -23,8 +23,8 @@ from torch import nn
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation.cost import environment
 from fer_repro.evaluation.predict import NetworkClassifier, as_input, normalise_
+from fer_repro.evaluation.views import view_batch
 from fer_repro.parameters import resolve_device
-from fer_repro.training.crops import view_batch
 from fer_repro.training.engine import Engine
 from fer_repro.training.recipe import Recipe
 

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from fer_repro import papers, parts, schedule
+from fer_repro import papers, parts
 from fer_repro.errors import FerReproError
 from fer_repro.export import WEIGHTS, export
 from fer_repro.files import atomic_write
@@ -73,7 +73,7 @@ def _chosen(
         if profile and kind.split("-")[0] != profile or seeds and seed not in {f"seed-{n}" for n in seeds}:
             continue
         if _pieces(folder):
-            needed = sorted(schedule.needs(variant)) if with_needed and names else []
+            needed = sorted(papers.needs(variant)) if with_needed and names else []
             found += [other for name in needed if _pieces(other := runs / name / under / kind / seed)]
             found.append(folder)
     return list(dict.fromkeys(found))

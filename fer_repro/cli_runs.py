@@ -25,6 +25,9 @@ def run(
     variants: Annotated[list[str] | None, typer.Argument(help="Variants; `fer-repro list` shows them.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Every leaderboard row that has a module.")] = False,
     ablations: Annotated[bool, typer.Option("--ablations", help="With --all: the ablations too, after them.")] = False,
+    scratch: Annotated[
+        bool, typer.Option("--from-scratch", help="Random instead of pretrained weights; stored as an ablation.")
+    ] = False,
     protocol: Annotated[str, typer.Option(help="official (clean) or claimed (as the number was made).")] = "official",
     profile: Annotated[
         str, typer.Option(help="full (the recipe on FER2013) or smoke (drawn faces, seconds).")
@@ -51,7 +54,7 @@ def run(
 
     Several runs are a campaign: it says what it did and what comes next, and the same command goes on from there.
     """
-    from fer_repro import campaign, estimate, papers, schedule
+    from fer_repro import campaign, estimate, papers, pretrained, schedule
 
     if bool(variants) == everything:
         raise FerReproError("name the variants to run, or --all (not both): `fer-repro list` shows them")
@@ -62,6 +65,10 @@ def run(
     if as_json and not show_plan:
         raise FerReproError("--json goes with --plan: runs print lines as they go")
     chosen = variants or [v.id for v in papers.variants().values() if ablations or v.ablation_of is None]
+    if scratch:
+        chosen = pretrained.from_scratch(chosen, lenient=everything)
+    if everything:
+        chosen = _with_weights(chosen, protocol, profile, fetch=not show_plan, quiet=as_json)
     waves = schedule.ordered(chosen, seed or [0])
     options = schedule.Options(protocol, profile, data_set, device, epochs, results_dir, runs_dir, root, resume)
     schedule.check(waves, options)
@@ -79,6 +86,21 @@ def run(
     _tell(outcomes)
     sound = len(tasks) == 1 or _tell_campaign(outcomes, stored, estimator)
     _exit(outcomes, sound)
+
+
+def _with_weights(chosen: list[str], protocol: str, profile: str, *, fetch: bool, quiet: bool) -> list[str]:
+    """Those whose pretrained weights are here or can be fetched; the others are named, unless ``quiet``."""
+    from fer_repro import pretrained
+
+    kept = []
+    for name in chosen:
+        try:
+            pretrained.require(name, protocol, profile, fetch)
+            kept.append(name)
+        except FerReproError as error:
+            if not quiet:
+                print(f"{name}: left out: {error}")
+    return kept
 
 
 def _print_plan(made: Plan) -> None:

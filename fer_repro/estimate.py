@@ -18,6 +18,7 @@ from fer_repro import methods, papers, parameters, results, states
 from fer_repro.data import USAGES
 from fer_repro.data.checks import OFFICIAL_COUNTS
 from fer_repro.evaluation import cost
+from fer_repro.evaluation.views import view_count
 from fer_repro.papers.base import Variant
 from fer_repro.reproduce import SMOKE_SIZE, default_runs_dir, run_folder, usual_data
 from fer_repro.results import FINISHED, HALVES
@@ -26,7 +27,6 @@ from fer_repro.tasks import Options, Task
 from fer_repro.training import checkpoint
 from fer_repro.training.augment import Augmenter
 from fer_repro.training.checkpoint import Standing
-from fer_repro.training.crops import view_count
 from fer_repro.training.recipe import Recipe
 
 FORWARD = 2  # operations per multiply-add

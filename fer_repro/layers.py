@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from fer_repro.errors import FerReproError
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -44,3 +46,69 @@ def keras_init_(model: nn.Module) -> nn.Module:
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
     return model
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions around a shortcut that is always projected: [B,C,H,W] -> [B,C',H,W].
+
+    The unit of the masking blocks (Residual Masking Network, released ``models/masking.py``).
+    """
+
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(before, after, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(after)
+        self.conv2 = nn.Conv2d(after, after, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(after)
+        self.shortcut = nn.Sequential(nn.Conv2d(before, after, 1, bias=False), nn.BatchNorm2d(after))
+
+    def forward(self, features: Tensor) -> Tensor:
+        # The residual: [B,C,H,W] -> [B,C',H,W]
+        residual = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(features)))))
+        # Added to the projected input
+        return torch.relu(residual + self.shortcut(features))
+
+
+class MaskingBlock(nn.Module):
+    """A small U-Net that gives a mask of its input's shape: [B,C,H,W] -> [B,C,H,W] (same released file).
+
+    ``depth`` residual units on the way down, doubling the channels and, between them, halving the sides (H and W
+    divisible by 2 ** (depth - 1)); as many less one on the way up, each on the concatenation of what comes from below
+    and what was there; one more unit and ``gate``: ``softmax`` over the channels, as released, or ``sigmoid``.
+    """
+
+    def __init__(self, channels: int, depth: int, gate: str = "softmax") -> None:
+        super().__init__()
+        if depth < 1 or gate not in ("softmax", "sigmoid"):
+            raise FerReproError(f"masking block: depth {depth}, gate '{gate}'; expected 1 or more, softmax or sigmoid")
+        widths = [channels * 2**level for level in range(depth + 1)]
+        self.down = nn.ModuleList(ResidualBlock(widths[level], widths[level + 1]) for level in range(depth))
+        self.up = nn.ModuleList(
+            nn.Sequential(
+                nn.ConvTranspose2d(widths[level + 1], widths[level], 2, stride=2),
+                nn.BatchNorm2d(widths[level]),
+                nn.ReLU(),
+            )
+            for level in range(depth - 1, 0, -1)
+        )
+        self.merge = nn.ModuleList(ResidualBlock(2 * widths[level], widths[level]) for level in range(depth - 1, 0, -1))
+        self.last = ResidualBlock(widths[1], channels)
+        self.gate = gate
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            elif isinstance(module, ResidualBlock):
+                nn.init.zeros_(module.bn2.weight)  # a unit begins as its shortcut
+
+    def forward(self, features: Tensor) -> Tensor:
+        # Down: C -> 2C at full size, then twice the channels at half the side, depth - 1 times
+        levels = [self.down[0](features)]
+        for unit in self.down[1:]:
+            levels.append(unit(torch.max_pool2d(levels[-1], 2)))
+        # Up again, beside what was there: -> [B,2C,H,W]
+        mask = levels.pop()
+        for widen, unit in zip(self.up, self.merge, strict=True):
+            mask = unit(torch.cat((widen(mask), levels.pop()), dim=1))
+        # [B,2C,H,W] -> [B,C,H,W], and the gate
+        mask = self.last(mask)
+        return mask.softmax(dim=1) if self.gate == "softmax" else mask.sigmoid()

@@ -72,8 +72,12 @@ def claim(variant_id: str) -> Claim:
 
 
 def parameters_of(variant_id: str) -> int | None:
-    """Declared trainable parameters of a row or an ablation; None where no network or no count is known."""
-    return book().parameters.get(variant_id)
+    """Declared trainable parameters of a row or an ablation; None where no network or no count is known.
+
+    A twin that starts from random weights (``-scratch``) is the same network.
+    """
+    declared = book().parameters
+    return declared.get(variant_id, declared.get(variant_id.removesuffix("-scratch")))
 
 
 def mean_interval(accuracies: Iterable[float], n: int, level: float = 0.95) -> tuple[float, float]:

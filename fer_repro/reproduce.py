@@ -18,7 +18,7 @@ import torch
 
 import fer_repro
 from fer_repro import data as data_sets
-from fer_repro import papers, parameters, results
+from fer_repro import papers, parameters, pretrained, results
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation import cost
 from fer_repro.papers.base import Variant
@@ -77,6 +77,7 @@ def reproduce(
             "follows is a smoke run on drawn faces; it says nothing about the paper."
         )
         profile = "smoke"
+    pretrained.require(variant, protocol, profile)
     if profile == "full":
         results.require_writable(where)
 
@@ -186,7 +187,7 @@ def _score(
         predictions[f"{half}_plain"] = classifier.predict_proba(part.images).astype(np.float16)
         if recipe.views != recipe.plain:
             predictions[f"{half}_views"] = classifier.predict_proba(part.images, with_views=True).astype(np.float16)
-    facts = dict(run.facts)
+    facts = dict(run.facts) | pretrained.facts(recipe)
     if hasattr(classifier, "extra_scores"):
         facts |= classifier.extra_scores(recipe.protocol.split(faces))
     taken = {key: facts.pop(key, None) for key in ("status", "selected_epoch", "parameters", "multiply_adds")}

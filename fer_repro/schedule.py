@@ -41,18 +41,12 @@ def ordered(variants: Iterable[str], seeds: Iterable[int]) -> list[list[Task]]:
     seeds = list(dict.fromkeys(seeds))
     waves = []
     while left:
-        ready = [name for name in left if not needs(name) & set(left)]
+        ready = [name for name in left if not papers.needs(name) & set(left)]
         if not ready:
             raise FerReproError(f"{', '.join(left)} require each other: mend `requires` in their paper modules")
         waves.append([Task(name, seed) for name in ready for seed in seeds])
         left = [name for name in left if name not in ready]
     return waves
-
-
-def needs(name: str) -> set[str]:
-    """All variants whose fitted models ``name`` needs, also through others."""
-    direct = set(papers.get(name).requires)
-    return direct.union(*(needs(other) for other in direct))
 
 
 def side_by_side(tasks: Iterable[Task]) -> list[list[Task]]:
@@ -65,7 +59,7 @@ def side_by_side(tasks: Iterable[Task]) -> list[list[Task]]:
         wave: list[Task] = []
         busy: set[Task] = set()
         for task in left:
-            needed = {Task(name, task.seed) for name in needs(task.variant)}
+            needed = {Task(name, task.seed) for name in papers.needs(task.variant)}
             if not needed & busy and not needed & set(left):
                 wave.append(task)
                 busy |= needed

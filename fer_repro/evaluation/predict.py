@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fer_repro.errors import FerReproError
-from fer_repro.training.crops import view_batch, view_count
+from fer_repro.evaluation.views import view_batch, view_count, view_draws, view_weights
 from fer_repro.training.losses import logits_of
 from fer_repro.training.recipe import Recipe, Views
 
@@ -59,16 +59,31 @@ class NetworkClassifier:
         batch = max(1, PIXELS_PER_PASS.get(self.device.type, 200_000) // (size * size * count))
         was_training = self.model.training
         self.model.eval()
-        parts = [self._part(part, views, count) for part in images.split(batch)]
+        draws = view_draws(views, self.device)
+        parts = [self._part(part, views, draws) for part in images.split(batch)]
         self.model.train(was_training)
         return torch.cat(parts) if parts else torch.empty(0, 7, device=self.device)
 
-    def _part(self, images: Tensor, views: Views, count: int) -> Tensor:
-        # Normalised before it is cut: once per image, not once per view.
-        whole = normalise_(as_input(images), self.recipe.mean, self.recipe.std)
-        inputs = view_batch(whole, views, self.recipe.input_size)
+    def _part(self, images: Tensor, views: Views, draws: torch.Generator | None) -> Tensor:
+        recipe, whole = self.recipe, as_input(images)
+        # Normalised before it is cut, once per image, not once per view; random views augment the plain grey levels.
+        if views.kind != "random":
+            normalise_(whole, recipe.mean, recipe.std)
+        inputs = view_batch(whole, views, recipe.input_size, draws)
+        if views.kind == "random":
+            normalise_(inputs, recipe.mean, recipe.std)
         output = self.model(inputs.contiguous(memory_format=self.memory_format))
-        logits = logits_of(output).float().unflatten(0, (-1, count))
+        weights = view_weights(views)
+        logits = logits_of(output).float().unflatten(0, (-1, len(weights)))
+        if len(set(weights)) > 1:
+            return self._weighted(logits, views, weights)
         if views.average == "logits":
             return logits.mean(dim=1).log_softmax(dim=1)
-        return logits.log_softmax(dim=2).logsumexp(dim=1) - float(np.log(count))
+        return logits.log_softmax(dim=2).logsumexp(dim=1) - float(np.log(len(weights)))
+
+    def _weighted(self, logits: Tensor, views: Views, weights: list[float]) -> Tensor:
+        """The weighted mean over the views of float32 [B,V,7], as log probabilities [B,7]."""
+        shares = torch.tensor(weights, pin_memory=self.device.type == "cuda").to(self.device, non_blocking=True)
+        if views.average == "logits":
+            return (logits * shares[:, None]).sum(dim=1).log_softmax(dim=1)
+        return (logits.log_softmax(dim=2) + shares.log()[:, None]).logsumexp(dim=1)

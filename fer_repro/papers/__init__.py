@@ -14,7 +14,7 @@ MODULES = (
     "deep_emotion", "ad_corre", "cnn_hyperparameters",
 )  # fmt: skip
 
-__all__ = ["MODULES", "PROFILES", "PROTOCOLS", "Variant", "get", "variants"]
+__all__ = ["MODULES", "PROFILES", "PROTOCOLS", "Variant", "get", "needs", "variants"]
 
 
 @cache
@@ -37,3 +37,9 @@ def get(variant_id: str) -> Variant:
     near = difflib.get_close_matches(variant_id, known, n=3)
     hint = f"did you mean {' or '.join(near)}?" if near else f"expected one of {', '.join(known)}"
     raise FerReproError(f"unknown variant '{variant_id}': {hint}")
+
+
+def needs(variant_id: str) -> set[str]:
+    """All variants whose fitted models ``variant_id`` needs, also through others."""
+    direct = set(get(variant_id).requires)
+    return direct.union(*(needs(other) for other in direct))

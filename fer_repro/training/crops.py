@@ -1,16 +1,13 @@
-"""Crops and views: one crop per image, or several that multiply the batch, in training and at test time alike."""
+"""Crops: one per image, or several that multiply the batch, in training and at test time alike."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from fer_repro.errors import FerReproError
-from fer_repro.training.geometry import integers, resize
-from fer_repro.training.recipe import Views
+from fer_repro.training.geometry import integers
 
 
 def _fits(images: Tensor, size: int, what: str) -> tuple[int, int]:
@@ -67,27 +64,3 @@ def ten_crop(images: Tensor, size: int) -> Tensor:
 def with_mirror(images: Tensor) -> Tensor:
     """Image and mirror: [B,C,H,W] -> [2B,C,H,W], side by side."""
     return torch.stack((images, images.flip(-1)), dim=1).flatten(0, 1)
-
-
-_VIEWS: dict[str, tuple[int, Callable[[Tensor, int], Tensor]]] = {
-    "plain": (1, centre_crop),
-    "centre-crop": (1, centre_crop),
-    "flip": (2, lambda images, size: with_mirror(centre_crop(images, size))),
-    "five-crop": (5, five_crop),
-    "ten-crop": (10, ten_crop),
-}
-
-
-def view_count(views: Views) -> int:
-    """How many network inputs one image becomes; unknown views are an error."""
-    if views.kind not in _VIEWS:
-        raise FerReproError(f"recipe: unknown views '{views.kind}', expected one of {', '.join(_VIEWS)}")
-    if views.average not in ("logits", "probabilities"):
-        raise FerReproError(f"recipe: views average '{views.average}', expected 'logits' or 'probabilities'")
-    return _VIEWS[views.kind][0]
-
-
-def view_batch(images: Tensor, views: Views, input_size: int) -> Tensor:
-    """float [B,C,H,W] -> [B*V,C,input_size,input_size]: an image's V views side by side, resized where sizes differ."""
-    make = _VIEWS[views.kind][1]
-    return resize(make(images, views.size or min(images.shape[-2:])), input_size)

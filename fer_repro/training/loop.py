@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from fer_repro.data.protocol import Splits
 from fer_repro.evaluation import cost
 from fer_repro.evaluation.predict import NetworkClassifier
+from fer_repro.evaluation.views import view_count
 from fer_repro.training import checkpoint
-from fer_repro.training.crops import view_count
 from fer_repro.training.engine import Choice, first_choice
 from fer_repro.training.losses import Loss, make_loss
 from fer_repro.training.optim import Ema, make_optimiser, make_schedule
@@ -29,12 +29,10 @@ from fer_repro.training.recipe import Recipe, Stage
 from fer_repro.training.rehearsal import MANY_STEPS, confirm, rehearse
 from fer_repro.training.run import Interrupted, Run
 from fer_repro.training.step import TrainStep
+from fer_repro.training.weights import Best, Weights, all_finite, copied, has_batch_norm
 
 SAVE_EVERY = 600.0  # seconds between checkpoints inside a long epoch
 SAVING_SHARE = 0.05  # an epoch's end is not saved while saving would take a larger share of the time since the last one
-
-Weights = dict[str, Tensor]
-
 
 def fit(build: Callable[[Recipe], nn.Module], splits: Splits, run: Run, loss: Loss | None = None) -> NetworkClassifier:
     """Train ``build(recipe)`` as ``run.recipe`` says and return it with the weights that its selection rule chose.
@@ -83,7 +81,7 @@ class Trainer:
         self.order: Tensor | None = None  # the epoch's permutation, while one is under way
         self.choice: Choice | None = None  # how the step computes; a resumed run goes on as it began
         self.rehearsed, self.ways = False, {}  # seconds a batch of each way that was tried
-        self.best = self.stage_best = _Best()
+        self.best = self.stage_best = Best()
         self.good: Weights | None = None  # the last weights known to be finite
         self.status = "running"
         self.seconds = {"total": 0.0, "training": 0.0, "epoch": 0.0}
@@ -95,8 +93,13 @@ class Trainer:
 
     @property
     def scored(self) -> nn.Module:
-        """The network whose weights are measured and kept: the average where there is one."""
-        return self.ema.module if self.ema else self.model
+        """The network whose weights are kept and scored: the average where there is one and it is to be kept."""
+        return self.ema.module if self.ema and self.ema.keep == "average" else self.model
+
+    @property
+    def measured(self) -> nn.Module:
+        """The network that the select images see: the same one, unless the recipe's ema says otherwise."""
+        return self.ema.module if self.ema and self.ema.measure == "average" else self.model
 
     def train(self) -> None:
         """Every stage from where the state stands."""
@@ -128,11 +131,14 @@ class Trainer:
         elif index > 0 and stage.start == "best":
             self.model.load_state_dict(self.stage_best.weights)
         self.stage, self.epoch, self.batch, self.order = index, 0, 0, None
-        self.stage_best = _Best()
-        self._make_optimiser(stage)
-        self.good = _copy(self.scored)
+        self.stage_best = Best()
+        self._make_optimiser(stage, fresh=True)
+        self.good = copied(self.scored)
 
-    def _make_optimiser(self, stage: Stage) -> None:
+    def _make_optimiser(self, stage: Stage, fresh: bool) -> None:
+        """For a stage that starts (``fresh``) or is taken up again; a network may have its own part in that."""
+        if hasattr(self.model, "begin_stage"):
+            self.model.begin_stage(stage, fresh)
         self.ema = None if self.recipe.ema is None else Ema(self.recipe.ema, self.model)
         engine = self.run.engine
         self.optimiser = make_optimiser(stage.optimiser, self.model.parameters(), engine.fused_optimiser)
@@ -163,7 +169,7 @@ class Trainer:
             self.step.totals.zero_()
             self.batch, self.seconds["epoch"] = 0, 0.0
         self.model.train()
-        size, guard = self.recipe.batch_size, _has_batch_norm(self.model)
+        size, guard = self.recipe.batch_size, has_batch_norm(self.model)
         while self.batch * size < len(labels):
             if self.stop.reason or self.run.out_of_time():
                 self._interrupt()
@@ -191,7 +197,7 @@ class Trainer:
         self._clock("training")
         self.epoch += 1
         number = len(self.history) + 1
-        if not math.isfinite(loss) or not _all_finite(self.scored):
+        if not math.isfinite(loss) or not all_finite(self.scored):
             return self._diverged(stage, number)
         accuracy, select_loss = self._measure(*select)
         measured = accuracy if self.recipe.selection.measure == "accuracy" else select_loss
@@ -213,18 +219,18 @@ class Trainer:
         """Accuracy and cross-entropy of the scored weights on the images that select; None where there are none."""
         if len(labels) == 0:
             return None, None
-        classifier = NetworkClassifier(self.scored, self.recipe, self.device, self.step.memory_format)
+        classifier = NetworkClassifier(self.measured, self.recipe, self.device, self.step.memory_format)
         scores = classifier.log_probabilities(images, with_views=self.recipe.selection.views)
         hits, loss = (scores.argmax(dim=1) == labels).double().mean(), nn.functional.nll_loss(scores, labels)
         return hits.item(), loss.item()
 
     def _remember(self, measured: float | None, number: int) -> None:
         """Keep the weights if they are the best of the stage or of the run; the first of equals stays."""
-        self.good = _copy(self.scored)
+        self.good = copied(self.scored)
         sign = 1.0 if self.recipe.selection.measure == "accuracy" else -1.0
         value = -math.inf if measured is None else sign * measured
         if value > self.stage_best.value:
-            self.stage_best = _Best(value, number, self.good)
+            self.stage_best = Best(value, number, self.good)
         if value > self.best.value:
             self.best = self.stage_best
 
@@ -275,7 +281,8 @@ class Trainer:
         between_epochs = self.order is None and self.status != "diverged"
         return {
             "status": self.status, "stage": self.stage, "epoch": self.epoch, "batch": self.batch, "order": self.order,
-            "totals": self.step.totals, "seconds": self.seconds, "images_seen": self.images_seen, "peak": self.peak,
+            "totals": self.step.totals, "updates": self.step.done, "seconds": self.seconds,
+            "images_seen": self.images_seen, "peak": self.peak,
             "history": self.history, "choice": vars(self.choice) if self.choice else None, "ways": self.ways,
             "model": self.model.state_dict(), "optimiser": self.optimiser.state_dict(),
             "ema": self.ema.state_dict() if self.ema else None, "schedule": self.schedule.state_dict(),
@@ -293,17 +300,18 @@ class Trainer:
         # A run that was begun before there were rehearsals goes on as it was.
         kept, self.ways = state.get("choice", first), state.get("ways", {})
         self.choice = kept and Choice(**kept)
-        self._make_optimiser(self.recipe.stages[self.stage])
-        self.step.totals.copy_(state["totals"])
         self.model.load_state_dict(state["model"])
+        self._make_optimiser(self.recipe.stages[self.stage], fresh=False)
+        self.step.totals.copy_(state["totals"])
+        self.step.done = state.get("updates", 0)
         if self.ema:
             self.ema.load_state_dict(state["ema"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.schedule.load_state_dict(state["schedule"])
         if isinstance(self.loss, nn.Module):
             self.loss.load_state_dict(state["loss"])
-        self.good = state["good"] or _copy(self.scored)
-        self.best, self.stage_best = _Best(**state["best"]), _Best(**state["stage_best"])
+        self.good = state["good"] or copied(self.scored)
+        self.best, self.stage_best = Best(**state["best"]), Best(**state["stage_best"])
         self.generator.set_state(state["generator"])
         checkpoint.set_random_state(state["random"], self.device)
         if self.status == "running":
@@ -312,7 +320,7 @@ class Trainer:
     def finish(self) -> NetworkClassifier:
         """Load what the selection rule chose and fill the run's facts."""
         by_best = self.recipe.selection.rule == "best" and self.best.weights is not None
-        chosen = self.best if by_best else _Best(epoch=len(self.history), weights=self.good)
+        chosen = self.best if by_best else Best(epoch=len(self.history), weights=self.good)
         self.model.load_state_dict(chosen.weights)
         size = self.recipe.input_size
         self.run.history[:] = self.history
@@ -329,22 +337,3 @@ class Trainer:
         if self.choice is not None:
             self.run.facts["rehearsal"] = vars(self.choice) | {"seconds_per_batch": self.ways}
         return NetworkClassifier(self.model, self.recipe, self.device)
-
-
-class _Best:
-    """The best measured weights so far: their (signed) value, epoch number and a copy."""
-
-    def __init__(self, value: float = -math.inf, epoch: int | None = None, weights: Weights | None = None) -> None:
-        self.value, self.epoch, self.weights = value, epoch, weights
-
-
-def _copy(model: nn.Module) -> Weights:
-    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-
-
-def _all_finite(model: nn.Module) -> bool:
-    return bool(torch.stack([tensor.isfinite().all() for tensor in model.state_dict().values()]).all())
-
-
-def _has_batch_norm(model: nn.Module) -> bool:
-    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())

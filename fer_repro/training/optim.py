@@ -176,13 +176,19 @@ class Ema:
 
     ``decay``: of the average. ``every``: batches between updates. ``start``: batches during which the average is a
     plain copy. ``power``: if given, the decay starts at 0 and rises as 1 - n^-power with the n-th batch after
-    ``start``, up to ``decay``. torch's `AveragedModel` asks the device for its counter at each update; this one never
-    waits.
+    ``start``, up to ``decay``. ``measure`` and ``keep``: whether the ``average`` or the ``online`` weights are what the
+    select images see, and what is kept and scored. torch's `AveragedModel` asks the device for its counter at each
+    update; this one never waits.
     """
 
     def __init__(self, setting: float | Step, model: nn.Module) -> None:
         options = setting.kwargs() if isinstance(setting, Step) else {"decay": setting}
-        _check("ema", options, ("decay", "every", "start", "power"))
+        _check("ema", options, ("decay", "every", "start", "power", "measure", "keep"))
+        self.measure, self.keep = options.get("measure", "average"), options.get("keep", "average")
+        if not {self.measure, self.keep} <= {"average", "online"}:
+            raise FerReproError(
+                f"recipe: ema measures '{self.measure}' and keeps '{self.keep}', expected 'average' or 'online'"
+            )
         self.decay: float = options.get("decay", 0.999)
         if not 0.0 <= self.decay < 1.0:
             raise FerReproError(

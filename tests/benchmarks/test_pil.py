@@ -13,8 +13,8 @@ from torchvision import transforms
 from fer_repro import papers
 from fer_repro.data import drawn
 from fer_repro.errors import FerReproError
+from fer_repro.evaluation.views import view_batch, view_count
 from fer_repro.training.augment import AUGMENTATIONS, Augmenter
-from fer_repro.training.crops import view_batch, view_count
 from fer_repro.training.geometry import resize
 from fer_repro.training.recipe import Step, Views, step
 

@@ -14,6 +14,7 @@ from fer_repro.training import loop
 from fer_repro.training.loop import fit
 from fer_repro.training.recipe import Selection, Stage, Views, step
 from fer_repro.training.step import TrainStep
+from fer_repro.training.weights import copied
 
 
 def weights(classifier) -> dict[str, torch.Tensor]:
@@ -82,7 +83,7 @@ def scripted(monkeypatch, values: list[float]) -> list[dict[str, torch.Tensor]]:
     seen: list[dict[str, torch.Tensor]] = []
 
     def measure(self, images, labels):
-        seen.append(loop._copy(self.scored))
+        seen.append(copied(self.scored))
         return values[len(seen) - 1], -values[len(seen) - 1]
 
     monkeypatch.setattr(loop.Trainer, "_measure", measure)
@@ -117,7 +118,7 @@ def test_a_stage_starts_where_it_says(tmp_path, monkeypatch, start):
 
     def record(self, index):
         begin(self, index)
-        begun.append(loop._copy(self.model))
+        begun.append(copied(self.model))
 
     monkeypatch.setattr(loop.Trainer, "_begin", record)
     stages = (Stage("a", 2, small.SGD), Stage("b", 1, small.SGD, start="last"), Stage("c", 1, small.SGD, start=start))

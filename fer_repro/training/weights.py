@@ -1,0 +1,31 @@
+"""Copies of a network's weights, and what the loop asks about a network."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+Weights = dict[str, Tensor]
+
+
+class Best:
+    """The best measured weights so far: their (signed) value, epoch number and a copy."""
+
+    def __init__(self, value: float = -math.inf, epoch: int | None = None, weights: Weights | None = None) -> None:
+        self.value, self.epoch, self.weights = value, epoch, weights
+
+
+def copied(model: nn.Module) -> Weights:
+    """Parameters and buffers by name, in memory of their own."""
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def all_finite(model: nn.Module) -> bool:
+    """Whether no parameter and no buffer holds a NaN or an infinity; waits for the device."""
+    return bool(torch.stack([tensor.isfinite().all() for tensor in model.state_dict().values()]).all())
+
+
+def has_batch_norm(model: nn.Module) -> bool:
+    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
