@@ -126,20 +126,21 @@ def mixup(images: Tensor, targets: Tensor, generator: torch.Generator, alpha: fl
 
 
 def one_of(
-    images: Tensor, generator: torch.Generator, steps: tuple[Step, ...], p: float, shares: tuple[float, ...] | None = None
-) -> Tensor:
+    images: Tensor, generator: torch.Generator, steps: tuple[Step, ...], p: float,
+    shares: tuple[float, ...] | None = None,
+) -> Tensor:  # fmt: skip
     """With probability ``p`` one of ``steps`` happens to an image, chosen in proportion to ``shares`` (None: equal).
 
     Like albumentations' ``OneOf``, where a step's own probability is its share and nothing else.
     """
     shares = shares or (1.0,) * len(steps)
     if not steps or len(shares) != len(steps):
-        raise FerReproError(f"augmentation 'one_of' has {len(steps)} steps and {len(shares)} shares, expected one of each")
+        raise FerReproError(f"augmentation 'one_of': {len(steps)} steps and {len(shares)} shares, expected one for each")
     n = images.shape[0]
     chosen, pointer = coin(p, n, generator), uniform(0.0, sum(shares), (n,), generator)
     changed, low = images, 0.0
     for step, share in zip(steps, shares, strict=True):
-        # Every image goes through every step, and most of it is thrown away: to pick them out would wait for the device.
+        # Every image goes through every step, and most is thrown away: to pick them out would wait for the device.
         done = bind(step, AUGMENTATIONS, "augmentation", given=2)(images.clone(), generator)
         hit = chosen & (pointer >= low) & ((pointer < low + share) | (step is steps[-1]))
         changed, low = torch.where(hit.view(-1, 1, 1, 1), done, changed), low + share

@@ -24,7 +24,7 @@ def _per_image(values: Tensor) -> Tensor:
 def brightness_contrast(
     images: Tensor, generator: torch.Generator, brightness: float = 0.2, contrast: float = 0.2, p: float = 1.0
 ) -> Tensor:
-    """a x + b with a uniform in 1 +- ``contrast`` and b uniform in +- ``brightness``, cut to [0, 1], with probability p.
+    """a x + b cut to [0, 1], with probability p: a uniform in 1 +- ``contrast``, b uniform in +- ``brightness``.
 
     ``RandomBrightnessContrast``: brightness is added as a share of the whole range, contrast is a factor about 0.
     """
@@ -167,7 +167,7 @@ def _between(size: int, tile: int, tiles: int, device: torch.device) -> tuple[Te
 def lightness_tables(device: torch.device) -> tuple[Tensor, Tensor]:
     """float32 [256] twice: the 8-bit CIELAB lightness of each 8-bit grey level (sRGB), and the way back.
 
-    Forth in OpenCV's fixed-point steps, since a level in the wrong bin would change the histogram; back with its formula.
+    Forth in OpenCV's fixed-point steps, since a level in the wrong bin would change the histogram; back by formula.
     """
     share = torch.arange(LEVELS, device=device, dtype=torch.float64) / (LEVELS - 1)
     luminance = torch.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055).pow(2.4))
