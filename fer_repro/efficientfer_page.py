@@ -233,7 +233,7 @@ def augmented() -> Figure:
     def draw(theme: Theme) -> Canvas:
         figure = canvas(8.2, 4.4)
         for axes, (name, picture) in zip(figure.subplots(2, 4).flat, pictures.items(), strict=True):
-            axes.imshow(picture[0, 0], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            axes.imshow(picture[0, 0].numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
             axes.set(xticks=[], yticks=[])
             axes.set_title(name, loc="center", fontsize=9.5)
             axes.spines[:].set_visible(False)

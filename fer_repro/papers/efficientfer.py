@@ -157,11 +157,11 @@ CLASS_WEIGHTS = tuple(round(float(n), 6) for n in OFFICIAL_COUNTS[0].sum() / (7 
 
 DEVIATIONS = (
     Deviation("all", "read through a copy of the repository; the paper's text could not be read",
-              "the repository itself could not be read; the author's answers and the abstract agree with the copy, which "
-              "has the claimed number of parameters"),
+              "the repository itself could not be read; the author's answers and the abstract agree with the copy, "
+              "which has the claimed number of parameters"),
     Deviation("abstract", "trained on Training alone", "the further images were never released"),
-    Deviation("released dataloader.py", "noise of deviation 0.2 to 0.44 and blur of deviation 0.5 to 3, the defaults of "
-              "albumentations 2.0.8", "no version is pinned; before version 2 the noise was sixteen times weaker"),
+    Deviation("released dataloader.py", "noise of deviation 0.2 to 0.44 and blur of deviation 0.5 to 3, as by default "
+              "in albumentations 2.0.8", "no version is pinned; before version 2 the noise was sixteen times weaker"),
     Deviation("released dataloader.py", "the noise is the same in the three channels", "the grey image is repeated to "
               "RGB behind the augmentation; the library draws noise for each channel"),
     Deviation("released dataloader.py", "only the enlargement and CLAHE round to 8 bits",

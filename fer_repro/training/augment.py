@@ -135,7 +135,7 @@ def one_of(
     """
     shares = shares or (1.0,) * len(steps)
     if not steps or len(shares) != len(steps):
-        raise FerReproError(f"augmentation 'one_of': {len(steps)} steps and {len(shares)} shares, expected one for each")
+        raise FerReproError(f"augmentation 'one_of': {len(steps)} steps and {len(shares)} shares, expected as many")
     n = images.shape[0]
     chosen, pointer = coin(p, n, generator), uniform(0.0, sum(shares), (n,), generator)
     changed, low = images, 0.0
