@@ -145,7 +145,7 @@ def clipping() -> Html:
         left = shares * limit
         mean = float((left / (left + EPSILON)).mean())
         size, median = limit * middle, limit * middle / (limit * middle + EPSILON)
-        return [start, epoch, f"{1 / limit:,.0f}", f"{limit:.1e}", f"{size:.1e}", percent(mean, 1), percent(median, 1)]
+        return [start, epoch, f"{1 / limit:,.0f}", f"{limit:.2g}", f"{size:.1e}", percent(mean, 1), percent(median, 1)]
 
     starts = range(0, 4 * clip["every"], clip["every"])
     rows = [row(whole(done), f"{1 + done // BATCHES}", norm_limit(clip, done)) for done in starts]

@@ -58,12 +58,7 @@ class EfficientFER(nn.Module):
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.attention = SelfAttention(channels, heads, width)
         self.cbam = Cbam(channels, ratio)
-        first, second = hidden
-        self.classifier = nn.Sequential(
-            nn.Linear(channels, first), nn.BatchNorm1d(first), nn.ReLU(), nn.Dropout(dropout),
-            nn.Linear(first, second), nn.BatchNorm1d(second), nn.ReLU(), nn.Dropout(dropout),
-            nn.Linear(second, 7),
-        )  # fmt: skip
+        self.classifier = Classifier(channels, hidden, dropout)
 
     def forward(self, images: Tensor) -> Tensor:
         # Grey to normalised RGB, and the backbone: [B,1,224,224] -> [B,3,224,224] -> [B,1280,7,7]
@@ -82,6 +77,18 @@ class EfficientFER(nn.Module):
         """torchvision's weights into the backbone; its classifier of 1,000 classes stays out."""
         backbone = {name.removeprefix("features."): tensor for name, tensor in state.items()}
         pretrained.fill_(self.features, backbone, leave=("classifier.",), where=WEIGHTS.name)
+
+
+class Classifier(nn.Sequential):
+    """Three linear layers; the hidden ones are normalised, rectified and dropped out: [B,C] -> logits [B,7]."""
+
+    def __init__(self, channels: int, hidden: tuple[int, int], dropout: float) -> None:
+        first, second = hidden
+        super().__init__(
+            nn.Linear(channels, first), nn.BatchNorm1d(first), nn.ReLU(), nn.Dropout(dropout),
+            nn.Linear(first, second), nn.BatchNorm1d(second), nn.ReLU(), nn.Dropout(dropout),
+            nn.Linear(second, 7),
+        )  # fmt: skip
 
 
 class SelfAttention(nn.Module):
