@@ -1,11 +1,12 @@
 """What EfficientFER's chapter shows beyond the common sections.
 
-Which weights of the released network have a gradient at all; what its augmentation does to a face; the learning rate
-that its schedule gives; what is left of a step when gradients are clipped before they are unscaled.
+The network's picture; which of its weights have a gradient at all; what the augmentation does to a face; the learning
+rate that the schedule gives; what is left of a step when gradients are clipped before they are unscaled.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from functools import cache
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fer_repro import data as data_sets
-from fer_repro import papers
+from fer_repro import methods, papers, plots
 from fer_repro.data import LABELS
 from fer_repro.data.checks import OFFICIAL_COUNTS
 from fer_repro.figure import Canvas, Figure, Theme, canvas
@@ -33,6 +34,30 @@ WHERE = {"pooled": "as released, behind the pool", "map": "before the pool"}
 
 def _recipe(protocol: str) -> Recipe:
     return papers.get("efficientfer").recipe(protocol, "full")
+
+
+def architecture() -> Figure:
+    """The full network's blocks as they ran, the backbone's stages of one kind drawn as one."""
+    recipe = _recipe("official")
+    shape = methods.input_shape(recipe)
+    blocks = plots.trace(methods.weightless(papers.get("efficientfer"), recipe), shape)
+    drawn: list[plots.Block] = []
+    for block in blocks:
+        count, _, kind = block.content.partition(" × ")
+        before = drawn[-1] if drawn else block
+        if block.name.startswith("features.") and kind and before.content.endswith(f" × {kind}"):
+            many = int(before.content.split()[0]) + int(count)
+            drawn[-1] = dataclasses.replace(
+                block, content=f"{many} × {kind}", parameters=before.parameters + block.parameters
+            )
+        else:
+            drawn.append(block)
+    caption = (
+        "Height = edge in pixels, width = logarithm of the channels. Below: output shape (channels × height × width), "
+        "content, parameters as counted. SelfAttention and Cbam stand side by side: both see what the global mean "
+        "leaves, and their outputs are added."
+    )
+    return plots.architecture(drawn, shape[1:], "EfficientFER", caption=caption)
 
 
 @dataclass(frozen=True)

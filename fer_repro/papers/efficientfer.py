@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torchvision.models import efficientnet
 from torchvision.models.efficientnet import EfficientNet, FusedMBConvConfig, MBConvConfig
 
-from fer_repro import pretrained
+from fer_repro import lite0, pretrained
 from fer_repro.data.checks import OFFICIAL_COUNTS
 from fer_repro.data.protocol import OFFICIAL, Protocol
 from fer_repro.layers import IMAGENET_MEAN, IMAGENET_STD, GreyAsRgb
@@ -262,4 +262,7 @@ def _variant(variant: str, attend: str) -> Variant:
     )
 
 
-VARIANTS = pretrained.with_scratch(_variant("efficientfer", "pooled"), _variant("efficientfer-map-attention", "map"))
+VARIANTS = (
+    *pretrained.with_scratch(_variant("efficientfer", "pooled"), _variant("efficientfer-map-attention", "map")),
+    *lite0.VARIANTS,  # the pair that tells what pretraining is worth
+)

@@ -214,6 +214,12 @@ def test_what_is_left_of_a_step_after_clipping():
     assert means[-1] > 95
 
 
+def test_the_picture_counts_every_parameter():
+    figure = efficientfer_page.architecture()
+    assert "10 × FusedMBConv to 64×28×28; 30 × MBConv to 256×7×7" in figure.alt
+    assert "23,797,177 parameters in all" in figure.alt
+
+
 def test_the_augmented_face_says_that_it_is_drawn():
     figure = efficientfer_page.augmented()
     assert figure.drawn and "drawn faces" in figure.alt
