@@ -82,16 +82,14 @@ def gradients() -> Gradients:
     As released on random images of 64x64 pixels; before the pool the head alone, on random maps of 7x7 positions.
     """
     generator = torch.Generator().manual_seed(0)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network = build(_recipe("official"))
-    for module in network.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
+    network = _network()
     labels = torch.randint(7, (IMAGES,), generator=generator)
     images = torch.rand(IMAGES, 1, SIDE, SIDE, generator=generator)
+    with torch.random.fork_rng(devices=[]):  # which blocks are skipped
+        torch.manual_seed(0)
+        features = network.features(network.rgb(images))
     maps = {
-        "pooled": network.features(network.rgb(images)),
+        "pooled": features,
         "map": torch.randn(IMAGES, network.attention.out.out_features, EDGE, EDGE, generator=generator),
     }
     found, unchanged = {}, {}
@@ -108,6 +106,17 @@ def gradients() -> Gradients:
         released[released != 0] / released.norm(),
         unchanged,
     )
+
+
+def _network() -> EfficientFER:
+    """The full network with the same random weights every time, without its classifier's dropout."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = build(_recipe("official"))
+    for module in network.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    return network
 
 
 def _parts(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
