@@ -187,20 +187,21 @@ DEVIATIONS = (
     Deviation("released trainer.py, test", "the network that was selected on PublicTest is the one that is scored",
               "the release loads a file of a fixed name instead, from a run that is not told"),
     Deviation("released augment.py", "every image has draws of its own, other ones in every epoch",
-              "the release copies one seeded generator into eight workers anew each epoch: they all replay one sequence"),
-    Deviation("released fer2013dataset.py, augment.py", "enlarged and turned as floating-point numbers, black beyond the "
-              "border", "OpenCV rounds to bytes after each step and blends the border's pixels with black"),
+              "the release copies one seeded generator into eight workers anew each epoch: all replay one sequence"),
+    Deviation("released fer2013dataset.py, augment.py", "enlarged and turned as floating-point numbers, black outside",
+              "OpenCV rounds to bytes after each step and blends the border's pixels with black"),
     Deviation("released trainer.py", "bf16 autocast on a GPU where that is faster, losses in fp32", "speed"),
 )  # fmt: skip
 GATED = (
-    Deviation("released vgg_19_bn_mask.py, first training", "starts from this book's own segmentation-vgg19-plain, with the "
-              "same protocol and seed", "the release loads a checkpoint of 14 August 2021 that is not published"),
+    Deviation("released vgg_19_bn_mask.py, first training",
+              "starts from this book's own segmentation-vgg19-plain, with the same protocol and seed",
+              "the release loads a checkpoint of 14 August 2021 that is not published"),
     Deviation("paper, figures", "four gates of depth one", "the figures draw five gates of four levels; the released "
               "network has these four, and their drawn widths would make billions of parameters"),
 )  # fmt: skip
 OFFICIAL_DEVIATIONS = (
-    Deviation("released trainer.py, test", "the score is that of the image as it is", "a score without chance in it; the "
-              "ten random views stand beside it"),
+    Deviation("released trainer.py, test", "the score is that of the image as it is",
+              "a score without chance in it; the ten random views stand beside it"),
 )  # fmt: skip
 
 
