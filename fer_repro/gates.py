@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
-class Gate:
+class GateFacts:
     """One gate's mask m on a batch: its mean, median, 99th percentile and largest value.
 
     ``channels`` C: a softmax over the channels has the mean 1/C. ``change`` is |x m| / |x|, how far the maps move;
@@ -28,12 +28,12 @@ class Gate:
 
 
 @torch.no_grad()
-def gate_statistics(network: nn.Module, gates: Mapping[str, nn.Module], inputs: Tensor) -> list[Gate]:
+def gate_statistics(network: nn.Module, gates: Mapping[str, nn.Module], inputs: Tensor) -> list[GateFacts]:
     """Run ``network`` on ``inputs`` as it stands (its mode included) and look at each of its ``gates`` by name.
 
     A gate is a module that takes maps [B,C,H,W] and gives masks of that shape. In training mode batch statistics move.
     """
-    found: list[Gate] = []
+    found: list[GateFacts] = []
 
     def look(name: str):  # noqa: ANN202 - a hook
         return lambda module, given, mask: found.append(describe(name, given[0], mask))
@@ -47,7 +47,7 @@ def gate_statistics(network: nn.Module, gates: Mapping[str, nn.Module], inputs: 
     return found
 
 
-def describe(name: str, maps: Tensor, mask: Tensor) -> Gate:
+def describe(name: str, maps: Tensor, mask: Tensor) -> GateFacts:
     """The statistics of one mask [B,C,H,W] over the maps x that it multiplies."""
     maps, mask = maps.detach().double(), mask.detach().double()
     values = mask.flatten().sort().values
@@ -56,7 +56,7 @@ def describe(name: str, maps: Tensor, mask: Tensor) -> Gate:
     change = moved.square().sum() / squared
     shaped = (change - (along / squared).square()).clamp(min=0)
     rank = lambda share: values[round(share * (len(values) - 1))].item()  # noqa: E731
-    return Gate(
+    return GateFacts(
         name, mask.shape[1], mask.mean().item(), rank(0.5), rank(0.99), rank(1.0), change.sqrt().item(),
         shaped.sqrt().item(),
     )  # fmt: skip

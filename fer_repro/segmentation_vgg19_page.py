@@ -22,7 +22,7 @@ from fer_repro.evaluation import cost
 from fer_repro.evaluation.predict import as_input
 from fer_repro.evaluation.statistics import wilson
 from fer_repro.figure import Figure, Theme, canvas
-from fer_repro.gates import Gate, gate_statistics
+from fer_repro.gates import GateFacts, gate_statistics
 from fer_repro.markup import DRAWN, Html, interval, note, percent, table, text, whole
 from fer_repro.methods import input_shape, model_name, weightless
 from fer_repro.page import Chapter
@@ -33,6 +33,7 @@ from fer_repro.results import HALVES
 from fer_repro.tables import drawn_note
 from fer_repro.training import checkpoint
 
+CUT = "Cut: further digits are dropped, not rounded."
 BATCH = 8  # images in a batch of the released validation
 FACES = 4  # drawn faces that the untrained network sees
 
@@ -77,7 +78,7 @@ def arithmetic() -> Html:
     means = batch_means_that_print(accuracy)
     rows.append([f"PublicTest, mean of the accuracies of batches of {BATCH}", whole(HALF), told(means), ""])
     header = ["Images", "Number", "Right answers, rounded", "Right answers, cut"]
-    body = table(header, rows, f"What prints as {accuracy:.2f}\u00a0%", (1, 2, 3))
+    body = table(header, rows, f"What prints as {accuracy:.2f}\u00a0%. {CUT}", (1, 2, 3))
     return Html(body, f"{accuracy:.2f} %: none of {HALF}, {told(counts_that_print(accuracy, 2 * HALF))} of {2 * HALF}")
 
 
@@ -133,7 +134,7 @@ def views(chapter: Chapter) -> Html:
 
 
 @one_thread()
-def measure_start(seed: int) -> list[Gate]:
+def measure_start(seed: int) -> list[GateFacts]:
     """The four gates at their real widths in an untrained network, on a few drawn faces of 48x48 pixels.
 
     The head, which no gate sees, is left small; batch norm uses the batch's statistics, as there are no others yet.
@@ -155,10 +156,10 @@ def gates_of_run(chapter: Chapter) -> Html:
     found = result.record["facts"].get("gates")
     if not found:
         return Html(f"<p>{text(result.variant)} has no gates to look at.</p>", f"{result.variant}: no gates")
-    return _gates([Gate(**gate) for gate in found], f"After training: {result.variant}", drawn=result.drawn)
+    return _gates([GateFacts(**gate) for gate in found], f"After training: {result.variant}", drawn=result.drawn)
 
 
-def _gates(gates: Sequence[Gate], title: str, drawn: bool) -> Html:
+def _gates(gates: Sequence[GateFacts], title: str, drawn: bool) -> Html:
     figure = _ranges(gates, title, drawn)
     rows = [
         [
@@ -175,7 +176,7 @@ def _gates(gates: Sequence[Gate], title: str, drawn: bool) -> Html:
     return Html(figure.figure() + mind + table(header, rows, caption, range(1, 9)), repr(figure))
 
 
-def _ranges(gates: Sequence[Gate], title: str, drawn: bool) -> Figure:
+def _ranges(gates: Sequence[GateFacts], title: str, drawn: bool) -> Figure:
     def draw(theme: Theme) -> Canvas:
         figure = canvas(7.2, 0.9 + 0.42 * len(gates))
         axes = figure.add_subplot()

@@ -16,7 +16,6 @@ is what gates and second training are worth together.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -29,7 +28,7 @@ from fer_repro import pretrained
 from fer_repro.data.protocol import OFFICIAL, Protocol, Splits
 from fer_repro.evaluation.predict import NetworkClassifier, as_input
 from fer_repro.gates import gate_statistics
-from fer_repro.layers import GreyAsRgb, MaskingBlock
+from fer_repro.layers import MaskingBlock
 from fer_repro.papers.base import Variant
 from fer_repro.training import loop
 from fer_repro.training.geometry import resize
@@ -53,6 +52,18 @@ WEIGHTS = Pretrained(
     sha256="c79401a0",
     data="ImageNet-1k",
 )
+
+
+class Gate(nn.Module):
+    """Maps [B,C,H,W] whose values each grow by their share in a mask; the shape stays."""
+
+    def __init__(self, channels: int, kind: str) -> None:
+        super().__init__()
+        self.mask = MaskingBlock(channels, depth=1, gate=kind)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        # A mask of the same shape, and x (1 + m): [B,C,H,W] -> [B,C,H,W]
+        return maps * (1 + self.mask(maps))
 
 
 class SegmentationVgg19(nn.Module):
@@ -80,10 +91,10 @@ class SegmentationVgg19(nn.Module):
             if isinstance(layer, nn.MaxPool2d):
                 stages.append([])
             stages[-1].append(layer)
+        for number in gates:
+            stages[number - 1].append(Gate(widths[number - 1], gate))
         *body, last = (nn.Sequential(*layers) for layers in stages)
-        self.colour = GreyAsRgb()
         self.stages = nn.ModuleList(body)
-        self.gates = nn.ModuleDict({str(stage): MaskingBlock(widths[stage - 1], depth=1, gate=gate) for stage in gates})
         self.pool = nn.Sequential(*last, nn.AdaptiveAvgPool2d(7))
         self.head = nn.Sequential(
             nn.Linear(widths[-1] * 49, hidden), nn.ReLU(), nn.Dropout(dropout),
@@ -97,31 +108,33 @@ class SegmentationVgg19(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         # Three equal channels: [B,1,S,S] -> [B,3,S,S]
-        maps = self.colour(images)
-        for number, stage in enumerate(self.stages, start=1):
-            # All stages but the first halve the sides, then convolve: -> [B,C,S/2^(n-1),S/2^(n-1)]
+        maps = images.expand(-1, 3, -1, -1)
+        for stage in self.stages:
+            # All but the first halve the sides; then convolutions and, where there is one, the gate: -> [B,C,H,W]
             maps = stage(maps)
-            if str(number) in self.gates:
-                # A mask of the same shape; every value grows by its share: [B,C,H,W] -> [B,C,H,W]
-                maps = maps * (1 + self.gates[str(number)](maps))
         # Halved once more, then as means of 7x7 cells: -> [B,512,7,7] -> [B,25088]
         features = self.pool(maps).flatten(1)
         # Three linear layers: -> [B,4096] -> [B,4096] -> [B,7]
         return self.head(features)
 
     def trunk(self) -> nn.Sequential:
-        """The layers of the five stages, numbered as torchvision numbers its ``features``."""
-        return nn.Sequential(*(layer for stage in self.stages for layer in stage))
+        """The layers of the five stages without the gates, numbered as torchvision numbers its ``features``."""
+        return nn.Sequential(*(layer for stage in self.stages for layer in stage if not isinstance(layer, Gate)))
+
+    @property
+    def gates(self) -> dict[str, MaskingBlock]:
+        """What makes the masks, by the number of the stage."""
+        last = {str(number): stage[-1] for number, stage in enumerate(self.stages, start=1)}
+        return {name: layer.mask for name, layer in last.items() if isinstance(layer, Gate)}
 
     def load_pretrained(self, state: dict[str, Tensor]) -> None:
         """Take the convolutions and their batch norms of torchvision's file; the head stays random."""
         renamed = {name.removeprefix("features."): tensor for name, tensor in state.items()}
         pretrained.fill_(self.trunk(), renamed, leave=("classifier.",), where=WEIGHTS.file)
 
-    def take_trunk(self, state: Mapping[str, Tensor]) -> None:
-        """Take the stages of another such network's state; gates and head stay as they are."""
-        stages = {name.removeprefix("stages."): part for name, part in state.items() if name.startswith("stages.")}
-        pretrained.fill_(self.stages, stages, where=f"the fitted {PLAIN}")
+    def take_trunk(self, other: SegmentationVgg19) -> None:
+        """Take the convolutions and batch norms of another such network; gates and head stay as they are."""
+        pretrained.fill_(self.trunk(), other.trunk().state_dict(), where=f"the fitted {PLAIN}")
 
 
 class Vgg19Classifier(NetworkClassifier):
@@ -133,7 +146,7 @@ class Vgg19Classifier(NetworkClassifier):
         ``gates``: `gate_statistics` on the first `LOOKS` test images; absent without gates.
         """
         found: dict[str, Any] = {"random_views": self.random_views(splits.test.images, splits.test.labels)}
-        if len(self.model.gates):
+        if self.model.gates:
             images = torch.tensor(np.asarray(splits.test.images[:LOOKS]), device=self.device)
             inputs = resize(as_input(images), self.recipe.input_size)
             told = gate_statistics(self.model.eval(), self.model.gates, inputs)
@@ -161,7 +174,7 @@ def build(recipe: Recipe) -> nn.Module:
 def build_on(below: NetworkClassifier, recipe: Recipe) -> nn.Module:
     """The network on the convolutions of a fitted plain one; gates and head are new."""
     network = build(recipe)
-    network.take_trunk(below.model.state_dict())
+    network.take_trunk(below.model)
     return network
 
 

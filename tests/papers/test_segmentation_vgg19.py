@@ -40,7 +40,7 @@ def test_every_part_has_the_released_number_of_parameters():
         network = SegmentationVgg19()
     gates = [count_parameters(gate) for gate in network.gates.values()]
     assert list(network.gates) == ["1", "2", "3", "5"] and gates == [349_312, 1_394_944, 5_575_168, 22_291_456]
-    assert count_parameters(network.stages) == 20_035_392 and count_parameters(network.head) == 119_574_535
+    assert count_parameters(network.trunk()) == 20_035_392 and count_parameters(network.head) == 119_574_535
     assert count_parameters(network) == 169_220_807
 
 
@@ -72,7 +72,7 @@ def test_a_full_recipe_starts_from_the_users_file(tmp_path, monkeypatch):
         pretrained=dataclasses.replace(full.pretrained, sha256=None),
     )  # fmt: skip
     network = pretrained.loaded(paper.build)(recipe)
-    assert torch.equal(network.stages[4][-3].weight, narrow[-4].weight)
+    assert torch.equal(network.trunk()[-3].weight, narrow[-4].weight)
     with pytest.raises(FerReproError, match="is not the file that the recipe names"):
         pretrained.loaded(paper.build)(dataclasses.replace(recipe, pretrained=full.pretrained))
 
@@ -101,15 +101,14 @@ class Share(nn.Module):
 
 def test_batch_norm_undoes_a_mask_that_favours_nothing():
     plain, gated, faces = small(gates=()).train(), small().train(), torch.rand(6, 1, 64, 64)
-    gated.stages.load_state_dict(plain.stages.state_dict())
+    gated.trunk().load_state_dict(plain.trunk().state_dict())
     gated.head.load_state_dict(plain.head.state_dict())
     with torch.no_grad():
         before = plain(faces)
-        for stage in ("1", "2", "3"):
-            gated.gates[stage] = Share()
-        gated.gates["5"] = nn.Identity()
         moved = gated(faces)
-        del gated.gates["5"]
+        for stage in gated.stages[:3]:
+            stage[-1].mask = Share()
+        gated.stages[4] = gated.stages[4][:-1]
         torch.testing.assert_close(gated(faces), before, rtol=0.02, atol=2e-3)
     assert (moved - before).abs().max() > 0.05
 
@@ -165,8 +164,8 @@ def test_the_second_training_takes_the_convolutions_and_nothing_else():
     plain = paper.build(papers.get(PLAIN).recipe("official", "smoke"))
     fitted = NetworkClassifier(plain, recipe, "cpu")
     network = paper.build_on(fitted, recipe)
-    for name, tensor in plain.stages.state_dict().items():
-        assert torch.equal(network.stages.state_dict()[name], tensor), name
+    for name, tensor in plain.trunk().state_dict().items():
+        assert torch.equal(network.trunk().state_dict()[name], tensor), name
     assert len(network.gates) == 4 and not torch.equal(network.head[0].weight, plain.head[0].weight)
     wide = dataclasses.replace(
         recipe, network=step("SegmentationVgg19", **(recipe.network.kwargs() | {"widths": (8, 8, 8, 16, 16)}))
@@ -245,7 +244,7 @@ def test_which_means_of_batches_print_as_the_claim():
 class Bright(nn.Module):
     """Happy where the left half is brighter, else sad: a mirror changes the answer."""
 
-    gates = nn.ModuleDict()
+    gates: dict[str, nn.Module] = {}
 
     def forward(self, images):
         left, right = (half.mean(dim=(1, 2, 3)) for half in images.chunk(2, dim=-1))
