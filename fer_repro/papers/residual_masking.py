@@ -34,7 +34,13 @@ from fer_repro.layers import MaskingBlock
 from fer_repro.papers.base import Variant
 from fer_repro.residual_masking_members import EfficientNet, ResNet
 from fer_repro.residual_masking_recipes import (
-    DEVIATIONS, ENSEMBLE_DEVIATIONS, KINDS, MEMBERS, ROW, SMOKE_SIZE, random_views,
+    DEVIATIONS,
+    ENSEMBLE_DEVIATIONS,
+    KINDS,
+    MEMBERS,
+    ROW,
+    SMOKE_SIZE,
+    random_views,
 )
 from fer_repro.training import loop
 from fer_repro.training.recipe import Recipe, Selection, Stage, Step, bind, step
@@ -65,8 +71,8 @@ class ResidualMaskingNetwork(ResNet):
         for name, mask in zip(self.stages, self.masks, strict=True):
             # A stage of basic blocks: -> [B,64,56,56], [B,128,28,28], [B,256,14,14], [B,512,7,7]
             maps = getattr(self, name)(maps)
-            # Turned up where the mask says so, the shape stays
-            maps = maps * (1 + mask(maps))
+            # Turned up where the mask says so, the shape stays; in bf16 little of a mask would survive the sum with 1
+            maps = maps * (1 + mask(maps).float())
         # Mean, dropout, linear layer: -> [B,512] -> [B,7]
         return self.classify(maps)
 
@@ -119,7 +125,7 @@ def recipe(variant: str, protocol: str, profile: str) -> Recipe:
         variant=variant,
         network=kind.full,
         protocol=CLAIMED if protocol == "claimed" else OFFICIAL,
-        # The release counts to 50 and begins at 0 with "not more than"; it stops at the ninth epoch without a better one.
+        # The release counts from 0 to 50, and stops at the ninth epoch in a row that is not better.
         stages=(Stage("train", 51, radam, plateau, patience=9),),
         input_size=224,
         augment=(step("resize", size=224), *random_views(224).steps),

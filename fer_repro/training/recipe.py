@@ -74,8 +74,9 @@ class Selection:
     """How the epoch that is scored was chosen; an object with a name, so that no table can hide it.
 
     ``rule`` is ``best`` (highest accuracy on the protocol's select usages, first one on a tie), ``last``, ``grid``
-    (a method without epochs: its settings with the highest accuracy there), or ``fixed`` (nothing is left to choose). ``views``: measure with the recipe's test
-    views, or with its plain one. ``measure``: ``accuracy``, or ``loss`` (then the lowest is best).
+    (a method without epochs: its settings with the highest accuracy there), or ``fixed`` (nothing is left to choose).
+    ``views``: measure with the recipe's test views, or with its plain one. ``measure``: ``accuracy``, or ``loss`` (then
+    the lowest is best).
     """
 
     rule: str = "best"
