@@ -83,8 +83,8 @@ DEVIATIONS = (
               "in the release they depend on how many random numbers training has drawn before"),
     Deviation("released data loader", "every sample has its own mirror and angle",
               "the release's eight workers copy one random state, so that they repeat each other's draws"),
-    Deviation("paper, training details", "bf16 autocast on a GPU, and on a CPU where that is faster; 1 + M and the losses "
-              "in fp32", "speed"),
+    Deviation("paper, training details", "bf16 autocast on a GPU, and on a CPU where that is faster; 1 + M and the "
+              "losses in fp32", "speed"),
 )  # fmt: skip
 ACTIVE = Deviation(
     "released models/resmasking.py", "the ResNet34 part starts from ImageNet weights",
