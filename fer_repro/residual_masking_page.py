@@ -14,11 +14,13 @@ from matplotlib.figure import Figure as Canvas
 from torch import Tensor
 
 from fer_repro import data as data_sets
-from fer_repro import leaderboard, papers, results
+from fer_repro import leaderboard, papers, plots, results
+from fer_repro.diagrams import Block
 from fer_repro.evaluation.predict import as_input, normalise_
 from fer_repro.evaluation.statistics import paired_difference
 from fer_repro.figure import Figure, Theme, canvas
 from fer_repro.markup import DRAWN, Html, interval, note, percent, table, text, whole
+from fer_repro.methods import input_shape, model_name, weightless
 from fer_repro.page import Chapter
 from fer_repro.papers.residual_masking import ENSEMBLE, ResidualMaskingNetwork
 from fer_repro.pretrained import SCRATCH
@@ -30,7 +32,8 @@ from fer_repro.training.geometry import resize
 from fer_repro.training.recipe import Pretrained
 
 # Short names for figures and tables, in the order of `MEMBERS`.
-SHORT = ("RMN, dropout", "ResNet18", "ResNet50, VGGFace2", "ResNet101", "CBAM-ResNet50", "EfficientNet-B2", "RMN")
+SHORT = ("RMN", "ResNet18", "ResNet50 of VGGFace2", "ResNet101", "CBAM-ResNet50", "EfficientNet-B2",
+         "RMN without dropout")  # fmt: skip
 LOST = ("residual-masking-resnet18", "residual-masking-resnet50-vggface2")  # released repository, issue #46
 
 
@@ -44,22 +47,40 @@ def members(chapter: Chapter) -> Html:
     for number, (name, short) in enumerate(zip(MEMBERS, SHORT, strict=True)):
         weights = KINDS[name].pretrained
         own = [run for run in stored if run.variant == name and run.protocol == protocol]
-        lost = "lost, says the author" if name in LOST else "not used here"
+        lost = '<br><span class="fer-small">the claim’s trained weights are lost</span>' if name in LOST else ""
         scored = "<br>".join(percent(run.score("PrivateTest")["accuracy"]) for run in own) or "not run"
         rows.append([
-            f'{number}. {text(short)}<br><code>{text(name)}</code>', whole(leaderboard.parameters_of(name)),
-            f"{text(weights.data)}<br><code>{text(weights.file)}</code>", text(_obtained(weights)), text(lost), scored,
+            f'{number}. {text(short)}<br><code class="fer-fixed">{text(name)}</code>{lost}',
+            whole(leaderboard.parameters_of(name)), f"{text(weights.data)}<br>{_obtained(weights)}", scored,
         ])  # fmt: skip
-    rows.append(["all seven", whole(leaderboard.parameters_of(ENSEMBLE)), "", "", "", ""])
-    header = ["Network", "Parameters", "Starts from", "How to get these", "Trained weights of the claim", "PrivateTest"]
+    rows.append(["all seven", whole(leaderboard.parameters_of(ENSEMBLE)), "", ""])
+    header = ["Network", "Parameters", "Starts from", "PrivateTest"]
     caption = f"Accuracy: stored runs under the {protocol} protocol, ten views, one line per seed."
-    return Html(table(header, rows, caption, numeric=(1, 5)), f"{len(MEMBERS)} members")
+    return Html(table(header, rows, caption, numeric=(1, 3)), f"{len(MEMBERS)} members")
 
 
 def _obtained(weights: Pretrained) -> str:
+    file = f'<code class="fer-fixed">{text(weights.file)}</code>'
     if weights.source == "torchvision":
-        return f"by torchvision, on its own ({weights.licence})"
-    return f"by hand, into FER_REPRO_WEIGHTS: {weights.source} ({weights.licence})"
+        how = f"torchvision fetches it ({weights.licence})"
+    else:
+        how = f"no library fetches it: {weights.source} ({weights.licence})"
+    return f'{file}<br><span class="fer-small">{text(how)}</span>'
+
+
+def architecture() -> Figure:
+    """The full network, each stage drawn in one box with its mask."""
+    variant = papers.get("residual-masking")
+    recipe = variant.recipe("official", "full")
+    shape = input_shape(recipe)
+    blocks: list[Block] = []
+    for block in plots.trace(weightless(variant, recipe), shape):
+        if block.name.startswith("masks."):
+            stage, levels = blocks.pop(), recipe.network["depths"][int(block.name.split(".")[1])]
+            told = f"{stage.content}, mask of {levels} level{'s' if levels > 1 else ''}"
+            block = Block(stage.name, told, stage.shape, stage.parameters + block.parameters)
+        blocks.append(block)
+    return plots.architecture(blocks, shape[1:], model_name(variant.id))
 
 
 # ---- masks -----------------------------------------------------------------------------------------------------------

@@ -413,6 +413,12 @@ def test_the_search_takes_the_first_of_equals():
     assert equal.best("PublicTest") == 1
 
 
+def test_the_picture_draws_a_stage_and_its_mask_in_one_box():
+    figure = page.architecture()
+    assert "3 × BasicBlock, mask of 4 levels to 64×56×56" in figure.alt and "137,796,423 parameters" in figure.alt
+    assert "mask of 1 level to 512×7×7" in figure.alt and "MaskingBlock" not in figure.alt
+
+
 def chapter_of(variant, result):
     namespace = {name: field.default for name, field in parameters.FIELDS.items()} | {"variant": variant}
     chapter = open_chapter(ROW, namespace)
@@ -425,7 +431,7 @@ def test_the_pages_tables_say_drawn_and_not_run(ensemble):
     for shown in (page.ensemble(chapter), page.subsets(chapter)):
         assert "says nothing about the paper" in shown.body and "Not run:" in shown.body
     listed = page.members(chapter).body
-    assert listed.count("lost, says the author") == 2 and listed.count("not run") == 7
+    assert listed.count("weights are lost") == 2 and listed.count("not run") == 7
     assert "resnet50_scratch_dims_2048.pth" in listed and "386,575,651" in listed
     assert "no masks" in page.masks(chapter).plain and "one draw" in page.views(chapter).plain
 
