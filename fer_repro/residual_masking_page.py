@@ -50,7 +50,7 @@ def members(chapter: Chapter) -> Html:
         lost = '<br><span class="fer-small">the claim’s trained weights are lost</span>' if name in LOST else ""
         scored = "<br>".join(percent(run.score("PrivateTest")["accuracy"]) for run in own) or "not run"
         rows.append([
-            f'{number}. {text(short)}<br><code class="fer-fixed">{text(name)}</code>{lost}',
+            f'{number}. {text(short)}<br><code>{text(name)}</code>{lost}',
             whole(leaderboard.parameters_of(name)), f"{text(weights.data)}<br>{_obtained(weights)}", scored,
         ])  # fmt: skip
     rows.append(["all seven", whole(leaderboard.parameters_of(ENSEMBLE)), "", ""])
@@ -75,6 +75,8 @@ def architecture() -> Figure:
     shape = input_shape(recipe)
     blocks: list[Block] = []
     for block in plots.trace(weightless(variant, recipe), shape):
+        if block.name == "rgb":  # it only repeats the grey channel
+            continue
         if block.name.startswith("masks."):
             stage, levels = blocks.pop(), recipe.network["depths"][int(block.name.split(".")[1])]
             told = f"{stage.content}, mask of {levels} level{'s' if levels > 1 else ''}"
@@ -89,7 +91,7 @@ def architecture() -> Figure:
 @dataclass(frozen=True)
 class Masked:
     """What one stage's mask does to a batch: its channels, the mask's mean and largest value, and how much longer each
-    place's feature vector becomes, float32 [B,H,W] (0.01: by one percent)."""
+    place's feature vector becomes, float32 [B,H,W] (0.01: by one percent; 0 where it is zero and stays so)."""
 
     channels: int
     mean: float
@@ -106,7 +108,8 @@ def look(network: ResidualMaskingNetwork, inputs: Tensor) -> list[Masked]:
         maps = getattr(network, name)(maps)
         weights = mask(maps)
         after = maps * (1 + weights)
-        gain = after.norm(dim=1) / maps.norm(dim=1).clamp_min(1e-12) - 1
+        before = maps.norm(dim=1)
+        gain = (after.norm(dim=1) - before) / before.clamp_min(1e-12)
         found.append(Masked(maps.shape[1], weights.mean().item(), weights.max().item(), gain.cpu().numpy()))
         maps = after
     return found
