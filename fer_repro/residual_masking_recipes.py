@@ -8,7 +8,7 @@ from fer_repro.residual_masking_members import B2
 from fer_repro.training.recipe import Deviation, Pretrained, Step, Views, step
 
 ROW = "residual-masking"
-# In the order of the card of the claim: the paper's own network first, its twin without dropout last.
+# The paper's own network first, the same without dropout last.
 MEMBERS = (
     ROW,
     "residual-masking-resnet18",
