@@ -12,6 +12,7 @@ MODULES = (
     "vggnet", "resnet18_tricks", "local_learning_bow", "resemotenet", "mini_resemotenet",
     "deep_emotion", "ad_corre", "cnn_hyperparameters", "efficientfer",
     "segmentation_vgg19",
+    "residual_masking",
 )  # fmt: skip
 
 __all__ = ["MODULES", "PROFILES", "PROTOCOLS", "Variant", "get", "needs", "variants"]
