@@ -89,7 +89,7 @@ class ImageToImage:
         with _readable(folder, FOLDERS["SD_CHECKPOINT"][1]):
             # The safety checker is left out: it blacks out pictures, and these are portraits of 48 pixels.
             pipeline = StableDiffusionImg2ImgPipeline.from_pretrained(
-                folder, local_files_only=True, use_safetensors=True, torch_dtype=half, safety_checker=None,
+                folder, local_files_only=True, use_safetensors=True, dtype=half, safety_checker=None,
                 requires_safety_checker=False,
             )  # fmt: skip
             pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
@@ -140,7 +140,7 @@ class Clip:
     @property
     def scale(self) -> float:
         """By what cosines are multiplied before a softmax."""
-        return float(self.model.logit_scale.exp())
+        return self.model.logit_scale.exp().item()
 
 
 def as_picture(image: np.ndarray, size: int) -> Image.Image:

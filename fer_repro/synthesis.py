@@ -42,12 +42,13 @@ def settings_of(recipe: Recipe) -> dict[str, Any]:
 class LabelSimilarity:
     """The label filter as a classifier: which of the seven prompts is most similar to a face.
 
-    ``generated``: the faces that were made beside it; ``facts``: what is recorded of them.
+    ``generated``: the faces that were made beside it, ``sources``: the Training images; ``facts``: what is recorded.
     """
 
     def __init__(self, recipe: Recipe, rows: Callable[[np.ndarray], np.ndarray]) -> None:
         self.recipe, self._rows = recipe, rows
         self.generated: Generated | None = None
+        self.sources: FER2013 | None = None
         self.facts: dict[str, Any] = {}
 
     def predict_proba(self, images: np.ndarray, with_views: bool = False) -> np.ndarray:
@@ -91,6 +92,7 @@ class Maker:
         self._note("candidates", time.monotonic() - begin + self.shelf.saved)
         begin = time.monotonic()
         classifier.generated = found = self._filtered(plan, made, judge, judged_by)
+        classifier.sources = self.train
         found.save(self.run.folder / STORE)
         self._note("filters", time.monotonic() - begin)
         self._tell(found, classifier, size)
