@@ -93,7 +93,7 @@ def plan(labels: np.ndarray, target: str, surplus: float, seed: int, most: int |
 
 
 def psnr(made: np.ndarray, sources: np.ndarray) -> np.ndarray:
-    """Peak signal-to-noise ratio in dB of uint8 [N,48,48] against their sources, float32 [N]; equal images: infinity."""
+    """Peak signal-to-noise ratio in dB of uint8 [N,48,48] against their sources, float32 [N]; equal images: inf."""
     error = ((made.astype(np.float32) - sources.astype(np.float32)) ** 2).mean(axis=(1, 2), dtype=np.float64)
     with np.errstate(divide="ignore"):
         return (10 * np.log10(255.0**2 / error)).astype(np.float32)
@@ -116,9 +116,8 @@ def thresholds(cosines: np.ndarray, labels: np.ndarray, percentile: float) -> np
     A class without images has no bound of its own: 1, which nothing reaches.
     """
     own = cosines[np.arange(len(labels)), labels]
-    return np.array(
-        [np.percentile(own[labels == c], percentile) if (labels == c).any() else 1.0 for c in range(CLASSES)], np.float32
-    )
+    each = [own[labels == index] for index in range(CLASSES)]
+    return np.array([np.percentile(values, percentile) if len(values) else 1.0 for values in each], np.float32)
 
 
 def passes_cosine(cosines: np.ndarray, classes: np.ndarray, lowest: np.ndarray) -> np.ndarray:
@@ -140,7 +139,7 @@ def ids_digest(ids: Iterable[str]) -> str:
 class Generated:
     """The candidates with what the filters said; arrays of one length N but for the last.
 
-    images uint8 [N,48,48]; source str [N], the source's id; classes int64 [N], what it was made into; seed int64 [N];
+    images uint8 [N,48,48]; source str [N], the source's id; classes int64 [N], what it became; seed int64 [N];
     psnr float32 [N] in dB, against the source; cosine float32 [N], to the wanted label; guess int64 [N], the most
     similar label; near, fitting, accepted bool [N]: passes the PSNR filter, the label filter, both. seen str [M]: ids of
     the images that the generator and the encoders were fitted on.

@@ -89,7 +89,9 @@ def contrast(cosines: Tensor, scale: Tensor, labels: Tensor) -> Tensor:
 
 
 class Lesson:
-    """Batches of an encoder's half of the Training images, every class alike, mirrored at random and shifted by up to four pixels.
+    """Batches of an encoder's half of the Training images, every class alike, mirrored and shifted at random.
+
+    A shift is of up to four pixels.
 
     ``images`` uint8 [N,48,48] and ``labels`` int64 [N] on the device. Called as (network, generator): the loss.
     """

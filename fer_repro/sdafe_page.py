@@ -117,8 +117,8 @@ def faces(chapter: Chapter) -> Figure | Html:
     return Figure(
         draw,
         alt=f"Pairs of a neutral source face and the face generated from it, below it, by class: {told}.",
-        caption=f"The first {EACH} candidates of each class, not chosen by anybody: above the neutral source, below what "
-        f"became of it. A frame: both filters let it pass.{smoke}",
+        caption=f"The first {EACH} candidates of each class, not chosen by anybody: above the neutral source, below "
+        f"what became of it. A frame: both filters let it pass.{smoke}",
         drawn=drawn,
         photo=True,
     )
@@ -260,7 +260,8 @@ def how_far() -> Html:
     header = ["Claim", "Accuracy", f"Right faces of {half:,}", "Points from this claim", "Class"]
     caption = "This claim beside all whose scored images and selection are known to be clean (class A)"
     best = max(other.accuracy for other in known)
-    return Html(table(header, rows, caption, range(1, 4)), f"{claim.accuracy - best:.2f} points above the best clean claim")
+    told = f"{claim.accuracy - best:.2f} points above the best clean claim"
+    return Html(table(header, rows, caption, range(1, 4)), told)
 
 
 def _drawn(result: Result) -> str:

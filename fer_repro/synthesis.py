@@ -180,15 +180,12 @@ class Maker:
         parts, size = [], self.settings["portion"]
         for number, first in enumerate(range(0, len(plan), size)):
             part = slice(first, first + size)
-            self.pause(lambda: None)
-            parts.append(
-                self.shelf.keep(
-                    f"faces-{number:04d}", {"portion": [first, size]},
-                    lambda part=part: editor(
-                        self.images[plan.sources[part]], plan.classes[part], plan.seeds[part]
-                    ),
-                )
-            )  # fmt: skip
+
+            def make(part: slice = part) -> np.ndarray:
+                self.pause(lambda: None)
+                return editor(self.images[plan.sources[part]], plan.classes[part], plan.seeds[part])
+
+            parts.append(self.shelf.keep(f"faces-{number:04d}", {"portion": [first, size]}, make))
             if number % 10 == 9:
                 self.run.say(f"candidates: {min(first + size, len(plan))} of {len(plan)}")
         return np.concatenate(parts)

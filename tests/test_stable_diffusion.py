@@ -1,4 +1,4 @@
-"""The route through diffusers and transformers, for real: a tiny pipeline and a tiny CLIP, saved here, loaded by ours."""
+"""The route through diffusers and transformers for real: a tiny pipeline and a tiny CLIP, saved here, loaded there."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ def folders(tmp_path_factory):
     tokenizer, size = write_tokenizer(place / "tokenizer")
     text = {
         "vocab_size": size, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1,
-        "num_attention_heads": 2, "max_position_embeddings": 77, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1,
+        "num_attention_heads": 2, "max_position_embeddings": 77,
+        "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1,
     }  # fmt: skip
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -57,7 +58,9 @@ def folders(tmp_path_factory):
                 down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
                 up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
             ),
-            scheduler=diffusers.PNDMScheduler(steps_offset=1, beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012),
+            scheduler=diffusers.PNDMScheduler(
+                steps_offset=1, beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012
+            ),
             safety_checker=None, feature_extractor=None, requires_safety_checker=False,
         )  # fmt: skip
         pipeline.save_pretrained(place / "sd", safe_serialization=True)

@@ -282,7 +282,7 @@ def pipeline(recipe: Recipe) -> list[tuple[str, str]]:
     o = recipe.options
     return [
         ("sources", "neutral Training faces, each several times"),
-        ("generator", f"{o['generator']}: noise up to {o['strength']:.0%} of the levels, then denoise as another class"),
+        ("generator", f"{o['generator']}: noise up to {o['strength']:.0%} of the levels, denoise as another class"),
         ("PSNR filter", f"near its source: above the {o['psnr_percentile']:g}th percentile of {o['pilot']} candidates"),
         ("label filter", "the wanted label is the most similar of seven, and similar enough"),
         ("training set", f"every class filled up to the number of the {o['target']} class"),
