@@ -141,8 +141,8 @@ class Generated:
 
     images uint8 [N,48,48]; source str [N], the source's id; classes int64 [N], what it became; seed int64 [N];
     psnr float32 [N] in dB, against the source; cosine float32 [N], to the wanted label; guess int64 [N], the most
-    similar label; near, fitting, accepted bool [N]: passes the PSNR filter, the label filter, both. seen str [M]: ids of
-    the images that the generator and the encoders were fitted on.
+    similar label; near, fitting, accepted bool [N]: passes the PSNR filter, the label filter, both. seen str [M]: ids
+    of the images that the generator and the encoders were fitted on.
     """
 
     images: np.ndarray

@@ -23,7 +23,7 @@ from fer_repro.training.recipe import Step
 from fer_repro.training.weights import all_finite
 
 SAVE_EVERY = 120.0  # seconds between checkpoints
-REPORTS = 10  # lines about the loss in a whole fit
+REPORTS = 5  # lines about the loss in a whole fit
 Pause = Callable[[Callable[[], None]], None]
 LossOf = Callable[[nn.Module, torch.Generator], Tensor]
 
