@@ -5,7 +5,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
-EXTRAS := book,classical,search,download,test
+EXTRAS := book,classical,search,pretrained,diffusion,download,test
 PROFILE ?= stored
 # Threads that wait must not spin: chapters and tests share the cores with each other and with a browser.
 export OMP_WAIT_POLICY ?= PASSIVE
@@ -32,7 +32,7 @@ front: setup
 
 # The suite executes every chapter's cells too (tests/notebooks runs nbval on them).
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup
 
 lint: setup
 	$(BIN)/ruff check fer_repro tests benchmarks _ext

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
 from fer_repro import leaderboard, results
 from fer_repro.claims import CLASSES, Arithmetic, Claim, Total
-from fer_repro.errors import FerReproError
+from fer_repro.errors import FerReproError, nearest
 from fer_repro.leaderboard import Verdict
 from fer_repro.markup import UNKNOWN, Html, details, facts, interval, link, percent, table, text, whole, words
 from fer_repro.results import Result
@@ -36,8 +35,7 @@ def claims_of(slug: str) -> list[Claim]:
     found = [claim for claim in leaderboard.claims().values() if claim.slug == slug]
     if not found:
         known = list(dict.fromkeys(claim.slug for claim in leaderboard.claims().values()))
-        near = difflib.get_close_matches(slug, known, n=3)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"the papers are {', '.join(known)}"
+        hint = nearest(slug, known, "the papers are")
         raise FerReproError(f"no row of the leaderboard has the slug '{slug}': {hint}")
     return found
 

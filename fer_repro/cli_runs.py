@@ -89,13 +89,16 @@ def run(
 
 
 def _with_weights(chosen: list[str], protocol: str, profile: str, *, fetch: bool, quiet: bool) -> list[str]:
-    """Those whose pretrained weights are here or can be fetched; the others are named, unless ``quiet``."""
-    from fer_repro import pretrained
+    """Those whose weights and libraries are here or can be fetched; the others are named, unless ``quiet``."""
+    from fer_repro import methods, papers, pretrained
 
     kept = []
     for name in chosen:
+        variant = papers.get(name)
         try:
             pretrained.require(name, protocol, profile, fetch)
+            if variant.build is not None:
+                methods.weightless(variant, variant.recipe(protocol, profile))
             kept.append(name)
         except FerReproError as error:
             if not quiet:

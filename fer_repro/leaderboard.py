@@ -7,7 +7,6 @@ against the mean of our seeds, with an interval for both the chance of the test 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import statistics
 from collections.abc import Iterable
@@ -20,7 +19,7 @@ from scipy import stats
 
 from fer_repro import results as stored
 from fer_repro.claims import CLASSES, HALF, Claim, book
-from fer_repro.errors import FerReproError
+from fer_repro.errors import FerReproError, nearest
 from fer_repro.evaluation.statistics import wilson
 from fer_repro.results import Result
 from fer_repro.training.recipe import Views
@@ -66,9 +65,7 @@ def claim(variant_id: str) -> Claim:
     known = claims()
     if variant_id in known:
         return known[variant_id]
-    near = difflib.get_close_matches(variant_id, known, n=3)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"the rows are {', '.join(known)}"
-    raise FerReproError(f"'{variant_id}' is no row of the leaderboard: {hint}")
+    raise FerReproError(f"'{variant_id}' is no row of the leaderboard: {nearest(variant_id, known, 'the rows are')}")
 
 
 def parameters_of(variant_id: str) -> int | None:

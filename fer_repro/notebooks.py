@@ -7,7 +7,6 @@ has no cell tagged ``parameters``, and marks a notebook whose cell timed out as 
 from __future__ import annotations
 
 import ast
-import difflib
 import logging
 import sys
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ from typing import Any
 
 from fer_repro import papers, results
 from fer_repro import parameters as chapter_parameters
-from fer_repro.errors import FerReproError
+from fer_repro.errors import FerReproError, nearest
 from fer_repro.files import atomic_write
 
 PARAMETERS_TAG = "parameters"
@@ -81,8 +80,7 @@ class Chapter:
         """The parameter called ``name``; an unknown one raises `FerReproError` with the nearest."""
         if name in self.parameters:
             return self.parameters[name]
-        near = difflib.get_close_matches(name, self.parameters, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"its parameters are {', '.join(self.parameters) or 'none'}"
+        hint = nearest(name, self.parameters, "its parameters are", most=1, quote="'")
         raise FerReproError(f"{self.path.name} has no parameter '{name}': {hint}")
 
     def check(self, given: Mapping[str, Any]) -> None:
@@ -116,8 +114,7 @@ def locate(chapter: str | Path) -> Path:
     known = {p.stem: p for p in sorted(folder.glob("papers/*.ipynb")) + sorted(folder.glob("*.ipynb"))}
     if str(chapter) in known:
         return known[str(chapter)]
-    near = difflib.get_close_matches(str(chapter), known, n=2)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"the chapters are {', '.join(known)}"
+    hint = nearest(str(chapter), known, "the chapters are", most=2)
     raise FerReproError(f"there is no chapter '{chapter}': {hint}")
 
 

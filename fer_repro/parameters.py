@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 
 from fer_repro import papers
-from fer_repro.errors import FerReproError
+from fer_repro.errors import FerReproError, nearest
 
 DATA_SETS = ("fer2013", "drawn")
 DEVICES = ("auto", "cpu", "cuda")
@@ -43,18 +42,18 @@ FIELDS = {f.name: f for f in dataclasses.fields(ChapterParameters)}
 
 def _one_of(what: str, value: Any, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
-        near = difflib.get_close_matches(str(value), allowed, n=1)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
         shown = ", ".join(repr(a) for a in allowed)
-        raise FerReproError(f"parameter {what} is {value!r}, expected one of {shown}{hint}")
+        hint = nearest(str(value), allowed, "", most=1, quote="'")
+        raise FerReproError(
+            f"parameter {what} is {value!r}, expected one of {shown}" + (f"; {hint}" if hint.endswith("?") else "")
+        )
 
 
 def check_names(values: Mapping[str, Any], known: Collection[str]) -> None:
     """Raise `FerReproError` for the first name of ``values`` that is not in ``known``, with the nearest one that is."""
     for name in values:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"the parameters are {', '.join(known)}"
+            hint = nearest(name, known, "the parameters are", most=1, quote="'")
             raise FerReproError(f"unknown parameter '{name}': {hint}")
 
 

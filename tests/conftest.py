@@ -5,8 +5,22 @@ from __future__ import annotations
 import os
 
 import pytest
+import torch
 
 from fer_repro.data import FER2013, load
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Workers side by side share the cores: one thread each.
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A file's tests share what was dear to make, so they stay on one worker; the contract's share nothing."""
+    for item in items:
+        if item.path.name != "test_contract.py":
+            item.add_marker(pytest.mark.xdist_group(str(item.path)))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -247,7 +247,8 @@ def test_export_writes_weights_that_load_and_a_card_that_tells(capsys, tmp_path)
 def test_the_core_works_without_the_extras(tmp_path):
     """A GPU machine without Jupyter: everything but the book runs, and the book says what is missing."""
     names = ["papermill", "nbformat", "nbclient", "ipykernel", "IPython", "jupyter_client", "jupyter_book", "sphinx",
-             "sphinx_external_toc", "plotly", "itables", "latex2mathml", "faiss", "cv2", "kagglehub"]  # fmt: skip
+             "sphinx_external_toc", "plotly", "itables", "latex2mathml", "faiss", "cv2", "kagglehub",
+             "timm", "diffusers", "transformers"]  # fmt: skip
     script = f"""
 import sys
 class Missing:
@@ -269,6 +270,9 @@ cli.main(sys.argv[1:])
         done = without(*words)
         assert done.returncode == 1 and "pip install 'fer-repro[book]'" in done.stderr, done.stderr
         assert "Traceback" not in done.stderr
+    planned = without("run", "--all", "--ablations", "--plan", "--results-dir", str(tmp_path), "--device", "cpu")
+    assert planned.returncode == 0, planned.stderr
+    assert "efficientfer-lite0-scratch: left out" in planned.stdout and "vggnet" in planned.stdout
     budget = without(
         "run", "vggnet", "--profile", "smoke", "--time-budget", "0.1", "--runs-dir", str(tmp_path / "runs")
     )

@@ -17,6 +17,7 @@ from waiting import Watch
 from fer_repro import data, leaderboard, papers, parameters, results
 from fer_repro.data.protocol import OFFICIAL, Splits
 from fer_repro.evaluation import cost
+from fer_repro.pretrained import SCRATCH
 from fer_repro.reproduce import reproduce
 from fer_repro.training.recipe import Selection, Stage, step
 from fer_repro.training.run import Run
@@ -24,9 +25,13 @@ from fer_repro.training.run import Run
 ROOT = Path(__file__).resolve().parents[1]
 VARIANTS = papers.variants()
 NETWORKS = {name: variant for name, variant in VARIANTS.items() if variant.build}
+# A twin runs the code of its original from random weights, as every smoke run of a shrunken network does anyway.
+TWINS = {name for name in VARIANTS if name.endswith(SCRATCH)}
 CHAPTERS = sorted((ROOT / "chapters" / "papers").glob("*.ipynb"))
 each_variant = pytest.mark.parametrize("name", VARIANTS)
 each_network = pytest.mark.parametrize("name", NETWORKS)
+each_original = pytest.mark.parametrize("name", [name for name in VARIANTS if name not in TWINS])
+each_original_network = pytest.mark.parametrize("name", [name for name in NETWORKS if name not in TWINS])
 each_chapter = pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 both_protocols = pytest.mark.parametrize("protocol", papers.PROTOCOLS)
 
@@ -78,7 +83,18 @@ def test_parameter_count_equals_the_declared_one(name, protocol):
     assert cost.count_parameters(network) == declared
 
 
-@each_network
+@pytest.mark.parametrize("name", sorted(TWINS))
+@both_protocols
+def test_a_twin_is_its_original_from_random_weights(name, protocol):
+    twin, original = VARIANTS[name], VARIANTS[name.removesuffix(SCRATCH)]
+    assert (twin.build, twin.fit, twin.slug) == (original.build, original.fit, original.slug)
+    assert not any(VARIANTS[needed].recipe(protocol, "full").pretrained for needed in (name, *papers.needs(name)))
+    assert any(VARIANTS[n].recipe(protocol, "full").pretrained for n in (original.id, *papers.needs(original.id)))
+    recipe, same = twin.recipe(protocol, "full"), original.recipe(protocol, "full")
+    assert recipe.deviations[: len(same.deviations)] == same.deviations and recipe.network == same.network
+
+
+@each_original_network
 def test_the_network_overfits_one_batch(name, tmp_path, monkeypatch):
     """Through the variant's own `fit`, without augmentation and dropout: the batch is learnt by heart."""
     for dropout in (nn.Dropout, nn.Dropout2d):  # its noise would decide how small the last loss is
@@ -99,7 +115,7 @@ def test_the_network_overfits_one_batch(name, tmp_path, monkeypatch):
     assert (classifier.predict_proba(batch.images).argmax(axis=1) == batch.labels).all()
 
 
-@each_variant
+@each_original
 @both_protocols
 def test_smoke_run_gives_a_whole_result(name, protocol, tmp_path, monkeypatch):
     """And its batches, the paper's own loss in them, wait for no device."""

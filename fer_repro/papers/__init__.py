@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 from functools import cache
 from importlib import import_module
 
-from fer_repro.errors import FerReproError
+from fer_repro.errors import FerReproError, nearest
 from fer_repro.papers.base import PROFILES, PROTOCOLS, Variant
 
 MODULES = (
     "vggnet", "resnet18_tricks", "local_learning_bow", "resemotenet", "mini_resemotenet",
-    "deep_emotion", "ad_corre", "cnn_hyperparameters", "sdafe",
+    "deep_emotion", "ad_corre", "cnn_hyperparameters", "efficientfer", "sdafe",
 )  # fmt: skip
 
 __all__ = ["MODULES", "PROFILES", "PROTOCOLS", "Variant", "get", "needs", "variants"]
@@ -34,9 +33,7 @@ def get(variant_id: str) -> Variant:
     known = variants()
     if variant_id in known:
         return known[variant_id]
-    near = difflib.get_close_matches(variant_id, known, n=3)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"expected one of {', '.join(known)}"
-    raise FerReproError(f"unknown variant '{variant_id}': {hint}")
+    raise FerReproError(f"unknown variant '{variant_id}': {nearest(variant_id, known)}")
 
 
 def needs(variant_id: str) -> set[str]:

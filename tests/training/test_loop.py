@@ -13,7 +13,8 @@ from fer_repro.errors import FerReproError
 from fer_repro.training import loop
 from fer_repro.training.loop import fit
 from fer_repro.training.recipe import Selection, Stage, Views, step
-from fer_repro.training.step import TrainStep
+from fer_repro.training.run import Interrupted
+from fer_repro.training.step import TrainStep, norm_limit
 from fer_repro.training.weights import copied
 
 
@@ -178,6 +179,38 @@ def test_average_weights_are_the_scored_ones(tmp_path):
     assert not torch.equal(weights(averaged)["head.weight"], weights(plain)["head.weight"])
 
 
+@pytest.mark.parametrize(("measure", "keep"), [("average", "online"), ("online", "average"), ("online", "online")])
+def test_what_is_measured_and_what_is_kept_may_differ(tmp_path, measure, keep):
+    last = dataclasses.replace(small.PLAIN, selection=Selection("last"))
+    mixed = dataclasses.replace(last, ema=step("ema", decay=0.99, measure=measure, keep=keep))
+    recipes = {"online": last, "average": dataclasses.replace(last, ema=0.99), "mixed": mixed}
+    runs = {name: small.run(tmp_path / name, recipe) for name, recipe in recipes.items()}
+    fitted = {name: fit(small.build, small.splits(), run) for name, run in runs.items()}
+    assert same(weights(fitted["mixed"]), weights(fitted[keep]))
+    seen = {name: [row["select_loss"] for row in run.history] for name, run in runs.items()}
+    assert seen["mixed"] == seen[measure] and seen["online"] != seen["average"]
+
+
+class Staged(small.Net):
+    """Freezes its body in the second stage and remembers what it was told."""
+
+    told: list[tuple[str, bool]] = []
+
+    def begin_stage(self, stage, fresh):
+        self.told.append((stage.name, fresh))
+        self.body.requires_grad_(stage.name != "b")
+
+
+def test_a_network_has_a_part_in_the_start_of_a_stage(tmp_path, monkeypatch):
+    monkeypatch.setattr(Staged, "told", [])
+    recipe = dataclasses.replace(small.PLAIN, stages=FIVE, selection=Selection("last"))
+    after_a = scripted(monkeypatch, [0.1] * 5)
+    classifier = fit(lambda recipe: Staged(), small.splits(), small.run(tmp_path / "a", recipe))
+    assert Staged.told == [("a", True), ("b", True)]
+    assert torch.equal(weights(classifier)["body.0.weight"], after_a[2]["body.0.weight"])
+    assert not torch.equal(weights(classifier)["head.weight"], after_a[2]["head.weight"])
+
+
 class Exploding(small.Net):
     """Its loss is infinite from the ``after``-th training batch on."""
 
@@ -278,6 +311,33 @@ def test_gradients_are_clipped(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.optim.SGD, "step", watched)
     fit(small.build, small.splits(), small.run(tmp_path, dataclasses.replace(small.PLAIN, clip_norm=0.01)))
     assert max(norms) <= 0.01 + 1e-6 and min(norms) > 0.005
+
+
+def test_the_limit_of_scaled_gradients_halves_with_every_block():
+    scaled = step("scaled", norm=1.0, start=4.0, every=3)
+    assert [norm_limit(scaled, done) for done in range(7)] == [0.25] * 3 + [0.125] * 3 + [0.0625]
+    assert norm_limit(0.5, 10**6) == 0.5
+    with pytest.raises(FerReproError, match="unknown clip_norm 'scale', expected one of scaled"):
+        norm_limit(step("scale", norm=1.0), 0)
+
+
+def test_gradients_are_clipped_as_the_scaler_would(tmp_path, monkeypatch):
+    """Also after a stop: the factor goes on from the updates done."""
+    seen = []
+
+    def note(parameters, limit):
+        seen.append(limit)
+        return torch.zeros(())
+
+    monkeypatch.setattr(nn.utils, "clip_grad_norm_", note)
+    recipe = dataclasses.replace(small.PLAIN, clip_norm=step("scaled", norm=1.0, start=1.0, every=6))
+    told = small.run(tmp_path, recipe)
+    looks = iter([False] * 8 + [True])
+    told.out_of_time = lambda ahead=0.0: next(looks)
+    with pytest.raises(Interrupted):
+        fit(small.build, small.splits(), told)
+    fit(small.build, small.splits(), small.run(tmp_path, recipe))
+    assert seen == [1.0] * 6 + [0.5] * 6 + [0.25] * 3
 
 
 def test_images_of_another_size_are_resized_to_the_input(tmp_path):
