@@ -165,7 +165,7 @@ OUTSIDE = {name: OWN[name] for name in ("psnr_percentile", "psnr_highest", "pilo
     "strength": 0.55, "grid": 50, "guidance": 7.5, "size": 512, "portion": 16,
 }  # fmt: skip
 SMOKE = OWN | {
-    "base": 8, "widths": (1, 1, 2), "blocks": 1, "heads": 2, "steps": 40, "batch": 2, "rate": 6e-3, "ema": 0.9,
+    "base": 8, "widths": (1, 1, 2), "blocks": 1, "heads": 2, "steps": 30, "batch": 2, "rate": 6e-3, "ema": 0.9,
     "strength": 0.2, "grid": 10, "most": 8, "portion": 64,
     "encoder_channels": (8, 16, 16), "encoder_steps": 20, "encoder_batch": 16, "encoder_rate": 5e-3,
 }  # fmt: skip
