@@ -19,7 +19,7 @@ from fer_repro.figure import Figure, Theme, canvas
 from fer_repro.generation import Generated
 from fer_repro.markup import DRAWN, Html, interval, note, percent, table, text, whole
 from fer_repro.page import Chapter
-from fer_repro.papers.sdafe import IMAGES
+from fer_repro.papers.sdafe import IMAGES, WITHOUT_FACES
 from fer_repro.results import HALVES, Result
 from fer_repro.tables import drawn_note
 
@@ -60,7 +60,7 @@ def _absent(result: Result) -> Html:
     arm = result.record["recipe"]["options"].get("arm")
     why = (
         "this arm uses no generated faces"
-        if arm in ("real-only", "oversampled")
+        if arm in WITHOUT_FACES
         else f"a stored result keeps none; they stay in the run folder of {IMAGES}"
     )
     return Html(f"<p>No generated faces to show: {text(why)}.</p>", f"no generated faces: {why}")

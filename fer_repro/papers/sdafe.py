@@ -41,6 +41,7 @@ from fer_repro.training.run import Interrupted, Run
 # The scored and the selecting images of the claim are unknown; the official ones are our reading.
 CLAIMED = Protocol("claimed")
 IMAGES = "sdafe-images"
+WITHOUT_FACES = ("real-only", "oversampled")
 
 
 # ---- the classifier --------------------------------------------------------------------------------------------------
@@ -108,16 +109,15 @@ def fit_images(splits: Splits, run: Run) -> LabelSimilarity:
 def fit(splits: Splits, run: Run) -> NetworkClassifier:
     """Train the proxy on the Training images of the recipe's arm.
 
-    Without a fitted ``sdafe-images`` in ``run.required`` an arm with generated faces has none to add; that is refused
-    unless the recipe's loss and images are those of a test on a handful of faces.
+    A recipe with plain cross-entropy, without the smoothed labels of the arms, takes the images as they are and needs
+    no generated faces. Raises `FerReproError` for an arm whose faces were not given, and for images not of Training.
     """
     generation.require_training_only(splits.train, run.recipe.variant)
     arm, target = run.recipe.options["arm"], run.recipe.options["target"]
+    if not run.recipe.loss.get("label_smoothing"):
+        return loop.fit(pretrained.loaded(build), splits, run)
     maker = require_maker(run)
     generated = None if maker is None else maker.generated
-    if generated is None and arm not in ("real-only", "oversampled"):
-        run.say(f"{run.recipe.variant}: no generated faces were given, the Training images are used as they are")
-        return loop.fit(pretrained.loaded(build), splits, run)
     train, added = generation.training_set(splits.train, generated, arm, target, run.seed)
     run.facts["added"] = added
     if maker is not None:
@@ -136,14 +136,19 @@ class Proxy(NetworkClassifier):
 
 
 def require_maker(run: Run) -> LabelSimilarity | None:
-    """The fitted variant that made the faces, of the same settings and protocol; None where none was given."""
-    maker = run.required.get(IMAGES)
-    if maker is None:
+    """The fitted variant that made the faces, of the same settings and protocol; None for an arm without such faces."""
+    name, maker = run.recipe.variant, run.required.get(IMAGES)
+    if run.recipe.options["arm"] in WITHOUT_FACES:
         return None
+    if maker is None:
+        raise FerReproError(
+            f"{name} adds the faces of {IMAGES}, and none were given: run `fer-repro run {name}`, which makes or finds "
+            "them first, or `sdafe-real-only`, which needs none"
+        )
     if settings_of(maker.recipe) != settings_of(run.recipe) or maker.recipe.protocol != run.recipe.protocol:
         raise FerReproError(
-            f"{run.recipe.variant} needs the faces of {IMAGES} with its own settings and protocol, got others: run "
-            f"{IMAGES} again with this version"
+            f"{name} needs the faces of {IMAGES} with its own settings and protocol, got others: run {IMAGES} again "
+            "with this version"
         )
     return maker
 
@@ -298,7 +303,7 @@ def _arm(arm: str) -> Variant:
         build=build,
         fit=fit,
         ablation_of=None if arm == "both" else "sdafe",
-        requires=() if arm in ("real-only", "oversampled") else (IMAGES,),
+        requires=() if arm in WITHOUT_FACES else (IMAGES,),
         called="fernext-proxy" if arm == "both" else None,
     )
 

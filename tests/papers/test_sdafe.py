@@ -233,6 +233,9 @@ def test_an_arm_takes_the_faces_of_the_shared_run(fitted, splits, tmp_path, monk
     run.required = {"sdafe-images": fitted[1]}
     with pytest.raises(FerReproError, match="needs the faces of sdafe-images with its own settings"):
         papers.get("sdafe").fit(splits, run)
+    run.required = {}
+    with pytest.raises(FerReproError, match="sdafe adds the faces of sdafe-images, and none were given"):
+        papers.get("sdafe").fit(splits, run)
 
 
 class NoFit:
