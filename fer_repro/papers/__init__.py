@@ -13,6 +13,7 @@ MODULES = (
     "deep_emotion", "ad_corre", "cnn_hyperparameters", "efficientfer",
     "segmentation_vgg19",
     "residual_masking",
+    "deep_emotion", "ad_corre", "cnn_hyperparameters", "efficientfer", "sdafe",
 )  # fmt: skip
 
 __all__ = ["MODULES", "PROFILES", "PROTOCOLS", "Variant", "get", "needs", "variants"]
