@@ -1,7 +1,8 @@
 """What a user would write instead: PIL images, torchvision transforms made from a recipe's own steps, a DataLoader.
 
 Every augmentation step has the torchvision transform of the same meaning. Where torchvision has none (a zoom of its own
-for each axis, a border that repeats) Pillow's affine map and an edge-padded image do it, as one finds it written.
+for each axis, a border that repeats) Pillow's affine map and an edge-padded image do it, as one finds it written; what
+changes grey levels stands in `_opencv`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import _opencv
 import numpy as np
 import torch
 from PIL import Image
@@ -40,19 +42,25 @@ class EachCrop:
 
 
 class ZoomEachAxis:
-    """Rotation and a zoom of its own for each axis about the centre, in one of Pillow's affine maps."""
+    """Rotation and a zoom of its own for each axis about the centre, then a shift, in one of Pillow's affine maps.
 
-    def __init__(self, degrees: float, scale: tuple[float, float], interpolation: str, fill: int) -> None:
-        self.degrees, self.scale, self.fill = degrees, scale, fill
+    ``shift``: the most in pixels, either way.
+    """
+
+    def __init__(
+        self, degrees: float, scale: tuple[float, float], interpolation: str, fill: int, shift: float = 0.0
+    ) -> None:
+        self.degrees, self.scale, self.fill, self.shift = degrees, scale, fill, shift
         self.resample = {"nearest": Image.Resampling.NEAREST, "bilinear": Image.Resampling.BILINEAR}[interpolation]
 
     def __call__(self, image: Image.Image) -> Image.Image:
-        draw = torch.empty(3).uniform_(-1, 1).tolist()
+        draw = torch.empty(5).uniform_(-1, 1).tolist()
         middle, half = sum(self.scale) / 2, (self.scale[1] - self.scale[0]) / 2
         angle, zoom_x, zoom_y = math.radians(draw[0] * self.degrees), middle + half * draw[1], middle + half * draw[2]
         cos, sin, x, y = math.cos(angle), math.sin(angle), image.width / 2, image.height / 2
         a, b, d, e = cos / zoom_x, -sin / zoom_x, sin / zoom_y, cos / zoom_y
-        matrix = (a, b, x - a * x - b * y, d, e, y - d * x - e * y)
+        right, down = (x + round(draw[3] * self.shift), y + round(draw[4] * self.shift))  # where the centre goes
+        matrix = (a, b, x - a * right - b * down, d, e, y - d * right - e * down)
         return image.transform(image.size, Image.Transform.AFFINE, matrix, self.resample, fillcolor=self.fill)
 
 
@@ -67,9 +75,7 @@ def _affine(
     pad = math.ceil(side / 2 * reach + shift * side) if fill == "edge" else 0
     level = 0 if fill == "edge" else round(255 * fill)
     if per_axis:
-        if shift:
-            raise FerReproError("benchmark: no torchvision counterpart for a shift beside a zoom of its own per axis")
-        change: Callable[[Any], Any] = ZoomEachAxis(degrees, scale, interpolation, level)
+        change: Callable[[Any], Any] = ZoomEachAxis(degrees, scale, interpolation, level, shift * side)
     else:
         part = shift * side / (side + 2 * pad)  # torchvision counts a shift in shares of the image it is given
         change = transforms.RandomAffine(
@@ -112,6 +118,12 @@ def _erase(
     return transforms.RandomErasing(p, area, aspect, value)
 
 
+def _one_of(
+    side: int, steps: tuple[Step, ...], p: float, shares: tuple[float, ...] | None = None
+) -> Callable[[Any], Any]:
+    return _opencv.OneOf([counterpart(step, side) for step in steps], shares or (1.0,) * len(steps), p)
+
+
 COUNTERPARTS: dict[str, Callable[..., Callable[[Any], Any]]] = {
     "random_resized_crop": lambda side, size, **options: transforms.RandomResizedCrop(size, **options),
     "translate": _translate,
@@ -121,6 +133,12 @@ COUNTERPARTS: dict[str, Callable[..., Callable[[Any], Any]]] = {
     "affine": _affine,
     "jitter": _jitter,
     "erase": _erase,
+    "brightness_contrast": _opencv.brightness_contrast,
+    "gaussian_noise": _opencv.gaussian_noise,
+    "gaussian_blur": _opencv.gaussian_blur,
+    "clahe": _opencv.clahe,
+    "one_of": _one_of,
+    "lanczos4": _opencv.lanczos4,
     "crop": lambda side, size, padding=0: transforms.RandomCrop(size, padding or None),
     "resize": lambda side, size: transforms.Resize((size, size)),
     "centre_crop": lambda side, size: transforms.CenterCrop(size),

@@ -10,12 +10,13 @@ from torch import Tensor
 from fer_repro.errors import FerReproError
 from fer_repro.training.augment import Augmenter
 from fer_repro.training.crops import centre_crop, five_crop, ten_crop, with_mirror
-from fer_repro.training.geometry import resize, warp
+from fer_repro.training.geometry import lanczos4, resize, warp
 from fer_repro.training.recipe import Views
 
 _CROPS: dict[str, tuple[int, Callable[[Tensor, int], Tensor]]] = {
     "plain": (1, centre_crop),
     "centre-crop": (1, centre_crop),
+    "lanczos4": (1, lanczos4),  # no crop: the whole image, enlarged
     "flip": (2, lambda images, size: with_mirror(centre_crop(images, size))),
     "five-crop": (5, five_crop),
     "ten-crop": (10, ten_crop),

@@ -14,7 +14,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from fer_repro.training import crops, geometry
+from fer_repro.errors import FerReproError
+from fer_repro.training import crops, geometry, photometric
 from fer_repro.training.fused import fuse
 from fer_repro.training.geometry import TRIES, coin, uniform
 from fer_repro.training.recipe import Step, bind
@@ -124,6 +125,28 @@ def mixup(images: Tensor, targets: Tensor, generator: torch.Generator, alpha: fl
     return torch.lerp(images[partner], images, share), torch.lerp(targets[partner], targets, share)
 
 
+def one_of(
+    images: Tensor, generator: torch.Generator, steps: tuple[Step, ...], p: float,
+    shares: tuple[float, ...] | None = None,
+) -> Tensor:  # fmt: skip
+    """With probability ``p`` one of ``steps`` happens to an image, chosen in proportion to ``shares`` (None: equal).
+
+    Like albumentations' ``OneOf``, where a step's own probability is its share and nothing else.
+    """
+    shares = shares or (1.0,) * len(steps)
+    if not steps or len(shares) != len(steps):
+        raise FerReproError(f"augmentation 'one_of': {len(steps)} steps and {len(shares)} shares, expected as many")
+    n = images.shape[0]
+    chosen, pointer = coin(p, n, generator), uniform(0.0, sum(shares), (n,), generator)
+    changed, low = images, 0.0
+    for step, share in zip(steps, shares, strict=True):
+        # Every image goes through every step, and most is thrown away: to pick them out would wait for the device.
+        done = bind(step, AUGMENTATIONS, "augmentation", given=2)(images.clone(), generator)
+        hit = chosen & (pointer >= low) & ((pointer < low + share) | (step is steps[-1]))
+        changed, low = torch.where(hit.view(-1, 1, 1, 1), done, changed), low + share
+    return changed
+
+
 def _drawless(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Give a function without randomness the signature of the others."""
 
@@ -143,7 +166,13 @@ AUGMENTATIONS: dict[str, Callable[..., Tensor]] = {
     "jitter": jitter,
     "erase": erase,
     "crop": crops.crop,
+    "brightness_contrast": photometric.brightness_contrast,
+    "gaussian_noise": photometric.gaussian_noise,
+    "gaussian_blur": photometric.gaussian_blur,
+    "clahe": photometric.clahe,
+    "one_of": one_of,
     "resize": _drawless(geometry.resize),
+    "lanczos4": _drawless(geometry.lanczos4),
     "centre_crop": _drawless(crops.centre_crop),
     "five_crop": _drawless(crops.five_crop),
     "ten_crop": _drawless(crops.ten_crop),

@@ -54,7 +54,27 @@ class CrossEntropy(nn.Module):
         return functional.cross_entropy(logits, targets, weight=self.weight, label_smoothing=self.label_smoothing)
 
 
-LOSSES: dict[str, type[nn.Module]] = {"cross-entropy": CrossEntropy}
+class Focal(nn.Module):
+    """w_y (1 - p_y)^gamma (-log p_y), its plain mean over the batch (Lin et al. 2017); hard targets.
+
+    ``class_weights``: one factor w per class; the mean is not divided by their sum.
+    """
+
+    def __init__(self, gamma: float = 2.0, class_weights: tuple[float, ...] = (1.0,) * CLASSES) -> None:
+        super().__init__()
+        if len(class_weights) != CLASSES:
+            raise FerReproError(
+                f"class_weights has {len(class_weights)} numbers, expected one for each of {CLASSES} classes"
+            )
+        self.gamma = gamma
+        self.register_buffer("weight", torch.tensor(class_weights))
+
+    def forward(self, output: Tensor | tuple[Tensor, ...], targets: Tensor) -> Tensor:
+        told = logits_of(output).log_softmax(dim=1).gather(1, targets[:, None]).squeeze(1)
+        return -(self.weight[targets] * (1 - told.exp()).pow(self.gamma) * told).mean()
+
+
+LOSSES: dict[str, type[nn.Module]] = {"cross-entropy": CrossEntropy, "focal": Focal}
 
 
 def make_loss(step: Step) -> Loss:

@@ -96,9 +96,10 @@ class Selection:
 class Views:
     """Copies of a test image whose outputs are averaged.
 
-    ``kind``: ``plain``, ``centre-crop``, ``flip`` (image and mirror), ``five-crop``, ``ten-crop``, ``random``
-    (``count`` independent draws of the augmentation ``steps``, the same at every call: ``seed``) or ``poses`` (fixed
-    copies, each (weight, mirrored, zoom, dx, dy, degrees), see `crops.posed`). ``resize``: the edge that the image is
+    ``kind``: ``plain``, ``centre-crop``, ``lanczos4`` (the whole image, enlarged to ``size`` by Lanczos' filter),
+    ``flip`` (image and mirror), ``five-crop``, ``ten-crop``, ``random`` (``count`` independent draws of the
+    augmentation ``steps``, the same at every call: ``seed``) or ``poses`` (fixed copies, each (weight, mirrored, zoom,
+    dx, dy, degrees), see `views.posed`). ``resize``: the edge that the image is
     brought to first (None = none); ``size`` is the crop's edge in pixels of that image (None = no crop). ``average``
     says what is averaged: ``logits`` or ``probabilities``.
     """
@@ -116,7 +117,8 @@ class Views:
         count = self.count or len(self.poses)
         size = (f" {count}" if count else "") + (f" {self.size}" if self.size else "")
         size += f" of {self.resize}" if self.resize else ""
-        return f"{self.kind}{size}" + ("" if self.kind in ("plain", "centre-crop") else f", mean of {self.average}")
+        single = self.kind in ("plain", "centre-crop", "lanczos4")
+        return f"{self.kind}{size}" + ("" if single else f", mean of {self.average}")
 
 
 @dataclass(frozen=True)

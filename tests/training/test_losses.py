@@ -58,7 +58,7 @@ def test_class_weights_scale_their_samples():
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        (step("focal"), "unknown loss 'focal', expected one of cross-entropy"),
+        (step("hinge"), "unknown loss 'hinge', expected one of cross-entropy"),
         (step("cross-entropy", smoothing=0.1), "has no option 'smoothing', expected one of label_smoothing"),
         (step("cross-entropy", label_smoothing=1.5), "label_smoothing is 1.5"),
         (step("cross-entropy", class_weights=(1.0, 2.0)), "class_weights has 2 numbers"),
