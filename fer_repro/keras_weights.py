@@ -41,8 +41,8 @@ def read(path: Path) -> dict[str, Tensor]:
             }
     except (OSError, KeyError) as error:
         raise FerReproError(
-            f"{path} cannot be read as weights of Keras ({type(error).__name__}): expected an HDF5 file with layer_names "
-            "and weight_names; fetch it again"
+            f"{path} cannot be read as weights of Keras ({type(error).__name__}): expected an HDF5 file with "
+            "layer_names and weight_names; fetch it again"
         ) from error
 
 
@@ -51,7 +51,8 @@ def _text(name: str | bytes) -> str:
 
 
 def as_torch(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What `read` gives, named ``layer.weight`` as in torch; kernels [h,w,in,out] become [out,in,h,w], [in,out] [out,in].
+    """What `read` gives, named ``layer.weight`` as in torch; kernels [h,w,in,out] become [out,in,h,w], those of linear
+    layers [in,out] become [out,in].
 
     Raises `FerReproError` for a kind of weight that is not known here.
     """

@@ -1,4 +1,4 @@
-"""What the LHC-Net chapter shows beyond the common sections: who listens to whom, the sixty views, the luck of a seed."""
+"""What the LHC-Net chapter shows beyond the common sections: who listens to whom, sixty views, the luck of a seed."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from fer_repro import results
 from fer_repro.evaluation.predict import as_input
 from fer_repro.evaluation.views import posed
 from fer_repro.figure import Figure, Theme, canvas
+from fer_repro.lhc_net_scoring import LOOKED_AT, poses
 from fer_repro.markup import Html, note, table, text
 from fer_repro.page import Chapter
-from fer_repro.papers import lhc_net
 from fer_repro.reproduce import SMOKE_SIZE
 from fer_repro.results import Result
 from fer_repro.tables import drawn_note
@@ -54,7 +54,7 @@ def scored_faces(result: Result) -> np.ndarray:
     """The first scored images of a run of this page: uint8 [N,48,48]."""
     faces = data_sets.load("drawn", size=SMOKE_SIZE) if result.drawn else data_sets.load("fer2013")
     scored = np.isin(faces.usage, result.record["usages"]["test"])
-    return np.asarray(faces.images[np.flatnonzero(scored)[: lhc_net.LOOKED_AT]])
+    return np.asarray(faces.images[np.flatnonzero(scored)[: LOOKED_AT]])
 
 
 def blocks_table(recorded: Mapping[str, Any]) -> str:
@@ -67,8 +67,8 @@ def blocks_table(recorded: Mapping[str, Any]) -> str:
         for place, block in enumerate(recorded["blocks"], 1)
     ]  # fmt: skip
     caption = (
-        f"Means over {recorded['n']:,} scored faces. Evenness: entropy of a row over its largest possible value, 1 = all "
-        "channels alike. Added / input: norm of what the block adds over the norm of what it is added to."
+        f"Means over {recorded['n']:,} scored faces. Evenness: entropy of a row over its largest possible value, 1 = "
+        "all channels alike. Added / input: norm of what the block adds over the norm of what it is added to."
     )
     header = ["Block", "Channels", "Heads", "Evenness, by head", "Exponent p, by head", "Added / input"]
     return table(header, rows, caption, numeric=range(1, 6))
@@ -142,8 +142,8 @@ def sixty_views() -> Figure:
     """All views of one drawn face, in their order; the framed one counts three times."""
     faces = data_sets.load("drawn", size=SMOKE_SIZE)
     face = torch.tensor(np.asarray(faces.images[:1]))
-    views = lhc_net.poses()
-    made = resize(posed(resize(as_input(face), lhc_net.SIZE), views), 72)[:, 0].numpy()
+    views = poses()
+    made = resize(posed(resize(as_input(face), 224), views), 72)[:, 0].numpy()
     across, gap = 12, 4
     down = -(-len(made) // across)
     tile = made.shape[1] + gap
@@ -192,12 +192,16 @@ def luck(chapter: Chapter) -> Html:
     known = {
         name: float(np.std(values, ddof=1)) for name, values in repeated(results.read_all(chapter.results_dir)).items()
     }
+    gains = {count: expected_best(count) for count in COUNTS}
     rows = [
-        [str(count), f"{expected_best(count):.2f}", *(f"{100 * expected_best(count) * sd:.2f}" for sd in known.values())]
-        for count in COUNTS
+        [str(count), f"{gain:.2f}", *(f"{100 * gain * sd:.2f}" for sd in known.values())]
+        for count, gain in gains.items()
     ]
     header = ["Runs to pick from", "Gain in σ", *(f"Points: {name}, σ = {100 * sd:.2f}" for name, sd in known.items())]
-    caption = "Mean gain of reporting the best of equally good runs instead of any of them, if it is picked by the number reported."
+    caption = (
+        "Mean gain of reporting the best of equally good runs instead of any of them, if it is picked by the number "
+        "reported."
+    )
     missing = "" if known else f"<p>No variant has {REPEATED} stored seeds, so no σ was measured here yet.</p>"
     told = ", ".join(f"best of {row[0]}: {row[1]} σ" for row in rows)
     return Html(table(header, rows, caption, numeric=range(len(header))) + missing, told)
