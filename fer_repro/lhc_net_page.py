@@ -157,7 +157,8 @@ def sixty_views() -> Figure:
         axes = figure.add_subplot()
         axes.set_axis_off()
         axes.imshow(sheet, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-        axes.add_patch(Rectangle((-2, -2), tile - 1, tile - 1, fill=False, edgecolor=theme.claimed, lw=2))
+        frame = Rectangle((-3, -3), tile + 1, tile + 1, fill=False, edgecolor=theme.claimed, lw=2, clip_on=False)
+        axes.add_patch(frame)
         return figure
 
     total = sum(pose[0] for pose in views)

@@ -153,8 +153,8 @@ class LhcNet(nn.Module):
         momentum: float = 0.01,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.rgb, self.data_norm = GreyAsRgb(), ShiftNorm(3, momentum)
         self.stem = nn.Sequential(
+            GreyAsRgb(), ShiftNorm(3, momentum),
             nn.Conv2d(3, width, 7, 2, padding=3, bias=False), nn.BatchNorm2d(width, 2e-5, momentum), nn.ReLU(),
             nn.MaxPool2d(3, 2, padding=1),
         )  # fmt: skip
@@ -183,10 +183,10 @@ class LhcNet(nn.Module):
         self.blocks = nn.ModuleList(map(LhcBlock, channels, edges, heads, embeddings))
 
     def forward(self, images: Tensor) -> Tensor:
-        # Three equal channels, normalised: [B,1,224,224] -> [B,3,224,224]
-        maps = self.data_norm(self.rgb(images))
-        # 7x7 of stride 2, norm, ReLU, maximum: -> [B,64,56,56], and what its channels tell each other
-        maps = self.attend(0, self.stem(maps))
+        # Three equal channels, normalised; 7x7 of stride 2, norm, ReLU, maximum: [B,1,224,224] -> [B,64,56,56]
+        maps = self.stem(images)
+        # What its channels tell each other: [B,64,56,56]
+        maps = self.attend(0, maps)
         # Four stages, a block after each: -> [B,64,56,56], [B,128,28,28], [B,256,14,14], [B,512,7,7]
         for place, stage in enumerate(self.stages, 1):
             maps = self.attend(place, stage(maps))
@@ -207,9 +207,9 @@ class LhcNet(nn.Module):
 def own_name(keras: str) -> str:
     """``stage1_unit2_bn1.weight`` -> ``stages.0.1.norm1.weight``; a name of no layer here stays as it is."""
     layer, _, kind = keras.partition(".")
-    fixed = {"bn_data": "data_norm.norm", "conv0": "stem.0", "bn0": "stem.1", "bn1": "norm"}
+    fixed = {"bn_data": "stem.1.norm", "conv0": "stem.2", "bn0": "stem.3", "bn1": "norm"}
     if keras == "bn_data.bias":
-        return "data_norm.shift"
+        return "stem.1.shift"
     if layer in fixed:
         return f"{fixed[layer]}.{kind}"
     found = re.fullmatch(r"stage(\d+)_unit(\d+)_(?:(bn|conv)(\d)|sc)", layer)
@@ -294,14 +294,14 @@ def recipe(variant: str, protocol: str, profile: str) -> Recipe:
 
 
 def smoke(full: Recipe) -> Recipe:
-    """A narrow network on images of 32 pixels, three of the views, and stages of a few epochs that show something."""
+    """A narrow network on images of 32 pixels, three of the views, and stages of a few epochs at higher rates."""
     size = SMALL["size"]
     stages = tuple(
         dataclasses.replace(
             stage, epochs=epochs, patience=None, batch_size=None,
             optimiser=step("adam", lr=5e-3) if stage.name == "phase A" else step("sgd", lr=0.02),
         )
-        for stage, epochs in zip(phases(size) if len(full.stages) > 1 else full.stages, (5, 2, 2), strict=False)
+        for stage, epochs in zip(phases(size) if len(full.stages) > 1 else full.stages, (3, 1, 1), strict=False)
     )  # fmt: skip
     every = poses(size, shift=1)
     return full.shrunk(

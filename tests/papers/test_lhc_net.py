@@ -161,10 +161,10 @@ def test_the_chapters_table_of_blocks_is_the_networks():
 
 def test_the_first_norm_has_no_scale_and_levels_go_from_0_to_255():
     network = small(blocks=False)
-    assert [name for name, _ in network.data_norm.named_parameters()] == ["shift"]
+    assert [name for name, _ in network.stem[1].named_parameters()] == ["shift"]
     faces = data.load("drawn", size=(28, 7, 7)).images[:8]
     seen = []
-    network.rgb.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    network.stem[0].register_forward_hook(lambda module, inputs, output: seen.append(output))
     recipe = lhc_net.recipe("lhc-net-backbone", "official", "smoke")
     NetworkClassifier(network, recipe, "cpu").predict_proba(np.asarray(faces))
     assert seen[0].max() > 200 and seen[0].shape[1] == 3 and torch.equal(seen[0][:, 0], seen[0][:, 2])
@@ -288,7 +288,7 @@ def test_weights_that_do_not_fit_are_refused_in_one_sentence():
     state = keras_state(units=(1, 1, 1, 1))
     with pytest.raises(FerReproError, match="1 missing .stages.0.0.shortcut.weight.*use the file"):
         small(False).load_pretrained({n: t for n, t in state.items() if n != "stage1_unit1_sc/kernel"})
-    with pytest.raises(FerReproError, match=r"stem.0.weight is \[9, 3, 7, 7\], expected \[8, 3, 7, 7\]"):
+    with pytest.raises(FerReproError, match=r"stem.2.weight is \[9, 3, 7, 7\], expected \[8, 3, 7, 7\]"):
         small(False).load_pretrained(state | {"conv0/kernel": torch.zeros(7, 7, 3, 9)})
     with pytest.raises(FerReproError, match="without a place .fc1.weight"):
         small(False).load_pretrained(state | {"fc1/kernel": torch.zeros(4, 2)})
