@@ -23,7 +23,7 @@ import torchvision
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from fer_repro import papers
+from fer_repro import keras_weights, papers
 from fer_repro.errors import FerReproError
 from fer_repro.papers.base import Variant
 from fer_repro.training.recipe import Deviation, Pretrained, Recipe
@@ -182,6 +182,8 @@ def _read_file(path: Path, weights: Pretrained) -> dict[str, Tensor]:
             f"{path} is not the file that the recipe names: sha256 {digest[:16]}, expected {weights.sha256[:16]}; "
             "fetch it again"
         )
+    if path.suffix in keras_weights.SUFFIXES:
+        return keras_weights.read(path)
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
