@@ -6,7 +6,7 @@ import pytest
 from fer_repro import lite0, papers, results
 from fer_repro.errors import FerReproError
 from fer_repro.markup import text
-from fer_repro.pretraining_page import PAIR, PretrainingPage, correct
+from fer_repro.pretraining_page import PAIR, PretrainingPage
 from fer_repro.reproduce import reproduce
 
 
@@ -40,7 +40,7 @@ def test_half_a_pair_tells_no_difference(monkeypatch, runs):
 
 def test_the_difference_is_that_of_the_stored_predictions(monkeypatch, runs):
     page = page_of(monkeypatch, runs)
-    right = [correct(runs[name], "PrivateTest") for name in PAIR]
+    right = results.paired_hits(*(runs[name] for name in PAIR))
     gain = 100 * (right[0].mean() - right[1].mean())
     assert f"<strong>{gain:.2f}</strong> points" in page.pair().body
     for name in PAIR:
