@@ -99,7 +99,7 @@ def memory() -> Grid:
     """What a batch of each leaderboard row's network needs of a device's memory, counted without running it."""
     rows = []
     for variant in papers.variants().values():
-        if variant.build is None or variant.ablation_of:
+        if variant.build is None or variant.ablation_of or not variant.recipe("official", "full").stages:
             continue
         recipe = variant.recipe("official", "full")
         network, copies = methods.weightless(variant, recipe), Augmenter(recipe.augment).copies
