@@ -7,7 +7,6 @@ three linear layers; the second one's output describes a face. `Masked` layers c
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 
@@ -214,10 +213,10 @@ class Vgg13(Vgg):
 
 
 class Three(nn.Module):
-    """The networks side by side, for counting: [B,1,S,S] -> the log of their mean probabilities [B,7].
+    """The networks side by side, so that they can be counted as one: [B,1,S,S] -> the mean of their logits [B,7].
 
-    ``sizes``: the edge of the input that each expects. The paper never trains or asks them like this; its machine sees
-    their descriptions.
+    ``sizes``: the edge of the input that each expects. The method never asks them like this: its machines see their
+    descriptions.
     """
 
     def __init__(self, networks: dict[str, nn.Module], sizes: dict[str, int]) -> None:
@@ -226,5 +225,6 @@ class Three(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         # Each network at its own size: three of [B,7]
-        each = [net(resize(images, self.sizes[name])).log_softmax(dim=1) for name, net in self.networks.items()]
-        return torch.stack(each).logsumexp(dim=0) - math.log(len(each))
+        each = [network(resize(images, self.sizes[name])) for name, network in self.networks.items()]
+        # Their mean: [B,7]
+        return torch.stack(each).mean(dim=0)

@@ -194,9 +194,9 @@ FULL: dict[str, dict] = {
     },
 }  # fmt: skip
 SMOKE = {
-    "vgg-face": step("VggFace", widths=(8, 8, 16, 16, 16), grid=1, hidden=32, dropout=(0.1, 0.1)),
+    "vgg-face": step("VggFace", widths=(8, 16, 16), depths=(1, 1, 1), grid=3, hidden=32, dropout=(0.1, 0.1)),
     "vgg-f": step("VggF", widths=(16, 24, 24, 24, 24), grid=1, hidden=32, inner_dropout=0.0, dropout=(0.1, 0.1)),
-    "vgg-13": step("Vgg13", widths=(4, 8, 16, 16), grid=2, hidden=32, inner_dropout=0.0, dropout=(0.1, 0.1)),
+    "vgg-13": step("Vgg13", widths=(8, 16, 16), depths=(1, 1, 1), grid=3, hidden=32, inner_dropout=0.0, dropout=(0.1, 0.1)),
 }
 
 
@@ -216,7 +216,7 @@ def network_recipe(name: str, protocol: str, profile: str) -> Recipe:
         for stage in full.stages[:3]
     )
     options = step(full.options.name, **(full.options.kwargs() | {"scale": 4.0, "spread": 0.2}))
-    size = 48 if name == "vgg-f" else 32
+    size = 48 if name == "vgg-f" else 24
     return full.shrunk(network=SMOKE[name], input_size=size, batch_size=20, stages=small, options=options)
 
 
@@ -232,12 +232,12 @@ OFFICIAL_MACHINE = SEARCHED_WORDS | {
 }  # fmt: skip
 SMOKE_MACHINE = {
     "step": 4, "channels": ((4, 1, 300), (4, 2, 300)), "points_per_word": 15, "iterations": 3, "weights": (1, 1),
-    "start": ((40,), (100.0,)), "global_C": (1.0,),
+    "start": ((30,), (10.0,)), "global_C": (1.0,),
 }  # fmt: skip
 
 
-SMOKE_CLAIMED = {"k": (40,)}
-SMOKE_OFFICIAL = {"k": (20, 40), "C": (1.0, 100.0), "blocks": (BLOCKS, NAMES, (WORDS,))}
+SMOKE_CLAIMED = {"k": (30,), "C": (10.0,)}
+SMOKE_OFFICIAL = {"k": (15, 30), "C": (1.0, 10.0), "blocks": (BLOCKS, NAMES, (WORDS,))}
 
 
 def fusion_recipe(protocol: str, profile: str) -> Recipe:
