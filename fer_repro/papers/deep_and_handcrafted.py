@@ -193,10 +193,11 @@ FULL: dict[str, dict] = {
         "options": step("dense"), "deviations": COMMON,
     },
 }  # fmt: skip
+SMALL = {"hidden": 32, "dropout": (0.1, 0.1)}
 SMOKE = {
-    "vgg-face": step("VggFace", widths=(8, 16, 16), depths=(1, 1, 1), grid=3, hidden=32, dropout=(0.1, 0.1)),
-    "vgg-f": step("VggF", widths=(16, 24, 24, 24, 24), grid=1, hidden=32, inner_dropout=0.0, dropout=(0.1, 0.1)),
-    "vgg-13": step("Vgg13", widths=(8, 16, 16), depths=(1, 1, 1), grid=3, hidden=32, inner_dropout=0.0, dropout=(0.1, 0.1)),
+    "vgg-face": step("VggFace", widths=(8, 16, 16), depths=(1, 1, 1), grid=3, **SMALL),
+    "vgg-f": step("VggF", widths=(16, 24, 24, 24, 24), grid=1, inner_dropout=0.0, **SMALL),
+    "vgg-13": step("Vgg13", widths=(8, 16, 16), depths=(1, 1, 1), grid=3, inner_dropout=0.0, **SMALL),
 }
 
 
