@@ -23,7 +23,7 @@ import torchvision
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from fer_repro import papers
+from fer_repro import keras_weights, papers
 from fer_repro.errors import FerReproError
 from fer_repro.papers.base import Variant
 from fer_repro.training.recipe import Deviation, Pretrained, Recipe
@@ -171,7 +171,7 @@ def _absent(weights: Pretrained, why: str) -> FerReproError:
     return FerReproError(
         f"the weights {weights.name} ({weights.data}, {weights.source}) are not on this machine and {why}; put the "
         f"file {weights.file} into a folder and name that in {FOLDER}, or start from random weights with "
-        "--from-scratch (stored as an ablation)"
+        "--from-scratch (stored as an ablation; `fer-repro list` shows which variants have such a twin)"
     )
 
 
@@ -182,6 +182,8 @@ def _read_file(path: Path, weights: Pretrained) -> dict[str, Tensor]:
             f"{path} is not the file that the recipe names: sha256 {digest[:16]}, expected {weights.sha256[:16]}; "
             "fetch it again"
         )
+    if path.suffix in keras_weights.SUFFIXES:
+        return keras_weights.read(path)
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
