@@ -35,30 +35,31 @@ def steps() -> Figure:
 
 
 def networks() -> Html:
-    """The three networks of the full recipe: counted, what learns, what is pruned, how long."""
-    rows, total = [], 0
+    """The three networks of the full recipe: counted, what learns, what is pruned, how long; one column for each."""
+    columns, total = [], 0
     for name in paper.NAMES:
         variant = papers.get(f"{paper.ROW}-{name}")
         recipe = variant.recipe("official", "full")
         network = methods.weightless(variant, recipe)
         counted, convolutions = cost.count_parameters(network), cost.count_parameters(network.convolutions)
-        declared = leaderboard.parameters_of(variant.id)
         total += counted
-        pruned = ", ".join(name for name, _ in network.masked()) or "nothing"
-        rows.append(
-            [
-                text(name), f"{recipe.input_size}×{recipe.input_size}", text(recipe.pretrained.data if recipe.pretrained
-                else "none"), whole(counted), "yes" if counted == declared else "no",
-                whole(counted - convolutions if network.frozen else counted),
-                whole(cost.count_multiply_adds(network, methods.input_shape(recipe))),
-                text(pruned + (f": {percent(network.sparsity, 0)}" if network.sparsity else "")),
-                text(" + ".join(str(stage.epochs) for stage in recipe.stages)), whole(network.fc7.out_features),
-            ]
-        )  # fmt: skip
-    header = ["Network", "Input", "Pretrained on", "Parameters", "As declared", "Of these trained", "Multiply-adds",
-              "Pruned in sparse stages", "Epochs by stage", "Describes by"]  # fmt: skip
-    caption = f"Counted on the networks of the full recipe; {whole(total)} parameters together. Stages: dense first"
-    return Html(table(header, rows, caption, numeric=(3, 5, 6, 9)), f"three networks, {total:,} parameters")
+        pruned = ", ".join(layer for layer, _ in network.masked())
+        columns.append(
+            {
+                "Input": f"{recipe.input_size}×{recipe.input_size}",
+                "Pretrained on": text(recipe.pretrained and recipe.pretrained.data, "nothing"),
+                "Parameters, counted": f"<strong>{whole(counted)}</strong>",
+                "Parameters, declared": whole(leaderboard.parameters_of(variant.id)),
+                "Of these trained": whole(counted - convolutions if network.frozen else counted),
+                "Multiply-adds": whole(cost.count_multiply_adds(network, methods.input_shape(recipe))),
+                "Pruned in sparse stages": f"{percent(network.sparsity, 0)} of {text(pruned)}" if pruned else "nothing",
+                "Epochs, dense and sparse in turn": " + ".join(str(stage.epochs) for stage in recipe.stages),
+                "Numbers for a face": whole(network.fc7.out_features),
+            }
+        )
+    rows = [[text(fact), *(column[fact] for column in columns)] for fact in columns[0]]
+    caption = f"Counted on the networks of the full recipe: {whole(total)} parameters together"
+    return Html(table(["", *paper.NAMES], rows, caption), f"three networks, {total:,} parameters")
 
 
 @cache

@@ -60,6 +60,7 @@ def build(recipe: Recipe) -> nn.Module:
 
 def fit(splits: Splits, run: Run) -> NetworkClassifier:
     """Train one network; the facts get the count of all its parameters, frozen or not, and what stayed 0."""
+    run.say(f"{run.recipe.variant}: {', '.join(f'{s.epochs} {s.name}' for s in run.recipe.stages)} (epochs, stage)")
     fitted = loop.fit(pretrained.loaded(build), splits, run)
     zeros = {name: float((layer.weight == 0).double().mean()) for name, layer in fitted.model.masked()}
     trained = cost.count_parameters(fitted.model)
@@ -258,7 +259,7 @@ def fusion_recipe(protocol: str, profile: str) -> Recipe:
         input_size=224,
         selection=Selection("fixed" if claimed else "grid"),
         options=step("fusion", networks=networks, **machine),
-        deviations=FUSION + (CLAIMED_FUSION if claimed else OFFICIAL_FUSION),
+        deviations=(*FUSION, *(CLAIMED_FUSION if claimed else OFFICIAL_FUSION), *COMMON, *SPARSE),
     )
     return full if profile == "full" else full.shrunk(network=step("Three", size="smoke"), input_size=48)
 

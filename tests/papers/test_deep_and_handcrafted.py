@@ -15,13 +15,15 @@ from scipy.io import savemat
 from sklearn.svm import SVC, LinearSVC
 from torch.nn import functional as F
 
-from fer_repro import data, fused_svm, local_svm, matconvnet, papers, pretrained
+from fer_repro import data, deep_and_handcrafted_page, fused_svm, local_svm, matconvnet, papers, pretrained
 from fer_repro.deep_and_handcrafted_fusion import described
 from fer_repro.deep_and_handcrafted_networks import MaskedConv2d, MaskedLinear, Vgg13, VggF, VggFace, smallest
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation.cost import count_parameters
 from fer_repro.evaluation.predict import NetworkClassifier
+from fer_repro.page import Chapter
 from fer_repro.papers import deep_and_handcrafted as paper
+from fer_repro.parameters import ChapterParameters
 from fer_repro.training import loop
 from fer_repro.training.recipe import Selection, Stage, step
 from fer_repro.training.run import Interrupted, Run
@@ -512,3 +514,43 @@ def test_the_rows_recipe_knows_its_networks_recipes(monkeypatch):
     changed = dict(paper.FULL) | {"vgg-13": paper.FULL["vgg-13"] | {"batch_size": 256}}
     monkeypatch.setattr(paper, "FULL", changed)
     assert ROW.recipe("official", "full").sha256() != before
+
+
+# ---- the page --------------------------------------------------------------------------------------------------------
+
+
+def test_the_mistakes_are_measured():
+    weight = torch.tensor([-9.0, -1.0, -0.1, 0.2, 0.3, 0.4, 0.5, 6.0, 7.0, 8.0])
+    # 0.4 of ten numbers: the fourth smallest |w| is 0.4, and everything below it goes, -9 first of all.
+    assert deep_and_handcrafted_page.sign_error(weight, 0.6).tolist() == [True] * 5 + [False] * 5
+    assert smallest(weight, 0.6).tolist() == [False] + [True] * 6 + [False] * 3
+    alt = deep_and_handcrafted_page.masks().alt
+    assert "60\xa0% set to 0, of the largest tenth 0\xa0%" in alt and "70\xa0% set to 0, of the largest tenth 50" in alt
+    cosines = deep_and_handcrafted_page._faces_as_words()
+    same, other = cosines["one vocabulary"], cosines["one for each half"]
+    np.testing.assert_allclose(np.diag(same), 1, atol=1e-5)
+    assert (same.argmax(axis=0) == np.arange(60)).all() and (other.argmax(axis=0) == np.arange(60)).mean() < 0.2
+    assert "drawn faces" in deep_and_handcrafted_page.vocabularies().body.lower()
+    standardised = np.random.default_rng(0).poisson(0.1, 5000)
+    standardised = (standardised - standardised.mean()) / standardised.std()
+    assert standardised @ standardised == pytest.approx(5000)
+    assert "201,000" in deep_and_handcrafted_page.lengths().body
+
+
+def test_the_page_shows_the_networks_and_the_blocks(fused, splits):
+    body = deep_and_handcrafted_page.networks().body
+    assert body.count("134,289,223") == body.count("56,766,215") - 1 == body.count("8,756,679") - 1 == 2
+    assert "199,812,117" in body and "119,574,535" in body
+    run, classifier = fused
+    chapter = Chapter("deep-and-handcrafted", ChapterParameters(variant=ROW.id), [])
+
+    class Told:
+        variant, drawn = ROW.id, True
+        record = {"facts": run.facts | classifier.extra_scores(splits)}
+
+    chapter._result = Told()
+    shown = deep_and_handcrafted_page.blocks(chapter)
+    assert shown.plain.count("one SVM for each face") >= 10 and "says nothing about the paper" in shown.body
+    Told.record = {"facts": {}}
+    assert "is one network" in deep_and_handcrafted_page.blocks(chapter).body
+    assert "the k training faces nearest by cosine, k from 50" in deep_and_handcrafted_page.steps().alt
