@@ -19,6 +19,9 @@ from threadpoolctl import threadpool_limits
 
 from fer_repro.errors import FerReproError
 
+# Inner products of a pool with itself: all of them, or a function from int [B,k] indices to float32 [B,k,k].
+Gram = np.ndarray | Callable[[np.ndarray], np.ndarray]
+
 
 class _Split:
     """Sparse rows cut into frequent columns, which go through dense products, and rare ones, which stay sparse."""
@@ -140,7 +143,7 @@ def neighbours(similarity: np.ndarray, k: int) -> np.ndarray:
 
 def local_decisions(
     similarity: np.ndarray,
-    gram: np.ndarray,
+    gram: Gram,
     labels: np.ndarray,
     k: int,
     costs: tuple[float, ...],
@@ -148,8 +151,8 @@ def local_decisions(
 ) -> dict[float, np.ndarray]:
     """Decision values of every test image from its own local machine, for each SVM cost in ``costs``.
 
-    ``similarity`` [N, pool]: kernel of test with training images; ``gram`` [pool, pool]; ``labels`` int64 [pool].
-    Returns {C: float32 [N,7]}. ``pause`` is called between chunks and may raise to stop.
+    ``similarity`` [N, pool]: kernel of test with training images; ``gram`` [pool, pool] (see `Gram`);
+    ``labels`` int64 [pool]. Returns {C: float32 [N,7]}. ``pause`` is called between chunks and may raise to stop.
     """
     found = {C: np.empty((len(similarity), 7), np.float32) for C in costs}
     chunk = max(1, 400_000 // k**2)
@@ -157,7 +160,7 @@ def local_decisions(
     def work(start: int) -> None:
         part = similarity[start : start + chunk]
         near = neighbours(part, k)
-        among = gram[near[:, :, None], near[:, None, :]]
+        among = gram(near) if callable(gram) else gram[near[:, :, None], near[:, None, :]]
         rows = np.take_along_axis(part, near, axis=1)
         for C in costs:
             found[C][start : start + chunk] = solve(among, rows, labels[near], C)

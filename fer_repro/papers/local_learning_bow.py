@@ -15,9 +15,6 @@ Parameters: none are learned by gradient; the recipe names the vocabulary sizes,
 
 from __future__ import annotations
 
-import hashlib
-import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -29,62 +26,35 @@ from fer_repro import local_svm, visual_words
 from fer_repro.data.fer2013 import FER2013
 from fer_repro.data.protocol import OFFICIAL, Protocol, Splits
 from fer_repro.evaluation.cost import peak_memory
+from fer_repro.local_learning import LocalClassifier, Workshop, best, score, workshop
 from fer_repro.papers.base import Variant
-from fer_repro.training.checkpoint import writer
-from fer_repro.training.progress import stop_requests
 from fer_repro.training.recipe import Deviation, Recipe, Selection, step
-from fer_repro.training.run import Interrupted, Run
-from fer_repro.training.shelf import Shelf
-from fer_repro.word_pyramid import WordPyramid
+from fer_repro.training.run import Run
+from fer_repro.word_pyramid import RECALLED, SEARCHED_WORDS, WordPyramid
 
 # Nobody could see PrivateTest's labels during the contest: the claimed protocol is the official one.
 CLAIMED = Protocol("claimed")
 LADDER = ("histogram-global", "presence-global", "pyramid-global", "pyramid-local")
-Pause = Callable[[], None]
 
 
-class LocalWords:
+class LocalWords(LocalClassifier):
     """The fitted method: for every test image, an SVM on its nearest training images."""
 
     def __init__(
         self, words: WordPyramid, pool: sparse.csr_matrix, labels: np.ndarray, gram: np.ndarray, chosen: dict[str, Any],
         rungs: dict[str, LinearSVC],
     ) -> None:  # fmt: skip
+        super().__init__(chosen["temperature"])
         self.words, self.pool, self.labels, self.gram = words, pool, labels, gram
         self.chosen, self.rungs = chosen, rungs
-        self._known: dict[str, np.ndarray] = {}
 
-    @staticmethod
-    def _key(images: np.ndarray) -> str:
-        return hashlib.sha256(np.ascontiguousarray(images)).hexdigest()
-
-    def remember(self, images: np.ndarray, decisions: np.ndarray) -> None:
-        """Decision values that are known already, so that nobody works them out again."""
-        self._known[self._key(images)] = decisions
-
-    def decisions(self, images: np.ndarray) -> np.ndarray:
-        """One-against-all decision values, float32 [N,7], of uint8 [N,48,48]; the same images are worked out once."""
-        key = self._key(images)
-        if key not in self._known:
-            rows = visual_words.weighted_sum(self.words.vectors(images), self.chosen["weights"])
-            cost = self.chosen["C"]
-            similarity = local_svm.kernel(rows, self.pool)
-            found = local_svm.local_decisions(
-                similarity, self.gram, self.labels, self.chosen["k"], (cost,), pause=self.words.pause
-            )
-            self._known[key] = found[cost]
-        return self._known[key]
-
-    def predict_proba(self, images: np.ndarray, with_views: bool = False) -> np.ndarray:
-        """uint8 [N,48,48] -> float32 [N,7]: softmax of the decision values at the temperature fitted on the select
-        images.
-
-        ``with_views`` averages the decision values of the image and its mirror image.
-        """
-        decisions = self.decisions(images)
-        if with_views:
-            decisions = (decisions + self.decisions(images[:, :, ::-1])) / 2
-        return local_svm.softmax(decisions, self.chosen["temperature"])
+    def work_out(self, images: np.ndarray) -> np.ndarray:
+        """One-against-all decision values, float32 [N,7], of uint8 [N,48,48]."""
+        rows, cost = visual_words.weighted_sum(self.words.vectors(images), self.chosen["weights"]), self.chosen["C"]
+        similarity = local_svm.kernel(rows, self.pool)
+        return local_svm.local_decisions(
+            similarity, self.gram, self.labels, self.chosen["k"], (cost,), pause=self.words.pause
+        )[cost]
 
     def ladder_scores(self, images: np.ndarray, labels: np.ndarray) -> dict[str, dict[str, float]]:
         """Accuracy of every rung of the ladder on the given images: {rung: {n, correct, accuracy}}."""
@@ -103,51 +73,29 @@ class LocalWords:
         return {"ladder": [{"step": name} | {half: rungs[name] for half, rungs in found.items()} for name in LADDER]}
 
 
-def score(answers: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    correct = int((answers == labels).sum())
-    return {"n": len(labels), "correct": correct, "accuracy": correct / len(labels)}
-
-
-def best(accuracies: dict[Any, float]) -> Any:
-    """The key of the highest accuracy; on a tie the first one tried."""
-    return max(accuracies, key=accuracies.__getitem__)
-
-
 def fit(splits: Splits, run: Run) -> LocalWords:
     """Words, vectors, kernels; weights, C and k chosen on the select images; then the global rungs of the ladder.
 
     Pieces that take long (vocabularies, words, decision values) lie in ``run.folder`` and are found again by a
     resumed run. Raises `Interrupted` between two pieces when the time budget ends or somebody presses Ctrl-C.
     """
-    options = run.recipe.options.kwargs()
-    with writer(run.folder), stop_requests(run.say, run.stop) as request:
-
-        def pause() -> None:
-            if request.reason or run.out_of_time():
-                why = request.reason or "the time budget ended"
-                raise Interrupted(f"{run.recipe.variant}: stopped ({why}); the same command goes on from what is kept")
-
-        identity = {"data": run.data_digest, "seed": run.seed, "train": run.recipe.protocol.train}
-        shelf = Shelf(run.folder, identity, run.resume, run.say)
-        return _Fit(splits.train, splits.select, options, run, shelf, pause).fitted()
+    with workshop(run, splits.select) as work:
+        return _Fit(splits.train, splits.select, work).fitted()
 
 
 class _Fit:
-    """The stages in their order; every stage adds a row to the history."""
+    """The stages in their order."""
 
-    def __init__(
-        self, train: FER2013, select: FER2013, options: dict[str, Any], run: Run, shelf: Shelf, pause: Pause
-    ) -> None:
-        self.train, self.select, self.options = train, select, options
-        self.run, self.shelf, self.pause = run, shelf, pause
-        self.words = WordPyramid(options, shelf, run.seed, pause)
-        self.last = time.monotonic()
+    def __init__(self, train: FER2013, select: FER2013, work: Workshop) -> None:
+        self.train, self.select, self.work, self.run = train, select, work, work.run
+        self.options, self.shelf, self.pause = work.run.recipe.options.kwargs(), work.shelf, work.pause
+        self.words = WordPyramid(self.options, self.shelf, self.run.seed, self.pause)
 
     def fitted(self) -> LocalWords:
-        begin, run, words = time.monotonic(), self.run, self.words
+        run, words = self.run, self.words
         images = np.asarray(self.train.images)
         words.fit(images)
-        self.note("vocabulary")
+        self.work.note("vocabulary")
         pool = words.vectors(images, "train")
         labels = np.asarray(self.train.labels)
         if self.options["pool"] == "mirrored":
@@ -155,13 +103,13 @@ class _Fit:
             pool = [sparse.vstack(both, format="csr") for both in zip(pool, mirrored, strict=True)]
             labels = np.concatenate([labels, labels])
         held_out = words.vectors(np.asarray(self.select.images), "select")
-        self.note("words and vectors")
+        self.work.note("words and vectors")
         weights = self.choose_weights(pool, labels, held_out)
         rows, joined = (visual_words.weighted_sum(part, weights) for part in (held_out, pool))
         rungs = self.global_rungs(pool[0], labels, held_out[0], joined, rows)
         del pool  # the kernel is the largest thing in memory: 2 bytes for every pair of training images
         gram = local_svm.self_kernel(joined, pause=self.pause)
-        self.note("kernel")
+        self.work.note("kernel")
         decisions, grid = self.choose_machine(local_svm.kernel(rows, joined), gram, labels, weights)
         k, cost = best(grid)
         temperature = local_svm.fit_temperature(decisions[k, cost], np.asarray(self.select.labels))
@@ -174,26 +122,12 @@ class _Fit:
             "dimensions": int(joined.shape[1]),
             "entries_per_image": float(joined.nnz / joined.shape[0]),
             "pool": len(labels),
-            # what a resumed run found on disk was paid for by an earlier one
-            "seconds": time.monotonic() - begin + self.shelf.saved,
+            "seconds": self.work.seconds(),
             "peak_memory_bytes": peak_memory(torch.device("cpu")),
         }
         classifier = LocalWords(words, joined, labels, gram, chosen, rungs)
         classifier.remember(self.select.images, decisions[k, cost])
         return classifier
-
-    def note(self, stage: str, answers: np.ndarray | None = None) -> None:
-        """End a stage: its seconds (without what was found on disk), and the select accuracy where it has answers."""
-        now = time.monotonic()
-        row: dict[str, Any] = {"stage": stage, "seconds": now - self.last, "select_accuracy": None, "n": None}
-        told = f"{stage}: {row['seconds']:.1f} s"
-        if answers is not None:
-            found = score(answers, np.asarray(self.select.labels))
-            row |= {"select_accuracy": found["accuracy"], "n": found["n"]}
-            told += f", {'+'.join(self.run.recipe.protocol.select)} accuracy {found['accuracy']:.4f}"
-        self.run.history.append(row)
-        self.run.say(told)
-        self.last = now
 
     def choose_weights(
         self, pool: list[sparse.csr_matrix], labels: np.ndarray, held_out: list[sparse.csr_matrix]
@@ -216,30 +150,23 @@ class _Fit:
 
             settings = self.words.settings | {"weights": weights, "k": k, "C": cost, "thin": len(thin)}
             answers = self.shelf.keep("weights", settings, decide).argmax(axis=1)
-            found[weights] = score(answers, self.select.labels)["accuracy"]
+            found[weights] = self.work.accuracy(answers)
         self.run.facts["weights_tried"] = [
             {"weights": list(weights), "pool": len(thin), "select_accuracy": accuracy}
             for weights, accuracy in found.items()
         ]
-        self.note("level weights")
+        self.work.note("level weights")
         return best(found)
 
     def choose_machine(
         self, similarity: np.ndarray, gram: np.ndarray, labels: np.ndarray, weights: tuple[float, ...]
     ) -> tuple[dict[Any, np.ndarray], dict[Any, float]]:
         """Decision values and accuracy on the select images for every k and C of the grid."""
-        costs, decisions = self.options["C"], {}
-        for k in self.options["k"]:
-
-            def decide(k: int = k) -> np.ndarray:
-                found = local_svm.local_decisions(similarity, gram, labels, k, costs, self.pause)
-                return np.stack([found[cost] for cost in costs])
-
-            settings = self.words.settings | {"weights": weights, "k": k, "C": costs, "pool": self.options["pool"]}
-            for cost, values in zip(costs, self.shelf.keep(f"decisions-{k}", settings, decide), strict=True):
-                decisions[k, cost] = values
-        grid = {key: score(v.argmax(axis=1), self.select.labels)["accuracy"] for key, v in decisions.items()}
-        self.note("pyramid-local", decisions[best(grid)].argmax(axis=1))
+        settings = self.words.settings | {"weights": weights, "pool": self.options["pool"]}
+        decisions, grid = self.work.machines(
+            similarity, gram, labels, self.options["k"], self.options["C"], settings
+        )
+        self.work.note("pyramid-local", decisions[best(grid)].argmax(axis=1))
         return decisions, grid
 
     def global_rungs(
@@ -258,23 +185,18 @@ class _Fit:
             machines, found = {}, {}
             for cost in self.options["global_C"]:
                 machines[cost] = LinearSVC(C=cost, tol=1e-3, random_state=self.run.seed).fit(train, labels)
-                found[cost] = score(machines[cost].predict(query), self.select.labels)["accuracy"]
+                found[cost] = self.work.accuracy(machines[cost].predict(query))
                 self.pause()
             rungs[name] = machines[best(found)]
-            self.note(name, rungs[name].predict(query))
+            self.work.note(name, rungs[name].predict(query))
         return rungs
 
 
-# Remembered or re-used by the authors' next paper: vocabulary sizes, C. Unknown: patch, step, weights, k ("large").
-PAPER = {
-    "step": 1, "blur": 0.6, "root": False, "nearest": 1,
-    "channels": ((4, 1, 17000), (4, 2, 14000), (4, 3, 11000), (4, 4, 8000)),
-    "points_per_word": 20, "iterations": 5, "probes": 6, "pool": "plain",
-    "weights": ((1, 1, 1, 1),), "weight_pool": 9600, "k": (1000,), "C": (100.0,), "global_C": (0.3,),
+# C as the authors re-used it in their next paper; weights and k ("large") are unknown.
+PAPER = RECALLED | {
+    "pool": "plain", "weights": ((1, 1, 1, 1),), "weight_pool": 9600, "k": (1000,), "C": (100.0,), "global_C": (0.3,),
 }  # fmt: skip
-SEARCHED = PAPER | {
-    "step": 2, "root": True, "nearest": 3,
-    "channels": ((3, 1, 8000), (3, 2, 8000), (3, 3, 8000), (3, 4, 8000)), "points_per_word": 25,
+SEARCHED = PAPER | SEARCHED_WORDS | {
     "weights": ((1, 1, 1, 1), (0, 1, 1, 1), (1, 2, 2, 2), (1, 1, 2, 2), (2, 2, 1, 1)),
     "k": (100, 200, 400), "C": (1.0, 10.0), "global_C": (0.3,), "pool": "mirrored",
 }  # fmt: skip

@@ -33,6 +33,7 @@ from fer_repro.training.losses import logits_of
 from fer_repro.training.recipe import Deviation, Recipe, step
 from fer_repro.training.run import Run
 from fer_repro.training.shelf import Shelf
+from fer_repro.training.weights import digest
 
 TEACHER = "resemotenet"
 DIVISORS = {"a": 2, "b": 4, "c": 8}
@@ -148,11 +149,8 @@ def fit(splits: Splits, run: Run) -> NetworkClassifier:
     if run.recipe.loss.name == "cross-entropy":
         return resemotenet.fit(splits, run)
     teacher = require_teacher(run)
-    digest = hashlib.sha256()
-    for name, tensor in sorted(teacher.model.state_dict().items()):
-        digest.update(name.encode() + tensor.contiguous().cpu().numpy().tobytes())
     with writer(run.folder):
-        shelf = Shelf(run.folder, {"data": run.data_digest, "teacher": digest.hexdigest()}, run.resume, run.say)
+        shelf = Shelf(run.folder, {"data": run.data_digest, "teacher": digest(teacher.model)}, run.resume, run.say)
         settings = {"recipe": teacher.recipe.sha256(), "train": run.recipe.protocol.train}
         table = shelf.keep("teacher", settings, lambda: teacher_table(teacher, splits.train.images))
     fitted = resemotenet.fit(splits, run, Distillation(torch.from_numpy(table), **run.recipe.loss.kwargs()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 
 import torch
@@ -29,3 +30,11 @@ def all_finite(model: nn.Module) -> bool:
 
 def has_batch_norm(model: nn.Module) -> bool:
     return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+
+
+def digest(model: nn.Module) -> str:
+    """sha256 over the names and values of all parameters and buffers."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        found.update(name.encode() + tensor.contiguous().cpu().numpy().tobytes())
+    return found.hexdigest()
