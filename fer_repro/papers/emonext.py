@@ -14,7 +14,6 @@ The row is the largest size; the others are ablations.
 from __future__ import annotations
 
 import dataclasses
-import re
 from functools import partial
 from typing import Any
 
@@ -24,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 
-from fer_repro import pretrained
+from fer_repro import convnext, pretrained
 from fer_repro.data.protocol import OFFICIAL, Protocol, Splits
 from fer_repro.evaluation.predict import NetworkClassifier, as_input, normalise_
 from fer_repro.evaluation.views import view_batch
@@ -90,7 +89,7 @@ class EmoNeXt(nn.Module):
         """ConvNeXt's weights as Facebook, timm or torchvision name them; what EmoNeXt adds and the head stay."""
         added = [f"features.{index}.2." for index in (2, 4, 6)]
         own = ("transformer.", "attention.", "head.", "classifier.", *added)
-        pretrained.fill_(self, backbone_names(state), leave=own, where="ConvNeXt")
+        pretrained.fill_(self, convnext.torchvision_names(state), leave=own, where="ConvNeXt")
 
 
 def _start(module: nn.Module) -> None:
@@ -188,31 +187,6 @@ class SmoothedWithSpread(nn.Module):
         }
 
 
-# Facebook's and timm's names -> torchvision's, in this order.
-NAMES = (
-    (r"^downsample_layers\.(\d)\.", lambda found: f"features.{2 * int(found[1])}."),
-    (r"^stem\.", "features.0."),
-    (r"^stages\.(\d)\.downsample\.", lambda found: f"features.{2 * int(found[1])}."),
-    (r"^stages\.(\d)\.(?:blocks\.)?(\d+)\.", lambda found: f"features.{2 * int(found[1]) + 1}.{found[2]}."),
-    (r"\.(dwconv|conv_dw)\.", ".block.0."),
-    (r"^(features\.[1357]\.\d+)\.norm\.", r"\1.block.2."),
-    (r"\.(pwconv1|mlp\.fc1)\.", ".block.3."),
-    (r"\.(pwconv2|mlp\.fc2)\.", ".block.5."),
-    (r"\.gamma$", ".layer_scale"),
-    (r"^(head\.norm|classifier\.0)\.", "norm."),
-)
-
-
-def backbone_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A ConvNeXt's tensors under torchvision's names and in its shapes; a head keeps the name it came with."""
-    renamed = {}
-    for name, tensor in state.items():
-        for pattern, replacement in NAMES:
-            name = re.sub(pattern, replacement, name)
-        renamed[name] = tensor.reshape(-1, 1, 1) if name.endswith(".layer_scale") else tensor
-    return renamed
-
-
 class EmoNeXtClassifier(NetworkClassifier):
     """A trained network that also tells how large the two parts of its loss are on the held-out halves."""
 
@@ -263,7 +237,7 @@ DEVIATIONS = (
               "the release stores them as JPEG of quality 75 and so loses some detail in all parts"),
     Deviation("released train.py", "no rounding to 8 bits after the enlargement",
               "batched on the device; the original's images are bytes until they are normalised"),
-    Deviation("released train.py", "bf16 instead of fp16 on a GPU, no loss scaler; tests in fp32", "speed, no overflow"),
+    Deviation("released train.py", "bf16 instead of fp16 on a GPU, tests in fp32", "speed; no overflow"),
     Deviation("released train.py", "the average is updated after batches 16, 32, ... instead of 1, 17, ...; batch "
               "statistics are averaged like the weights", "the average's library does so only in newer versions; none "
               "is pinned"),
@@ -274,8 +248,8 @@ CLAIMED_DEVIATIONS = (
     Deviation("released train.py", "gradients are clipped to the norm that the release's loss scaler leaves them, 1 / "
               "65,536 and half of it after every 2,000 batches", "the same arithmetic without the detour; where fp16 "
               "overflows, the release's scale falls again"),
-    Deviation("paper, training", "a peak rate of 0.001", "as the released schedule sets it, whatever its flag says; the "
-              "paper prints 0.0001"),
+    Deviation("paper, training", "a peak rate of 0.001",
+              "as the released schedule sets it, whatever its flag says; the paper prints 0.0001"),
 )  # fmt: skip
 OFFICIAL_DEVIATIONS = (
     Deviation("released train.py", "one cosine over 30 epochs from a rate of 0.0001 (tiny and small) or 0.00005, after "
@@ -322,17 +296,20 @@ def weights_of(size: str) -> Pretrained:
     )  # fmt: skip
 
 
+def _adamw(rate: float) -> Step:
+    return step("adamw", lr=rate, weight_decay=0.01)
+
+
 def recipe(protocol: str, profile: str, variant: str = "emonext", size: str = "xlarge") -> Recipe:
     """AdamW in batches of 64, smoothed labels and the attention's spread, averaged weights (released train.py)."""
     claimed = protocol == "claimed"
     depths, dims = SIZES[size]
     if claimed:
-        train = Stage("train", 300, step("adamw", lr=1e-3, weight_decay=0.01),
-                      step("rising-restarts", rise=128, cycle=1024, per="batch"), patience=12)  # fmt: skip
+        cycles = step("rising-restarts", rise=128, cycle=1024, per="batch")
+        train = Stage("train", 300, _adamw(1e-3), cycles, patience=12)
     else:
         rate = 1e-4 if size in ("tiny", "small") else 5e-5
-        train = Stage("train", 30, step("adamw", lr=rate, weight_decay=0.01),
-                      step("cosine", per="batch", warmup=449))  # fmt: skip
+        train = Stage("train", 30, _adamw(rate), step("cosine", per="batch", warmup=449))
     full = Recipe(
         variant=variant,
         network=step("EmoNeXt", depths=depths, dims=dims, input_size=SIZE, depth_drop=0.1, normalise=not claimed),
@@ -356,17 +333,17 @@ def recipe(protocol: str, profile: str, variant: str = "emonext", size: str = "x
 def smoke(full: Recipe) -> Recipe:
     """The same steps with one small network for all sizes, which one core trains in seconds."""
     claimed, (stage,) = full.protocol == CLAIMED, full.stages
-    schedule = step("rising-restarts", rise=4, cycle=16, per="batch") if claimed else step("cosine", per="batch", warmup=4)
+    schedule = stage.schedule.kwargs() | ({"rise": 4, "cycle": 16} if claimed else {"warmup": 4})
     train = dataclasses.replace(
-        stage, epochs=5, schedule=schedule, optimiser=step("adamw", lr=5e-3, weight_decay=0.01)
-    )
+        stage, epochs=6, schedule=step(stage.schedule.name, **schedule), optimiser=_adamw(3e-3)
+    )  # fmt: skip
     network = step(
-        "EmoNeXt", depths=(1, 1, 2, 1), dims=(16, 32, 48, 64), input_size=44, depth_drop=0.0,
+        "EmoNeXt", depths=(1, 1, 1, 1), dims=(16, 24, 32, 48), input_size=32, depth_drop=0.0,
         normalise=full.network["normalise"], layer_scale=0.1,
     )  # fmt: skip
     return full.shrunk(
-        network=network, stages=(train,), input_size=44, augment=augmentation(48, 44, upside_down=claimed),
-        batch_size=32, views=ten_crops(48, 44), plain=single_view(48, 44, random=claimed),
+        network=network, stages=(train,), input_size=32, augment=augmentation(36, 32, upside_down=claimed),
+        batch_size=32, views=ten_crops(36, 32), plain=single_view(36, 32, random=claimed),
         ema=averaging(full.ema["measure"], every=2, start=4),
     )  # fmt: skip
 
@@ -376,7 +353,7 @@ def from_scratch(recipe: Recipe) -> Recipe:
     (stage,) = recipe.stages
     if recipe.protocol == CLAIMED or recipe.input_size != SIZE:
         return recipe
-    stage = dataclasses.replace(stage, epochs=60, optimiser=step("adamw", lr=5e-4, weight_decay=0.01))
+    stage = dataclasses.replace(stage, epochs=60, optimiser=_adamw(5e-4))
     return dataclasses.replace(recipe, stages=(stage,), deviations=(*recipe.deviations, FROM_SCRATCH))
 
 
