@@ -30,7 +30,8 @@ from fer_repro.evaluation.views import view_batch
 from fer_repro.layers import IMAGENET_MEAN, IMAGENET_STD, GreyAsRgb, SqueezeExcite
 from fer_repro.papers.base import Variant
 from fer_repro.training import loop
-from fer_repro.training.recipe import Deviation, Pretrained, Recipe, Selection, Stage, Step, Views, bind, step
+from fer_repro.training.losses import SmoothedWithSpread, make_loss
+from fer_repro.training.recipe import Deviation, Pretrained, Recipe, Selection, Stage, Step, Views, step
 from fer_repro.training.run import Run
 
 # The usages are the official ones; what makes it "claimed" is the released code's recipe.
@@ -163,30 +164,6 @@ class BatchAttention(nn.Module):
         return weights @ self.value(tokens) + tokens, weights
 
 
-def spread(weights: Tensor) -> Tensor:
-    """Variance of all attention weights [N,N] about their mean, which is 1/N: from 0 to (1/N)(1 - 1/N)."""
-    return (weights - weights.mean()).square().mean()
-
-
-class SmoothedWithSpread(nn.Module):
-    """Cross-entropy with smoothed labels plus ``weight`` times the `spread` of the attention (released models.py)."""
-
-    def __init__(self, label_smoothing: float = 0.2, weight: float = 1.0) -> None:
-        super().__init__()
-        self.label_smoothing, self.weight = label_smoothing, weight
-
-    def forward(self, output: tuple[Tensor, Tensor], targets: Tensor) -> Tensor:
-        return sum(self.parts(output, targets).values())
-
-    def parts(self, output: tuple[Tensor, Tensor], targets: Tensor) -> dict[str, Tensor]:
-        """The two summands: ``cross-entropy`` and ``spread`` (with its weight)."""
-        logits, weights = output
-        return {
-            "cross-entropy": F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing),
-            "spread": self.weight * spread(weights),
-        }
-
-
 class EmoNeXtClassifier(NetworkClassifier):
     """A trained network that also tells how large the two parts of its loss are on the held-out halves."""
 
@@ -194,7 +171,7 @@ class EmoNeXtClassifier(NetworkClassifier):
     def extra_scores(self, splits: Splits) -> dict[str, Any]:
         """``loss_parts``: for both halves the number of whole batches, their size, and the mean of each part."""
         loss, size = make_loss(self.recipe.loss), self.recipe.batch_size
-        if loss is None:
+        if not isinstance(loss, SmoothedWithSpread):
             return {}
         found = {}
         for part in (splits.select, splits.test):
@@ -216,18 +193,13 @@ class EmoNeXtClassifier(NetworkClassifier):
         return torch.stack(list(loss.parts(output, labels).values()))
 
 
-def make_loss(loss: Step) -> SmoothedWithSpread | None:
-    """The loss that reads the attention, or None for another one."""
-    return bind(loss, {"emonext": SmoothedWithSpread}, "loss")() if loss.name == "emonext" else None
-
-
 def build(recipe: Recipe) -> nn.Module:
     return EmoNeXt(**recipe.network.kwargs())
 
 
 def fit(splits: Splits, run: Run) -> EmoNeXtClassifier:
-    """Train with the loss that the recipe names, from the recipe's pretrained weights where it has some."""
-    fitted = loop.fit(pretrained.loaded(build), splits, run, make_loss(run.recipe.loss))
+    """Train as the recipe says, from its pretrained weights where it has some."""
+    fitted = loop.fit(pretrained.loaded(build), splits, run)
     return EmoNeXtClassifier(fitted.model, fitted.recipe, fitted.device)
 
 
@@ -317,7 +289,7 @@ def recipe(protocol: str, profile: str, variant: str = "emonext", size: str = "x
         stages=(train,),
         input_size=SIZE,
         augment=augmentation(RESIZED, SIZE, upside_down=claimed),
-        loss=step("emonext", label_smoothing=0.2, weight=1.0),
+        loss=step("cross-entropy-and-spread", label_smoothing=0.2, weight=1.0),
         batch_size=64,
         selection=Selection("last" if claimed else "best", views=False),
         views=ten_crops(RESIZED, SIZE),
