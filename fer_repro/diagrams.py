@@ -143,7 +143,8 @@ def architecture(blocks: Sequence[Block], input_shape: Sequence[int], title: str
     total = sum(block.parameters for block in blocks)
     boxes = [Block("input", "image", tuple(input_shape), 0), *blocks]
     tallest = max(_edge(box.shape) for box in boxes)
-    inches = max(7.2, min(10.5, 0.9 * len(boxes)))
+    longest = max(len("×".join(str(n) for n in box.shape)) for box in boxes)
+    inches = max(7.2, min(10.5, max(0.9, 0.1 * longest) * len(boxes)))  # so that neighbouring shapes do not touch
 
     told = [textwrap.wrap(box.content, 15, break_long_words=False)[:4] for box in boxes]
     lines = max(len(words) for words in told)

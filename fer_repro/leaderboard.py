@@ -17,6 +17,7 @@ from typing import Any
 import pandas as pd
 from scipy import stats
 
+from fer_repro import papers
 from fer_repro import results as stored
 from fer_repro.claims import CLASSES, HALF, Claim, book
 from fer_repro.errors import FerReproError, nearest
@@ -226,6 +227,9 @@ def _runs(results_dir: Path | str | None) -> list[Result]:
 def _row(claim: Claim, runs: list[Result]) -> dict[str, Any]:
     official, claimed = verdict(claim, runs), verdict(claim, runs, "claimed")
     counted = official.parameters if official.parameters is not None else parameters_of(claim.variant)
+    variant = papers.variants().get(claim.variant)
+    if variant is not None and variant.called:
+        counted = None  # a stand-in was counted; the claim's own network is not published
     row = {
         "Paper": claim.row.paper,
         "Code": claim.row.code,

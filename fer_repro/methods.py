@@ -17,8 +17,10 @@ from fer_repro.training.recipe import Recipe
 
 
 def model_name(variant_id: str) -> str:
-    """The leaderboard's name of a row; an ablation goes by its id."""
-    known = leaderboard.claims()
+    """The leaderboard's name of a row, unless another network stands in for it; an ablation goes by its id."""
+    known, listed = leaderboard.claims(), papers.variants().get(variant_id)
+    if listed is not None and listed.called:
+        return listed.called
     return known[variant_id].model if variant_id in known else variant_id
 
 

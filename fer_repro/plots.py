@@ -6,6 +6,7 @@ pictures. All figures but the chart over time are `fer_repro.figure.Figure` obje
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -143,7 +144,7 @@ def confusion_matrix(score: Mapping[str, Any], title: str, *, drawn: bool = Fals
         axes.set_xlabel("predicted \u2192", loc="left", color=theme.soft)
         axes.xaxis.set_label_position("top")
         axes.text(-0.012, 1.012, "truth \u2193", transform=axes.transAxes, ha="right", va="bottom", color=theme.soft)
-        axes.set_title(title, pad=10)
+        axes.set_title(textwrap.fill(title, 58), pad=10)
         return figure
 
     worst = max(
@@ -178,7 +179,7 @@ def per_class(score: Mapping[str, Any], *, title: str = "Recall by class", drawn
     told = "; ".join(f"{name} {percent(c['recall'], 1)} of {c['n']}" for name, c in classes.items())
     return forest(
         rows,
-        title,
+        textwrap.fill(title, 66),
         alt=f"{title} with 95 % intervals: {told}. Overall accuracy {percent(score['accuracy'])}.",
         caption="Dots: share of a class that was recognised; bars: Wilson 95 % intervals.",
         line=score["accuracy"],

@@ -171,7 +171,7 @@ def _absent(weights: Pretrained, why: str) -> FerReproError:
     return FerReproError(
         f"the weights {weights.name} ({weights.data}, {weights.source}) are not on this machine and {why}; put the "
         f"file {weights.file} into a folder and name that in {FOLDER}, or start from random weights with "
-        "--from-scratch (stored as an ablation)"
+        "--from-scratch (stored as an ablation; `fer-repro list` shows which variants have such a twin)"
     )
 
 

@@ -187,6 +187,9 @@ def _score(
         predictions[f"{half}_plain"] = classifier.predict_proba(part.images).astype(np.float16)
         if recipe.views != recipe.plain:
             predictions[f"{half}_views"] = classifier.predict_proba(part.images, with_views=True).astype(np.float16)
+        if hasattr(classifier, "extra_predictions"):  # whatever else a method wants to be stored for every image
+            more = classifier.extra_predictions(part.images)
+            predictions |= {f"{half}_{name}": rows for name, rows in more.items()}
     facts = dict(run.facts) | pretrained.facts(recipe)
     if hasattr(classifier, "extra_scores"):
         facts |= classifier.extra_scores(recipe.protocol.split(faces))

@@ -13,7 +13,8 @@ from fer_repro.training.augment import Augmenter
 
 NOT_MEASURED, UNKNOWN = "not measured", "unknown"
 KEPT = 5  # float32 numbers a parameter: itself, its gradient, and three copies
-MOMENTS = {"sgd": 1, "adam": 2, "adamw": 2}  # optimiser -> numbers of state a parameter (SGD's with momentum)
+# Optimiser -> numbers of state a parameter (SGD's with momentum).
+MOMENTS = {"sgd": 1, "adam": 2, "adamw": 2, "radam": 2}
 ALL_ON = "everything on"
 # What is turned off -> what that is, in the chapter's words. What is not named here is shown by its own name.
 TECHNIQUES = {
@@ -99,7 +100,7 @@ def memory() -> Grid:
     """What a batch of each leaderboard row's network needs of a device's memory, counted without running it."""
     rows = []
     for variant in papers.variants().values():
-        if variant.build is None or variant.ablation_of:
+        if variant.build is None or variant.ablation_of or not variant.recipe("official", "full").stages:
             continue
         recipe = variant.recipe("official", "full")
         network, copies = methods.weightless(variant, recipe), Augmenter(recipe.augment).copies

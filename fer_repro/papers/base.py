@@ -23,6 +23,7 @@ class Variant:
     ``build(recipe)`` gives the untrained network, or is None for a method without one.
     ``fit(splits, run)`` trains and returns the classifier.
     ``ablation_of`` is None for a leaderboard row. ``requires`` names variants whose fitted models this one needs.
+    ``called``: what its network is called where that is a stand-in for the leaderboard's, None otherwise.
     """
 
     id: str
@@ -32,3 +33,4 @@ class Variant:
     build: Callable[[Recipe], nn.Module] | None = None
     ablation_of: str | None = None
     requires: tuple[str, ...] = ()
+    called: str | None = None

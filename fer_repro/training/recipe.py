@@ -73,9 +73,10 @@ def bind(step: Step, known: Mapping[str, Callable[..., Any]], kind: str, given: 
 class Selection:
     """How the epoch that is scored was chosen; an object with a name, so that no table can hide it.
 
-    ``rule`` is ``best`` (highest accuracy on the protocol's select usages, first one on a tie), ``last``, or ``grid``
-    (a method without epochs: its settings with the highest accuracy there). ``views``: measure with the recipe's test
-    views, or with its plain one. ``measure``: ``accuracy``, or ``loss`` (then the lowest is best).
+    ``rule`` is ``best`` (highest accuracy on the protocol's select usages, first one on a tie), ``last``, ``grid``
+    (a method without epochs: its settings with the highest accuracy there), or ``fixed`` (nothing is left to choose).
+    ``views``: measure with the recipe's test views, or with its plain one. ``measure``: ``accuracy``, or ``loss`` (then
+    the lowest is best).
     """
 
     rule: str = "best"
@@ -86,6 +87,8 @@ class Selection:
         """For example "best epoch on PublicTest", "best epoch on PrivateTest (the scored images: an oracle)"."""
         if self.rule == "last":
             return "last epoch"
+        if self.rule == "fixed":
+            return "nothing, all is fixed in advance"
         by = {"accuracy": "best epoch", "loss": "epoch of lowest loss"}
         what = "best of the grid" if self.rule == "grid" else by[self.measure]
         oracle = " (the scored images: an oracle)" if protocol.selects_on_test else ""
