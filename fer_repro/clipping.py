@@ -25,10 +25,11 @@ def steps_left(shares: Tensor, limit: float) -> Tensor:
 def clipped_steps(clip: Step, mended: float, shares: Tensor) -> Html:
     """The steps that are left under a recipe's "scaled" ``clip``, batch by batch, and under the norm ``mended``."""
 
+    typical = float(shares.median())
+
     def row(start: str, epoch: str, limit: float) -> list[str]:
-        left, middle = steps_left(shares, limit), shares.median() * limit
-        mean, median = float(left.mean()), float(middle / (middle + EPSILON))
-        size = f"{float(middle):.1e}"
+        mean, middle = float(steps_left(shares, limit).mean()), typical * limit
+        size, median = f"{middle:.1e}", middle / (middle + EPSILON)
         return [start, epoch, f"{1 / limit:,.0f}", f"{limit:.2g}", size, percent(mean, 1), percent(median, 1)]
 
     starts = range(0, 4 * clip["every"], clip["every"])
