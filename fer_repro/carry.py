@@ -183,7 +183,12 @@ def _better_here(packed: Packed, target: Path) -> str:
     if here is None:
         # A method without checkpoints: its pieces are never changed, only more of them are made.
         more = [] if packed.facts else sorted(_pieces(target).keys() - {file.name for file in packed.files})
-        return f"has come further than the packed run (it holds {more[0]})" if more else ""
+        if more:
+            return f"has come further than the packed run (it holds {more[0]})"
+        # Save the checkpoints of its parts: which of two is further along only the method itself could tell.
+        parted = [file for file in packed.files if file.name != NAME and file.name.endswith(NAME)]
+        other = [file.name for file in parted if _differs(target / file.name, file.sha256)]
+        return f"holds another {other[0]}" if other else ""
     identity = packed.facts.get("identity", {})
     other = [key for key, value in here.identity.items() if identity.get(key) != value]
     if other:
@@ -193,6 +198,10 @@ def _better_here(packed: Packed, target: Path) -> str:
     there = (packed.facts.get("status") != "running", *place) if known else ()
     mine = (here.status != "running", here.epochs, here.stage, here.epoch, here.batch)
     return f"has come further than the packed run (epoch {here.epochs}, {here.status})" if mine > there else ""
+
+
+def _differs(path: Path, sha256: str) -> bool:
+    return path.exists() and parts.sha256_of(path) != sha256
 
 
 def _place(folder: Path, packed: Packed, target: Path) -> None:

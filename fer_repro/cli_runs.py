@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -68,7 +69,10 @@ def run(
     if scratch:
         chosen = pretrained.from_scratch(chosen, lenient=everything)
     if everything:
-        chosen = _with_weights(chosen, protocol, profile, fetch=not show_plan, quiet=as_json)
+        done = [name for name in chosen if _all_stored(name, protocol, profile, seed or [0], results_dir)]
+        able = _with_weights([name for name in chosen if name not in done], protocol, profile,
+                             fetch=not show_plan, quiet=as_json)  # fmt: skip
+        chosen = [name for name in chosen if name in done or name in able]
     waves = schedule.ordered(chosen, seed or [0])
     options = schedule.Options(protocol, profile, data_set, device, epochs, results_dir, runs_dir, root, resume)
     schedule.check(waves, options)
@@ -86,6 +90,14 @@ def run(
     _tell(outcomes)
     sound = len(tasks) == 1 or _tell_campaign(outcomes, stored, estimator)
     _exit(outcomes, sound)
+
+
+def _all_stored(name: str, protocol: str, profile: str, seeds: list[int], results_dir: str) -> bool:
+    """Whether nothing of a variant is left to run, so that nobody needs its weights."""
+    from fer_repro import results
+
+    where = Path(results_dir) if results_dir else None
+    return profile == "full" and all(results.find(name, protocol, seed, where) is not None for seed in seeds)
 
 
 def _with_weights(chosen: list[str], protocol: str, profile: str, *, fetch: bool, quiet: bool) -> list[str]:

@@ -41,7 +41,7 @@ CAUTION, CAUTION_BF16 = 1.5, 6.0
 class Work:
     """Floating-point operations of a run: one epoch's ``training`` and ``selecting`` in each stage, and ``scoring``.
 
-    ``epochs`` and ``images`` of each stage, images per batch, the network's parameters; ``at_most`` where patience may
+    ``epochs``, ``images`` and images per batch of each stage, the network's parameters; ``at_most`` where patience may
     end a stage sooner.
     """
 
@@ -50,7 +50,7 @@ class Work:
     training: tuple[float, ...]
     selecting: float
     scoring: float
-    batch_size: int
+    batch_sizes: tuple[int, ...]
     parameters: int
     at_most: bool
 
@@ -63,7 +63,7 @@ class Work:
             taken = min(epochs, before)
             total += taken * (self.training[index] + self.selecting)
             before -= taken
-        part = min(1.0, standing.batch * self.batch_size / self.images[standing.stage])
+        part = min(1.0, standing.batch * self.batch_sizes[standing.stage] / self.images[standing.stage])
         per_epoch = self.training[standing.stage] + self.selecting
         return total + standing.epoch * per_epoch + part * self.training[standing.stage]
 
@@ -75,7 +75,7 @@ class Work:
             return 0.0
         stage = standing.stage
         later = sum(self.epochs[i] * (self.training[i] + self.selecting) for i in range(stage + 1, len(self.epochs)))
-        part = min(1.0, standing.batch * self.batch_size / self.images[stage])
+        part = min(1.0, standing.batch * self.batch_sizes[stage] / self.images[stage])
         here = (self.epochs[stage] - standing.epoch) * (self.training[stage] + self.selecting)
         return later + max(0.0, here - part * self.training[stage])
 
@@ -87,16 +87,18 @@ def work(variant: Variant, recipe: Recipe, counts: Mapping[str, int]) -> Work:
     protocol = recipe.protocol
     roles = {"train": protocol.train, "finetune": protocol.finetune or protocol.train}
     images = tuple(sum(counts[usage] for usage in roles[stage.images]) for stage in recipe.stages)
+    staged = [recipe.at(stage) for stage in recipe.stages]
+    copies = [Augmenter(each.augment).copies for each in staged]
     plain, viewed = view_count(recipe.plain), view_count(recipe.views)
     select = sum(counts[usage] for usage in protocol.select) * (viewed if recipe.selection.views else plain)
     views = plain + (viewed if recipe.views != recipe.plain else 0)
     return Work(
         epochs=tuple(stage.epochs for stage in recipe.stages),
         images=images,
-        training=tuple(float(n * Augmenter(recipe.augment).copies * adds * TRAINING) for n in images),
+        training=tuple(float(n * c * adds * TRAINING) for n, c in zip(images, copies, strict=True)),
         selecting=float(select * adds * FORWARD),
         scoring=float(sum(counts[half] for half in HALVES) * views * adds * FORWARD),
-        batch_size=recipe.batch_size,
+        batch_sizes=tuple(each.batch_size for each in staged),
         parameters=cost.count_parameters(network),
         at_most=any(stage.patience is not None for stage in recipe.stages),
     )

@@ -18,7 +18,7 @@ from fer_repro.methods import weightless
 from fer_repro.papers.base import Variant
 from fer_repro.reproduce import code_version, default_runs_dir, run_folder
 from fer_repro.training import checkpoint
-from fer_repro.training.recipe import Recipe
+from fer_repro.training.recipe import Recipe, Step
 
 WEIGHTS, CARD, CONFIG = "model.safetensors", "README.md", "config.json"
 BF16 = (
@@ -96,7 +96,8 @@ def _weights(variant: Variant, recipe: Recipe, folder: Path, seed: int) -> dict[
         )
     best = state["best"]["weights"] if recipe.selection.rule == "best" else None
     if best is None:  # the last ones; between epochs these are the average's, or the network's own
-        scored = state["ema"]["module"] if state["ema"] else state["model"]
+        online = isinstance(recipe.ema, Step) and recipe.ema.get("keep") == "online"
+        scored = state["ema"]["module"] if state["ema"] and not online else state["model"]
         best = state["good"] if state["good"] is not None else scored
     weights = best
     network = variant.build(recipe)

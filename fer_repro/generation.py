@@ -102,7 +102,8 @@ def psnr(made: np.ndarray, sources: np.ndarray) -> np.ndarray:
 def lowest_psnr(values: np.ndarray, percentile: float, pilot: int) -> float:
     """The bound of the PSNR filter: a percentile of ``pilot`` candidates spread evenly over all of them."""
     spread = np.linspace(0, len(values) - 1, min(pilot, len(values))).round().astype(int)
-    return float(np.percentile(values[spread], percentile))
+    finite = values[spread][np.isfinite(values[spread])]  # an unchanged face is infinitely near, and passes any bound
+    return float(np.percentile(finite, percentile)) if len(finite) else -np.inf
 
 
 def passes_psnr(values: np.ndarray, lowest: float, highest: float | None = None) -> np.ndarray:

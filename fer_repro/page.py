@@ -51,7 +51,7 @@ __all__ = [
 ]
 
 # Facts that have a section of their own in the chapters that record them.
-SHOWN_APART = ("ladder", "windows", "trials")
+SHOWN_APART = ("ladder", "windows", "trials", "attention")
 EPOCH_LINE = re.compile(r"\bepoch \d+/\d+")
 
 

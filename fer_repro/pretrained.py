@@ -23,7 +23,7 @@ import torchvision
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from fer_repro import papers
+from fer_repro import keras_weights, papers
 from fer_repro.errors import FerReproError
 from fer_repro.papers.base import Variant
 from fer_repro.training.recipe import Deviation, Pretrained, Recipe
@@ -113,7 +113,8 @@ def from_scratch(variant_ids: Iterable[str], lenient: bool = False) -> list[str]
     for name in variant_ids:
         twin = name if name.endswith(SCRATCH) else name + SCRATCH
         if twin not in papers.variants() and not lenient:
-            raise FerReproError(f"{papers.get(name).id} starts from random weights anyway: leave --from-scratch out")
+            known = papers.get(name).id
+            raise FerReproError(f"{known} has no twin {known}{SCRATCH}: its official recipe starts from random weights")
         twins.append(twin if twin in papers.variants() else name)
     return list(dict.fromkeys(twins))
 
@@ -122,6 +123,13 @@ def facts(recipe: Recipe) -> dict[str, str]:
     """For a result: the file's name and whole digest; empty for random weights."""
     path = None if recipe.pretrained is None else locate(recipe.pretrained)
     return {} if path is None else {"pretrained_file": path.name, "pretrained_sha256": _sha256(path)}
+
+
+def facts_below(variant_id: str, protocol: str, profile: str) -> dict[str, dict[str, str]]:
+    """The same for the variants it builds on, by id; empty where none of them starts from a file."""
+    needed = {name: facts(papers.get(name).recipe(protocol, profile)) for name in sorted(papers.needs(variant_id))}
+    found = {name: told for name, told in needed.items() if told}
+    return {"pretrained_below": found} if found else {}
 
 
 def _folder() -> Path | None:
@@ -182,6 +190,8 @@ def _read_file(path: Path, weights: Pretrained) -> dict[str, Tensor]:
             f"{path} is not the file that the recipe names: sha256 {digest[:16]}, expected {weights.sha256[:16]}; "
             "fetch it again"
         )
+    if path.suffix in keras_weights.SUFFIXES:
+        return keras_weights.read(path)
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)

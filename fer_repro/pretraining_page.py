@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 from matplotlib.figure import Figure as Canvas
 
 from fer_repro import leaderboard, lite0, papers, results
@@ -37,9 +36,10 @@ class PretrainingPage:
         """Every variant that starts from pretrained weights, and which."""
         users: dict[Pretrained, list[str]] = {}
         for variant in papers.variants().values():
-            weights = variant.recipe("official", "full").pretrained
-            if weights is not None:
-                users.setdefault(weights, []).append(variant.id)
+            for name in (variant.id, *sorted(papers.needs(variant.id))):
+                weights = papers.get(name).recipe("official", "full").pretrained
+                if weights is not None and variant.id not in users.setdefault(weights, []):
+                    users[weights].append(variant.id)
         rows = [
             [
                 text(", ".join(model_name(name) if name in leaderboard.claims() else name for name in names)),
@@ -77,7 +77,7 @@ class PretrainingPage:
     def _difference(self) -> str:
         if len(self.runs) < len(PAIR):
             return note("Half of the pair:", "the other run is not stored, so there is no difference to tell.")
-        right = [correct(self.runs[name], "PrivateTest") for name in PAIR]
+        right = results.paired_hits(*(self.runs[name] for name in PAIR))
         gain, low, high = paired_difference(*right)
         p = mcnemar(*right)
         chance = "below 0.001" if p < 0.001 else f"{p:.3f}"
@@ -118,9 +118,3 @@ class PretrainingPage:
         )
         return Figure(draw, alt=f"Accuracy on PublicTest by epoch, EfficientNet-Lite0: {ends}.",
                       caption=f"EfficientNet-Lite0 under one recipe, seed {self.seed}.")  # fmt: skip
-
-
-def correct(run: Result, half: str) -> np.ndarray:
-    """bool [N]: which images of a half the run got right, in the stored order."""
-    probabilities = run.predictions[f"{half}_plain"]
-    return np.asarray(probabilities.argmax(axis=1) == run.predictions[f"{half}_labels"])

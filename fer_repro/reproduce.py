@@ -190,7 +190,7 @@ def _score(
         if hasattr(classifier, "extra_predictions"):  # whatever else a method wants to be stored for every image
             more = classifier.extra_predictions(part.images)
             predictions |= {f"{half}_{name}": rows for name, rows in more.items()}
-    facts = dict(run.facts) | pretrained.facts(recipe)
+    facts = dict(run.facts) | pretrained.facts(recipe) | pretrained.facts_below(variant, recipe.protocol.name, profile)
     if hasattr(classifier, "extra_scores"):
         facts |= classifier.extra_scores(recipe.protocol.split(faces))
     taken = {key: facts.pop(key, None) for key in ("status", "selected_epoch", "parameters", "multiply_adds")}

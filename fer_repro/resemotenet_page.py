@@ -21,7 +21,7 @@ from fer_repro.markup import Html, interval, percent, table, text, whole
 from fer_repro.methods import model_name
 from fer_repro.page import Chapter
 from fer_repro.papers.mini_resemotenet import TEACHER
-from fer_repro.results import HALVES, Result
+from fer_repro.results import HALVES, Result, paired_hits
 from fer_repro.tables import drawn_note
 
 PRIVATE_TEST = tuple(int(n) for n in OFFICIAL_COUNTS[USAGES.index("PrivateTest")])
@@ -139,11 +139,7 @@ def _worth(stored: list[Result]) -> str:
 
 def paired(taught: Result, alone: Result) -> tuple[float, float, float, float]:
     """Accuracy difference on PrivateTest with its bootstrap interval, and McNemar's p. The images are matched by id."""
-    hits = []
-    for run in (taught, alone):
-        labels = run.predictions["PrivateTest_labels"]
-        right = run.predictions["PrivateTest_plain"].argmax(axis=1) == labels
-        hits.append(right[np.argsort(run.predictions["PrivateTest_ids"])])
+    hits = paired_hits(taught, alone)
     return *paired_difference(*hits), mcnemar(*hits)
 
 

@@ -208,6 +208,25 @@ def find(variant: str, protocol: str, seed: int, results_dir: Path | None = None
     return read(folder) if (folder / "result.json").exists() else None
 
 
+def paired_hits(first: Result, second: Result, half: str = "PrivateTest") -> tuple[np.ndarray, np.ndarray]:
+    """Which images of a half each of two runs got right by one view, bool [N] each, image by image matched by id.
+
+    Raises `FerReproError` where the runs were scored on different images.
+    """
+    orders = [np.argsort(run.predictions[f"{half}_ids"]) for run in (first, second)]
+    ids = [run.predictions[f"{half}_ids"][order] for run, order in zip((first, second), orders, strict=True)]
+    if not np.array_equal(*ids):
+        raise FerReproError(
+            f"{first.variant} and {second.variant} were scored on different images of {half}: compare runs on one copy "
+            "of the data"
+        )
+    hits = [
+        (run.predictions[f"{half}_plain"].argmax(axis=1) == run.predictions[f"{half}_labels"])[order]
+        for run, order in zip((first, second), orders, strict=True)
+    ]
+    return hits[0], hits[1]
+
+
 def verify(
     results_dir: Path | None = None, faces: FER2013 | None = None, folders: Sequence[Path] | None = None
 ) -> list[str]:

@@ -20,6 +20,7 @@ from fer_repro.errors import FerReproError
 from fer_repro.estimate import Estimator, work
 from fer_repro.tasks import Options, Task
 from fer_repro.training import checkpoint
+from fer_repro.training.recipe import step
 from fer_repro.training.run import Interrupted, Run
 
 EPOCHS = campaign_world.EPOCHS
@@ -94,6 +95,14 @@ def test_operations_are_those_counted_by_hand(world):
     assert counted.training == (100 * adds * 2 * 3,) and counted.selecting == 30 * adds * 2
     assert counted.scoring == (30 + 20) * adds * 2 and counted.at_most
     assert counted.left(None) == EPOCHS * (counted.training[0] + counted.selecting)
+
+
+def test_a_stage_with_its_own_batches_and_crops_counts_by_them(world):
+    variant, counts = papers.get("small"), {"Training": 100, "PublicTest": 30, "PrivateTest": 20}
+    recipe = variant.recipe("official", "full")
+    own = dataclasses.replace(recipe.stages[0], augment=(step("five_crop", size=40),), batch_size=25)
+    one, two = (work(variant, dataclasses.replace(recipe, stages=(s,)), counts) for s in (recipe.stages[0], own))
+    assert two.training[0] == 5 * one.training[0] and (one.batch_sizes, two.batch_sizes) == ((16,), (25,))
 
 
 @pytest.mark.parametrize("name", ["vggnet", "resnet18-tricks", "ad-corre", "cnn-hyperparameters"])

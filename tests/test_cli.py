@@ -248,7 +248,7 @@ def test_the_core_works_without_the_extras(tmp_path):
     """A GPU machine without Jupyter: everything but the book runs, and the book says what is missing."""
     names = ["papermill", "nbformat", "nbclient", "ipykernel", "IPython", "jupyter_client", "jupyter_book", "sphinx",
              "sphinx_external_toc", "plotly", "itables", "latex2mathml", "faiss", "cv2", "kagglehub",
-             "timm", "diffusers", "transformers"]  # fmt: skip
+             "timm", "diffusers", "transformers", "h5py"]  # fmt: skip
     script = f"""
 import sys
 class Missing:

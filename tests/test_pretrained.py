@@ -174,7 +174,7 @@ def test_what_builds_on_pretrained_weights_gets_a_twin_that_builds_on_the_twin()
 def test_from_scratch_names_the_twins():
     assert pretrained.from_scratch(["efficientfer-lite0"]) == ["efficientfer-lite0-scratch"]
     assert pretrained.from_scratch(["vggnet", "efficientfer-lite0"], lenient=True)[0] == "vggnet"
-    with pytest.raises(FerReproError, match="vggnet starts from random weights anyway"):
+    with pytest.raises(FerReproError, match="vggnet has no twin vggnet-scratch"):
         pretrained.from_scratch(["vggnet"])
     with pytest.raises(FerReproError, match="unknown variant 'vgnet'"):
         pretrained.from_scratch(["vgnet"])

@@ -66,11 +66,12 @@ class NetworkClassifier:
 
     def _part(self, images: Tensor, views: Views, draws: torch.Generator | None) -> Tensor:
         recipe, whole = self.recipe, as_input(images)
-        # Normalised before it is cut, once per image, not once per view; random views augment the plain grey levels.
-        if views.kind != "random":
+        # Normalised before it is cut, once per image, not once per view; what works on grey levels gets them plain.
+        cuts = views.kind not in ("random", "lanczos4")
+        if cuts:
             normalise_(whole, recipe.mean, recipe.std)
         inputs = view_batch(whole, views, recipe.input_size, draws)
-        if views.kind == "random":
+        if not cuts:
             normalise_(inputs, recipe.mean, recipe.std)
         output = self.model(inputs.contiguous(memory_format=self.memory_format))
         weights = view_weights(views)

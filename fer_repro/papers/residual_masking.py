@@ -43,11 +43,14 @@ from fer_repro.residual_masking_recipes import (
     random_views,
 )
 from fer_repro.training import loop
-from fer_repro.training.recipe import Recipe, Selection, Stage, Step, bind, step
+from fer_repro.training.recipe import Deviation, Recipe, Selection, Stage, Step, bind, step
 from fer_repro.training.run import Run
 
 CLAIMED = Protocol("claimed")  # the splits of the official one, under the paper's name
 ENSEMBLE = "residual-masking-ensemble"
+SCRATCH_DEVIATION = (
+    Deviation("pretraining", "adds up networks that started from random weights", "what the method is worth without"),
+)
 DECIMALS = 4  # to which the release rounds a network's summed probabilities
 
 
@@ -190,23 +193,27 @@ def fit(splits: Splits, run: Run) -> RandomViews:
 # ---- the ensemble ----------------------------------------------------------------------------------------------------
 
 
-def ensemble_recipe(protocol: str, profile: str) -> Recipe:
+def ensemble_recipe(protocol: str, profile: str, suffix: str = "") -> Recipe:
     """Nothing is fitted: eight random views of each network, probabilities summed and rounded, then all added
     (released ``script/gen_results.py`` and ``script/gen_ensemble.py``).
 
     The options hold the digest of every member's recipe: with another member's recipe it is another ensemble.
+    ``suffix``: of the members' ids, for those that start from random weights.
     """
     size = 224 if profile == "full" else SMOKE_SIZE
-    recipes = tuple((name, recipe(name, protocol, profile).sha256()[:16]) for name in MEMBERS)
+    members = {variant.id: variant for variant in NETWORK_VARIANTS}
+    recipes = tuple(
+        (name, members[name].recipe(protocol, profile).sha256()[:16]) for name in (one + suffix for one in MEMBERS)
+    )
     full = Recipe(
-        variant=ENSEMBLE,
+        variant=ENSEMBLE + suffix,
         network=step("Ensemble", size="full"),
         protocol=CLAIMED if protocol == "claimed" else OFFICIAL,
         input_size=size,
         selection=Selection("fixed"),
         views=random_views(size, count=8 if profile == "full" else 3),
         options=step("sum", decimals=DECIMALS, members=recipes),
-        deviations=ENSEMBLE_DEVIATIONS,
+        deviations=ENSEMBLE_DEVIATIONS + (SCRATCH_DEVIATION if suffix else ()),
     )
     return full if profile == "full" else full.shrunk(network=step("Ensemble", size="smoke"))
 
@@ -311,15 +318,17 @@ def _variant(name: str) -> Variant:
     )
 
 
-VARIANTS = pretrained.with_scratch(
-    *(_variant(name) for name in KINDS),
-    Variant(
-        id=ENSEMBLE,
+def _ensemble(suffix: str) -> Variant:
+    return Variant(
+        id=ENSEMBLE + suffix,
         slug=ROW,
-        recipe=ensemble_recipe,
+        recipe=lambda protocol, profile: ensemble_recipe(protocol, profile, suffix),
         build=build_ensemble,
         fit=fit_ensemble,
-        requires=MEMBERS,
-    ),
-)
+        ablation_of=ENSEMBLE if suffix else None,
+        requires=tuple(name + suffix for name in MEMBERS),
+    )
 
+
+NETWORK_VARIANTS = pretrained.with_scratch(*(_variant(name) for name in KINDS))
+VARIANTS = (*NETWORK_VARIANTS, _ensemble(""), _ensemble(pretrained.SCRATCH))

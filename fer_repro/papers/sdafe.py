@@ -122,7 +122,9 @@ def fit(splits: Splits, run: Run) -> NetworkClassifier:
     run.facts["added"] = added
     if maker is not None:
         run.facts["images"] = maker.facts
-    fitted = loop.fit(pretrained.loaded(build), dataclasses.replace(splits, train=train, finetune=train), run)
+    # The faces are part of the data: weights that were trained on other faces are another run's.
+    told = run if maker is None else dataclasses.replace(run, data_digest=f"{run.data_digest} {generated.digest()}")
+    fitted = loop.fit(pretrained.loaded(build), dataclasses.replace(splits, train=train, finetune=train), told)
     proxy = Proxy(fitted.model, fitted.recipe, fitted.device)
     proxy.generated, proxy.sources = generated, splits.train
     return proxy

@@ -62,8 +62,8 @@ class Gate(nn.Module):
         self.mask = MaskingBlock(channels, depth=1, gate=kind)
 
     def forward(self, maps: Tensor) -> Tensor:
-        # A mask of the same shape, and x (1 + m): [B,C,H,W] -> [B,C,H,W]
-        return maps * (1 + self.mask(maps))
+        # A mask of the same shape, and x (1 + m), in fp32, where a small mask is not lost in 1 + m: -> [B,C,H,W]
+        return maps * (1 + self.mask(maps).float())
 
 
 class SegmentationVgg19(nn.Module):
@@ -203,7 +203,8 @@ DEVIATIONS = (
               "the release copies one seeded generator into eight workers anew each epoch: all replay one sequence"),
     Deviation("released fer2013dataset.py, augment.py", "enlarged and turned as floating-point numbers, black outside",
               "OpenCV rounds to bytes after each step and blends the border's pixels with black"),
-    Deviation("released trainer.py", "bf16 autocast on a GPU where that is faster, losses in fp32", "speed"),
+    Deviation("released trainer.py",
+              "bf16 autocast on a GPU, and on a CPU where that is faster, losses in fp32", "speed"),
 )  # fmt: skip
 GATED = (
     Deviation("released vgg_19_bn_mask.py, first training",

@@ -140,15 +140,15 @@ class Trainer:
         if hasattr(self.model, "begin_stage"):
             self.model.begin_stage(stage, fresh)
         self.ema = None if self.recipe.ema is None else Ema(self.recipe.ema, self.model)
-        engine = self.run.engine
+        engine, recipe = self.run.engine, self.recipe.at(stage)
         self.optimiser = make_optimiser(stage.optimiser, self.model.parameters(), engine.fused_optimiser)
-        self.step = TrainStep(self.recipe, self.model, self.optimiser, self.generator, self.loss, engine)
-        batches = math.ceil(len(getattr(self.splits, stage.images).labels) / self.recipe.batch_size)
+        self.step = TrainStep(recipe, self.model, self.optimiser, self.generator, self.loss, engine)
+        batches = math.ceil(len(getattr(self.splits, stage.images).labels) / recipe.batch_size)
         self.schedule = make_schedule(stage.schedule, self.optimiser, stage.epochs, batches)
 
     def _rehearse(self, stage: Stage, images: Tensor, labels: Tensor) -> None:
         """Let the device choose how this run computes; a run that goes on, or a later stage, keeps the choice."""
-        left = stage.epochs * math.ceil(len(labels) / self.recipe.batch_size)
+        left = stage.epochs * math.ceil(len(labels) / self.step.recipe.batch_size)
         if self.choice is not None and not self.rehearsed:
             self.choice = confirm(self.step, self.choice, images, labels, self.run.say)
         elif self.choice is None and (left >= MANY_STEPS or self.run.engine.compile not in ("auto", "eager")):
@@ -169,7 +169,7 @@ class Trainer:
             self.step.totals.zero_()
             self.batch, self.seconds["epoch"] = 0, 0.0
         self.model.train()
-        size, guard = self.recipe.batch_size, has_batch_norm(self.model)
+        size, guard = self.step.recipe.batch_size, has_batch_norm(self.model)
         while self.batch * size < len(labels):
             if self.stop.reason or self.run.out_of_time():
                 self._interrupt()

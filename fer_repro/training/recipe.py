@@ -130,7 +130,8 @@ class Stage:
 
     ``images``: ``train`` or ``finetune`` (see `Protocol`). ``start``: ``fresh`` weights, or the previous stage's
     ``last`` or ``best`` ones. The optimiser is made anew in each stage. ``patience``: the stage ends after so many
-    epochs in a row that do not improve on its best (by the recipe's selection), None = never.
+    epochs in a row that do not improve on its best (by the recipe's selection), None = never. ``augment`` and
+    ``batch_size``: the stage's own, None = the recipe's.
     """
 
     name: str
@@ -140,6 +141,8 @@ class Stage:
     images: str = "train"
     start: str = "fresh"
     patience: int | None = None
+    augment: tuple[Step, ...] | None = field(default=None, metadata=LATER)
+    batch_size: int | None = field(default=None, metadata=LATER)
 
     def shortened(self, epochs: int) -> Stage:
         """The same stage with fewer epochs."""
@@ -213,6 +216,11 @@ class Recipe:
     @property
     def epochs(self) -> int:
         return sum(stage.epochs for stage in self.stages)
+
+    def at(self, stage: Stage) -> Recipe:
+        """The recipe as ``stage`` trains by it: with the stage's own augmentation and batch size, where it has them."""
+        own = {"augment": stage.augment, "batch_size": stage.batch_size}
+        return dataclasses.replace(self, **{name: value for name, value in own.items() if value is not None})
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON-ready data; steps become {"name": ..., option: value}."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import time
 
@@ -297,3 +298,21 @@ def test_the_splits_that_an_arm_selects_and_scores_on_stay_as_they_are(splits, t
     papers.get("sdafe-oversampled").fit(splits, a_run(tmp_path, papers.get("sdafe-oversampled")))
     assert isinstance(given["splits"], Splits)
     assert given["splits"].select is splits.select and given["splits"].test is splits.test
+
+
+def test_weights_of_other_faces_are_not_gone_on_with(splits, fitted, tmp_path):
+    """Other faces are other data: the same folder must refuse them, and take the same ones up again."""
+    arm, maker = papers.get("sdafe-unfiltered"), fitted[1]
+
+    def fit_with(classifier):
+        run = a_run(tmp_path, arm)
+        run.required = {"sdafe-images": classifier}
+        return arm.fit(splits, run)
+
+    first, again = fit_with(maker), fit_with(maker)
+    kept, taken_up = first.model.state_dict(), again.model.state_dict()
+    assert all(torch.equal(kept[name], taken_up[name]) for name in kept)
+    other = copy.copy(maker)
+    other.generated = dataclasses.replace(maker.generated, images=255 - maker.generated.images)
+    with pytest.raises(FerReproError, match="data set"):
+        fit_with(other)

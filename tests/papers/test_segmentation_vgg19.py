@@ -19,7 +19,7 @@ from fer_repro.evaluation.predict import NetworkClassifier
 from fer_repro.gates import describe, gate_statistics
 from fer_repro.page import open_chapter
 from fer_repro.papers import segmentation_vgg19 as paper
-from fer_repro.papers.segmentation_vgg19 import PLAIN, ROW, SegmentationVgg19, Vgg19Classifier
+from fer_repro.papers.segmentation_vgg19 import PLAIN, ROW, Gate, SegmentationVgg19, Vgg19Classifier
 from fer_repro.parameters import FIELDS
 from fer_repro.training.optim import make_optimiser, make_schedule
 from fer_repro.training.recipe import step
@@ -302,3 +302,15 @@ def test_gates_cost_three_quarters_and_their_worth_is_not_run(tmp_path):
     page = segmentation_vgg19_page.worth(open_page(results_dir=str(tmp_path))).body
     assert "19.6" in page and "76.4" in page and "29,610,880" in page and "not run" in page
     assert leaderboard.parameters_of(ROW) - leaderboard.parameters_of(PLAIN) == 29_610_880
+
+
+def test_a_small_mask_is_not_lost_in_half_precision():
+    """Under autocast a softmax of 512 channels may come in bf16, where 1 + m would round to 1."""
+
+    class Small(nn.Module):
+        def forward(self, maps):
+            return torch.full_like(maps, 0.002, dtype=torch.bfloat16)
+
+    gate = Gate(4, "softmax")
+    gate.mask = Small()
+    torch.testing.assert_close(gate(torch.ones(1, 4, 2, 2)), torch.full((1, 4, 2, 2), 1.002), atol=1e-5, rtol=0)

@@ -170,6 +170,34 @@ def test_finetune_images_train_the_second_stage(tmp_path, monkeypatch):
     assert sizes == [16] * 4 + [6] + [16] * 5 + [10]
 
 
+def test_a_stage_may_have_its_own_augmentation_and_batch(tmp_path, monkeypatch):
+    own = Stage("own", 1, small.SGD, start="last", augment=(step("resize", size=20),), batch_size=10)
+    recipe = dataclasses.replace(small.PLAIN, stages=(Stage("first", 1, small.SGD), own))
+    seen, apply = [], TrainStep.__call__
+
+    def noted(self, images, labels, chosen=None):
+        seen.append((len(labels), [one.name for one in self.recipe.augment]))
+        return apply(self, images, labels, chosen)
+
+    monkeypatch.setattr(TrainStep, "__call__", noted)
+    fit(small.build, small.splits(train=70), small.run(tmp_path, recipe))
+    assert seen == [(16, ["centre_crop"])] * 4 + [(6, ["centre_crop"])] + [(10, ["resize"])] * 7
+    assert "batch_size" not in recipe.as_dict()["stages"][0] and recipe.as_dict()["stages"][1]["batch_size"] == 10
+    assert recipe.sha256() != dataclasses.replace(recipe, stages=(recipe.stages[0], small.PLAIN.stages[0])).sha256()
+
+
+def test_a_stopped_stage_goes_on_with_its_own_batches(tmp_path):
+    stages = (Stage("first", 1, small.SGD), Stage("own", 2, small.SGD, start="last", augment=(), batch_size=10))
+    recipe, data = dataclasses.replace(small.PLAIN, stages=stages), small.splits(train=70)
+    straight = fit(small.build, data, small.run(tmp_path / "a", recipe))
+    left = iter(range(9))  # five batches of the first stage, then into the second
+    stopped = small.run(tmp_path / "b", recipe)
+    stopped.out_of_time = lambda ahead=0.0: next(left, None) is None
+    with pytest.raises(Interrupted, match="epoch 2 of 3 .own."):
+        fit(small.build, data, stopped)
+    assert same(weights(straight), weights(fit(small.build, data, small.run(tmp_path / "b", recipe))))
+
+
 def test_average_weights_are_the_scored_ones(tmp_path):
     recipe = dataclasses.replace(small.PLAIN, selection=Selection("last"))
     plain = fit(small.build, small.splits(), small.run(tmp_path / "a", recipe))
