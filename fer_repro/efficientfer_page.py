@@ -16,19 +16,16 @@ from torch.nn import functional as F
 
 from fer_repro import data as data_sets
 from fer_repro import methods, papers, plots
+from fer_repro.clipping import BATCHES, clipped_steps
 from fer_repro.data import LABELS
-from fer_repro.data.checks import OFFICIAL_COUNTS
 from fer_repro.figure import Canvas, Figure, Theme, canvas
-from fer_repro.markup import Html, percent, table, text, whole
+from fer_repro.markup import Html, table, text, whole
 from fer_repro.papers.efficientfer import EfficientFER, build
 from fer_repro.training import geometry, photometric
 from fer_repro.training.optim import make_optimiser, make_schedule
 from fer_repro.training.recipe import Recipe
-from fer_repro.training.step import norm_limit
 
 IMAGES, SIDE, EDGE = 16, 64, 7  # of the batch of random images, and of the random maps, that are measured on
-EPSILON = 1e-8  # AdamW's
-BATCHES = -(-int(OFFICIAL_COUNTS[0].sum()) // 64)
 WHERE = {"pooled": "as released, behind the pool", "map": "before the pool"}
 
 
@@ -172,24 +169,7 @@ def dead_weights() -> Html:
 
 def clipping() -> Html:
     """What is left of AdamW's first step where the gradient's norm is clipped while the loss scaler multiplies it."""
-    clip, shares = _recipe("claimed").clip_norm, gradients().released.abs()
-    middle = float(shares.median())
-
-    def row(start: str, epoch: str, limit: float) -> list[str]:
-        left = shares * limit
-        mean = float((left / (left + EPSILON)).mean())
-        size, median = limit * middle, limit * middle / (limit * middle + EPSILON)
-        return [start, epoch, f"{1 / limit:,.0f}", f"{limit:.2g}", f"{size:.1e}", percent(mean, 1), percent(median, 1)]
-
-    starts = range(0, 4 * clip["every"], clip["every"])
-    rows = [row(whole(done), f"{1 + done // BATCHES}", norm_limit(clip, done)) for done in starts]
-    rows.append(row("mended", "", _recipe("official").clip_norm))
-    header = ["From batch", "Epoch", "Scale S", "Norm left", "Median |g|", "Step, mean", "Step, median"]
-    caption = (
-        "|g| / (|g| + ε) over all weights with a gradient: the share of its learning rate by which AdamW's first step "
-        "moves a weight. Direction of the gradient as measured above, norm as the clipping leaves it"
-    )
-    return Html(table(header, rows, caption, numeric=range(1, 7)), f"AdamW's step after clipping: {rows[0][5]} of it")
+    return clipped_steps(_recipe("claimed").clip_norm, _recipe("official").clip_norm, gradients().released.abs())
 
 
 def rates(protocol: str, per: str) -> list[tuple[float, float]]:

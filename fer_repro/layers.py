@@ -48,6 +48,22 @@ def keras_init_(model: nn.Module) -> nn.Module:
     return model
 
 
+class SqueezeExcite(nn.Module):
+    """Channels weighed by a bottleneck that sees their means (Hu et al. 2018): [B,C,H,W] -> [B,C,H,W]."""
+
+    def __init__(self, channels: int, reduction: int = 16) -> None:
+        super().__init__()
+        hidden = max(1, channels // reduction)
+        self.squeeze = nn.Linear(channels, hidden, bias=False)
+        self.excite = nn.Linear(hidden, channels, bias=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        # Means, bottleneck, one weight in (0, 1) for each channel: [B,C,H,W] -> [B,C]
+        weights = self.excite(torch.relu(self.squeeze(features.mean(dim=(2, 3))))).sigmoid()
+        # Scaled: [B,C,H,W]
+        return features * weights[:, :, None, None]
+
+
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions around a shortcut that is always projected: [B,C,H,W] -> [B,C',H,W].
 

@@ -11,7 +11,7 @@ from fer_repro.papers.base import PROFILES, PROTOCOLS, Variant
 MODULES = (
     "vggnet", "resnet18_tricks", "local_learning_bow", "resemotenet", "mini_resemotenet",
     "deep_emotion", "ad_corre", "cnn_hyperparameters", "efficientfer", "segmentation_vgg19",
-    "residual_masking", "sdafe", "lhc_net", "deep_and_handcrafted",
+    "residual_masking", "sdafe", "lhc_net", "deep_and_handcrafted", "emonext",
 )  # fmt: skip
 
 __all__ = ["MODULES", "PROFILES", "PROTOCOLS", "Variant", "get", "needs", "variants"]

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from fer_repro.data.protocol import OFFICIAL, Protocol, Splits
 from fer_repro.evaluation.predict import NetworkClassifier
-from fer_repro.layers import IMAGENET_MEAN, IMAGENET_STD, GreyAsRgb
+from fer_repro.layers import IMAGENET_MEAN, IMAGENET_STD, GreyAsRgb, SqueezeExcite
 from fer_repro.papers.base import Variant
 from fer_repro.training import loop
 from fer_repro.training.losses import Loss
@@ -74,22 +74,6 @@ def stem(before: int, after: int, dropout: float) -> list[nn.Module]:
     """Convolution, batch norm, ReLU, pool and (element-wise) dropout: [B,C,H,W] -> [B,C',H/2,W/2]."""
     layers = [nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU(inplace=True), nn.MaxPool2d(2)]
     return [*layers, nn.Dropout(dropout)] if dropout else layers
-
-
-class SqueezeExcite(nn.Module):
-    """Channels weighed by a bottleneck that sees their means (Hu et al. 2018): [B,C,H,W] -> [B,C,H,W]."""
-
-    def __init__(self, channels: int, reduction: int = 16) -> None:
-        super().__init__()
-        hidden = max(1, channels // reduction)
-        self.squeeze = nn.Linear(channels, hidden, bias=False)
-        self.excite = nn.Linear(hidden, channels, bias=False)
-
-    def forward(self, features: Tensor) -> Tensor:
-        # Means, bottleneck, one weight in (0, 1) for each channel: [B,C,H,W] -> [B,C]
-        weights = self.excite(F.relu(self.squeeze(features.mean(dim=(2, 3))))).sigmoid()
-        # Scaled: [B,C,H,W]
-        return features * weights[:, :, None, None]
 
 
 class ResidualBlock(nn.Module):

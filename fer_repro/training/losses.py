@@ -74,7 +74,38 @@ class Focal(nn.Module):
         return -(self.weight[targets] * (1 - told.exp()).pow(self.gamma) * told).mean()
 
 
-LOSSES: dict[str, type[nn.Module]] = {"cross-entropy": CrossEntropy, "focal": Focal}
+def spread(weights: Tensor) -> Tensor:
+    """Variance of all attention weights [N,N] about their mean, which is 1/N: from 0 to (1/N)(1 - 1/N)."""
+    return (weights - weights.mean()).square().mean()
+
+
+class SmoothedWithSpread(nn.Module):
+    """Cross-entropy with smoothed labels plus ``weight`` times the `spread` of the attention (EmoNeXt, models.py).
+
+    The network's output is (logits [B,7], attention weights [B,B]).
+    """
+
+    def __init__(self, label_smoothing: float = 0.2, weight: float = 1.0) -> None:
+        super().__init__()
+        self.label_smoothing, self.weight = label_smoothing, weight
+
+    def forward(self, output: tuple[Tensor, ...], targets: Tensor) -> Tensor:
+        return sum(self.parts(output, targets).values())
+
+    def parts(self, output: tuple[Tensor, ...], targets: Tensor) -> dict[str, Tensor]:
+        """The two summands: ``cross-entropy`` and ``spread`` (with its weight)."""
+        logits, weights = output
+        return {
+            "cross-entropy": functional.cross_entropy(logits, targets, label_smoothing=self.label_smoothing),
+            "spread": self.weight * spread(weights),
+        }
+
+
+LOSSES: dict[str, type[nn.Module]] = {
+    "cross-entropy": CrossEntropy,
+    "focal": Focal,
+    "cross-entropy-and-spread": SmoothedWithSpread,
+}
 
 
 def make_loss(step: Step) -> Loss:

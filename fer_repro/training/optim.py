@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import itertools
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -71,6 +72,16 @@ def _restarts(optimiser: torch.optim.Optimizer, steps: int, **options: Any) -> l
     return lr_scheduler.CosineAnnealingWarmRestarts(optimiser, **renamed)
 
 
+def _rising_restarts(optimiser: torch.optim.Optimizer, steps: int, rise: int, cycle: int) -> lr_scheduler.LRScheduler:
+    """Cycles of a linear rise and a half cosine down to 0; the first step is number 1 (EmoNeXt, released train.py)."""
+
+    def factor(done: int) -> float:
+        place = (done + 1) % cycle
+        return place / rise if place < rise else (1 + math.cos(math.pi * (place - rise) / (cycle - rise))) / 2
+
+    return lr_scheduler.LambdaLR(optimiser, factor)
+
+
 def _inverse_time(optimiser: torch.optim.Optimizer, steps: int, decay: float) -> lr_scheduler.LRScheduler:
     return lr_scheduler.LambdaLR(optimiser, lambda done: 1 / (1 + decay * done))
 
@@ -91,6 +102,7 @@ SCHEDULES: dict[str, tuple[Callable[..., lr_scheduler.LRScheduler], tuple[str, .
     "exponential": (_from_torch(lr_scheduler.ExponentialLR), ("gamma",)),
     "cosine": (_cosine, ("t_max", "eta_min")),
     "cosine-warm-restarts": (_restarts, ("t_0", "t_mult", "eta_min")),
+    "rising-restarts": (_rising_restarts, ("rise", "cycle")),
     "one-cycle": (
         _one_cycle,
         ("max_lr", "total_steps", "pct_start", "div_factor", "final_div_factor", "anneal_strategy"),
