@@ -90,9 +90,10 @@ def solve(
     gram, rows = gram.astype(np.float32), rows.astype(np.float32)
     count = gram.shape[1]
     target = np.where(labels[:, :, None] == np.arange(classes), np.float32(1), np.float32(-1))
-    # the penalty: a typical eigenvalue of the centred kernel, which balances progress on constraint and objective
+    # the penalty: a typical eigenvalue of the centred kernel, which balances progress on constraint and objective;
+    # where all neighbours look alike the bounds decide, whose scale is C
     spread = np.trace(gram, axis1=1, axis2=2) / count - gram.mean(axis=(1, 2))
-    rho = np.maximum(spread, np.float32(1e-3))[:, None, None].astype(np.float32)
+    rho = np.maximum(spread, np.float32(max(1e-3, 0.1 / C)))[:, None, None].astype(np.float32)
     inverse = np.linalg.inv(gram + rho * np.eye(count, dtype=np.float32))
     toll = inverse.sum(axis=2, keepdims=True)
     low = np.where(target > 0, np.float32(0), np.float32(-C))

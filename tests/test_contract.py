@@ -117,7 +117,7 @@ def test_the_network_overfits_one_batch(name, tmp_path, monkeypatch):
     crop = (step("resize", size=smoke.plain.resize),) if smoke.plain.resize else ()
     crop += (step("centre_crop", size=smoke.plain.size),) if smoke.plain.size else ()
     recipe = dataclasses.replace(
-        smoke, augment=crop, mix=None, loss=step("cross-entropy"), batch_size=28, selection=Selection("last"),
+        smoke, augment=crop, mix=None, loss=step("cross-entropy"), batch_size=28, selection=Selection("last", views=False),
         stages=(Stage("overfit", 120, step("adam", lr=3e-3)),),
     )  # fmt: skip
     faces = data.load("drawn", size=(64, 16, 16))

@@ -38,6 +38,23 @@ def test_decisions_equal_sklearn_one_against_all(shift, cost):
         assert found[image].argmax() == np.argmax(expected)
 
 
+@pytest.mark.parametrize("cost", [1.0, 10.0, 100.0])
+def test_neighbours_that_are_nearly_parallel(cost):
+    """Deep features of near neighbours: all coefficients end at their bounds, and the bias must not run away."""
+    rng = np.random.default_rng(0)
+    labels = rng.choice(7, 200, p=[0.3, 0.05, 0.2, 0.2, 0.1, 0.05, 0.1])
+    points = np.abs(rng.normal(size=300)) + 0.1 * rng.normal(size=(201, 300)) * np.exp(-np.arange(300) / 60)
+    points[:200] += 0.02 * rng.normal(size=(7, 300))[labels]
+    points = np.maximum(points, 0)
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    gram, row = points[:200] @ points[:200].T, points[200:] @ points[:200].T
+    assert gram.mean() > 0.998
+    found = local_svm.solve(gram[None], row, labels[None], cost)[0]
+    machine = SVC(kernel="precomputed", C=cost, tol=1e-5)
+    expected = [machine.fit(gram, labels == c).decision_function(row)[0] for c in range(7)]
+    np.testing.assert_allclose(found, expected, atol=0.05)
+
+
 def test_a_class_without_neighbours_never_wins():
     gram, rows, labels = neighbourhoods(0.2)
     found = local_svm.solve(gram, rows, labels, 1.0)
