@@ -176,6 +176,8 @@ OFFICIAL_FUSION = (
               "patches, words and level weights were chosen on PublicTest there"),
 )  # fmt: skip
 
+RANDOM = Deviation("pretraining", "joins networks that started from random weights", "what the method is worth without")
+
 # Network, input, batch, stages, what is pruned and frozen, weights, deviations.
 FULL: dict[str, dict] = {
     "vgg-face": {
@@ -242,32 +244,33 @@ SMOKE_CLAIMED = {"k": (30,), "C": (10.0,)}
 SMOKE_OFFICIAL = {"k": (15, 30), "C": (1.0, 10.0), "blocks": (BLOCKS, NAMES, (WORDS,))}
 
 
-def fusion_recipe(protocol: str, profile: str) -> Recipe:
+def fusion_recipe(protocol: str, profile: str, scratch: bool = False) -> Recipe:
     """No training by gradient: four blocks, the nearest faces by the sum of their cosines, an SVM on these.
 
-    The options hold the digests of the networks' recipes: with another network it is another method.
+    The options hold the digests of the networks' recipes: with another network it is another method. ``scratch``: with
+    the networks that start from random weights.
     """
     claimed = protocol == "claimed"
     machine = CLAIMED_MACHINE if claimed else OFFICIAL_MACHINE
     if profile != "full":
         machine = machine | SMOKE_MACHINE | (SMOKE_CLAIMED if claimed else SMOKE_OFFICIAL)
-    networks = tuple((name, network_recipe(name, protocol, profile).sha256()[:16]) for name in NAMES)
+    members = {variant.id: variant for variant in NETWORK_VARIANTS}
+    networks = tuple((name, members[name].recipe(protocol, profile).sha256()[:16]) for name in required(scratch))
     full = Recipe(
-        variant=ROW,
+        variant=ROW + (pretrained.SCRATCH if scratch else ""),
         network=step("Three", size="full"),
         protocol=CLAIMED if claimed else OFFICIAL,
         input_size=224,
         selection=Selection("fixed" if claimed else "grid"),
         options=step("fusion", networks=networks, **machine),
-        deviations=(*FUSION, *(CLAIMED_FUSION if claimed else OFFICIAL_FUSION), *COMMON, *SPARSE),
+        deviations=(*FUSION, *(CLAIMED_FUSION if claimed else OFFICIAL_FUSION), *COMMON, *SPARSE,
+                    *((RANDOM,) if scratch else ())),
     )
     return full if profile == "full" else full.shrunk(network=step("Three", size="smoke"), input_size=48)
 
 
 def without_weights(recipe: Recipe) -> Recipe:
     """For a twin: all layers learn, on inputs of [0, 1], at the rate that third-party code has for random weights."""
-    if recipe.options.name != "dense-sparse-dense":
-        return recipe
     note = Deviation("third-party implementation", "no layer is frozen, a rate of 0.01, inputs of [0, 1]",
                      "random convolutions would stay random; that implementation's rate for layers that start anew")
     options = step(recipe.options.name, **(recipe.options.kwargs() | {"scale": 1.0, "frozen": False}))
@@ -301,15 +304,24 @@ def _network(name: str) -> Variant:
     )
 
 
-VARIANTS = pretrained.with_scratch(
-    Variant(
-        id=ROW,
+def required(scratch: bool) -> tuple[str, ...]:
+    """The ids of the three networks: where there is a twin from random weights and it is wanted, the twin's."""
+    twins = {name: f"{ROW}-{name}" + (pretrained.SCRATCH if scratch else "") for name in NAMES}
+    known = {variant.id for variant in NETWORK_VARIANTS}
+    return tuple(twin if twin in known else f"{ROW}-{name}" for name, twin in twins.items())
+
+
+def _row(scratch: bool) -> Variant:
+    return Variant(
+        id=ROW + (pretrained.SCRATCH if scratch else ""),
         slug=ROW,
-        recipe=fusion_recipe,
+        recipe=partial(fusion_recipe, scratch=scratch),
         build=build_three,
         fit=fit_fusion,
-        requires=tuple(f"{ROW}-{name}" for name in NAMES),
-    ),
-    *(_network(name) for name in NAMES),
-    scratch=without_weights,
-)
+        ablation_of=ROW if scratch else None,
+        requires=required(scratch),
+    )
+
+
+NETWORK_VARIANTS = pretrained.with_scratch(*(_network(name) for name in NAMES), scratch=without_weights)
+VARIANTS = (_row(scratch=False), *NETWORK_VARIANTS, _row(scratch=True))

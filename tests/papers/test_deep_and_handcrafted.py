@@ -514,6 +514,10 @@ def test_the_rows_recipe_knows_its_networks_recipes(monkeypatch):
     changed = dict(paper.FULL) | {"vgg-13": paper.FULL["vgg-13"] | {"batch_size": 256}}
     monkeypatch.setattr(paper, "FULL", changed)
     assert ROW.recipe("official", "full").sha256() != before
+    own, twin = (dict(papers.get(name).recipe("official", "full").options["networks"])
+                 for name in (ROW.id, f"{ROW.id}-scratch"))  # fmt: skip
+    assert twin[f"{F_NET.id}-scratch"] == papers.get(f"{F_NET.id}-scratch").recipe("official", "full").sha256()[:16]
+    assert twin.keys() & own.keys() == {THIRTEEN.id}
 
 
 # ---- the page --------------------------------------------------------------------------------------------------------
