@@ -173,5 +173,5 @@ def test_memory_is_counted_for_every_row_with_a_network():
     networks = [v for v in rows_of if v.recipe("official", "full").stages]  # an ensemble trains nothing of its own
     assert len(rows) == len(networks) and not any(speed_tables.UNKNOWN in row for row in rows)
     for _, inputs, _, activations, states, whole in rows:
-        assert int(inputs.replace(",", "")) >= 16 and float(activations) > 0
+        assert int(inputs.replace(",", "")) >= 8 and float(activations) > 0
         assert float(whole) == pytest.approx(float(activations) + float(states), abs=0.011)
