@@ -244,14 +244,5 @@ def augmented() -> Figure:
         "CLAHE, limit 4": photometric.equalise(large, 4 * one),
     }
 
-    def draw(theme: Theme) -> Canvas:
-        figure = canvas(8.2, 4.4)
-        for axes, (name, picture) in zip(figure.subplots(2, 4).flat, pictures.items(), strict=True):
-            axes.imshow(picture[0, 0].numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-            axes.set(xticks=[], yticks=[])
-            axes.set_title(name, loc="center", fontsize=9.5)
-            axes.spines[:].set_visible(False)
-        return figure
-
     alt = f"One face after each step of the augmentation: {', '.join(pictures)}; at σ 0.44 hardly any of it is left."
-    return Figure(draw, alt=alt, caption="Each step alone, at a fixed strength.", drawn=True, photo=True)
+    return plots.eight_pictures(pictures, alt, "Each step alone, at a fixed strength.")

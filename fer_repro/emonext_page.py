@@ -330,15 +330,6 @@ def crops_of_a_face() -> Figure:
         "test: middle, mirrored": ten[9:],
     }  # fmt: skip
 
-    def draw(theme: Theme) -> Canvas:
-        figure = canvas(8.2, 4.4)
-        for axes, (name, picture) in zip(figure.subplots(2, 4).flat, pictures.items(), strict=True):
-            axes.imshow(picture[0, 0].numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-            axes.set(xticks=[], yticks=[])
-            axes.set_title(name, loc="center", fontsize=9.5)
-            axes.spines[:].set_visible(False)
-        return figure
-
     alt = f"One face in training and test: {', '.join(pictures)}; the test's crops differ by a few pixels only."
     caption = "Above: what training as released does, each step alone or together. Below: crops of the test."
-    return Figure(draw, alt=alt, caption=caption, drawn=True, photo=True)
+    return plots.eight_pictures(pictures, alt, caption)

@@ -15,6 +15,7 @@ import pandas as pd
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from torch import Tensor
 
 from fer_repro.diagrams import Block, architecture, pipeline, trace
 from fer_repro.errors import FerReproError
@@ -239,3 +240,18 @@ def samples(
         drawn=drawn,
         photo=True,
     )
+
+
+def eight_pictures(pictures: Mapping[str, Tensor], alt: str, caption: str) -> Figure:
+    """Two rows of four drawn grey faces, each float [1,1,H,W] in [0, 1] on the CPU under its name."""
+
+    def draw(theme: Theme) -> Canvas:
+        figure = canvas(8.2, 4.4)
+        for axes, (name, picture) in zip(figure.subplots(2, 4).flat, pictures.items(), strict=True):
+            axes.imshow(picture[0, 0].numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            axes.set(xticks=[], yticks=[])
+            axes.set_title(name, loc="center", fontsize=9.5)
+            axes.spines[:].set_visible(False)
+        return figure
+
+    return Figure(draw, alt=alt, caption=caption, drawn=True, photo=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fer_repro.residual_masking_members import B2
-from fer_repro.training.recipe import Deviation, Pretrained, Step, Views, step
+from fer_repro.training.recipe import Deviation, Pretrained, Step, step
 
 ROW = "residual-masking"
 # The paper's own network first, the same without dropout last.
@@ -21,13 +21,6 @@ MEMBERS = (
 SMOKE_SIZE = 24
 TTA_SEED = 1234  # the seed of all released scripts
 EXTRA_SEEDS = (1, 2, 3, 4)
-
-
-def random_views(size: int, count: int = 10) -> Views:
-    """``count`` draws of the training augmentation at ``size`` pixels, probabilities averaged (released
-    ``utils/augmenters/augment.py``: mirror, then a rotation, black moving in; ``main_fer2013.py``: ten views)."""
-    steps = (step("flip", p=0.5), step("rotate", degrees=30, interpolation="bilinear", fill=0.0))
-    return Views("random", average="probabilities", resize=size, count=count, steps=steps, seed=TTA_SEED)
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,7 @@ def faces(chapter: Chapter) -> Figure | Html:
         f"{LABELS[index]} {len(chosen)}, {int(generated.accepted[chosen].sum())} accepted"
         for index, chosen in zip(classes, rows, strict=True)
     )
-    smoke = " The generator of this page was fitted for about a second." if chapter.result.profile == "smoke" else ""
+    smoke = " The generator of this page was fitted for a few steps only." if chapter.result.profile == "smoke" else ""
     return Figure(
         draw,
         alt=f"Pairs of a neutral source face and the face generated from it, below it, by class: {told}.",

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
 
 from fer_repro.data import FER2013, load
+
+HERE = Path(__file__).parent
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -18,10 +21,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file's tests share what was dear to make, so they stay on one worker; the contract's share nothing."""
+    """What tests share was dear to make, so they stay on one worker: those of a file, or of a folder with fixtures of
+    its own. The contract's tests share nothing."""
     for item in items:
         if item.path.name != "test_contract.py":
-            item.add_marker(pytest.mark.xdist_group(str(item.path)))
+            own = item.path.parent != HERE and (item.path.parent / "conftest.py").exists()
+            item.add_marker(pytest.mark.xdist_group(str(item.path.parent if own else item.path)))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -27,6 +27,14 @@ def normalise_(images: Tensor, mean: float, std: float) -> Tensor:
     return images if std == 1.0 else images.div_(std)
 
 
+def require_network(given: object, name: str, protocol: str, needed_by: str) -> None:
+    """Raise `FerReproError` unless ``given`` is a network fitted under ``protocol``: ``needed_by`` needs ``name``."""
+    if not isinstance(given, NetworkClassifier) or given.recipe.protocol.name != protocol:
+        raise FerReproError(
+            f"{needed_by} needs {name} as a network fitted under the {protocol} protocol: fit the right one first"
+        )
+
+
 class NetworkClassifier:
     """A trained network with its recipe's normalisation and views; scores in float32, without autocast.
 

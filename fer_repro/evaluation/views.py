@@ -11,7 +11,7 @@ from fer_repro.errors import FerReproError
 from fer_repro.training.augment import Augmenter
 from fer_repro.training.crops import centre_crop, five_crop, ten_crop, with_mirror
 from fer_repro.training.geometry import lanczos4, resize, warp
-from fer_repro.training.recipe import Views
+from fer_repro.training.recipe import Views, step
 
 _CROPS: dict[str, tuple[int, Callable[[Tensor, int], Tensor]]] = {
     "plain": (1, centre_crop),
@@ -21,6 +21,16 @@ _CROPS: dict[str, tuple[int, Callable[[Tensor, int], Tensor]]] = {
     "five-crop": (5, five_crop),
     "ten-crop": (10, ten_crop),
 }
+
+
+# The augmentation of the Residual Masking Network's code, which another paper took over: mirror, then a rotation with
+# black moving in; its views of a test image are ten draws of it.
+TURNS = (step("flip", p=0.5), step("rotate", degrees=30, interpolation="bilinear"))
+
+
+def turned_views(size: int, count: int = 10, seed: int = 0) -> Views:
+    """``count`` draws of `TURNS` at ``size`` pixels, probabilities averaged."""
+    return Views("random", average="probabilities", resize=size, count=count, steps=TURNS, seed=seed)
 
 
 def view_count(views: Views) -> int:

@@ -28,7 +28,7 @@ from fer_repro.deep_and_handcrafted_fusion import WORDS, Fused, fuse
 from fer_repro.deep_and_handcrafted_networks import Three, Vgg13, VggF, VggFace
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation import cost
-from fer_repro.evaluation.predict import NetworkClassifier
+from fer_repro.evaluation.predict import NetworkClassifier, require_network
 from fer_repro.local_learning import workshop
 from fer_repro.papers.base import Variant
 from fer_repro.training import loop
@@ -104,11 +104,7 @@ def require_networks(run: Run) -> dict[str, NetworkClassifier]:
             f"given: run `fer-repro run {run.recipe.variant}`, which fits or finds them first"
         )
     for name, network in found.items():
-        if not isinstance(network, NetworkClassifier) or network.recipe.protocol.name != run.recipe.protocol.name:
-            raise FerReproError(
-                f"{run.recipe.variant} needs {ROW}-{name} fitted under the {run.recipe.protocol.name} protocol: fit "
-                "the right one first"
-            )
+        require_network(network, f"{ROW}-{name}", run.recipe.protocol.name, run.recipe.variant)
     return found
 
 

@@ -29,7 +29,8 @@ from fer_repro import pretrained
 from fer_repro.data.protocol import OFFICIAL, Protocol, Splits
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation import cost
-from fer_repro.evaluation.predict import NetworkClassifier
+from fer_repro.evaluation.predict import NetworkClassifier, require_network
+from fer_repro.evaluation.views import TURNS, turned_views
 from fer_repro.layers import MaskingBlock
 from fer_repro.papers.base import Variant
 from fer_repro.residual_masking_members import EfficientNet, ResNet
@@ -40,7 +41,7 @@ from fer_repro.residual_masking_recipes import (
     MEMBERS,
     ROW,
     SMOKE_SIZE,
-    random_views,
+    TTA_SEED,
 )
 from fer_repro.training import loop
 from fer_repro.training.recipe import Deviation, Recipe, Selection, Stage, Step, bind, step
@@ -131,11 +132,11 @@ def recipe(variant: str, protocol: str, profile: str) -> Recipe:
         # The release counts from 0 to 50, and stops at the ninth epoch in a row that is not better.
         stages=(Stage("train", 51, radam, plateau, patience=9),),
         input_size=224,
-        augment=(step("resize", size=224), *random_views(224).steps),
+        augment=(step("resize", size=224), *TURNS),
         loss=step("cross-entropy"),
         batch_size=48,
         selection=Selection("best", views=False),
-        views=random_views(224),
+        views=turned_views(224, seed=TTA_SEED),
         options=step("views", seeds=kind.seeds),
         pretrained=kind.pretrained,
         deviations=(*DEVIATIONS, *kind.deviations),
@@ -152,8 +153,8 @@ def smoke(full: Recipe) -> Recipe:
     return full.shrunk(
         network=kind.smoke,
         input_size=size,
-        augment=(step("resize", size=size), *random_views(size).steps),
-        views=random_views(size, count=3),
+        augment=(step("resize", size=size), *TURNS),
+        views=turned_views(size, 3, TTA_SEED),
         options=step("views", seeds=kind.seeds[:1]),
         batch_size=28,
         stages=(stage,),
@@ -211,7 +212,7 @@ def ensemble_recipe(protocol: str, profile: str, suffix: str = "") -> Recipe:
         protocol=CLAIMED if protocol == "claimed" else OFFICIAL,
         input_size=size,
         selection=Selection("fixed"),
-        views=random_views(size, count=8 if profile == "full" else 3),
+        views=turned_views(size, 8 if profile == "full" else 3, TTA_SEED),
         options=step("sum", decimals=DECIMALS, members=recipes),
         deviations=ENSEMBLE_DEVIATIONS + (SCRATCH_DEVIATION if suffix else ()),
     )
@@ -299,11 +300,7 @@ def require_members(run: Run) -> dict[str, NetworkClassifier]:
         )
     members = {found[name]: run.required[found[name]] for name in MEMBERS}
     for name, member in members.items():
-        if not isinstance(member, NetworkClassifier) or member.recipe.protocol.name != run.recipe.protocol.name:
-            raise FerReproError(
-                f"{run.recipe.variant} needs {name} as a network fitted under the {run.recipe.protocol.name} protocol: "
-                "fit the right one first"
-            )
+        require_network(member, name, run.recipe.protocol.name, run.recipe.variant)
     return members
 
 

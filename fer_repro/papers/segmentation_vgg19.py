@@ -27,6 +27,7 @@ from torchvision.models.vgg import make_layers
 from fer_repro import pretrained
 from fer_repro.data.protocol import OFFICIAL, Protocol, Splits
 from fer_repro.evaluation.predict import NetworkClassifier, as_input
+from fer_repro.evaluation.views import TURNS, turned_views
 from fer_repro.gates import gate_statistics
 from fer_repro.layers import MaskingBlock
 from fer_repro.papers.base import Variant
@@ -163,7 +164,7 @@ class Vgg19Classifier(NetworkClassifier):
             return int((scores.astype(np.float16).argmax(axis=1) == labels).sum())
 
         size, options = self.recipe.input_size, self.recipe.options
-        drawn = [right(random_views(size, options["count"], seed)) for seed in range(options["draws"])]
+        drawn = [right(turned_views(size, options["count"], seed)) for seed in range(options["draws"])]
         return {"n": len(labels), "count": options["count"], "plain": right(None), "views": drawn}
 
 
@@ -184,14 +185,6 @@ def fit(splits: Splits, run: Run) -> NetworkClassifier:
     start = pretrained.loaded(build) if below is None else partial(build_on, below)
     fitted = loop.fit(start, splits, run)
     return Vgg19Classifier(fitted.model, fitted.recipe, fitted.device)
-
-
-TURNS = (step("flip", p=0.5), step("rotate", degrees=30, interpolation="bilinear"))
-
-
-def random_views(size: int, count: int = 10, seed: int = 0) -> Views:
-    """Independent draws of the training augmentation, as the released test makes them; probabilities added up."""
-    return Views("random", average="probabilities", resize=size, count=count, steps=TURNS, seed=seed)
 
 
 DEVIATIONS = (
@@ -233,7 +226,7 @@ def recipe(protocol: str, profile: str, variant: str) -> Recipe:
         augment=(step("resize", size=224), *TURNS),
         batch_size=8,
         selection=Selection("best", views=False),
-        views=random_views(224) if claimed else Views(),
+        views=turned_views(224) if claimed else Views(),
         options=step("random-views", count=10, draws=5),
         deviations=DEVIATIONS + (GATED if gated else ()) + (() if claimed else OFFICIAL_DEVIATIONS),
         pretrained=None if gated else WEIGHTS,
@@ -249,7 +242,7 @@ def smoke(full: Recipe) -> Recipe:
         network=step("SegmentationVgg19", **(full.network.kwargs() | small)),
         input_size=32,
         augment=(step("resize", size=32), *TURNS),
-        views=full.views if full.views == full.plain else random_views(32, 4),
+        views=full.views if full.views == full.plain else turned_views(32, 4),
         options=step("random-views", count=4, draws=3),
         batch_size=20,
         stages=(dataclasses.replace(full.stages[0].shortened(2), optimiser=radam),),
