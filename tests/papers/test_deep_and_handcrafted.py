@@ -505,7 +505,7 @@ def test_missing_and_foreign_networks_are_named(splits, tmp_path):
     with pytest.raises(FerReproError, match="deep-and-handcrafted-vgg-f was not given"):
         ROW.fit(splits, run)
     run.required = untrained("claimed")
-    with pytest.raises(FerReproError, match="vgg-face fitted under the official protocol"):
+    with pytest.raises(FerReproError, match="vgg-face as a network fitted under the official protocol"):
         ROW.fit(splits, run)
 
 
