@@ -32,7 +32,7 @@ front: setup
 
 # The suite executes every chapter's cells too (tests/notebooks runs nbval on them).
 test: setup
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup
+	$(BIN)/python -m pytest -n auto --maxprocesses 4
 
 lint: setup
 	$(BIN)/ruff check fer_repro tests benchmarks _ext

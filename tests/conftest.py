@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,14 +20,21 @@ def pytest_configure(config: pytest.Config) -> None:
         torch.set_num_threads(1)
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """What tests share was dear to make, so they stay on one worker: those of a file, or of a folder with fixtures of
-    its own. The contract's tests share nothing."""
-    for item in items:
-        if item.path.name != "test_contract.py":
-            own = item.path.parent != HERE and (item.path.parent / "conftest.py").exists()
-            item.add_marker(pytest.mark.xdist_group(str(item.path.parent if own else item.path)))
+    its own. The contract's tests and the chapters share nothing."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Together(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = config.rootpath / nodeid.split("::")[0]
+            if path.name in ("test_contract.py", "test_sources.py"):
+                return nodeid
+            own = path.parent != HERE and (path.parent / "conftest.py").exists()
+            return str(path.parent if own else path)
+
+    return Together(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)
