@@ -43,13 +43,13 @@ class PretrainingPage:
         rows = [
             [
                 text(", ".join(model_name(name) if name in leaderboard.claims() else name for name in names)),
-                text(weights.name), text(weights.data), text(weights.source), text(weights.licence),
-                f"<code>{text(weights.file)}</code>",
-                f"<code>{text((weights.sha256 or '')[:16], 'none published')}</code>",
+                f"{text(weights.name)}<br>{text(weights.data)}",
+                f"{text(weights.source)}<br>licence: {text(weights.licence)}",
+                f"<code>{text(weights.file)}</code><br>{text((weights.sha256 or '')[:16], 'none published')}",
             ]
             for weights, names in users.items()
         ]  # fmt: skip
-        header = ["Used by", "Weights", "Trained on", "Offered by", "Licence", "File", "sha256 begins"]
+        header = ["Used by", "Weights, trained on", "Offered by", "File, sha256 begins"]
         return Html(table(header, rows), f"{len(rows)} sets of pretrained weights")
 
     def pair(self) -> Html:
