@@ -28,20 +28,21 @@ def tensors(path: Path | str) -> dict[str, Tensor]:
     Raises `FerReproError` for a file that is no network of MatConvNet.
     """
     try:
-        content = loadmat(path, squeeze_me=True, struct_as_record=False)
+        content = loadmat(path, struct_as_record=False)
     except (OSError, ValueError, TypeError, NotImplementedError, MatReadError) as error:
         raise FerReproError(f"{path} cannot be read as a .mat file ({type(error).__name__}): fetch it again") from error
-    network = content.get("net", content)
-    layers = network["layers"] if isinstance(network, dict) and "layers" in network else getattr(network, "layers", ())
+    network = _only(content.get("net", content))
+    layers = network.get("layers", ()) if isinstance(network, dict) else getattr(network, "layers", ())
     found: dict[str, Tensor] = {}
-    for layer in np.atleast_1d(layers):
+    for layer in map(_only, np.ravel(layers)):
         pair = _pair(layer)
         if pair is not None:
-            filters, bias = (np.asarray(part, np.float32) for part in pair)
-            filters = filters.reshape(*filters.shape, *(1,) * (4 - filters.ndim)) if filters.ndim < 4 else filters
+            name, (filters, bias) = str(_only(layer.name)), (np.asarray(part, np.float32) for part in pair)
+            # MATLAB drops last dimensions of one, and no others.
+            filters = filters.reshape(*filters.shape, *(1,) * (4 - filters.ndim))
             weight = torch.from_numpy(np.ascontiguousarray(filters.transpose(3, 2, 0, 1)))
-            found[f"{layer.name}.weight"] = weight.flatten(1) if layer.name.startswith("fc") else weight
-            found[f"{layer.name}.bias"] = torch.from_numpy(np.ascontiguousarray(bias.reshape(-1)))
+            found[f"{name}.weight"] = weight.flatten(1) if name.startswith("fc") else weight
+            found[f"{name}.bias"] = torch.from_numpy(np.ascontiguousarray(bias.reshape(-1)))
     if not found:
         raise FerReproError(f"{path} holds no layers with weights: expected a network of MatConvNet")
     return found
@@ -51,8 +52,15 @@ def _pair(layer: Any) -> tuple[Any, Any] | None:
     """Filters and biases: in ``weights`` of newer files, by their names in older ones; None for other layers."""
     if hasattr(layer, "filters"):
         return layer.filters, layer.biases
-    weights = getattr(layer, "weights", ())
+    weights = np.ravel(getattr(layer, "weights", ()))
     return tuple(weights) if len(weights) == 2 else None
+
+
+def _only(value: Any) -> Any:
+    """What a MATLAB array of one holds; anything else as it is."""
+    while isinstance(value, np.ndarray) and value.size == 1:
+        value = value.flat[0]
+    return value
 
 
 def convert(source: Path | str, target: Path | str) -> dict[str, Tensor]:

@@ -132,7 +132,7 @@ def test_a_twin_learns_all_layers_at_its_own_rate():
 
 def matlab_file(path, older=False):
     rng = np.random.default_rng(0)
-    filters = {"conv1": (3, 3, 3, 4), "fc6": (2, 2, 4, 5), "fc7": (1, 1, 5, 1)}
+    filters = {"conv1": (3, 3, 3, 4), "fc6": (2, 2, 4, 5), "fc7": (1, 1, 5, 6), "fc8": (1, 1, 6, 1)}
     arrays = {name: (rng.normal(size=shape), rng.normal(size=shape[3])) for name, shape in filters.items()}
     layers = np.empty((1, len(arrays) + 1), dtype=object)
     for place, (name, (weight, bias)) in enumerate(arrays.items()):
@@ -154,13 +154,15 @@ def test_matconvnets_file_becomes_tensors_that_compute_the_same(tmp_path, older)
     found = load_file(tmp_path / "net.safetensors")
     assert {name: tuple(value.shape) for name, value in found.items()} == {
         "conv1.weight": (4, 3, 3, 3), "conv1.bias": (4,), "fc6.weight": (5, 16), "fc6.bias": (5,),
-        "fc7.weight": (1, 5), "fc7.bias": (1,),
+        "fc7.weight": (6, 5), "fc7.bias": (6,), "fc8.weight": (1, 6), "fc8.bias": (1,),
     }  # fmt: skip
     # MATLAB: every output is the sum over height, width and channel of the map times its filter.
     maps = np.random.default_rng(1).normal(size=(2, 2, 4)).astype(np.float32)
     expected = np.einsum("hwc,hwck->k", maps, arrays["fc6"][0]) + arrays["fc6"][1]
     ours = F.linear(torch.from_numpy(maps).permute(2, 0, 1).flatten(), found["fc6.weight"], found["fc6.bias"])
     np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
+    # A layer of one position keeps its two sides apart.
+    np.testing.assert_array_equal(found["fc7.weight"], np.float32(arrays["fc7"][0][0, 0].T))
 
 
 def test_what_is_no_network_of_matconvnet_is_one_sentence(tmp_path, capsys):
