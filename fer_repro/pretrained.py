@@ -8,7 +8,6 @@ Without them a paper's row cannot be run: its twin ``<variant>-scratch`` is an a
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import importlib.util
 import os
 import pickle
@@ -25,6 +24,7 @@ from torch import Tensor, nn
 
 from fer_repro import keras_weights, papers
 from fer_repro.errors import FerReproError
+from fer_repro.files import sha256_of
 from fer_repro.papers.base import Variant
 from fer_repro.training.recipe import Deviation, Pretrained, Recipe
 
@@ -215,8 +215,7 @@ def _sha256(path: Path) -> str:
 
 @cache
 def _digest(path: Path, changed: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of(path)
 
 
 def with_scratch(

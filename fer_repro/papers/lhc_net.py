@@ -15,7 +15,6 @@ the blocks, ``lhc-net`` takes its weights over and trains everything, ``lhc-net-
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import re
 from collections.abc import Callable
 from functools import partial
@@ -33,6 +32,7 @@ from fer_repro.papers.base import Variant
 from fer_repro.training import loop
 from fer_repro.training.recipe import Deviation, Pretrained, Recipe, Selection, Stage, Step, Views, step
 from fer_repro.training.run import Run
+from fer_repro.training.weights import digest
 
 CLAIMED = Protocol("claimed")
 BACKBONE, ROW, CONTINUED = "lhc-net-backbone", "lhc-net", "lhc-net-continued"
@@ -327,10 +327,7 @@ def fit(splits: Splits, run: Run) -> Attending:
     before = next(iter(run.required.values()), None)
     fitted = loop.fit(pretrained.loaded(build) if before is None else going_on(before), splits, run)
     if before is not None:
-        digest = hashlib.sha256()
-        for name, tensor in sorted(before.model.state_dict().items()):
-            digest.update(name.encode() + tensor.contiguous().cpu().numpy().tobytes())
-        run.facts["backbone_sha256"] = digest.hexdigest()
+        run.facts["backbone_sha256"] = digest(before.model)
     return Attending(fitted.model, fitted.recipe, fitted.device)
 
 
