@@ -28,7 +28,7 @@ book: setup
 
 # The committed picture and table of the front page, from today's claims and results.
 front: setup
-	$(BIN)/python -m fer_repro.front
+	$(BIN)/python -m fer_repro.book.front
 
 # The suite executes every chapter's cells too (tests/notebooks runs nbval on them).
 test: setup

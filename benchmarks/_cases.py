@@ -10,14 +10,14 @@ import torchvision
 from torch import Tensor, nn
 
 from fer_repro import papers
-from fer_repro.data.checks import OFFICIAL_COUNTS
+from fer_repro.data.official import OFFICIAL_COUNTS
 from fer_repro.data.protocol import OFFICIAL, USAGES
 from fer_repro.errors import FerReproError
 from fer_repro.layers import GreyAsRgb
 from fer_repro.papers import deep_emotion
-from fer_repro.training.correlation import AdCorreLoss
+from fer_repro.papers.ad_corre.losses import AdCorreLoss
+from fer_repro.recipe import Recipe, Stage, bind, step
 from fer_repro.training.losses import Loss, make_loss
-from fer_repro.training.recipe import Recipe, Stage, bind, step
 
 PAPERS = {
     "vggnet": "VGGNet",

@@ -15,15 +15,15 @@ from _turns import Pace
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from fer_repro.campaign.throughput import TRAINING
 from fer_repro.evaluation import cost
-from fer_repro.speeds import TRAINING
-from fer_repro.training.augment import mixer
-from fer_repro.training.engine import Engine
+from fer_repro.recipe import Recipe
+from fer_repro.training.autotune import MANY_STEPS, rehearse
+from fer_repro.training.execution import Engine
 from fer_repro.training.losses import soft
 from fer_repro.training.optim import OPTIMISERS, make_optimiser
-from fer_repro.training.recipe import Recipe
-from fer_repro.training.rehearsal import MANY_STEPS, rehearse
 from fer_repro.training.step import TrainStep
+from fer_repro.transforms import mixer
 
 FEW = 4  # images: the smallest batch that is tried where the recipe's does not fit a turn
 

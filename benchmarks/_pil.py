@@ -23,7 +23,7 @@ from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
 from fer_repro.errors import FerReproError
-from fer_repro.training.recipe import Recipe, Step, Views
+from fer_repro.recipe import Recipe, Step, Views
 
 SIDE = 48
 MODES = {"nearest": InterpolationMode.NEAREST, "bilinear": InterpolationMode.BILINEAR}

@@ -24,7 +24,7 @@ from torchvision import transforms
 from fer_repro.evaluation.cost import environment
 from fer_repro.evaluation.predict import as_input, normalise_
 from fer_repro.papers import vggnet
-from fer_repro.training.augment import Augmenter
+from fer_repro.transforms import Augmenter
 
 GOAL = 30.0  # times the PIL pipeline's images per second
 PIL_IMAGES, BATCHES, TURNS = 128, 40, 8

@@ -23,10 +23,10 @@ from torch import nn
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation.cost import environment
 from fer_repro.evaluation.predict import NetworkClassifier, as_input, normalise_
-from fer_repro.evaluation.views import view_batch
+from fer_repro.evaluation.tta import view_batch
 from fer_repro.parameters import resolve_device
-from fer_repro.training.engine import Engine
-from fer_repro.training.recipe import Recipe
+from fer_repro.recipe import Recipe
+from fer_repro.training.execution import Engine
 
 NETWORKS = ("vggnet", "resnet18-tricks", "resemotenet", "deep-emotion")
 SECONDS = {"cpu": 3.0, "cuda": 2.0}  # of a turn

@@ -26,8 +26,8 @@ from torch.func import functional_call, stack_module_state
 
 from fer_repro.evaluation.cost import environment
 from fer_repro.parameters import resolve_device
+from fer_repro.training.interleave import Turn, take_turns
 from fer_repro.training.optim import make_optimiser
-from fer_repro.training.turns import Turn, take_turns
 
 SEEDS = 3
 WARM_UP = 3  # batches of each seed that do not count

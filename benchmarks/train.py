@@ -23,7 +23,7 @@ from _turns import Contestant, Failed, contestants, race
 
 from fer_repro.evaluation.cost import environment
 from fer_repro.parameters import resolve_device
-from fer_repro.training.engine import Engine
+from fer_repro.training.execution import Engine
 
 SECONDS = {"cpu": 3.0, "cuda": 3.0}  # of a turn
 TECHNIQUES_ON = {

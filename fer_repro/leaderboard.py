@@ -22,8 +22,8 @@ from fer_repro import results as stored
 from fer_repro.claims import CLASSES, HALF, Claim, book
 from fer_repro.errors import FerReproError, nearest
 from fer_repro.evaluation.statistics import wilson
+from fer_repro.recipe import Views
 from fer_repro.results import Result
-from fer_repro.training.recipe import Views
 
 VERDICTS = ("reproduced", "above", "below", "not comparable", "not run")
 OFFICIAL_USAGES = ("PrivateTest",)

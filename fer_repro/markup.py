@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from fer_repro.data.fer2013 import DRAWN_WORDS
+from fer_repro.data.load import DRAWN_WORDS
 
 DRAWN = DRAWN_WORDS
 UNKNOWN = "unknown"

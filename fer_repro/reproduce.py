@@ -22,10 +22,10 @@ from fer_repro import papers, parameters, pretrained, results
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation import cost
 from fer_repro.papers.base import Variant
+from fer_repro.recipe import Recipe
 from fer_repro.results import HALVES, Result
-from fer_repro.training.recipe import Recipe
+from fer_repro.training.interleave import Turn
 from fer_repro.training.run import Classifier, Interrupted, Run
-from fer_repro.training.turns import Turn
 
 # Training, PublicTest, PrivateTest: enough drawn faces for every class in every part, few enough for seconds.
 SMOKE_SIZE = (280, 140, 140)
@@ -54,7 +54,7 @@ def reproduce(
     whose ``note`` says so). ``epochs`` replaces the recipe's; such a run is never stored. ``root``: where FER2013 is
     (folder, CSV or archive). ``runs_dir``: checkpoints, ``runs/`` by default (a smoke run uses a temporary folder).
     ``time_budget``: seconds after which the run stops at a checkpoint. ``turn``: its place among the runs of this
-    process, see `fer_repro.training.turns`. Raises `FerReproError` for bad input and
+    process, see `fer_repro.training.interleave`. Raises `FerReproError` for bad input and
     `Interrupted` at the end of the budget.
     """
     chosen = parameters.check(

@@ -19,11 +19,11 @@ import numpy as np
 import pandas as pd
 
 from fer_repro.data import FER2013, LABELS, USAGES
-from fer_repro.data.checks import OFFICIAL_COUNTS
+from fer_repro.data.official import OFFICIAL_COUNTS
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation import metrics
 from fer_repro.files import atomic_write, sha256_of
-from fer_repro.training.recipe import digest
+from fer_repro.recipe import digest
 
 SCHEMA = 1
 HALVES = ("PublicTest", "PrivateTest")

@@ -176,7 +176,7 @@ def test_chapter_executes_a_notebook_given_by_path(capsys, tmp_path):
 def test_bench_prints_what_a_script_measured(capsys, monkeypatch, tmp_path):
     (tmp_path / "benchmarks").mkdir()
     (tmp_path / "benchmarks" / "quick.py").write_text("def run():\n    print('noise')\n    return {'seconds': 1.5}\n")
-    monkeypatch.setattr("fer_repro.bench.project_root", lambda: tmp_path)
+    monkeypatch.setattr("fer_repro.speed.project_root", lambda: tmp_path)
     status, out, _ = call(capsys, "bench", "quick", "--json", "--out", str(tmp_path / "kept"))
     found = json.loads(out)["quick"]
     assert status == 0 and found["seconds"] == 1.5 and set(found) == {"seconds", "date", "code_version"}

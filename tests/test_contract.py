@@ -18,8 +18,8 @@ from fer_repro import data, leaderboard, papers, parameters, results
 from fer_repro.data.protocol import OFFICIAL, Splits
 from fer_repro.evaluation import cost
 from fer_repro.pretrained import SCRATCH
+from fer_repro.recipe import Selection, Stage, step
 from fer_repro.reproduce import reproduce
-from fer_repro.training.recipe import Selection, Stage, step
 from fer_repro.training.run import Run
 
 ROOT = Path(__file__).resolve().parents[1]

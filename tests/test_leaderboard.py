@@ -17,7 +17,7 @@ from fer_repro import leaderboard as board
 from fer_repro import results
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation.statistics import wilson
-from fer_repro.training.recipe import Views, digest
+from fer_repro.recipe import Views, digest
 
 HALF = 3589
 PROTOCOL_PAGE = Path(__file__).parents[1] / "chapters" / "protocol.md"

@@ -8,10 +8,11 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from fer_repro import cli, lite0, papers, pretrained, results
+from fer_repro import cli, papers, pretrained, results
 from fer_repro.errors import FerReproError
+from fer_repro.papers.efficientfer import lite0
+from fer_repro.recipe import Pretrained
 from fer_repro.reproduce import reproduce
-from fer_repro.training.recipe import Pretrained
 
 STATE = {"weight": torch.arange(6.0).reshape(2, 3), "bias": torch.tensor([1.0, -1.0])}
 RESNET18 = Pretrained("ResNet18_Weights.IMAGENET1K_V1", "torchvision", "", "resnet18-f37072fd.pth", None, "")

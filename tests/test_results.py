@@ -6,7 +6,7 @@ import pytest
 
 from fer_repro import papers, results
 from fer_repro.data import FER2013, USAGES
-from fer_repro.data.checks import OFFICIAL_COUNTS
+from fer_repro.data.official import OFFICIAL_COUNTS
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation import metrics
 from fer_repro.results import HALVES, SCHEMA, Result

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from fer_repro.data.checks import MEND
+from fer_repro.data.official import MEND
 from fer_repro.errors import FerReproError
 
 SUFFIXES = (".zip", ".tar.xz", ".tar.gz", ".txz", ".tgz")

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fer_repro.data.checks import LABELS, PIXELS
-from fer_repro.data.fer2013 import FER2013
+from fer_repro.data.load import FER2013
+from fer_repro.data.official import LABELS, PIXELS
 from fer_repro.data.protocol import USAGES
 from fer_repro.errors import FerReproError
 

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fer_repro.data.checks import Parsed, digest
+from fer_repro.data.official import Parsed, digest
 
 VARIABLE = "FER_REPRO_CACHE"
 _MAGIC = "fer-repro-cache-1"

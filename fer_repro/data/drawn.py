@@ -14,8 +14,8 @@ import functools
 
 import numpy as np
 
-from fer_repro.data.checks import LABELS, OFFICIAL_COUNTS, SIDE, digest
-from fer_repro.data.fer2013 import FER2013
+from fer_repro.data.load import FER2013
+from fer_repro.data.official import LABELS, OFFICIAL_COUNTS, SIDE, digest
 from fer_repro.data.protocol import USAGES
 from fer_repro.errors import FerReproError
 

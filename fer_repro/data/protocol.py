@@ -10,7 +10,7 @@ import numpy as np
 from fer_repro.errors import FerReproError
 
 if TYPE_CHECKING:
-    from fer_repro.data.fer2013 import FER2013
+    from fer_repro.data.load import FER2013
 
 USAGES = ("Training", "PublicTest", "PrivateTest")
 

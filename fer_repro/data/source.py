@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from fer_repro.data import archive
-from fer_repro.data.checks import LABELS, Parsed
 from fer_repro.data.csv_reader import read_csv
 from fer_repro.data.folder_reader import LARGEST_PICTURE, Album, is_picture, list_pictures, read_folder
+from fer_repro.data.official import LABELS, Parsed
 from fer_repro.errors import FerReproError
 
 VARIABLE = "FER2013_ROOT"

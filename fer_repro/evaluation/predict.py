@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from fer_repro.errors import FerReproError
-from fer_repro.evaluation.views import view_batch, view_count, view_draws, view_weights
+from fer_repro.evaluation.tta import view_batch, view_count, view_draws, view_weights
+from fer_repro.recipe import Recipe, Views
 from fer_repro.training.losses import logits_of
-from fer_repro.training.recipe import Recipe, Views
 
 # Input pixels per forward pass: enough to fill the device, little enough for its memory (a crop of 40 pixels is 1,600).
 PIXELS_PER_PASS = {"cuda": 3_200_000, "cpu": 200_000}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from fer_repro.data.protocol import Splits
-from fer_repro.training.recipe import Recipe
+from fer_repro.recipe import Recipe
 from fer_repro.training.run import Classifier, Run
 
 PROTOCOLS = ("official", "claimed")

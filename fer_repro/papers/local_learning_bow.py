@@ -22,15 +22,14 @@ import torch
 from scipy import sparse
 from sklearn.svm import LinearSVC
 
-from fer_repro import local_svm, visual_words
-from fer_repro.data.fer2013 import FER2013
+from fer_repro.data.load import FER2013
 from fer_repro.data.protocol import OFFICIAL, Protocol, Splits
 from fer_repro.evaluation.cost import peak_memory
-from fer_repro.local_learning import LocalClassifier, Workshop, best, score, workshop
+from fer_repro.local_learning import LocalClassifier, Workshop, best, score, svm, visual_words, workshop
+from fer_repro.local_learning.pyramid import RECALLED, SEARCHED_WORDS, WordPyramid
 from fer_repro.papers.base import Variant
-from fer_repro.training.recipe import Deviation, Recipe, Selection, step
+from fer_repro.recipe import Deviation, Recipe, Selection, step
 from fer_repro.training.run import Run
-from fer_repro.word_pyramid import RECALLED, SEARCHED_WORDS, WordPyramid
 
 # Nobody could see PrivateTest's labels during the contest: the claimed protocol is the official one.
 CLAIMED = Protocol("claimed")
@@ -51,8 +50,8 @@ class LocalWords(LocalClassifier):
     def work_out(self, images: np.ndarray) -> np.ndarray:
         """One-against-all decision values, float32 [N,7], of uint8 [N,48,48]."""
         rows, cost = visual_words.weighted_sum(self.words.vectors(images), self.chosen["weights"]), self.chosen["C"]
-        similarity = local_svm.kernel(rows, self.pool)
-        return local_svm.local_decisions(
+        similarity = svm.kernel(rows, self.pool)
+        return svm.local_decisions(
             similarity, self.gram, self.labels, self.chosen["k"], (cost,), pause=self.words.pause
         )[cost]
 
@@ -108,11 +107,11 @@ class _Fit:
         rows, joined = (visual_words.weighted_sum(part, weights) for part in (held_out, pool))
         rungs = self.global_rungs(pool[0], labels, held_out[0], joined, rows)
         del pool  # the kernel is the largest thing in memory: 2 bytes for every pair of training images
-        gram = local_svm.self_kernel(joined, pause=self.pause)
+        gram = svm.self_kernel(joined, pause=self.pause)
         self.work.note("kernel")
-        decisions, grid = self.choose_machine(local_svm.kernel(rows, joined), gram, labels, weights)
+        decisions, grid = self.choose_machine(svm.kernel(rows, joined), gram, labels, weights)
         k, cost = best(grid)
-        temperature = local_svm.fit_temperature(decisions[k, cost], np.asarray(self.select.labels))
+        temperature = svm.fit_temperature(decisions[k, cost], np.asarray(self.select.labels))
         chosen = {"k": k, "C": cost, "weights": weights, "temperature": temperature}
         run.facts |= {
             "status": "done",
@@ -137,8 +136,8 @@ class _Fit:
         if len(tried) == 1:
             return tried[0]
         thin = np.arange(0, len(labels), -(-len(labels) // self.options["weight_pool"]))
-        grams = [local_svm.self_kernel(part[thin], pause=self.pause) for part in pool]
-        rows = [local_svm.kernel(query, part[thin]) for query, part in zip(held_out, pool, strict=True)]
+        grams = [svm.self_kernel(part[thin], pause=self.pause) for part in pool]
+        rows = [svm.kernel(query, part[thin]) for query, part in zip(held_out, pool, strict=True)]
         k, cost = self.options["k"][0], self.options["C"][0]
         found = {}
         for weights in tried:
@@ -146,7 +145,7 @@ class _Fit:
             def decide(weights: tuple[float, ...] = weights) -> np.ndarray:
                 shares = np.array(weights, np.float32) / sum(weights)
                 gram, row = (sum(s * m for s, m in zip(shares, part, strict=True) if s) for part in (grams, rows))
-                return local_svm.local_decisions(row, gram, labels[thin], min(k, len(thin)), (cost,), self.pause)[cost]
+                return svm.local_decisions(row, gram, labels[thin], min(k, len(thin)), (cost,), self.pause)[cost]
 
             settings = self.words.settings | {"weights": weights, "k": k, "C": cost, "thin": len(thin)}
             answers = self.shelf.keep("weights", settings, decide).argmax(axis=1)

@@ -17,8 +17,8 @@ from torch.nn import functional as F
 
 from fer_repro.data.protocol import OFFICIAL, Protocol
 from fer_repro.papers.base import Variant
+from fer_repro.recipe import Deviation, Recipe, Selection, Stage, Views, step
 from fer_repro.training import loop
-from fer_repro.training.recipe import Deviation, Recipe, Selection, Stage, Views, step
 
 CLAIMED = Protocol("claimed", train=("Training",), select=("PrivateTest",), test=("PrivateTest",))
 

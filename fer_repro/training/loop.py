@@ -19,14 +19,14 @@ from torch import Tensor, nn
 from fer_repro.data.protocol import Splits
 from fer_repro.evaluation import cost
 from fer_repro.evaluation.predict import NetworkClassifier
-from fer_repro.evaluation.views import view_count
+from fer_repro.evaluation.tta import view_count
+from fer_repro.recipe import Recipe, Stage
 from fer_repro.training import checkpoint
-from fer_repro.training.engine import Choice, first_choice
+from fer_repro.training.autotune import MANY_STEPS, confirm, rehearse
+from fer_repro.training.execution import Choice, first_choice
 from fer_repro.training.losses import Loss, make_loss
 from fer_repro.training.optim import Ema, make_optimiser, make_schedule
 from fer_repro.training.progress import Progress, StopRequest, stop_requests
-from fer_repro.training.recipe import Recipe, Stage
-from fer_repro.training.rehearsal import MANY_STEPS, confirm, rehearse
 from fer_repro.training.run import Interrupted, Run
 from fer_repro.training.step import TrainStep
 from fer_repro.training.weights import Best, Weights, all_finite, copied, has_batch_norm

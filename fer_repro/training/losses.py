@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fer_repro.errors import FerReproError
-from fer_repro.training.recipe import Step, bind
+from fer_repro.recipe import Step, bind
 
 CLASSES = 7
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from fer_repro.training.recipe import Recipe
+from fer_repro.recipe import Recipe
 
 
 class Progress:

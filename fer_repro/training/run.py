@@ -10,10 +10,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fer_repro.training.engine import Engine
+from fer_repro.recipe import Recipe
+from fer_repro.training.execution import Engine
+from fer_repro.training.interleave import Turn
 from fer_repro.training.progress import StopRequest
-from fer_repro.training.recipe import Recipe
-from fer_repro.training.turns import Turn
 
 
 class Interrupted(Exception):

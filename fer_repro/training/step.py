@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from fer_repro.evaluation.predict import as_input, normalise_
-from fer_repro.training.augment import Augmenter, mixer
-from fer_repro.training.engine import FORWARDS, Choice, Engine, first_choice, memory_format
-from fer_repro.training.geometry import resize
+from fer_repro.recipe import Recipe, Step, bind
+from fer_repro.training.execution import FORWARDS, Choice, Engine, first_choice, memory_format
 from fer_repro.training.losses import Loss, logits_of, make_loss, soft
-from fer_repro.training.recipe import Recipe, Step, bind
+from fer_repro.transforms import Augmenter, mixer
+from fer_repro.transforms.geometry import resize
 
 
 def norm_limit(clip: float | Step, done: int) -> float:

@@ -18,9 +18,9 @@ from _goals import goal, rounded
 from _loops import Hybrid, Ours, Reference
 from _turns import Contestant, Failed, Pace, contestants, race
 
-from fer_repro import bench
+from fer_repro import speed
 from fer_repro.errors import FerReproError
-from fer_repro.training.engine import Engine
+from fer_repro.training.execution import Engine
 
 QUICK = {"seconds": 0.01, "turns": 1, "device": "cpu", "small": True}
 CPU = torch.device("cpu")
@@ -258,9 +258,9 @@ def test_names_and_numbers():
 
 
 def test_figures_are_json_and_come_back(measured, tmp_path):
-    paths = bench.store({name: one | {"date": "2026-01-01"} for name, one in measured.items()}, tmp_path)
+    paths = speed.store({name: one | {"date": "2026-01-01"} for name, one in measured.items()}, tmp_path)
     assert [path.name for path in paths] == ["train-cpu.json", "evaluate-cpu.json", "seeds-cpu.json"]
-    found = bench.stored(tmp_path)
+    found = speed.stored(tmp_path)
     assert set(found) == {(name, "cpu") for name in measured}
     for name, figures in measured.items():
         assert found[name, "cpu"] == json.loads(json.dumps(figures)) | {"benchmark": name, "date": "2026-01-01"}

@@ -13,10 +13,10 @@ from torchvision import transforms
 from fer_repro import papers
 from fer_repro.data import drawn
 from fer_repro.errors import FerReproError
-from fer_repro.evaluation.views import view_batch, view_count
-from fer_repro.training.augment import AUGMENTATIONS, Augmenter
-from fer_repro.training.geometry import resize
-from fer_repro.training.recipe import Step, Views, step
+from fer_repro.evaluation.tta import view_batch, view_count
+from fer_repro.recipe import Step, Views, step
+from fer_repro.transforms import AUGMENTATIONS, Augmenter
+from fer_repro.transforms.geometry import resize
 
 DRAWS = 800
 ALIKE = 0.016  # of the grey range: mean distance of two mean pictures; chance alone leaves about a third of it

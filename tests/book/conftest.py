@@ -11,8 +11,7 @@ import pytest
 
 pytest.importorskip("jupyter_book", reason="the book extra is not installed")
 
-from fer_repro import notebooks
-from fer_repro.book import build_book
+from fer_repro.book.build import build_book, notebooks
 
 ROOT = notebooks.project_root()
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}

@@ -168,7 +168,7 @@ def test_the_front_door_leads_to_the_front_page(browser, html):
 
 
 def test_the_chapter_can_be_downloaded_as_a_clean_notebook(html):
-    from fer_repro import notebooks
+    from fer_repro.book import notebooks
 
     notebook = notebooks.read(html / "_sources" / "chapters" / "papers" / "resnet18-tricks.ipynb")
     assert any(cell.get("outputs") for cell in notebook.cells)

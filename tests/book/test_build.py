@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from fer_repro import book, front, notebooks
+from fer_repro.book import build, front, notebooks
 from fer_repro.errors import FerReproError
 
 ROOT = notebooks.project_root()
@@ -34,7 +34,7 @@ def executed(source: str, *outputs: nbformat.NotebookNode, tags: tuple[str, ...]
 
 def test_a_small_book_is_built_executed_and_self_contained(tiny):
     root = tiny(code=CHART, front="See {footcite}`a2020`. $$\\sum_i x_i$$\n\n```{footbibliography}\n```")
-    html = book.build_book(root)
+    html = build.build_book(root)
     page, plain = ((html / "chapters" / f"{name}.html").read_text() for name in ("page", "plain"))
     assert "vendor/plotly.min.js" in page and "vendor/plotly" not in plain
     assert (html / "_static" / "vendor" / "plotly.min.js").stat().st_size > 1_000_000
@@ -59,7 +59,7 @@ def test_warnings_stop_the_build_and_the_old_book_stays(tiny):
     (old / "objects.inv").write_text("")
     (old / "index.html").write_text("the old book")
     with pytest.raises(FerReproError) as told:
-        book.build_book(root)
+        build.build_book(root)
     for fault in (r"unknown command \unknowntex", "nowhere", "stderr was found"):
         assert fault in str(told.value)
     assert (old / "index.html").read_text() == "the old book"
@@ -68,7 +68,7 @@ def test_warnings_stop_the_build_and_the_old_book_stays(tiny):
 def test_a_page_that_would_load_something_from_elsewhere_stops_the_build(tiny):
     code = 'from IPython.display import HTML; HTML(\'<img src="https://example.org/a.png" alt="a">\')'
     with pytest.raises(FerReproError, match=r"page.html: loads https://example.org/a.png from elsewhere"):
-        book.build_book(tiny(code=code))
+        build.build_book(tiny(code=code))
 
 
 def test_chapters_that_fail_or_show_a_path_stop_the_build(tiny, monkeypatch):
@@ -79,7 +79,7 @@ def test_chapters_that_fail_or_show_a_path_stop_the_build(tiny, monkeypatch):
     (root / "chapters" / "plain.md").unlink()
     notebooks.write(second, root / "chapters" / "plain.ipynb")
     with pytest.raises(FerReproError) as told:
-        book.build_book(root)
+        build.build_book(root)
     for fault in (
         "2 of 2 chapters failed",
         "ValueError: no",
@@ -101,10 +101,10 @@ def test_plain_jupyter_book_builds_the_sources_without_running_them(tiny):
 def test_a_missing_page_and_a_wrong_profile_are_named(tiny):
     root = tiny()
     with pytest.raises(FerReproError, match="unknown profile 'ful'"):
-        book.build_book(root, profile="ful")
+        build.build_book(root, profile="ful")
     (root / "chapters" / "plain.md").unlink()
     with pytest.raises(FerReproError, match=r"_toc.yml names chapters/plain, but there is no"):
-        book.build_book(root)
+        build.build_book(root)
 
 
 def test_a_folder_that_is_no_book_is_not_replaced(tiny, tmp_path):
@@ -112,13 +112,13 @@ def test_a_folder_that_is_no_book_is_not_replaced(tiny, tmp_path):
     mine.mkdir()
     (mine / "thesis.txt").write_text("years of work")
     with pytest.raises(FerReproError, match="is not a built book and not empty"):
-        book.build_book(tiny(), out=mine)
+        build.build_book(tiny(), out=mine)
     assert (mine / "thesis.txt").exists()
 
 
 def test_cleaning_drops_metadata_and_folds_the_parameters():
-    notebook = executed("# Parameters\nseed = 1\n", tags=(book.INJECTED_TAG,))
-    book.clean(notebook, "page")
+    notebook = executed("# Parameters\nseed = 1\n", tags=(build.INJECTED_TAG,))
+    build.clean(notebook, "page")
     cell = notebook.cells[0]
     assert "papermill" not in notebook.metadata and "papermill" not in cell.metadata
     assert cell.source == "seed = 1\n" and "hide-input" in cell.metadata.tags
@@ -134,17 +134,17 @@ def test_paths_of_a_machine_are_found_in_every_kind_of_output(text):
     shown = nbformat.v4.new_output("display_data", data={"text/html": f"<p>{text}</p>", "text/plain": "p"})
     for output in (stream, shown):
         with pytest.raises(FerReproError, match="a path of this machine"):
-            book.clean(executed("1", output), "page")
+            build.clean(executed("1", output), "page")
 
 
 def test_pictures_and_addresses_are_no_paths():
     picture = f"<img src='data:image/png;base64,AAA{Path.home()}/BBB=' alt='x'> https://example.org{Path.home()}/x"
     output = nbformat.v4.new_output("display_data", data={"text/html": picture, "image/png": f"{Path.home()}"})
-    book.clean(executed("1", output), "page")
+    build.clean(executed("1", output), "page")
 
 
 def test_the_tables_of_contents_and_the_chapters_agree():
-    pages = {str(page) for page in book.toc_pages(ROOT)}
+    pages = {str(page) for page in build.toc_pages(ROOT)}
     there = {str(p.relative_to(ROOT)) for suffix in ("md", "ipynb") for p in (ROOT / "chapters").rglob(f"*.{suffix}")}
     there = {name for name in there if ".ipynb_checkpoints" not in name and not name.startswith(str(front.FOLDER))}
     assert pages == there

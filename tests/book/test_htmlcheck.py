@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fer_repro.htmlcheck import problems
+from fer_repro.book.html_check import problems
 
 GOOD = """<!doctype html><html><head><link rel="stylesheet" href="_static/a.css"><link rel="next" href="https://x.org/">
 <script src="_static/a.js"></script></head><body><h1 id="top">T</h1><a href="sub/b.html#here">b</a>

@@ -7,16 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from csv_writer import write_csv
 from data_copies import SMALL, jpeg
 
-from fer_repro.data import LABELS, drawn, fer2013
-from fer_repro.data.csv_writer import write_csv
+from fer_repro.data import FER2013, LABELS, drawn
+from fer_repro.data.load import _load
 
-Load = Callable[..., fer2013.FER2013]
+Load = Callable[..., FER2013]
 
 
 @pytest.fixture(scope="session")
-def faces() -> fer2013.FER2013:
+def faces() -> FER2013:
     """Drawn faces in the counts SMALL, in CSV order."""
     return drawn.repeated(SMALL)
 
@@ -34,14 +35,14 @@ def no_data_around(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def small(tmp_path: Path) -> Load:
     """`load` held to the counts SMALL, with a cache of the test's own."""
 
-    def load(root: Path, cache: Path | None = None, expected: np.ndarray = SMALL) -> fer2013.FER2013:
-        return fer2013._load(root, cache or tmp_path / "cache", expected)
+    def load(root: Path, cache: Path | None = None, expected: np.ndarray = SMALL) -> FER2013:
+        return _load(root, cache or tmp_path / "cache", expected)
 
     return load
 
 
 @pytest.fixture
-def small_csv(tmp_path: Path, faces: fer2013.FER2013) -> Path:
+def small_csv(tmp_path: Path, faces: FER2013) -> Path:
     """fer2013.csv with the rows of ``faces``."""
     path = tmp_path / "fer2013.csv"
     write_csv(faces, path)
@@ -49,7 +50,7 @@ def small_csv(tmp_path: Path, faces: fer2013.FER2013) -> Path:
 
 
 @pytest.fixture(scope="session")
-def pictures(faces: fer2013.FER2013) -> dict[str, bytes]:
+def pictures(faces: FER2013) -> dict[str, bytes]:
     """path -> JPEG for every face, as in the folder copy on Kaggle; ids of one to four digits."""
     out = {}
     for i in range(len(faces)):

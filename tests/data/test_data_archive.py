@@ -10,10 +10,10 @@ import tarfile
 import zipfile
 
 import pytest
+from csv_writer import write_csv
 from data_copies import make_tar, make_zip
 
 from fer_repro.data import archive
-from fer_repro.data.csv_writer import write_csv
 from fer_repro.errors import FerReproError
 
 

@@ -14,11 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from csv_writer import write_csv
 from data_copies import SMALL, make_folder, make_zip
 
 from fer_repro.data import cache as cache_module
-from fer_repro.data import fer2013, source
-from fer_repro.data.csv_writer import write_csv
+from fer_repro.data import source
+from fer_repro.data.load import _load
 from fer_repro.errors import FerReproError
 
 
@@ -191,7 +192,7 @@ def test_a_readonly_cache_still_serves(tmp_path, small_csv, small, reads, monkey
 
 def _load_in_a_process(root: str, folder: str, barrier, answers) -> None:
     barrier.wait()
-    data = fer2013._load(root, folder, SMALL)
+    data = _load(root, folder, SMALL)
     answers.put((data.digest, int(data.images.sum()), data.facts["from_cache"]))
 
 
@@ -217,9 +218,10 @@ def test_killed_while_writing(tmp_path, small_csv, faces, small):
         f"""
         import os, signal
         import numpy as np
-        from fer_repro.data import cache, fer2013
+        from fer_repro.data import cache
+        from fer_repro.data.load import _load
         cache.os.fsync = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-        fer2013._load({str(small_csv)!r}, {str(tmp_path / "cache")!r}, np.array({SMALL.tolist()}))
+        _load({str(small_csv)!r}, {str(tmp_path / "cache")!r}, np.array({SMALL.tolist()}))
         """
     )
     done = subprocess.run([sys.executable, "-c", script], timeout=120, check=False)

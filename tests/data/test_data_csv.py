@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from csv_writer import write_csv
 from data_copies import SMALL
 
 from fer_repro.data import USAGES, csv_reader, drawn, load
-from fer_repro.data.checks import OFFICIAL_COUNTS
-from fer_repro.data.csv_writer import write_csv
+from fer_repro.data.official import OFFICIAL_COUNTS
 from fer_repro.errors import FerReproError
 
 

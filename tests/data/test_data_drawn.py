@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from fer_repro.data import LABELS, OFFICIAL, USAGES, drawn, load
-from fer_repro.data.checks import OFFICIAL_COUNTS
+from fer_repro.data.official import OFFICIAL_COUNTS
 from fer_repro.errors import FerReproError
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from csv_writer import write_csv
 from data_copies import SMALL, make_folder, make_tar, make_zip
 
-from fer_repro.data import LABELS, OFFICIAL, USAGES, describe, fer2013, load, source
-from fer_repro.data.csv_writer import write_csv
+from fer_repro.data import LABELS, OFFICIAL, USAGES, describe, load, official, source
 from fer_repro.errors import FerReproError
 
 
@@ -194,12 +194,12 @@ def test_a_known_copy_is_recognised_by_the_md5_of_its_csv(tmp_path, small_csv, s
     make = {".zip": make_zip, ".tar.xz": make_tar}.get(form)
     path = make(tmp_path / f"a{form}", {"fer/fer2013.csv": text}) if make else small_csv
     assert describe(small(path))["known_copy"] == "unknown copy"
-    monkeypatch.setitem(fer2013.KNOWN_CSV, hashlib.md5(text).hexdigest(), "the one")
+    monkeypatch.setitem(official.KNOWN_CSV, hashlib.md5(text).hexdigest(), "the one")
     assert describe(small(path))["known_copy"] == "the one"
 
 
 def test_a_known_copy_is_recognised_by_its_pixels(tmp_path, pictures, small, monkeypatch):
     data = small(make_zip(tmp_path / "a.zip", pictures))
     assert describe(data)["known_copy"] == "unknown copy"
-    monkeypatch.setitem(fer2013.KNOWN_DIGESTS, data.digest, "the one")
+    monkeypatch.setitem(official.KNOWN_DIGESTS, data.digest, "the one")
     assert describe(data)["known_copy"] == "the one"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fer_repro.data import audit, describe
-from fer_repro.data.checks import OFFICIAL_COUNTS
+from fer_repro.data.official import OFFICIAL_COUNTS
 
 
 def test_counts_and_digest(real):

@@ -14,7 +14,7 @@ from fer_repro.errors import FerReproError
 from fer_repro.evaluation import cost, predict
 from fer_repro.evaluation.predict import NetworkClassifier
 from fer_repro.papers import resnet18_tricks, vggnet
-from fer_repro.training.recipe import Recipe, Views, step
+from fer_repro.recipe import Recipe, Views, step
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (9, 48, 48), dtype=np.uint8)
 

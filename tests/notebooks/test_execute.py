@@ -12,7 +12,7 @@ import nbformat
 import pytest
 from notebook_builder import texts, write_notebook
 
-from fer_repro import notebooks
+from fer_repro.book import notebooks
 from fer_repro.errors import FerReproError
 
 

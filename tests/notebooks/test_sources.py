@@ -10,7 +10,7 @@ import sys
 import nbformat
 import pytest
 
-from fer_repro import notebooks
+from fer_repro.book import notebooks
 
 ROOT = notebooks.project_root()
 SOURCES = sorted((ROOT / "chapters").rglob("*.ipynb"))

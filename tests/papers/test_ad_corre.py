@@ -15,15 +15,16 @@ import torch
 from sklearn.metrics import confusion_matrix
 from torch import nn
 
-from fer_repro import ad_corre_page as page
 from fer_repro import data, leaderboard, papers, parameters
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation import cost
 from fer_repro.markup import DRAWN
 from fer_repro.page import open_chapter
 from fer_repro.papers import ad_corre
-from fer_repro.training import checkpoint, correlation
-from fer_repro.training.correlation import AdCorreLoss, RunningRecall, floor, floor_of_features, pair_weights
+from fer_repro.papers.ad_corre import figures as page
+from fer_repro.papers.ad_corre import losses
+from fer_repro.papers.ad_corre.losses import AdCorreLoss, RunningRecall, floor, floor_of_features, pair_weights
+from fer_repro.training import checkpoint
 from fer_repro.training.optim import make_optimiser, make_schedule
 from fer_repro.training.run import Interrupted, Run
 
@@ -62,9 +63,9 @@ def numpy_terms(embeddings, labels):
 
 def ours(embeddings, labels):
     return {
-        "ED": correlation.embedding_discriminator(embeddings),
-        "FD": correlation.feature_discriminator(embeddings, labels),
-        "MD": correlation.mean_discriminator(embeddings, labels),
+        "ED": losses.embedding_discriminator(embeddings),
+        "FD": losses.feature_discriminator(embeddings, labels),
+        "MD": losses.mean_discriminator(embeddings, labels),
     }
 
 
@@ -83,14 +84,14 @@ def test_values_are_those_of_the_released_formulas(labels, k):
 
 def test_correlation_ignores_level_and_length_and_survives_a_constant_row():
     rows = torch.randn(5, 40, generator=torch.Generator().manual_seed(1))
-    found = correlation.correlation(rows)
+    found = losses.correlation(rows)
     np.testing.assert_allclose(found, np.corrcoef(rows.double()), atol=1e-6)
-    torch.testing.assert_close(correlation.correlation(3 * rows + 5), found, atol=1e-5, rtol=0)
-    twice = correlation.correlation(torch.stack((rows[0], rows[0], torch.ones(40))))
+    torch.testing.assert_close(losses.correlation(3 * rows + 5), found, atol=1e-5, rtol=0)
+    twice = losses.correlation(torch.stack((rows[0], rows[0], torch.ones(40))))
     torch.testing.assert_close(twice, torch.tensor([[1.0, 1, 0], [1, 1, 0], [0, 0, 0]]), atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("name", correlation.TERMS)
+@pytest.mark.parametrize("name", losses.TERMS)
 def test_every_term_has_a_gradient_here_and_none_as_released(name):
     embeddings = random_embeddings(len(ALL))
     (gradient,) = torch.autograd.grad(ours(embeddings, ALL)[name], embeddings)
@@ -102,7 +103,7 @@ def test_every_term_has_a_gradient_here_and_none_as_released(name):
     torch.testing.assert_close(cut, 2 * embeddings.detach())
 
 
-@pytest.mark.parametrize("name", correlation.TERMS)
+@pytest.mark.parametrize("name", losses.TERMS)
 def test_every_term_reaches_the_first_convolution(name):
     network = ad_corre.build(ad_corre.recipe("ad-corre", "official", "smoke"))
     _, embeddings = network(torch.rand(7, 1, 48, 48) * 2 - 1)
@@ -121,17 +122,17 @@ def test_the_floor_of_ed_is_reached_by_a_simplex_and_never_undercut(k, lowest):
     assert floor(k) == pytest.approx(lowest)
     assert floor(k) == pytest.approx((1 - 1 / (k - 1)) * k * (k - 1) / k**2)
     best = simplex(k).expand(3, k, -1)
-    assert correlation.embedding_discriminator(best).item() == pytest.approx(lowest, abs=1e-6)
+    assert losses.embedding_discriminator(best).item() == pytest.approx(lowest, abs=1e-6)
     for seed in range(5):
-        assert correlation.embedding_discriminator(random_embeddings(4, k, 6, seed)) > lowest - 1e-6
+        assert losses.embedding_discriminator(random_embeddings(4, k, 6, seed)) > lowest - 1e-6
 
 
 def test_the_floors_of_fd_and_md_are_reached_by_a_simplex():
     labels = torch.arange(7).repeat_interleave(3)
     best = simplex(7)[labels][:, None].expand(-1, 4, -1)
     assert floor_of_features(labels) == pytest.approx(5 / 7)
-    assert correlation.feature_discriminator(best, labels).item() == pytest.approx(5 / 7, abs=1e-6)
-    assert correlation.mean_discriminator(best, labels).item() == pytest.approx(floor(7), abs=1e-5)
+    assert losses.feature_discriminator(best, labels).item() == pytest.approx(5 / 7, abs=1e-6)
+    assert losses.mean_discriminator(best, labels).item() == pytest.approx(floor(7), abs=1e-5)
 
 
 @pytest.mark.parametrize("counts", [(4, 4), (5, 3), (3, 2, 2), (6, 2, 1), (2, 2, 2, 1)])
@@ -142,7 +143,7 @@ def test_the_floor_of_fd_holds_for_unequal_classes(counts):
     directions = torch.randn(len(counts), 8, generator=torch.Generator().manual_seed(2)).requires_grad_()
     optimiser, value = torch.optim.Adam([directions], lr=0.05), torch.tensor(math.inf)
     for _ in range(400):
-        value = correlation.feature_discriminator(directions[labels][:, None], labels)
+        value = losses.feature_discriminator(directions[labels][:, None], labels)
         assert value > lowest - 1e-5
         optimiser.zero_grad()
         value.backward()
@@ -154,8 +155,8 @@ def test_opposite_classes_satisfy_fd():
     row = torch.randn(16, generator=torch.Generator().manual_seed(0))
     labels = torch.tensor([3, 6, 6, 3])
     embeddings = torch.where(labels == 3, 1.0, -1.0)[:, None, None] * row
-    assert correlation.feature_discriminator(embeddings, labels).item() == pytest.approx(0, abs=1e-6)
-    wrong = correlation.feature_discriminator(embeddings, torch.tensor([3, 3, 6, 6]))
+    assert losses.feature_discriminator(embeddings, labels).item() == pytest.approx(0, abs=1e-6)
+    wrong = losses.feature_discriminator(embeddings, torch.tensor([3, 3, 6, 6]))
     assert wrong.item() == pytest.approx(1.0, abs=1e-6), "half of the pairs at distance 2"
 
 
@@ -192,7 +193,7 @@ def test_the_loss_follows_the_history():
     for _ in range(90):
         known = loss.parts((logits, embeddings), ALL)["FD"]
     assert missed > 1.5 * known
-    plain = correlation.feature_discriminator(embeddings, ALL)
+    plain = losses.feature_discriminator(embeddings, ALL)
     assert known.item() == pytest.approx(plain.item(), abs=1e-6), "the diagonal weighs nothing, and is 0 anyway"
 
 
@@ -373,7 +374,7 @@ def test_the_rate_decays_as_in_keras():
 
 def test_the_gradient_table_shows_what_the_release_lacks():
     terms = {term.name: term for term in page.measure_gradients("ad-corre", 0)}
-    for name in correlation.TERMS:
+    for name in losses.TERMS:
         term = terms[name]
         assert term.norm > 0 and term.released_norm is None
         assert term.value == pytest.approx(term.released, abs=1e-5) and term.value >= term.lowest

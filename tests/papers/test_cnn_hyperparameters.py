@@ -18,14 +18,15 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from fer_repro import data, page, papers, parameters, results, search, search_page
+from fer_repro import data, page, papers, parameters, results
 from fer_repro.evaluation import cost
 from fer_repro.evaluation.predict import NetworkClassifier
 from fer_repro.papers import cnn_hyperparameters as paper
+from fer_repro.papers.cnn_hyperparameters import figures, search
+from fer_repro.recipe import Stage, step
 from fer_repro.reproduce import reproduce
 from fer_repro.training import loop
 from fer_repro.training.optim import make_optimiser, make_schedule
-from fer_repro.training.recipe import Stage, step
 from fer_repro.training.run import Interrupted, Run
 
 ROW, SEARCH = papers.get("cnn-hyperparameters"), papers.get("cnn-hyperparameters-search")
@@ -293,7 +294,7 @@ def test_a_stored_search_is_shown_without_optuna_and_without_its_study(smoke_res
     record |= {"profile": "full", "recipe_sha256": full.sha256(), "data": record["data"] | {"name": "fer2013"}}
     results.write(dataclasses.replace(smoke_result, record=record), tmp_path)
     monkeypatch.setitem(sys.modules, "optuna", None)
-    shown = search_page.open_search(chapter_for(profile="stored", results_dir=str(tmp_path)), SEARCH.id)
+    shown = figures.open_search(chapter_for(profile="stored", results_dir=str(tmp_path)), SEARCH.id)
     assert not shown.result.drawn and shown.searched.trials == record["facts"]["trials"]
     table = shown.summary().body
     for trial in record["facts"]["trials"]:
@@ -303,7 +304,7 @@ def test_a_stored_search_is_shown_without_optuna_and_without_its_study(smoke_res
 
 
 def test_where_no_search_is_stored_the_page_says_so_and_runs_a_small_one(tmp_path, capsys):
-    shown = search_page.open_search(chapter_for(profile="full", results_dir=str(tmp_path)), SEARCH.id)
+    shown = figures.open_search(chapter_for(profile="full", results_dir=str(tmp_path)), SEARCH.id)
     body = shown.summary().body
     assert shown.result.profile == "smoke" and shown.result.drawn
     assert "not run" in body and "fer-repro run cnn-hyperparameters-search" in body

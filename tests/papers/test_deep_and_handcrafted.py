@@ -15,17 +15,19 @@ from scipy.io import savemat
 from sklearn.svm import SVC, LinearSVC
 from torch.nn import functional as F
 
-from fer_repro import data, deep_and_handcrafted_page, fused_svm, local_svm, matconvnet, papers, pretrained
-from fer_repro.deep_and_handcrafted_fusion import described
-from fer_repro.deep_and_handcrafted_networks import MaskedConv2d, MaskedLinear, Vgg13, VggF, VggFace, smallest
+from fer_repro import data, papers, pretrained
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation.cost import count_parameters
 from fer_repro.evaluation.predict import NetworkClassifier
+from fer_repro.local_learning import svm
 from fer_repro.page import Chapter
 from fer_repro.papers import deep_and_handcrafted as paper
+from fer_repro.papers.deep_and_handcrafted import figures, kernels, matconvnet
+from fer_repro.papers.deep_and_handcrafted.fusion import described
+from fer_repro.papers.deep_and_handcrafted.networks import MaskedConv2d, MaskedLinear, Vgg13, VggF, VggFace, smallest
 from fer_repro.parameters import ChapterParameters
+from fer_repro.recipe import Selection, Stage, step
 from fer_repro.training import loop
-from fer_repro.training.recipe import Selection, Stage, step
 from fer_repro.training.run import Interrupted, Run
 
 pytest.importorskip("faiss")
@@ -314,22 +316,22 @@ def whole(blocks, names):
 def test_the_kernel_is_that_of_the_blocks_side_by_side(blocks, names):
     features, labels = blocks
     cut = {name: block[:70] for name, block in features.items()}, {name: block[70:] for name, block in features.items()}
-    pool = fused_svm.Pool(cut[0], labels[:70])
+    pool = kernels.Pool(cut[0], labels[:70])
     rows = whole(features, names)
     np.testing.assert_allclose(pool.similarity(cut[1], names), rows[70:] @ rows[:70].T, atol=2e-3)
     near = np.array([[3, 1, 50], [7, 8, 9]])
     expected = np.stack([rows[one] @ rows[one].T for one in near])
     np.testing.assert_allclose(pool.gram(names)(near), expected, atol=2e-3)
-    side_by_side = fused_svm.joined(pool.blocks, names)
+    side_by_side = kernels.joined(pool.blocks, names)
     side_by_side = side_by_side.toarray() if sparse.issparse(side_by_side) else side_by_side
     np.testing.assert_allclose(side_by_side, rows[:70], atol=1e-6)
 
 
 def test_the_local_machine_is_libsvms_on_the_nearest(blocks):
     features, labels = blocks
-    pool = fused_svm.Pool({name: block[:80] for name, block in features.items()}, labels[:80])
+    pool = kernels.Pool({name: block[:80] for name, block in features.items()}, labels[:80])
     asked, names = {name: block[80:] for name, block in features.items()}, ("net", "words")
-    found = local_svm.local_decisions(pool.similarity(asked, names), pool.gram(names), pool.labels, 40, (100.0,))
+    found = svm.local_decisions(pool.similarity(asked, names), pool.gram(names), pool.labels, 40, (100.0,))
     rows = whole(features, names)
     for image in range(3):
         cosine = rows[80 + image] @ rows[:80].T
@@ -343,18 +345,18 @@ def test_the_local_machine_is_libsvms_on_the_nearest(blocks):
 def test_any_saved_features_may_be_blocks(tmp_path, blocks):
     features, labels = blocks
     np.save(tmp_path / "net.npy", features["net"])
-    loaded = fused_svm.Pool({"net": np.load(tmp_path / "net.npy", mmap_mode="r")}, labels)
+    loaded = kernels.Pool({"net": np.load(tmp_path / "net.npy", mmap_mode="r")}, labels)
     np.testing.assert_allclose(loaded.blocks["net"], whole(features, ("net",)), atol=1e-6)
     with pytest.raises(FerReproError, match="one row per label"):
-        fused_svm.Pool(features, labels[:-1])
+        kernels.Pool(features, labels[:-1])
     with pytest.raises(FerReproError, match="block 'net' has 5 columns, the pool's has 12"):
         loaded.similarity({"net": features["net"][:, :5]}, ("net",))
 
 
 def test_rows_have_length_one_and_an_empty_one_stays():
-    rows = fused_svm.unit_rows(np.array([[3.0, 4.0], [0.0, 0.0]]))
+    rows = kernels.unit_rows(np.array([[3.0, 4.0], [0.0, 0.0]]))
     assert rows.tolist() == [[pytest.approx(0.6), pytest.approx(0.8)], [0.0, 0.0]]
-    thin = fused_svm.unit_rows(sparse.csr_matrix([[0, 2.0, 0], [0, 0, 0]]))
+    thin = kernels.unit_rows(sparse.csr_matrix([[0, 2.0, 0], [0, 0, 0]]))
     assert thin.toarray().tolist() == [[0, 1, 0], [0, 0, 0]]
 
 
@@ -421,8 +423,8 @@ def test_every_block_and_all_are_scored_by_every_machine(fused, splits):
     network = run.required[FACE.id].predict_proba(splits.test.images).argmax(axis=1)
     assert found[("vgg-face",), "softmax"]["PrivateTest"]["correct"] == int((network == splits.test.labels).sum())
     block = described(run.required[FACE.id], splits.train.images)
-    machine = LinearSVC(C=1.0, tol=1e-3, random_state=0).fit(fused_svm.unit_rows(block), splits.train.labels)
-    asked = fused_svm.unit_rows(described(run.required[FACE.id], splits.test.images))
+    machine = LinearSVC(C=1.0, tol=1e-3, random_state=0).fit(kernels.unit_rows(block), splits.train.labels)
+    asked = kernels.unit_rows(described(run.required[FACE.id], splits.test.images))
     correct = int((machine.predict(asked) == splits.test.labels).sum())
     assert found[("vgg-face",), "global"]["PrivateTest"]["correct"] == pytest.approx(correct, abs=1)
 
@@ -458,7 +460,7 @@ def test_the_claimed_pool_holds_every_face_twice_and_chooses_nothing(splits, tmp
     assert np.array_equal(classifier.pool.labels[:140], classifier.pool.labels[140:])
     mirrored = described(run.required[THIRTEEN.id], splits.train.images[:4, :, ::-1])
     np.testing.assert_allclose(
-        classifier.pool.blocks["vgg-13"][140:144], fused_svm.unit_rows(mirrored), atol=1e-3
+        classifier.pool.blocks["vgg-13"][140:144], kernels.unit_rows(mirrored), atol=1e-3
     )
     full = {protocol: ROW.recipe(protocol, "full").options for protocol in papers.PROTOCOLS}
     assert (full["claimed"]["k"], full["claimed"]["C"], full["claimed"]["pool"]) == ((200,), (100.0,), "mirrored")
@@ -488,7 +490,7 @@ def test_a_stopped_run_goes_on_to_the_same_result_with_the_same_networks(fused, 
         asked.append(len(images))
         return ask(network, images)
 
-    monkeypatch.setattr("fer_repro.deep_and_handcrafted_fusion.described", counted)
+    monkeypatch.setattr("fer_repro.papers.deep_and_handcrafted.fusion.described", counted)
     resumed = ROW.fit(splits, fusion_run(tmp_path))
     assert asked == [], "what a network said is kept"
     assert np.array_equal(resumed.predict_proba(splits.test.images), classifier.predict_proba(splits.test.images))
@@ -528,23 +530,23 @@ def test_the_rows_recipe_knows_its_networks_recipes(monkeypatch):
 def test_the_mistakes_are_measured():
     weight = torch.tensor([-9.0, -1.0, -0.1, 0.2, 0.3, 0.4, 0.5, 6.0, 7.0, 8.0])
     # 0.4 of ten numbers: the fourth smallest |w| is 0.4, and everything below it goes, -9 first of all.
-    assert deep_and_handcrafted_page.sign_error(weight, 0.6).tolist() == [True] * 5 + [False] * 5
+    assert figures.sign_error(weight, 0.6).tolist() == [True] * 5 + [False] * 5
     assert smallest(weight, 0.6).tolist() == [False] + [True] * 6 + [False] * 3
-    alt = deep_and_handcrafted_page.masks().alt
+    alt = figures.masks().alt
     assert "60\xa0% set to 0, of the largest tenth 0\xa0%" in alt and "70\xa0% set to 0, of the largest tenth 50" in alt
-    cosines = deep_and_handcrafted_page._faces_as_words()
+    cosines = figures._faces_as_words()
     same, other = cosines["one vocabulary"], cosines["one for each half"]
     np.testing.assert_allclose(np.diag(same), 1, atol=1e-5)
     assert (same.argmax(axis=0) == np.arange(60)).all() and (other.argmax(axis=0) == np.arange(60)).mean() < 0.2
-    assert "drawn faces" in deep_and_handcrafted_page.vocabularies().body.lower()
+    assert "drawn faces" in figures.vocabularies().body.lower()
     standardised = np.random.default_rng(0).poisson(0.1, 5000)
     standardised = (standardised - standardised.mean()) / standardised.std()
     assert standardised @ standardised == pytest.approx(5000)
-    assert "201,000" in deep_and_handcrafted_page.lengths().body
+    assert "201,000" in figures.lengths().body
 
 
 def test_the_page_shows_the_networks_and_the_blocks(fused, splits):
-    body = deep_and_handcrafted_page.networks().body
+    body = figures.networks().body
     assert body.count("134,289,223") == body.count("56,766,215") - 1 == body.count("8,756,679") - 1 == 2
     assert "199,812,117" in body and "119,574,535" in body
     run, classifier = fused
@@ -555,8 +557,8 @@ def test_the_page_shows_the_networks_and_the_blocks(fused, splits):
         record = {"facts": run.facts | classifier.extra_scores(splits)}
 
     chapter._result = Told()
-    shown = deep_and_handcrafted_page.blocks(chapter)
+    shown = figures.blocks(chapter)
     assert shown.plain.count("one SVM for each face") >= 10 and "says nothing about the paper" in shown.body
     Told.record = {"facts": {}}
-    assert "is one network" in deep_and_handcrafted_page.blocks(chapter).body
-    assert "the k training faces nearest by cosine, k from 50" in deep_and_handcrafted_page.steps().alt
+    assert "is one network" in figures.blocks(chapter).body
+    assert "the k training faces nearest by cosine, k from 50" in figures.steps().alt

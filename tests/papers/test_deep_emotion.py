@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch.nn import functional
 
-from fer_repro import data, deep_emotion_page, deep_emotion_search, papers
+from fer_repro import data, papers
 from fer_repro.data.protocol import OFFICIAL
 from fer_repro.errors import FerReproError
 from fer_repro.papers import deep_emotion
-from fer_repro.papers.deep_emotion import DeepEmotion, Localisation, PenalisedCrossEntropy, warp
+from fer_repro.papers.deep_emotion import DeepEmotion, Localisation, PenalisedCrossEntropy, figures, recipe_search, warp
 from fer_repro.reproduce import reproduce
 from fer_repro.training.run import Run
 
@@ -75,11 +75,11 @@ def test_dropout_is_off_in_evaluation(images):
 
 def test_a_run_records_the_windows_of_the_scored_faces():
     result = reproduce("deep-emotion", profile="smoke", epochs=1, device="cpu", say=lambda line: None)
-    found = deep_emotion_page.recorded(result)
+    found = figures.recorded(result)
     assert found["n"] == (result.predictions["PrivateTest_labels"]).size
     assert [face["label"] for face in found["faces"]] == list(range(7))
     assert all(len(face["theta"]) == 6 for face in found["faces"]) and len(found["mean"]) == 6
-    images, drawn = deep_emotion_page.faces_for(result)
+    images, drawn = figures.faces_for(result)
     assert images.shape == (7, 48, 48) and drawn
     theta = np.array(found["faces"][0]["theta"]).reshape(1, 2, 3)
     again = result.classifier.windows(images[:1])
@@ -89,22 +89,22 @@ def test_a_run_records_the_windows_of_the_scored_faces():
 def test_without_a_transformer_there_is_nothing_to_show():
     result = reproduce("deep-emotion-no-stn", profile="smoke", epochs=1, device="cpu", say=lambda line: None)
     with pytest.raises(FerReproError, match="no transformer"):
-        deep_emotion_page.recorded(result)
+        figures.recorded(result)
 
 
 def test_outline_of_the_identity_is_the_image():
-    corners = deep_emotion_page.outline(np.array([[1, 0, 0], [0, 1, 0]]))
+    corners = figures.outline(np.array([[1, 0, 0], [0, 1, 0]]))
     assert corners.min() == -0.5 and corners.max() == 47.5
-    zoomed = deep_emotion_page.outline(np.array([[0.5, 0, 0], [0, 0.5, 0]]))
+    zoomed = figures.outline(np.array([[0.5, 0, 0], [0, 0.5, 0]]))
     assert zoomed.min() == 11.5 and zoomed.max() == 35.5
     face = np.arange(48 * 48, dtype=float).reshape(1, 48, 48) % 251
-    np.testing.assert_allclose(deep_emotion_page.through(face, np.array([[[1, 0, 0], [0, 1, 0]]])), face, atol=1e-3)
+    np.testing.assert_allclose(figures.through(face, np.array([[[1, 0, 0], [0, 1, 0]]])), face, atol=1e-3)
 
 
 def test_the_search_holds_what_it_says():
-    rows = deep_emotion_search.read(deep_emotion_search.path_of())
-    tried = {one.recipe: one for one in deep_emotion_search.TRIED}
-    assert len(tried) == len(deep_emotion_search.TRIED) <= 10 and {row["recipe"] for row in rows} == set(tried)
+    rows = recipe_search.read(recipe_search.path_of())
+    tried = {one.recipe: one for one in recipe_search.TRIED}
+    assert len(tried) == len(recipe_search.TRIED) <= 10 and {row["recipe"] for row in rows} == set(tried)
     for row in rows:
         recipe = tried[row["recipe"]].whole()
         assert row["recipe_sha256"] == recipe.sha256() and row["change"] == tried[row["recipe"]].change
@@ -113,9 +113,9 @@ def test_the_search_holds_what_it_says():
 
 
 def test_the_official_recipe_is_the_best_of_the_search_trained_for_longer():
-    rows = deep_emotion_search.read(deep_emotion_search.path_of())
+    rows = recipe_search.read(recipe_search.path_of())
     best = max(rows, key=lambda row: row["accuracy"])
-    searched = next(t for t in deep_emotion_search.TRIED if t.recipe == best["recipe"]).whole()
+    searched = next(t for t in recipe_search.TRIED if t.recipe == best["recipe"]).whole()
     official = papers.get("deep-emotion").recipe("official", "full")
     assert official.epochs > searched.epochs
     longer = dataclasses.replace(searched, stages=(searched.stages[0].shortened(official.epochs),))
@@ -123,11 +123,11 @@ def test_the_official_recipe_is_the_best_of_the_search_trained_for_longer():
 
 
 def test_a_searched_recipe_trains_without_the_scored_half(tmp_path, monkeypatch):
-    monkeypatch.setattr(deep_emotion_search, "EPOCHS", 1)
+    monkeypatch.setattr(recipe_search, "EPOCHS", 1)
     faces = data.load("drawn", size=(64, 32, 16))
     seen = faces.subset(np.flatnonzero(faces.usage != "PrivateTest"))
-    row = deep_emotion_search.train(deep_emotion_search.TRIED[0], seen, tmp_path, "cpu", lambda line: None)
-    assert tuple(row) == deep_emotion_search.COLUMNS
+    row = recipe_search.train(recipe_search.TRIED[0], seen, tmp_path, "cpu", lambda line: None)
+    assert tuple(row) == recipe_search.COLUMNS
     assert row["n"] == 32 and row["correct"] == round(row["accuracy"] * 32) and row["epochs"] == 1
 
 
@@ -135,7 +135,7 @@ def test_a_search_file_with_other_columns_is_refused(tmp_path):
     path = tmp_path / "search.csv"
     pd.DataFrame({"recipe": ["A"]}).to_csv(path, index=False)
     with pytest.raises(FerReproError, match="other columns"):
-        deep_emotion_search.read(path)
+        recipe_search.read(path)
 
 
 def test_all_networks_share_the_official_training():

@@ -9,16 +9,16 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.models import efficientnet_v2_s
 
-from fer_repro import efficientfer_page, papers
+from fer_repro import papers
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation.cost import count_parameters
-from fer_repro.evaluation.views import view_batch
-from fer_repro.papers.efficientfer import CLASS_WEIGHTS, Cbam, EfficientFER, SelfAttention, build
-from fer_repro.training.augment import Augmenter
+from fer_repro.evaluation.tta import view_batch
+from fer_repro.papers.efficientfer import CLASS_WEIGHTS, Cbam, EfficientFER, SelfAttention, build, figures
+from fer_repro.recipe import step
 from fer_repro.training.losses import make_loss
 from fer_repro.training.optim import Ema
-from fer_repro.training.recipe import step
 from fer_repro.training.step import norm_limit
+from fer_repro.transforms import Augmenter
 
 VARIANT = papers.get("efficientfer")
 TINY = {"backbone": "tiny", "heads": 2, "width": 8, "ratio": 4, "hidden": (32, 16), "dropout": 0.0, "depth_drop": 0.0}
@@ -94,7 +94,7 @@ def test_the_branches_are_added_and_nothing_leads_around_them():
 
 
 def test_queries_keys_and_96_of_98_weights_have_no_gradient():
-    found = efficientfer_page.gradients()
+    found = figures.gradients()
     queries, spatial = "self-attention: queries and keys", "CBAM: spatial gate"
     assert sum(found.parts.values()) == 23_797_177
     assert found.parts[queries] == found.zero["pooled"][queries] == 1_311_744
@@ -105,7 +105,7 @@ def test_queries_keys_and_96_of_98_weights_have_no_gradient():
     # Before the pool they are alive.
     assert found.zero["map"][queries] < 1000 and found.zero["map"][spatial] == 0
     assert not found.unchanged["map"]
-    body = efficientfer_page.dead_weights().body
+    body = figures.dead_weights().body
     assert "1,311,744" in body and ">96<" in body and "unchanged, bit for bit" in body
 
 
@@ -154,15 +154,15 @@ def test_focal_loss_is_a_plain_mean():
 
 
 def test_the_released_schedule_stands_still_and_the_mended_one_moves():
-    rates, betas = zip(*efficientfer_page.rates("claimed", "epoch"), strict=True)
+    rates, betas = zip(*figures.rates("claimed", "epoch"), strict=True)
     assert len(rates) == 50 and set(np.round(betas, 4)) == {0.95}
     assert rates[0] == pytest.approx(2e-4) and max(rates) < 2.008e-4
-    rates, betas = zip(*efficientfer_page.rates("official", "batch"), strict=True)
+    rates, betas = zip(*figures.rates("official", "batch"), strict=True)
     assert len(rates) == 30 and max(rates) == pytest.approx(5e-4, rel=0.01) and rates[-1] < 1e-5
     assert min(betas) == pytest.approx(0.85, abs=1e-3)
-    figure = efficientfer_page.schedule()
+    figure = figures.schedule()
     assert "0.000200 in the first epoch and 0.000201 in the last" in figure.caption
-    assert efficientfer_page.BATCHES == 449
+    assert figures.BATCHES == 449
 
 
 def test_what_the_recipes_share_and_where_they_part():
@@ -206,7 +206,7 @@ def test_training_and_test_images_are_enlarged_alike():
 
 
 def test_what_is_left_of_a_step_after_clipping():
-    page = efficientfer_page.clipping()
+    page = figures.clipping()
     rows = [row.split("</td>") for row in page.body.split("<tr>")[2:]]
     means = [float(row[-3].split(">")[-1].split("\u00a0")[0]) for row in rows]
     assert len(means) == 5 and means[0] < 15
@@ -215,12 +215,12 @@ def test_what_is_left_of_a_step_after_clipping():
 
 
 def test_the_picture_counts_every_parameter():
-    figure = efficientfer_page.architecture()
+    figure = figures.architecture()
     assert "10 × FusedMBConv to 64×28×28; 30 × MBConv to 256×7×7" in figure.alt
     assert "23,797,177 parameters in all" in figure.alt
 
 
 def test_the_augmented_face_says_that_it_is_drawn():
-    figure = efficientfer_page.augmented()
+    figure = figures.augmented()
     assert figure.drawn and "drawn faces" in figure.alt
     figure.canvas("dark")

@@ -14,20 +14,21 @@ from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 from torchvision.ops import StochasticDepth
 from torchvision.transforms import functional as transforms
 
-from fer_repro import convnext, data, emonext_page, papers, pretrained
-from fer_repro.clipping import BATCHES, steps_left
+from fer_repro import data, papers, pretrained
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation.cost import count_parameters
-from fer_repro.evaluation.views import view_batch, view_draws
+from fer_repro.evaluation.tta import view_batch, view_draws
 from fer_repro.layers import SqueezeExcite
 from fer_repro.page import open_chapter
-from fer_repro.papers.emonext import SIZES, BatchAttention, EmoNeXt, SpatialTransformer, build, places
+from fer_repro.papers.emonext import SIZES, BatchAttention, EmoNeXt, SpatialTransformer, build, figures, places
+from fer_repro.papers.emonext.weights import torchvision_names
 from fer_repro.parameters import FIELDS
-from fer_repro.training.augment import Augmenter
+from fer_repro.recipe import step
 from fer_repro.training.losses import SmoothedWithSpread, make_loss, spread
 from fer_repro.training.optim import Ema, make_optimiser, make_schedule
-from fer_repro.training.recipe import step
 from fer_repro.training.step import norm_limit
+from fer_repro.training.traces import BATCHES, steps_left
+from fer_repro.transforms import Augmenter
 
 VARIANT = papers.get("emonext")
 SMALL = {"depths": (1, 1, 2, 1), "dims": (8, 16, 24, 32)}
@@ -110,8 +111,8 @@ def test_spread_lies_between_its_bounds():
     for n in (1, 10, 64):
         even, single = torch.full((n, n), 1 / n), torch.eye(n)
         assert spread(even).item() == pytest.approx(0, abs=1e-12)
-        assert spread(single).item() == pytest.approx(emonext_page.ceiling(n), rel=1e-5)
-    assert emonext_page.ceiling(64) == pytest.approx(0.0154, abs=5e-5)
+        assert spread(single).item() == pytest.approx(figures.ceiling(n), rel=1e-5)
+    assert figures.ceiling(64) == pytest.approx(0.0154, abs=5e-5)
     weights = torch.randn(12, 12, generator=torch.Generator().manual_seed(0)).mul(3).softmax(dim=1)
     assert spread(weights).item() == pytest.approx(weights.var(correction=0).item(), rel=1e-4)
 
@@ -123,7 +124,7 @@ def test_loss_is_smoothed_cross_entropy_plus_the_spread():
     loss = make_loss(full("claimed").loss)
     assert isinstance(loss, SmoothedWithSpread)
     torch.testing.assert_close(loss((logits, weights), labels), 0.8 * hard + 0.2 * even + spread(weights))
-    assert emonext_page.floor(0.2) == pytest.approx(0.765, abs=5e-4)
+    assert figures.floor(0.2) == pytest.approx(0.765, abs=5e-4)
 
 
 def test_predictions_do_not_depend_on_the_batch():
@@ -139,14 +140,14 @@ def test_only_the_values_never_get_a_gradient():
     loss(network(torch.rand(6, 1, 64, 64)), torch.arange(6)).backward()
     never = [name for name, parameter in network.named_parameters() if parameter.grad is None]
     assert never == ["attention.value.weight", "attention.value.bias"]
-    found = emonext_page.gradients()
+    found = figures.gradients()
     assert found.counts["attention: value"] == found.idle[0]["attention: value"] == found.idle[1]["attention: value"]
     assert found.counts["attention: value"] == 590_592
     # The transformer waits for its last layer, which starts as 0.
     look = "transformer: look"
     assert (found.counts[look], found.idle[0][look]) == (3_230, 3_230) and found.idle[1][look] < 100
     assert found.idle[0]["stages"] == found.idle[0]["head"] == 0
-    assert ">590,592<" in emonext_page.idle_weights().body
+    assert ">590,592<" in figures.idle_weights().body
 
 
 def facebook_names(state):
@@ -200,7 +201,7 @@ def test_timms_model_of_every_size_has_our_shapes(size):
     with torch.device("meta"):
         network = build(full("official", size))
         given = timm_convnext.ConvNeXt(*(3, 1000, "avg", 32, *SIZES[size])).state_dict()
-    named = {name: tensor.shape for name, tensor in convnext.torchvision_names(given).items()}
+    named = {name: tensor.shape for name, tensor in torchvision_names(given).items()}
     own = {name: tensor.shape for name, tensor in network.state_dict().items() if name.startswith(("features", "norm"))}
     added = {name for name in own if re.match(r"features\.[246]\.2\.", name)}
     assert {name: shape for name, shape in named.items() if not name.startswith("head")} == {
@@ -222,7 +223,7 @@ def test_a_file_of_facebooks_is_read_from_the_users_folder(tmp_path, monkeypatch
 
 
 def test_the_released_rate_rises_and_restarts_whatever_the_flag_says():
-    found = emonext_page.rates("claimed", batches=2200)
+    found = figures.rates("claimed", batches=2200)
     expected = []
     for number in range(1, 2201):
         place = number % 1024
@@ -230,11 +231,11 @@ def test_the_released_rate_rises_and_restarts_whatever_the_flag_says():
         expected.append(1e-3 * (rise if place < 128 else (1 + math.cos(math.pi * (place - 128) / 896)) / 2))
     assert found == pytest.approx(expected, abs=1e-12)
     assert found[0] == pytest.approx(7.8125e-6) and found[127] == 1e-3 and found[1023] == found[2047] == 0
-    flagged = emonext_page.rates("claimed", emonext_page.FLAG, batches=200)
+    flagged = figures.rates("claimed", figures.FLAG, batches=200)
     assert flagged == pytest.approx([rate / 10 for rate in found[:200]])
-    mended = emonext_page.rates("official")
+    mended = figures.rates("official")
     assert max(mended) == pytest.approx(1e-4) and mended.index(max(mended)) == BATCHES and mended[-1] < 1e-9
-    assert "7.8e-06 at the first batch, 0.001 at batch 128, 0 at batch 1024" in emonext_page.schedule().caption
+    assert "7.8e-06 at the first batch, 0.001 at batch 128, 0 at batch 1024" in figures.schedule().caption
 
 
 def test_a_resumed_schedule_goes_on():
@@ -326,22 +327,22 @@ def test_what_is_left_of_a_step_after_clipping():
     equal = torch.full((4,), 30_564_331**-0.5)
     assert float(steps_left(equal, 2.0**-16).mean()) == pytest.approx(0.216, abs=5e-3)
     assert float(steps_left(equal, 1.0).mean()) > 0.9999
-    rows = [row.split("</td>") for row in emonext_page.clipping().body.split("<tr>")[2:]]
+    rows = [row.split("</td>") for row in figures.clipping().body.split("<tr>")[2:]]
     means = [float(row[-3].split(">")[-1].split("\u00a0")[0]) for row in rows]
     assert means[0] < 25 and all(a > b for a, b in zip(means[:3], means[1:4], strict=True)) and means[-1] > 95
 
 
 def test_the_regulariser_is_small_beside_the_cross_entropy():
-    found = emonext_page.start()
+    found = figures.start()
     assert 1.9 < found.loss["cross-entropy"] < 2.4
     assert found.loss["spread"] == pytest.approx(found.spreads[0.25, 64], rel=1e-3)
-    assert found.spreads[0.5, 64] < found.spreads[0.25, 64] < 0.1 * emonext_page.ceiling(64)
+    assert found.spreads[0.5, 64] < found.spreads[0.25, 64] < 0.1 * figures.ceiling(64)
     assert 0 < found.pull["spread"] < 0.1 * found.pull["cross-entropy"]
-    assert "2.0\u00a0%" in emonext_page.regulariser().body
+    assert "2.0\u00a0%" in figures.regulariser().body
 
 
 def test_the_table_of_sizes_counts_what_is_declared():
-    body = emonext_page.sizes().body
+    body = figures.sizes().body
     for text in ("30,564,331", "362,312,331", "4,196,352", ">45<", ">610<"):
         assert text in body, text
 
@@ -350,12 +351,12 @@ def test_a_run_records_the_parts_of_its_loss():
     chosen = {name: field.default for name, field in FIELDS.items()} | {"variant": "emonext", "device": "cpu"}
     chapter = open_chapter("emonext", chosen | {"epochs": 1})
     with pytest.raises(FerReproError, match="run"):
-        emonext_page.loss_parts(chapter)
+        figures.loss_parts(chapter)
     chapter.run()
     told = chapter.result.record["facts"]["loss_parts"]["PrivateTest"]
     assert (told["batches"], told["batch_size"]) == (140 // 32, 32)
-    assert 0 <= told["spread"] <= emonext_page.ceiling(32) and 0.765 < told["cross_entropy"] < 2.5
-    page = emonext_page.loss_parts(chapter)
+    assert 0 <= told["spread"] <= figures.ceiling(32) and 0.765 < told["cross_entropy"] < 2.5
+    page = figures.loss_parts(chapter)
     assert f"{told['cross_entropy']:.4f}" in page.body and "says nothing about the paper" in page.body
     # As the classifier's own probabilities have it, on the same images.
     splits = chapter.result.classifier.recipe.protocol.split(data.load("drawn", size=(280, 140, 140)))
@@ -365,13 +366,13 @@ def test_a_run_records_the_parts_of_its_loss():
     assert told["cross_entropy"] == pytest.approx(float(expected), abs=1e-4)
     chapter.result.record["facts"].pop("loss_parts")
     with pytest.raises(FerReproError, match="no parts of its loss"):
-        emonext_page.loss_parts(chapter)
+        figures.loss_parts(chapter)
 
 
 def test_pictures_say_what_they_show():
-    told = emonext_page.architecture().alt
+    told = figures.architecture().alt
     assert "conv 2×2, SqueezeExcite, 27 × CNBlock to 1024×14×14" in told and "362,312,331 parameters in all" in told
-    figure = emonext_page.crops_of_a_face()
+    figure = figures.crops_of_a_face()
     assert figure.drawn and "drawn faces" in figure.alt
     figure.canvas("dark")
-    emonext_page.schedule().canvas("dark")
+    figures.schedule().canvas("dark")

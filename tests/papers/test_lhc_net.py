@@ -17,19 +17,19 @@ from torch.nn import functional as F
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import rotate
 
-from fer_repro import data, keras_weights, papers, parameters, pretrained
-from fer_repro import lhc_net_page as page
+from fer_repro import data, papers, parameters, pretrained
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation import cost
 from fer_repro.evaluation.predict import NetworkClassifier
-from fer_repro.evaluation.views import posed, view_count, view_weights
+from fer_repro.evaluation.tta import posed, view_count, view_weights
 from fer_repro.markup import DRAWN
 from fer_repro.page import open_chapter
 from fer_repro.papers import lhc_net
 from fer_repro.papers.lhc_net import LhcBlock
+from fer_repro.papers.lhc_net import figures as page
+from fer_repro.pretrained import keras
 from fer_repro.reproduce import reproduce
-from fer_repro.training import geometry
-from fer_repro.training.augment import Augmenter
+from fer_repro.transforms import Augmenter, geometry
 
 CHAPTER = Path(__file__).parents[2] / "chapters" / "papers" / "lhc-net.ipynb"
 FULL = {name: lhc_net.recipe(name, "official", "full") for name in ("lhc-net", "lhc-net-backbone", "lhc-net-continued")}
@@ -242,7 +242,7 @@ def test_the_papers_weights_have_a_place_each():
         network = lhc_net.build(FULL["lhc-net-backbone"])
         state = {f"{layer}/{kind}": torch.empty(s) for layer, kinds in shapes.items() for kind, s in kinds.items()}
     own = {n: t.shape for n, t in network.state_dict().items() if not n.startswith("head.") and "num_batches" not in n}
-    given = {lhc_net.own_name(name): tensor.shape for name, tensor in keras_weights.as_torch(state).items()}
+    given = {lhc_net.own_name(name): tensor.shape for name, tensor in keras.as_torch(state).items()}
     assert given == own
 
 

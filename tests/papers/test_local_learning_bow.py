@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fer_repro import data, papers
-from fer_repro.training.recipe import step
+from fer_repro.recipe import step
 from fer_repro.training.run import Interrupted, Run
 
 pytest.importorskip("faiss")
@@ -102,7 +102,7 @@ def test_a_stopped_run_goes_on_to_the_same_result(fitted, splits, tmp_path, monk
     def fail(*arguments, **options):
         raise AssertionError("a kept vocabulary was made again")
 
-    monkeypatch.setattr("fer_repro.visual_words.train_vocabulary", fail)
+    monkeypatch.setattr("fer_repro.local_learning.visual_words.train_vocabulary", fail)
     resumed = VARIANT.fit(splits, a_run(tmp_path))
     assert np.array_equal(resumed.predict_proba(splits.test.images), classifier.predict_proba(splits.test.images))
 

@@ -10,19 +10,20 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from fer_repro import data, papers, resemotenet_page, results
+from fer_repro import data, papers, results
 from fer_repro.data.protocol import OFFICIAL
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation.predict import NetworkClassifier, as_input
 from fer_repro.page import open_chapter
 from fer_repro.papers import mini_resemotenet, resemotenet
 from fer_repro.papers.mini_resemotenet import Distillation, soft_loss, teacher_table
+from fer_repro.papers.resemotenet import figures
 from fer_repro.parameters import FIELDS
+from fer_repro.recipe import Stage, step
 from fer_repro.reproduce import reproduce
 from fer_repro.training import checkpoint
-from fer_repro.training.geometry import resize
-from fer_repro.training.recipe import Stage, step
 from fer_repro.training.run import Interrupted, Run
+from fer_repro.transforms.geometry import resize
 
 STUDENT = papers.get("mini-resemotenet-b")
 ALONE = papers.get("mini-resemotenet-b-alone")
@@ -241,7 +242,7 @@ def as_stored(result, variant, accuracy, seed=0):
 
 def test_the_table_of_students_says_not_run_and_what_distillation_is_worth(taught, tmp_path):
     chapter = chapter_of("mini-resemotenet-b", results_dir=str(tmp_path))
-    empty = resemotenet_page.students(chapter).body
+    empty = figures.students(chapter).body
     # A row for the teacher and for every student and control; and the sentence on what distillation is worth.
     rows = 1 + sum(variant.slug == "mini-resemotenet" for variant in papers.variants().values())
     assert empty.count("not run") == rows + 1
@@ -253,26 +254,26 @@ def test_the_table_of_students_says_not_run_and_what_distillation_is_worth(taugh
     turned = {name: rows[::-1] for name, rows in control.predictions.items()}
     for stored in (student, results.Result(control.record, turned, control.history)):
         results.write(stored, tmp_path)
-    body = resemotenet_page.students(chapter).body
+    body = figures.students(chapter).body
     assert body.count("not run") == rows - 2 and "60.00" in body and "50.00" in body
-    difference, low, high, p = resemotenet_page.paired(student, control)
+    difference, low, high, p = figures.paired(student, control)
     assert difference == pytest.approx(0.1) and low < 0.1 < high and p == pytest.approx(2 * 0.5**14)
     assert f"+10.00 ({100 * low:+.2f} to {100 * high:+.2f})" in body
     assert "includes the selection set" in body
-    assert resemotenet_page.both_halves(student)["n"] == 280
-    other = resemotenet_page.students(chapter_of("mini-resemotenet-b", results_dir=str(tmp_path), protocol="claimed"))
+    assert figures.both_halves(student)["n"] == 280
+    other = figures.students(chapter_of("mini-resemotenet-b", results_dir=str(tmp_path), protocol="claimed"))
     assert other.body.count("not run") == rows + 1, "runs of another protocol do not count"
 
 
 def test_the_chapters_own_run_says_drawn(taught):
     chapter = chapter_of("mini-resemotenet-b")
     chapter._result = taught
-    for shown in (resemotenet_page.agreement(chapter), resemotenet_page.merged(chapter)):
+    for shown in (figures.agreement(chapter), figures.merged(chapter)):
         assert "says nothing about the paper" in shown.body
-    merged = resemotenet_page.merged(chapter).body
+    merged = figures.merged(chapter).body
     assert ">280<" in merged and "includes the selection set" in merged
     taught.record["facts"].pop("agreement")
-    assert "has no teacher" in resemotenet_page.agreement(chapter).body
+    assert "has no teacher" in figures.agreement(chapter).body
 
 
 def test_the_checkpoint_holds_the_teachers_digest_but_not_its_table(splits, teacher, tmp_path):

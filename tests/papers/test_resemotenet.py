@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from fer_repro import data, papers, resemotenet_page
+from fer_repro import data, papers
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation.cost import count_parameters
 from fer_repro.layers import IMAGENET_MEAN, IMAGENET_STD
 from fer_repro.page import open_chapter
-from fer_repro.papers.resemotenet import MirrorClassifier, ResEmoteNet, ResidualBlock, SqueezeExcite
+from fer_repro.papers.resemotenet import MirrorClassifier, ResEmoteNet, ResidualBlock, SqueezeExcite, figures
 from fer_repro.parameters import FIELDS
 from fer_repro.results import HALVES
 
@@ -132,15 +132,15 @@ def test_mirrored_scores():
 
 def test_what_the_published_matrix_implies():
     truth, told = (
-        resemotenet_page.implied_accuracy(resemotenet_page.PUBLISHED_RECALL, counts)
-        for counts in (resemotenet_page.PRIVATE_TEST, resemotenet_page.PUBLISHED_COUNTS)
+        figures.implied_accuracy(figures.PUBLISHED_RECALL, counts)
+        for counts in (figures.PRIVATE_TEST, figures.PUBLISHED_COUNTS)
     )
     assert [round(100 * value, 1) for value in truth] == [78.4, 77.9, 78.9]
     assert [round(100 * value, 1) for value in told] == [76.0, 75.5, 76.5]
-    assert sum(resemotenet_page.PUBLISHED_COUNTS) == 3589
+    assert sum(figures.PUBLISHED_COUNTS) == 3589
     # the paper's counts are PrivateTest's, under other names
-    assert sorted(resemotenet_page.PUBLISHED_COUNTS) == sorted(resemotenet_page.PRIVATE_TEST)
-    body = resemotenet_page.published_matrix().body
+    assert sorted(figures.PUBLISHED_COUNTS) == sorted(figures.PRIVATE_TEST)
+    body = figures.published_matrix().body
     assert "78.40" in body and "79.79" in body
 
 
@@ -148,13 +148,13 @@ def test_the_chapter_shows_mirrored_scores_and_says_drawn():
     chosen = {name: field.default for name, field in FIELDS.items()} | {"variant": "resemotenet", "device": "cpu"}
     chapter = open_chapter("resemotenet", chosen)
     with pytest.raises(FerReproError, match="run"):
-        resemotenet_page.mirror(chapter)
+        figures.mirror(chapter)
     chapter.run()
-    page = resemotenet_page.mirror(chapter)
+    page = figures.mirror(chapter)
     assert "says nothing about the paper" in page.body
     told = chapter.result.record["facts"]["mirror"]["PrivateTest"]
     assert f"{100 * told['accuracy_random_mirror']:.2f}" in page.body
     assert told["correct_plain"] / told["n"] == pytest.approx(chapter.result.headline["accuracy"])
     chapter.result.record["facts"].pop("mirror")
     with pytest.raises(FerReproError, match="no mirrored scores"):
-        resemotenet_page.mirror(chapter)
+        figures.mirror(chapter)

@@ -12,18 +12,18 @@ import torchvision
 from torch import nn
 
 from fer_repro import data, papers, parameters, pretrained, results
-from fer_repro import residual_masking_page as page
 from fer_repro.claims import book
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation import cost
-from fer_repro.evaluation.views import turned_views
+from fer_repro.evaluation.tta import turned_views
 from fer_repro.page import open_chapter
 from fer_repro.papers import residual_masking as paper
+from fer_repro.papers.residual_masking import figures as page
+from fer_repro.papers.residual_masking.members import B2, EfficientNet, ResNet, SameConv2d, from_caffe
+from fer_repro.papers.residual_masking.recipes import KINDS, MEMBERS, ROW, TTA_SEED
+from fer_repro.recipe import Stage, step
 from fer_repro.reproduce import reproduce
-from fer_repro.residual_masking_members import B2, EfficientNet, ResNet, SameConv2d, from_caffe
-from fer_repro.residual_masking_recipes import KINDS, MEMBERS, ROW, TTA_SEED
 from fer_repro.training.optim import make_optimiser, make_schedule
-from fer_repro.training.recipe import Stage, step
 from fer_repro.training.run import Run
 
 ENSEMBLE = papers.get(paper.ENSEMBLE)
@@ -237,7 +237,7 @@ def test_pytorchcvs_names_find_their_places():
 
 
 def paper_rename(kind, *names):
-    from fer_repro import residual_masking_members as members
+    from fer_repro.papers.residual_masking import members
 
     rename = {"cbam": members.from_pytorchcv, "efficientnet": members.from_pytorchcv_efficientnet}[kind]
     return list(rename({name: torch.empty(0) for name in names}))

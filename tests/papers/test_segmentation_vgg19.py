@@ -12,17 +12,17 @@ from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchvision.models.vgg import cfgs, make_layers
 
-from fer_repro import data, leaderboard, papers, pretrained, segmentation_vgg19_page
+from fer_repro import data, leaderboard, papers, pretrained
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation.cost import count_parameters
 from fer_repro.evaluation.predict import NetworkClassifier
-from fer_repro.gates import describe, gate_statistics
 from fer_repro.page import open_chapter
 from fer_repro.papers import segmentation_vgg19 as paper
-from fer_repro.papers.segmentation_vgg19 import PLAIN, ROW, Gate, SegmentationVgg19, Vgg19Classifier
+from fer_repro.papers.segmentation_vgg19 import PLAIN, ROW, Gate, SegmentationVgg19, Vgg19Classifier, figures
+from fer_repro.papers.segmentation_vgg19.gates import describe, gate_statistics
 from fer_repro.parameters import FIELDS
+from fer_repro.recipe import step
 from fer_repro.training.optim import make_optimiser, make_schedule
-from fer_repro.training.recipe import step
 
 SMALL = {"widths": (4, 8, 8, 16, 16), "hidden": 12, "dropout": 0.0}
 
@@ -148,7 +148,7 @@ def test_gates_are_looked_at_by_name_and_left_alone():
 
 
 def test_at_full_width_the_gates_are_nearly_the_identity():
-    first, *_, last = gates = segmentation_vgg19_page.measure_start(0)
+    first, *_, last = gates = figures.measure_start(0)
     assert [gate.channels for gate in gates] == [64, 128, 256, 512]
     assert all(gate.mean == pytest.approx(1 / gate.channels, rel=1e-5) for gate in gates)
     assert [round(gate.high, 2) for gate in gates] == pytest.approx([0.08, 0.04, 0.02, 0.01], abs=0.021)
@@ -233,11 +233,11 @@ def test_the_plateau_on_shares_is_the_released_one_on_percent():
 
 def test_which_means_of_batches_print_as_the_claim():
     by_hand = {s + c for s in range(3585) for c in range(6) if round(100 * (s / 8 + c / 5) / 449, 2) == 75.97}
-    assert set(segmentation_vgg19_page.batch_means_that_print(75.97)) == by_hand == {2726, 2727, 2729}
-    assert segmentation_vgg19_page.batch_means_that_print(50.0, n=16) == (8,)
+    assert set(figures.batch_means_that_print(75.97)) == by_hand == {2726, 2727, 2729}
+    assert figures.batch_means_that_print(50.0, n=16) == (8,)
     hits = np.array([True] * 8 + [False] * 2 + [True] * 2)
-    assert segmentation_vgg19_page.batch_mean(hits) == pytest.approx((1 + 0.5) / 2)
-    page = segmentation_vgg19_page.arithmetic().body
+    assert figures.batch_mean(hits) == pytest.approx((1 + 0.5) / 2)
+    page = figures.arithmetic().body
     assert "2,726 or 2,727 or 2,729" in page and "5,453" in page and ">none<" in page
 
 
@@ -277,10 +277,10 @@ def open_page(**chosen):
 def test_the_chapter_reads_one_run_in_every_way():
     chapter = open_page(protocol="claimed")
     with pytest.raises(FerReproError, match="run"):
-        segmentation_vgg19_page.readings(chapter)
+        figures.readings(chapter)
     chapter.run()
     result = chapter.result
-    page = segmentation_vgg19_page.readings(chapter).body
+    page = figures.readings(chapter).body
     assert "says nothing about the paper" in page and page.count("both halves, as one set") == 2
     for half in ("PublicTest", "PrivateTest"):
         for views in (False, True):
@@ -290,16 +290,16 @@ def test_the_chapter_reads_one_run_in_every_way():
         for half in ("PublicTest", "PrivateTest")
     )
     assert f"{100 * right / 280:.2f}" in page and "mean over batches of 8" in page
-    assert "± " in segmentation_vgg19_page.views(chapter).body
-    gates = segmentation_vgg19_page.gates_of_run(chapter).body
+    assert "± " in figures.views(chapter).body
+    gates = figures.gates_of_run(chapter).body
     assert gates.count("after stage") >= 4 and "0.25000" in gates and "drawn faces" in gates
     result.record["facts"].pop("random_views")
     with pytest.raises(FerReproError, match="no random views"):
-        segmentation_vgg19_page.views(chapter)
+        figures.views(chapter)
 
 
 def test_gates_cost_three_quarters_and_their_worth_is_not_run(tmp_path):
-    page = segmentation_vgg19_page.worth(open_page(results_dir=str(tmp_path))).body
+    page = figures.worth(open_page(results_dir=str(tmp_path))).body
     assert "19.6" in page and "76.4" in page and "29,610,880" in page and "not run" in page
     assert leaderboard.parameters_of(ROW) - leaderboard.parameters_of(PLAIN) == 29_610_880
 

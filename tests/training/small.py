@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from fer_repro.data.protocol import OFFICIAL, Splits
-from fer_repro.training.recipe import Recipe, Selection, Stage, Views, step
+from fer_repro.recipe import Recipe, Selection, Stage, Views, step
 from fer_repro.training.run import Run
 
 SGD = step("sgd", lr=0.05, momentum=0.9, nesterov=True, weight_decay=1e-4)

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from fer_repro.errors import FerReproError
+from fer_repro.recipe import Selection, Stage, Views, step
 from fer_repro.training import loop
 from fer_repro.training.loop import fit
-from fer_repro.training.recipe import Selection, Stage, Views, step
 from fer_repro.training.run import Interrupted
 from fer_repro.training.step import TrainStep, norm_limit
 from fer_repro.training.weights import copied

@@ -5,8 +5,8 @@ import torch
 from torch.nn import functional
 
 from fer_repro.errors import FerReproError
+from fer_repro.recipe import step
 from fer_repro.training.losses import make_loss, soft
-from fer_repro.training.recipe import step
 
 LOGITS = torch.randn(12, 7, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(12) % 7

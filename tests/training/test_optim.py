@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from fer_repro.errors import FerReproError
+from fer_repro.recipe import step
 from fer_repro.training.optim import OPTIMISERS, Ema, make_optimiser, make_schedule
-from fer_repro.training.recipe import step
 
 
 def one_weight() -> list[nn.Parameter]:

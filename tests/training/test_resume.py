@@ -17,9 +17,9 @@ import torch
 from worker import fingerprint
 
 from fer_repro.errors import FerReproError
+from fer_repro.recipe import Stage, step
 from fer_repro.training import checkpoint, loop
 from fer_repro.training.loop import fit
-from fer_repro.training.recipe import Stage, step
 from fer_repro.training.run import Interrupted
 from fer_repro.training.step import TrainStep
 

@@ -1,0 +1,1 @@
+"""The book: its chapters are executed, its pages built and checked."""

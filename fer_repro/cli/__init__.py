@@ -1,0 +1,274 @@
+"""The command ``fer-repro``: one thin function per command; the work is done by the library.
+
+The library is imported by the command that needs it: torch alone takes a second, and ``--help`` should not.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fer_repro.cli import runs
+from fer_repro.cli.console import AsJson, ResultsDir, Root, console, print_json, progress, table
+from fer_repro.errors import INTERRUPTED, FerReproError
+
+app = typer.Typer(
+    help="Audit and re-run the FER2013 leaderboard.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def common(
+    context: typer.Context,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")] = False,
+) -> None:
+    """Options before the command."""
+    context.obj = time.monotonic()  # a time budget counts from here: importing torch belongs to it
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point: a `FerReproError` is one sentence on stderr and exit status 1."""
+    words = _pair_parameters(list(sys.argv[1:] if arguments is None else arguments))
+    debug = "--debug" in words
+    try:
+        # Wherever it stands on the line: who meets an error repeats the command with --debug behind it.
+        app([*["--debug"] * debug, *(word for word in words if word != "--debug")])
+    except FerReproError as error:
+        if debug:
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _pair_parameters(words: list[str]) -> list[str]:
+    """papermill's ``-p name value`` as the one word that an option can take: ``-p name=value``."""
+    if "chapter" not in words:
+        return words
+    paired, rest = [], iter(words)
+    for word in rest:
+        paired.append(word)
+        if word in ("-p", "--parameter"):
+            name = next(rest, None)
+            value = next(rest, None) if name is not None and "=" not in name else None
+            lost = value is not None and value.startswith("--")  # the next option: the value was forgotten
+            paired += [] if name is None else [name if value is None or lost else f"{name}={value}"]
+            paired += [value] if lost else []
+    return paired
+
+
+@contextmanager
+def _interruptible(what_stays: str) -> Iterator[None]:
+    """Ctrl-C is no accident: one line, and the exit status that a shell expects."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"stopped: {what_stays}", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+@app.command()
+def data(
+    action: Annotated[
+        str, typer.Argument(help="find (where it is), check (every count and digest) or describe (counts).")
+    ] = "describe",
+    root: Root = "",
+    download: Annotated[
+        bool, typer.Option("--download", help="Fetch the folder copy through kagglehub first.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Find, check or describe the FER2013 copy on this machine."""
+    from fer_repro.data import describe, load, source
+
+    if action not in ("find", "check", "describe"):
+        raise FerReproError(f"unknown action '{action}', expected find, check or describe")
+    if download:
+        from fer_repro.data.download import download as fetch
+
+        progress("fetching the folder copy of FER2013")
+        fetch(root) if root else fetch()
+    place = source.find(root or None)
+    document: dict[str, Any] = {"path": str(place.path), "kind": place.kind}
+    if action != "find":
+        document |= describe(load("fer2013", root or None))
+        if not document["digest_verified"]:
+            raise FerReproError(
+                f"the cached pixels of {place.path.name} are not those that were checked: delete the cache folder "
+                "(~/.cache/fer_repro, or $FER_REPRO_CACHE) and run this again"
+            )
+    if as_json:
+        print_json(document)
+    elif action == "find":
+        print(f"{place.path} ({place.kind})")
+    else:
+        print(f"{document['source']}: {document['images']:,} images, {document['known_copy']}, {document['digest']}")
+    if action == "describe" and not as_json:
+        counts = document["counts"]
+        console.print(table(["usage", *next(iter(counts.values()))], [[u, *c.values()] for u, c in counts.items()]))
+
+
+@app.command("list")
+def list_variants(results_dir: ResultsDir = "", as_json: AsJson = False) -> None:
+    """List the variants: leaderboard rows and ablations, with what is stored of each."""
+    from fer_repro import papers, results
+    from fer_repro.campaign import status
+
+    entries = status.states(Path(results_dir) if results_dir else results.default_results_dir())
+    if as_json:
+        print_json({"variants": entries})
+        return
+    rows = [
+        [
+            e["id"],
+            e["slug"],
+            "row" if e["ablation_of"] is None else f"ablation of {e['ablation_of']}",
+            *e["state"].values(),
+        ]
+        for e in entries
+    ]
+    console.print(table(["variant", "chapter", "kind", *papers.PROTOCOLS], rows))
+
+
+app.command()(runs.run)
+app.add_typer(runs.checkpoints, name="checkpoint")
+
+
+@app.command()
+def chapter(
+    slug: Annotated[str, typer.Argument(help="A chapter's slug (vggnet, leaderboard, ...) or a notebook's path.")],
+    parameter: Annotated[
+        list[str] | None, typer.Option("-p", "--parameter", metavar="NAME VALUE", help="Set a parameter.")
+    ] = None,
+    out: Annotated[
+        str, typer.Option("-o", "--out", help="The executed copy. Default: _build/executed/SLUG.ipynb.")
+    ] = "",
+    timeout: Annotated[
+        float | None, typer.Option(min=0.1, help="Seconds that one cell may take. Default: no limit.")
+    ] = None,
+    show: Annotated[bool, typer.Option("--parameters", help="List the chapter's parameters and run nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Execute one chapter with papermill: an unknown parameter or a wrong value is an error before anything runs."""
+    from fer_repro.book import notebooks
+
+    described = notebooks.inspect(slug)
+    if show:
+        listed = [vars(p) for p in described.parameters.values()]
+        if as_json:
+            print_json({"chapter": described.slug, "parameters": listed})
+        else:
+            console.print(
+                table(
+                    ["parameter", "type", "default", "help"],
+                    [[p["name"], p["type"], repr(p["default"]), p["help"]] for p in listed],
+                )
+            )
+        return
+    given = {}
+    for pair in parameter or []:
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise FerReproError(f"parameter '{name}' has no value: write -p {name} VALUE")
+        given[name] = described.parameter(name).parse(text)
+    target = Path(out) if out else notebooks.project_root() / "_build" / "executed" / f"{described.slug}.ipynb"
+    with _interruptible("nothing was written; a full run goes on from its checkpoint with the same command"):
+        done = notebooks.execute(described.path, target, given, timeout=timeout)
+    print_json({"chapter": described.slug, "out": str(done)}) if as_json else print(f"executed: {done}")
+
+
+@app.command()
+def book(
+    profile: Annotated[str, typer.Option(help="stored (smoke where nothing is stored), smoke or full.")] = "stored",
+    jobs: Annotated[int, typer.Option(min=1, help="Chapters at a time.")] = 2,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds that one cell may take.")] = 1800,
+    out: Annotated[str, typer.Option("-o", "--out", help="Where the finished book goes. Default: _build/html.")] = "",
+    results_dir: ResultsDir = "",
+) -> None:
+    """Execute all chapters and build the book; a warning, a dead link or a failing chapter is an error."""
+    from fer_repro.book.build import build_book
+
+    with _interruptible("the former book stands as it was"):
+        build_book(profile=profile, jobs=jobs, timeout=timeout, out=Path(out) if out else None, results_dir=results_dir)
+
+
+@app.command()
+def verify(results_dir: ResultsDir = "", as_json: AsJson = False) -> None:
+    """Recompute every stored number from its predictions."""
+    from fer_repro import results
+
+    where = Path(results_dir) if results_dir else results.default_results_dir()
+    if results_dir and not where.is_dir():
+        raise FerReproError(f"there is no results folder {where}: give one with --results-dir")
+    problems, checked = results.verify(where), len(results.stored_folders(where))
+    if as_json:
+        print_json({"ok": not problems, "checked": checked, "problems": problems})
+    else:
+        print("\n".join([*problems, f"{checked} stored results checked, {len(problems)} problems"]))
+    if problems:
+        raise typer.Exit(1)
+
+
+@app.command()
+def audit(results_dir: ResultsDir = "", as_json: AsJson = False) -> None:
+    """Show what was found about every claim: what was scored, what selected, how it compares, and the verdict."""
+    from fer_repro import leaderboard
+
+    document = leaderboard.audit_json(results_dir or None)
+    if as_json:
+        print_json(document)
+        return
+    rows = [
+        [
+            r["variant"],
+            f"{r['accuracy']:.2f}",
+            r["audit"]["comparability"],
+            r["audit"]["scored"],
+            r["verdicts"]["official"]["name"],
+        ]
+        for r in document["rows"]
+    ]
+    console.print(table(["variant", "claimed %", "class", "scored on", "verdict"], rows))
+    for letter, meaning in document["classes"].items():
+        console.print(f"{letter}: {meaning}")
+
+
+app.command()(runs.export)
+
+
+@app.command()
+def bench(
+    what: Annotated[str, typer.Argument(help="data, augment, train, evaluate, seeds or all.")] = "all",
+    only: Annotated[str | None, typer.Option(help="Networks, separated by commas, instead of all.")] = None,
+    seconds: Annotated[float | None, typer.Option(min=0.01, help="How long a turn of one side lasts.")] = None,
+    turns: Annotated[int | None, typer.Option(min=1, help="How often each side has its turn.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+    keep: Annotated[bool, typer.Option("--store", help="Also write to benchmarks/measured, for the chapter.")] = False,
+    out: Annotated[str, typer.Option("-o", "--out", help="Also write the figures into this folder.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Measure speed and memory side by side with what a user would do instead."""
+    from fer_repro import speed as benchmarks
+    from fer_repro.speed.tables import grids
+
+    options = {"only": only, "seconds": seconds, "turns": turns, "device": device}
+    with _interruptible("nothing was written"):
+        found = benchmarks.measure(what, progress, options=options)
+    if keep or out:
+        for path in benchmarks.store(found, Path(out) if out else None):
+            progress(f"stored: {path}")
+    if as_json:
+        print_json(found)
+        return
+    for name, figures in found.items():
+        for grid in grids(name, figures):
+            console.print(table(grid.header, grid.rows), "\n" + grid.caption + "\n")

@@ -1,0 +1,207 @@
+"""The commands of ``fer-repro`` that train or carry what training leaves: ``run``, ``export``, ``checkpoint``."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fer_repro.cli.console import ResultsDir, Root, RunsDir, console, print_json, table
+from fer_repro.errors import INTERRUPTED, FerReproError
+
+if TYPE_CHECKING:
+    from fer_repro.campaign.estimate import Estimator
+    from fer_repro.campaign.plan import Plan
+    from fer_repro.campaign.tasks import Outcome, Task
+
+ExportsDir = Annotated[str, typer.Option(help="Folder of exported networks. Default: exports/.")]
+checkpoints = typer.Typer(help="Carry unfinished runs, or finished networks, from one machine to another.")
+
+
+def run(
+    context: typer.Context,
+    variants: Annotated[list[str] | None, typer.Argument(help="Variants; `fer-repro list` shows them.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every leaderboard row that has a module.")] = False,
+    ablations: Annotated[bool, typer.Option("--ablations", help="With --all: the ablations too, after them.")] = False,
+    scratch: Annotated[
+        bool, typer.Option("--from-scratch", help="Random instead of pretrained weights; stored as an ablation.")
+    ] = False,
+    protocol: Annotated[str, typer.Option(help="official (clean) or claimed (as the number was made).")] = "official",
+    profile: Annotated[
+        str, typer.Option(help="full (the recipe on FER2013) or smoke (drawn faces, seconds).")
+    ] = "full",
+    seed: Annotated[list[int] | None, typer.Option(help="Seed; give it several times for several runs.")] = None,
+    data_set: Annotated[str, typer.Option("--data", help="fer2013 or drawn instead of what the profile needs.")] = "",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    epochs: Annotated[
+        int | None, typer.Option(help="Epochs instead of the recipe's; such a run is never stored.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time, each a process.")] = 1,
+    together: Annotated[
+        bool, typer.Option("--together", help="All seeds of a variant at once in one process, on one device.")
+    ] = False,
+    time_budget: Annotated[str, typer.Option(help="Stop at a checkpoint after this time: seconds, 45m, 2h.")] = "",
+    results_dir: ResultsDir = "",
+    runs_dir: RunsDir = "",
+    root: Root = "",
+    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint.")] = True,
+    show_plan: Annotated[bool, typer.Option("--plan", help="Print what would run and when; run nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --plan: one JSON document.")] = False,
+) -> None:
+    """Run variants, each after what it needs and the cheapest first; skip what is stored, go on with what was stopped.
+
+    Several runs are a campaign: it says what it did and what comes next, and the same command goes on from there.
+    """
+    from fer_repro import papers, pretrained
+    from fer_repro.campaign import estimate, plan, runner
+
+    if bool(variants) == everything:
+        raise FerReproError("name the variants to run, or --all (not both): `fer-repro list` shows them")
+    if ablations and not everything:
+        raise FerReproError("--ablations goes with --all; ablations can also be named one by one")
+    if together and jobs > 1:
+        raise FerReproError("--together is one process and --jobs several: choose one of the two")
+    if as_json and not show_plan:
+        raise FerReproError("--json goes with --plan: runs print lines as they go")
+    chosen = variants or [v.id for v in papers.variants().values() if ablations or v.ablation_of is None]
+    if scratch:
+        chosen = pretrained.from_scratch(chosen, lenient=everything)
+    if everything:
+        done = [name for name in chosen if _all_stored(name, protocol, profile, seed or [0], results_dir)]
+        able = _with_weights([name for name in chosen if name not in done], protocol, profile,
+                             fetch=not show_plan, quiet=as_json)  # fmt: skip
+        chosen = [name for name in chosen if name in done or name in able]
+    waves = runner.ordered(chosen, seed or [0])
+    options = runner.Options(protocol, profile, data_set, device, epochs, results_dir, runs_dir, root, resume)
+    runner.check(waves, options)
+    budget = runner.duration(time_budget) - (time.monotonic() - context.obj) if time_budget else None
+    tasks, estimator = [task for wave in waves for task in wave], estimate.Estimator(options)
+    if show_plan:
+        made = plan.plan(tasks, estimator)
+        print_json(made.as_dict()) if as_json else _print_plan(made)
+        return
+    stored = [task for task in tasks if estimator.stored(task)]
+    outcomes = plan.run(
+        tasks, options, jobs=jobs, budget=budget, say=lambda line: print(line, flush=True), estimator=estimator,
+        together=together,
+    )  # fmt: skip
+    _tell(outcomes)
+    sound = len(tasks) == 1 or _tell_campaign(outcomes, stored, estimator)
+    _exit(outcomes, sound)
+
+
+def _all_stored(name: str, protocol: str, profile: str, seeds: list[int], results_dir: str) -> bool:
+    """Whether nothing of a variant is left to run, so that nobody needs its weights."""
+    from fer_repro import results
+
+    where = Path(results_dir) if results_dir else None
+    return profile == "full" and all(results.find(name, protocol, seed, where) is not None for seed in seeds)
+
+
+def _with_weights(chosen: list[str], protocol: str, profile: str, *, fetch: bool, quiet: bool) -> list[str]:
+    """Those whose weights and libraries are here or can be fetched; the others are named, unless ``quiet``."""
+    from fer_repro import papers, pretrained
+    from fer_repro.page import networks
+
+    kept = []
+    for name in chosen:
+        variant = papers.get(name)
+        try:
+            pretrained.require(name, protocol, profile, fetch)
+            if variant.build is not None:
+                networks.weightless(variant, variant.recipe(protocol, profile))
+            kept.append(name)
+        except FerReproError as error:
+            if not quiet:
+                print(f"{name}: left out: {error}")
+    return kept
+
+
+def _print_plan(made: Plan) -> None:
+    console.print(table(["run", "state", "estimate", "cumulative", "how it was estimated"], made.rows()))
+    print(f"to do: {made.total or 'nothing'} on {made.device}, one run at a time")
+
+
+def _tell(outcomes: list[Outcome]) -> None:
+    """One line per run."""
+    for outcome in outcomes:
+        print(f"{outcome.task}: {outcome.text or outcome.state}" if outcome.state == "done" else
+              f"{outcome.task}: {outcome.state}{': ' if outcome.text else ''}{outcome.text}")  # fmt: skip
+
+
+def _tell_campaign(outcomes: list[Outcome], stored: list[Task], estimator: Estimator) -> bool:
+    """Whether the new result files are sound, and what comes next."""
+    from fer_repro.campaign import plan
+
+    new, problems = plan.verify(outcomes, stored, estimator)
+    word = "result" if new == 1 else "results"
+    lines = [*problems, f"{new} new {word} stored in {estimator.results_dir}, {len(problems)} problems"]
+    print("\n".join([*(lines if estimator.stores else []), *plan.coming(outcomes, estimator)]))
+    return not problems
+
+
+def _exit(outcomes: list[Outcome], sound: bool) -> None:
+    """The exit status: 0 only where every run is done and what it left is sound."""
+    states = {outcome.state for outcome in outcomes}
+    if states & {"stopped", "not started"}:
+        print("stopped: give the same command again to go on", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED)
+    if states != {"done"} or not sound:
+        raise typer.Exit(1)
+
+
+def export(
+    variant: Annotated[str, typer.Argument(help="A network variant with a finished run.")],
+    protocol: Annotated[str, typer.Option(help="official or claimed.")] = "official",
+    profile: Annotated[str, typer.Option(help="full, or smoke for a trial.")] = "full",
+    seed: Annotated[int, typer.Option(min=0, help="The run's seed.")] = 0,
+    out: Annotated[str, typer.Option("-o", "--out", help="Folder. Default: exports/VARIANT-PROTOCOL-seed-N.")] = "",
+    bf16: Annotated[bool, typer.Option("--bf16", help="Weights in bf16: half the size, for inference only.")] = False,
+    results_dir: ResultsDir = "",
+    runs_dir: RunsDir = "",
+) -> None:
+    """Write a finished run's weights as safetensors, with a model card for a hub."""
+    from fer_repro.transfer.export import export as write
+
+    target = write(variant, protocol, profile, seed, out=out, results_dir=results_dir, runs_dir=runs_dir, bf16=bf16)
+    print(f"exported: {target}")
+
+
+@checkpoints.command()
+def pack(
+    out: Annotated[str, typer.Option("-o", "--out", help="Folder for the parts and their manifest.")],
+    variants: Annotated[list[str] | None, typer.Argument(help="Variants. Default: all that have begun.")] = None,
+    protocol: Annotated[str, typer.Option(help="Only runs under this protocol.")] = "",
+    profile: Annotated[str, typer.Option(help="Only runs of this profile.")] = "",
+    seed: Annotated[list[int] | None, typer.Option(help="Only runs with these seeds.")] = None,
+    part_size: Annotated[float, typer.Option(min=0.001, help="Largest part in MB (millions of bytes).")] = 15,
+    inference: Annotated[
+        bool, typer.Option("--inference", help="Finished networks only: weights in bf16 with their model card.")
+    ] = False,
+    results_dir: ResultsDir = "",
+    runs_dir: RunsDir = "",
+) -> None:
+    """Pack run folders into parts that fit through narrow doors; packing again adds only what has changed."""
+    from fer_repro.transfer import pack
+
+    packed = pack.pack(
+        out, variants or [], protocol=protocol, profile=profile, seeds=seed or [], part_size=round(part_size * 1e6),
+        inference=inference, runs_dir=runs_dir, results_dir=results_dir, say=print,
+    )  # fmt: skip
+    print(f"packed: {packed} in {out}")
+
+
+@checkpoints.command()
+def unpack(
+    folder: Annotated[str, typer.Argument(help="Folder with the manifest and all its parts.")],
+    force: Annotated[bool, typer.Option("--force", help="Also replace runs that are further along here.")] = False,
+    runs_dir: RunsDir = "",
+    exports_dir: ExportsDir = "",
+) -> None:
+    """Check every part, then put the run folders back; the command that was running goes on from them."""
+    from fer_repro.transfer import pack
+
+    print(f"unpacked: {pack.unpack(folder, runs_dir=runs_dir, exports_dir=exports_dir, force=force, say=print)}")

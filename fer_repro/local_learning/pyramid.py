@@ -1,0 +1,100 @@
+"""Images to (spatial) presence vectors, with the expensive pieces kept on disk.
+
+Shared by the 2013 visual-word method and by its successor, which adds deep features to the same vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from fer_repro.local_learning import visual_words
+from fer_repro.training.artifacts import Shelf
+
+PART = 2048  # images whose words are kept on disk as one piece
+# what decides the words of an image, and so the files they are kept in
+REPRESENTATION = ("step", "blur", "root", "points_per_word", "iterations", "probes", "nearest")
+
+# What is recalled of the paper of 2013 or re-used in third-party code for its successor: vocabulary sizes. Patch and
+# step are unknown.
+RECALLED = {
+    "step": 1, "blur": 0.6, "root": False, "nearest": 1,
+    "channels": ((4, 1, 17000), (4, 2, 14000), (4, 3, 11000), (4, 4, 8000)),
+    "points_per_word": 20, "iterations": 5, "probes": 6,
+}  # fmt: skip
+# What a search on PublicTest settled on (results/local-learning-bow/search.csv).
+SEARCHED_WORDS = RECALLED | {
+    "step": 2, "root": True, "nearest": 3,
+    "channels": ((3, 1, 8000), (3, 2, 8000), (3, 3, 8000), (3, 4, 8000)), "points_per_word": 25,
+}  # fmt: skip
+
+
+class WordPyramid:
+    """Vocabularies and the vectors made with them.
+
+    ``options``: "channels", a tuple of (SIFT cell width in pixels, pyramid level, words), one per kernel, and
+    the names in `REPRESENTATION` (see `visual_words`). ``pause`` is called between pieces and may raise to stop.
+    """
+
+    def __init__(self, options: dict[str, Any], shelf: Shelf, seed: int, pause: Callable[[], None]) -> None:
+        self.options, self.shelf, self.seed, self.pause = options, shelf, seed, pause
+        self.settings = {name: options[name] for name in REPRESENTATION}
+        self.channels = tuple(visual_words.Channel(*channel) for channel in options["channels"])
+        self.finders: dict[tuple[int, int], visual_words.WordFinder] = {}
+
+    def grid(self, cell: int) -> visual_words.SiftGrid:
+        return visual_words.SiftGrid(self.options["step"], cell, self.options["blur"], self.options["root"])
+
+    def fit(self, images: np.ndarray) -> None:
+        """Cluster the training images' descriptors, one vocabulary per cell width and size."""
+        for cell, words in dict.fromkeys(channel.vocabulary for channel in self.channels):
+
+            def cluster(cell: int = cell, words: int = words) -> np.ndarray:
+                wanted = words * self.options["points_per_word"]
+                sample = visual_words.sample_descriptors(images, self.grid(cell), wanted, self.seed)
+                return visual_words.train_vocabulary(sample, words, self.seed, self.options["iterations"])
+
+            vocabulary = self.shelf.keep(f"vocabulary-{cell}-{words}", self.settings, cluster)
+            self.finders[cell, words] = visual_words.WordFinder(vocabulary, self.options["probes"])
+            self.pause()
+
+    def histogram(self, images: np.ndarray, name: str | None = None) -> sparse.csr_matrix:
+        """The first channel with counts instead of presence: the plain bag of words."""
+        return self.vectors(images, name, self.channels[:1], counts=True)[0]
+
+    def vectors(
+        self,
+        images: np.ndarray,
+        name: str | None = None,
+        channels: tuple[visual_words.Channel, ...] | None = None,
+        counts: bool = False,
+    ) -> list[sparse.csr_matrix]:
+        """One CSR per channel, rows of unit length: uint8 [N,48,48] -> float32 [N, level**2 * words] each.
+
+        ``name``: keep the words on disk under it, find them there (None: neither). ``channels``: all, or some of them.
+        """
+        channels = self.channels if channels is None else channels
+        found: dict[tuple[int, int], list[list[sparse.csr_matrix]]] = {}
+        for cell, words in dict.fromkeys(channel.vocabulary for channel in channels):
+            grid, finder = self.grid(cell), self.finders[cell, words]
+            levels = [channel.level for channel in channels if channel.vocabulary == (cell, words)]
+            pieces = []
+            for start in range(0, len(images), PART):
+                part = images[start : start + PART]
+
+                def search(part: np.ndarray = part, grid: Any = grid, finder: Any = finder) -> np.ndarray:
+                    return np.concatenate(list(visual_words.words_of(part, grid, finder, self.options["nearest"])))
+
+                if name is None:
+                    indices = search()
+                else:
+                    indices = self.shelf.keep(f"words-{name}-{cell}-{words}-{start:05d}", self.settings, search)
+                pieces.append(
+                    [visual_words.spatial_words(indices, grid.centres(), words, level, counts) for level in levels]
+                )
+                self.pause()
+            found[cell, words] = [sparse.vstack(level, format="csr") for level in zip(*pieces, strict=True)]
+        return [found[channel.vocabulary].pop(0) for channel in channels]

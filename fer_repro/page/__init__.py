@@ -1,0 +1,324 @@
+"""What the cells of a chapter call: cards, figures and tables of one paper, all from claims and results.
+
+`open_chapter` checks the notebook's parameters and returns a `Chapter`; its methods are the chapter's sections. Numbers
+come from the claims or from a `Result`; a missing one is shown as "unknown" or "not run".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fer_repro import data as data_sets
+from fer_repro import papers, parameters, plots, results
+from fer_repro.claims import Claim
+from fer_repro.data import LABELS, USAGES
+from fer_repro.errors import FerReproError
+from fer_repro.markup import DRAWN, Html, absent, details, facts, note, percent, seconds, table, text, whole
+from fer_repro.page.cards import claim_card, claims_of, hardware, verdict
+from fer_repro.page.comparison import ablation_rows, claim_rows, ladder_rows, neighbour_rows
+from fer_repro.page.networks import architecture, model_name, network_summary
+from fer_repro.page.tables import (
+    deviations_table,
+    drawn_note,
+    leaderboard_table,
+    others_table,
+    per_class_table,
+    recipe_table,
+    scores_table,
+    stages_table,
+    verdict_summary,
+)
+from fer_repro.parameters import ChapterParameters
+from fer_repro.plots.figure import Figure
+from fer_repro.recipe import Views
+from fer_repro.results import Result
+
+__all__ = [
+    "Chapter",
+    "architecture",
+    "claim_card",
+    "leaderboard_table",
+    "open_chapter",
+    "verdict",
+    "verdict_summary",
+]
+
+# Facts that have a section of their own in the chapters that record them.
+SHOWN_APART = ("ladder", "windows", "trials", "attention", "blocks")
+EPOCH_LINE = re.compile(r"\bepoch \d+/\d+")
+
+
+def open_chapter(slug: str, namespace: Mapping[str, Any]) -> Chapter:
+    """Check the notebook's parameters (``globals()``) before anything runs; a wrong one raises `FerReproError`."""
+    chosen = parameters.from_namespace(namespace, slug)
+    return Chapter(slug, chosen, claims_of(slug))
+
+
+class Thinned:
+    """Prints a run's lines, but of the epochs only the first few, every tenth and the last."""
+
+    def __init__(self) -> None:
+        self.epochs = 0
+        self.held = ""
+
+    def __call__(self, line: str) -> None:
+        if not EPOCH_LINE.search(line):
+            print(line)
+            return
+        self.epochs += 1
+        shown = self.epochs <= 5 or self.epochs % 10 == 0
+        self.held = "" if shown else line
+        if shown:
+            print(line)
+
+    def close(self) -> None:
+        """Print the last epoch if it was held back."""
+        if self.held:
+            print(self.held)
+            self.held = ""
+
+
+@dataclass
+class Chapter:
+    """One paper's chapter under its parameters; `run` first, then the sections that show its result."""
+
+    slug: str
+    parameters: ChapterParameters
+    claims: list[Claim]
+    _result: Result | None = field(default=None, repr=False)
+
+    @property
+    def variant(self) -> papers.Variant:
+        return papers.get(self.parameters.variant)
+
+    @property
+    def claim(self) -> Claim:
+        """The claim of the variant at hand; an ablation stands beside the row it belongs to."""
+        wanted = self.variant.ablation_of or self.variant.id
+        return next(claim for claim in self.claims if claim.variant == wanted)
+
+    @property
+    def result(self) -> Result:
+        if self._result is None:
+            raise FerReproError(f"the chapter '{self.slug}' has no result yet: call chapter.run() first")
+        return self._result
+
+    @property
+    def results_dir(self) -> Path | None:
+        return Path(self.parameters.results_dir) if self.parameters.results_dir else None
+
+    def _stored(self) -> Result | None:
+        """The stored result that `run` will show instead of training, if there is one."""
+        p = self.parameters
+        if p.profile == "smoke" or p.epochs is not None or p.data == "drawn":
+            return None
+        return results.find(p.variant, p.protocol, p.seed, self.results_dir)
+
+    def data(self) -> Html:
+        """Which images this run sees: counts by usage and class, digest, and a contact sheet."""
+        from fer_repro.reproduce import SMOKE_SIZE
+
+        stored = self._stored()
+        if stored is not None:
+            return self._stored_data(stored)
+        name = self.parameters.data or ("fer2013" if self.parameters.profile == "full" else "drawn")
+        faces = data_sets.load(name, **({"size": SMOKE_SIZE} if name == "drawn" else {}))
+        drawn = faces.name == "drawn"
+        about = facts(
+            [
+                ("Data", text(faces.name)),
+                ("Source", text(faces.source)),
+                ("Images", whole(len(faces))),
+                ("Digest", f"sha256 <code>{text(faces.digest[:16])}…</code> over pixels, labels and usages"),
+            ]
+        )
+        train = faces.subset(np.flatnonzero(faces.usage == USAGES[0]))
+        sheet = plots.samples(train.images, train.labels, LABELS, each=8, drawn=drawn)
+        warn = note("Mind:", f"{text(DRAWN)}.") if drawn else ""
+        body = warn + about + _counts_table(faces.counts()) + sheet.figure()
+        return Html(body, f"{faces.name}: {len(faces)} images{f' ({DRAWN})' if drawn else ''}")
+
+    def _stored_data(self, stored: Result) -> Html:
+        """The data of a stored result, from its record and its stored labels."""
+        record = stored.record["data"]
+        counts = {
+            half: np.bincount(stored.predictions[f"{half}_labels"].astype(int), minlength=len(LABELS))
+            for half in results.HALVES
+        }
+        about = facts(
+            [
+                ("Data", f"{text(record['name'])}, as recorded with the stored result"),
+                ("Source", text(record["source"])),
+                ("Digest", f"sha256 <code>{text(record['digest'][:16])}…</code> over pixels, labels and usages"),
+            ]
+        )
+        body = about + _counts_table(pd.DataFrame(counts, index=list(LABELS)).T)
+        return Html(body, f"{record['name']}, stored result")
+
+    def network(self) -> Html:
+        """Parameters counted in the network against the declared number, and what one image costs."""
+        smoke = self.parameters.profile != "full" and self._stored() is None
+        return network_summary(self.variant, self.parameters.protocol, smoke=smoke)
+
+    def run(self) -> Html:
+        """Train, or load the stored result; says in one box what was done and what it cost."""
+        from fer_repro.reproduce import reproduce
+
+        p, say = self.parameters, Thinned()
+        self._result = reproduce(
+            p.variant,
+            protocol=p.protocol,
+            profile=p.profile,
+            seed=p.seed,
+            data=p.data,
+            device=p.device,
+            epochs=p.epochs,
+            results_dir=p.results_dir or None,
+            resume=p.resume,
+            say=say,
+        )
+        say.close()
+        result, record = self._result, self._result.record
+        costs = record["cost"]
+        remark = note("Not run:", text(result.note)) if result.note else ""
+        pairs = [
+            (
+                "Run",
+                text(f"{result.variant}, {result.protocol} protocol, {result.profile} profile, seed {result.seed}"),
+            ),
+            ("Status", text(result.status)),
+            ("Selected", text(_selected(record))),
+            (
+                "Accuracy",
+                f"<strong>{percent(result.headline['accuracy'])}</strong> on {text(result.scored)}",
+            ),
+            ("Time", f"{seconds(costs.get('seconds'))} on {text(hardware(result))}"),
+            ("Data", text(f"{record['data']['name']}, sha256 {record['data']['digest'][:16]}…")),
+            ("Code", text(record["code_version"])),
+            ("Run date", text(record["ended"][:10])),
+        ]
+        if not absent(costs.get("images_per_second")):
+            pairs.insert(5, ("Training speed", f"{whole(costs['images_per_second'])} images/s"))
+        recorded = {name: value for name, value in record["facts"].items() if name not in SHOWN_APART}
+        more = details("What the method recorded", recipe_table(recorded)) if recorded else ""
+        return Html(remark + drawn_note(result) + facts(pairs) + more, f"{result.variant}: {result.status}")
+
+    def curves(self) -> Figure | Html:
+        """Loss and accuracy by epoch; for a method without epochs, its stages with their time and accuracy."""
+        result = self.result
+        if "epoch" not in result.history:
+            body = "<p>This method has no epochs. Its stages, in order:</p>" + stages_table(result.history)
+            return Html(drawn_note(result) + body, f"{len(result.history)} stages")
+        usages = "+".join(result.record["usages"]["select"])
+        selected = result.record["selected_epoch"]
+        return plots.learning_curves(result.history, selected=selected, select_name=usages, drawn=result.drawn)
+
+    def scores(self) -> Html:
+        """Both held-out halves, plain and with the paper's views."""
+        result = self.result
+        shown = f"{percent(result.headline['accuracy'])} on {result.scored}"
+        return Html(drawn_note(result) + scores_table(result), f"{result.variant}: {shown}{_drawn_words(result)}")
+
+    def confusion(self) -> Figure:
+        """Truth against prediction on the scored images."""
+        return plots.confusion_matrix(self.result.headline, self._scored(), drawn=self.result.drawn)
+
+    def per_class(self) -> Html:
+        """Recall of each class with its interval, as a picture and as numbers."""
+        result = self.result
+        figure = plots.per_class(result.headline, title=f"Recall by class: {self._scored()}", drawn=result.drawn)
+        body = figure.figure() + details("The numbers", drawn_note(result) + per_class_table(result.headline))
+        return Html(body, repr(figure))
+
+    def _scored(self) -> str:
+        """For example "VGGNet, PublicTest, ten-crop 40, mean of logits"."""
+        record = self.result.record
+        views = record["recipe"]["views" if self.result.has_views else "plain"]
+        return f"{model_name(self.result.variant)}, {self.result.scored}, {Views(**views)}"
+
+    def beside_the_claim(self) -> Html:
+        """The claim, every stored run of this paper, and the neighbouring rows of the leaderboard."""
+        stored = results.read_all(self.results_dir)
+        result = self.result
+        shown = [*stored, *self._extra(stored)]
+        rows = claim_rows(self.claim, shown) + ablation_rows(self.claim, shown) + neighbour_rows(self.claim, stored)
+        figure = plots.forest(
+            rows,
+            "Beside the claim",
+            alt=f"{self.claim.model}: " + "; ".join(f"{row.label} {', '.join(row.words)}" for row in rows) + ".",
+            caption="Hollow: claimed by a paper; dashed: the interval that its number of images would give. Filled: "
+            "measured here, with 95 % intervals.",
+            line=self.claim.accuracy / 100,
+            line_label=f"the claim, {self.claim.accuracy:.2f}\u00a0%",
+            columns=("accuracy", "scored on"),
+        )
+        remark = ""
+        if result.drawn:
+            remark = note(
+                "Not in the picture:", f"the run of this page, {percent(result.headline['accuracy'])}: {text(DRAWN)}."
+            )
+        return Html(remark + figure.figure(), repr(figure))
+
+    def _extra(self, stored: list[Result]) -> list[Result]:
+        """This page's run, where it is on real data and not among the stored ones."""
+        own = self.result
+        known = any((r.variant, r.protocol, r.seed) == (own.variant, own.protocol, own.seed) for r in stored)
+        return [] if own.drawn or known else [own]
+
+    def deviations(self) -> Html:
+        """Where this run leaves the paper, and the whole recipe."""
+        result = self.result
+        profile = "smoke" if result.profile == "smoke" else "full"
+        recipe = papers.get(result.variant).recipe(result.protocol, profile)
+        whole_recipe = details(
+            f"The recipe of this run, sha256 {result.record['recipe_sha256'][:16]}…",
+            recipe_table(result.record["recipe"]),
+        )
+        return Html(
+            drawn_note(result) + deviations_table(recipe) + whole_recipe, f"{len(recipe.deviations)} deviations"
+        )
+
+    def others(self) -> Html:
+        """What others measured for the rows of this paper."""
+        count = sum(len(claim.others) for claim in self.claims)
+        return Html(others_table(self.claims), f"{count} measurements by others")
+
+    def ladder(self) -> Html:
+        """The ablation ladder of a method that records one: each step's accuracy on both held-out halves."""
+        result = self.result
+        steps = result.record["facts"].get("ladder")
+        if not steps:
+            raise FerReproError(f"the result of {result.variant} holds no ladder: its method records none")
+        figures = [
+            plots.ladder(
+                ladder_rows(steps, half), f"Step by step, {half}", columns=("accuracy", "gain"), drawn=result.drawn
+            )
+            for half in results.HALVES
+            if half in steps[0]
+        ]
+        return Html("".join(figure.figure() for figure in figures), "\n".join(repr(figure) for figure in figures))
+
+
+def _counts_table(counts: pd.DataFrame) -> str:
+    rows = [
+        [text(usage), *(whole(n) for n in row), whole(sum(row))]
+        for usage, row in zip(counts.index, counts.values, strict=True)
+    ]
+    header = ["Usage", *counts.columns, "all"]
+    return table(header, rows, "Images by usage and class", numeric=range(1, len(header)))
+
+
+def _drawn_words(result: Result) -> str:
+    return f" ({DRAWN})" if result.drawn else ""
+
+
+def _selected(record: Mapping[str, Any]) -> str:
+    epoch = record["selected_epoch"]
+    return record["selection"] + ("" if absent(epoch) else f": epoch {epoch}")

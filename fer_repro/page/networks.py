@@ -1,0 +1,84 @@
+"""What a method looks like and how large it is: its picture, its parameters against the declared number, its cost."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import torch
+
+from fer_repro import leaderboard, papers, plots
+from fer_repro.errors import FerReproError
+from fer_repro.evaluation import cost
+from fer_repro.markup import Html, facts, text, whole
+from fer_repro.page.tables import recipe_table
+from fer_repro.papers import Variant
+from fer_repro.plots.figure import Figure
+from fer_repro.recipe import Recipe
+
+
+def model_name(variant_id: str) -> str:
+    """The leaderboard's name of a row, unless another network stands in for it; an ablation goes by its id."""
+    known, listed = leaderboard.claims(), papers.variants().get(variant_id)
+    if listed is not None and listed.called:
+        return listed.called
+    return known[variant_id].model if variant_id in known else variant_id
+
+
+def architecture(variant_id: str) -> Figure:
+    """The network of a variant's full recipe as it ran on one input, or the steps of a method without a network.
+
+    A paper module without ``build`` describes its steps in ``pipeline(recipe) -> [(name, what happens), ...]``.
+    """
+    variant = papers.get(variant_id)
+    recipe = variant.recipe("official", "full")
+    if variant.build is None:
+        return plots.pipeline(_steps(variant, recipe), model_name(variant_id))
+    shape = input_shape(recipe)
+    return plots.architecture(plots.trace(weightless(variant, recipe), shape), shape[1:], model_name(variant_id))
+
+
+def _steps(variant: Variant, recipe: Recipe) -> list[tuple[str, str]]:
+    name = f"fer_repro.papers.{variant.slug.replace('-', '_')}"
+    module = import_module(name)
+    if not hasattr(module, "pipeline"):
+        raise FerReproError(
+            f"{variant.id} has no network, and {name} has no function pipeline(recipe) that names its steps: add one"
+        )
+    return module.pipeline(recipe)
+
+
+def input_shape(recipe: Recipe) -> tuple[int, int, int, int]:
+    """One image as the training loop feeds it: [1, 1, input_size, input_size]."""
+    return 1, 1, recipe.input_size, recipe.input_size
+
+
+def weightless(variant: Variant, recipe: Recipe) -> torch.nn.Module:
+    """The network with shapes but without memory: counting and tracing need no values."""
+    with torch.device("meta"):
+        return variant.build(recipe)
+
+
+def network_summary(variant: Variant, protocol: str, *, smoke: bool) -> Html:
+    """Parameters counted in the full network against the declared number; ``smoke`` adds the shrunk network's."""
+    full = variant.recipe(protocol, "full")
+    if variant.build is None:
+        body = "<p>No network that could be counted before the run. The settings:</p>"
+        return Html(body + recipe_table(full.options.kwargs()), f"{variant.id}: no network to count")
+    model = weightless(variant, full)
+    counted, adds = cost.count_parameters(model), cost.count_multiply_adds(model, input_shape(full))
+    declared = leaderboard.parameters_of(variant.id)
+    agree = "unknown" if declared is None else "yes" if declared == counted else "no"
+    pairs = [
+        ("Network", text(full.network)),
+        ("Input", f"{full.input_size} × {full.input_size} pixels, 1 channel"),
+        ("Parameters, counted", f"<strong>{whole(counted)}</strong>"),
+        ("Parameters, declared", whole(declared)),
+        ("Equal", agree),
+        ("Multiply-adds", f"{whole(adds)} for one view (convolutions, linear layers, attention)"),
+        ("Views at test time", text(full.views)),
+    ]
+    if smoke:
+        small = variant.recipe(protocol, "smoke")
+        size = cost.count_parameters(weightless(variant, small))
+        pairs.append(("In this smoke run", f"a shrunk network, {text(small.network)}: {whole(size)} parameters"))
+    return Html(facts(pairs), f"{variant.id}: {counted:,} parameters, equal to the declared number: {agree}")

@@ -1,0 +1,121 @@
+"""The sections of the chapter on pretraining: which weights the rows start from, and what one pair of runs measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from matplotlib.figure import Figure as Canvas
+
+from fer_repro import leaderboard, papers, results
+from fer_repro.errors import FerReproError
+from fer_repro.evaluation.statistics import mcnemar, paired_difference
+from fer_repro.markup import Html, interval, note, percent, seconds, table, text
+from fer_repro.page.networks import model_name
+from fer_repro.papers.efficientfer import lite0
+from fer_repro.plots.figure import Figure, Theme, canvas
+from fer_repro.recipe import Pretrained
+from fer_repro.results import HALVES, Result
+
+PAIR = tuple(variant.id for variant in lite0.VARIANTS)  # with ImageNet's weights, without
+NAMES = dict(zip(PAIR, ("from ImageNet's weights", "from random weights"), strict=True))
+
+
+class PretrainingPage:
+    """``results_dir``: folder of stored results, empty for the project's own; ``seed``: of the pair of runs."""
+
+    def __init__(self, results_dir: str = "", seed: int = 0) -> None:
+        if results_dir and not Path(results_dir).is_dir():
+            raise FerReproError(f"there is no folder of results {results_dir}: `fer-repro run --results-dir` makes one")
+        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+            raise FerReproError(f"parameter seed is {seed!r}, expected a whole number from 0")
+        where = Path(results_dir) if results_dir else None
+        self.seed = seed
+        found = {name: results.find(name, "official", seed, where) for name in PAIR}
+        self.runs: dict[str, Result] = {name: run for name, run in found.items() if run is not None}
+
+    def weights(self) -> Html:
+        """Every variant that starts from pretrained weights, and which."""
+        users: dict[Pretrained, list[str]] = {}
+        for variant in papers.variants().values():
+            for name in (variant.id, *sorted(papers.needs(variant.id))):
+                weights = papers.get(name).recipe("official", "full").pretrained
+                if weights is not None and variant.id not in users.setdefault(weights, []):
+                    users[weights].append(variant.id)
+        rows = [
+            [
+                text(", ".join(model_name(name) if name in leaderboard.claims() else name for name in names)),
+                f"{text(weights.name)}<br>{text(weights.data)}",
+                f"{text(weights.source)}<br>licence: {text(weights.licence)}",
+                f"<code>{text(weights.file)}</code><br>{text((weights.sha256 or '')[:16], 'none published')}",
+            ]
+            for weights, names in users.items()
+        ]  # fmt: skip
+        header = ["Used by", "Weights, trained on", "Offered by", "File, sha256 begins"]
+        return Html(table(header, rows), f"{len(rows)} sets of pretrained weights")
+
+    def pair(self) -> Html:
+        """Both runs of the pair on both held-out halves, and their difference on the same images."""
+        if not self.runs:
+            words = (
+                f"neither run with seed {self.seed} is stored. This makes both: fer-repro run {' '.join(PAIR)} "
+                f"--seed {self.seed}"
+            )
+            return Html(note("Not run:", text(words)), f"not run: {words}")
+        rows = [self._row(name, half) for half in HALVES for name in PAIR]
+        header = ["Half", "Start", "Accuracy", "95 % interval", "Epoch kept", "Time"]
+        return Html(table(header, rows, numeric=(2, 4, 5)) + self._difference(), self._plain())
+
+    def _row(self, name: str, half: str) -> list[str]:
+        run = self.runs.get(name)
+        if run is None:
+            return [text(half), text(NAMES[name]), "not run", "", "", ""]
+        score = run.score(half, views=False)
+        return [
+            text(half), text(NAMES[name]), percent(score["accuracy"]), interval(score["interval"]),
+            text(run.record["selected_epoch"]), seconds(run.record["cost"]["seconds"]),
+        ]  # fmt: skip
+
+    def _difference(self) -> str:
+        if len(self.runs) < len(PAIR):
+            return note("Half of the pair:", "the other run is not stored, so there is no difference to tell.")
+        right = results.paired_hits(*(self.runs[name] for name in PAIR))
+        gain, low, high = paired_difference(*right)
+        p = mcnemar(*right)
+        chance = "below 0.001" if p < 0.001 else f"{p:.3f}"
+        return (
+            f"<p>On the same PrivateTest images the run that starts from ImageNet is better by "
+            f"<strong>{100 * gain:.2f}</strong> points (95 % interval of the paired difference: {100 * low:.2f} to "
+            f"{100 * high:.2f}; McNemar's exact test: p {chance}).</p>"
+        )
+
+    def _plain(self) -> str:
+        told = [f"{NAMES[name]}: {percent(run.headline['accuracy'])}" for name, run in self.runs.items()]
+        return "; ".join(told)
+
+    def curves(self) -> Figure | Html:
+        """Accuracy on PublicTest after every epoch of both runs."""
+        if not self.runs:
+            return Html(note("Not run:", "no curves."), "not run: no curves")
+        runs = self.runs
+
+        def draw(theme: Theme) -> Canvas:
+            figure = canvas(6.4, 3.4)
+            axes = figure.add_subplot()
+            axes.grid(axis="y")
+            for name, run in runs.items():
+                colour = theme.measured if name == PAIR[0] else theme.claimed
+                mark = "o" if name == PAIR[0] else "s"
+                axes.plot(run.history["epoch"], 100 * run.history["select_accuracy"], f"-{mark}", ms=4.5, color=colour,
+                          label=NAMES[name])  # fmt: skip
+            axes.set_xlabel("epoch")
+            axes.set_ylabel("accuracy on PublicTest, %")
+            axes.legend(loc="lower right")
+            return figure
+
+        ends = "; ".join(
+            f"{NAMES[name]} {percent(run.history['select_accuracy'].iloc[0])} after the first and "
+            f"{percent(run.history['select_accuracy'].max())} after the best epoch"
+            for name, run in runs.items()
+        )
+        return Figure(draw, alt=f"Accuracy on PublicTest by epoch, EfficientNet-Lite0: {ends}.",
+                      caption=f"EfficientNet-Lite0 under one recipe, seed {self.seed}.")  # fmt: skip

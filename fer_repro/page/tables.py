@@ -1,0 +1,221 @@
+"""Tables of the book: the leaderboard that sorts and searches, verdict counts, scores, recipes, deviations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from fer_repro.claims import CLASSES, Claim
+from fer_repro.leaderboard import VERDICTS
+from fer_repro.markup import DRAWN, Html, absent, interval, link, note, percent, seconds, table, text, whole
+from fer_repro.page.cards import CLASS_TONES, verdict_mark
+from fer_repro.recipe import Recipe, Views
+from fer_repro.results import HALVES, Result
+
+# Sorts by a column's data-sort values (numbers as numbers) and hides rows without the words searched for. The table is
+# complete without it.
+SORT_AND_SEARCH = """
+(function (box) {
+  var table = box.querySelector('table'), body = table.tBodies[0], rows = Array.from(body.rows);
+  var search = box.querySelector('input'), status = box.querySelector('output');
+  Array.from(table.tHead.rows[0].cells).forEach(function (head, column) {
+    var button = document.createElement('button');
+    button.type = 'button';
+    button.append.apply(button, Array.from(head.childNodes));
+    head.append(button);
+    head.setAttribute('aria-sort', 'none');
+    button.addEventListener('click', function () {
+      var up = head.getAttribute('aria-sort') !== 'ascending';
+      Array.from(head.parentNode.cells).forEach(function (other) { other.setAttribute('aria-sort', 'none'); });
+      head.setAttribute('aria-sort', up ? 'ascending' : 'descending');
+      var key = function (row) { return row.cells[column].dataset.sort; };
+      rows.slice().sort(function (a, b) {
+        var x = key(a), y = key(b), empty = (x === '') - (y === '');
+        if (empty) { return empty; }
+        var order = isNaN(x) || isNaN(y) ? x.localeCompare(y) : x - y;
+        return up ? order : -order;
+      }).forEach(function (row) { body.append(row); });
+    });
+  });
+  function filter() {
+    var wanted = search.value.toLowerCase().split(/\\s+/), shown = 0;
+    rows.forEach(function (row) {
+      var words = row.textContent.toLowerCase();
+      row.hidden = !wanted.every(function (word) { return words.includes(word); });
+      shown += !row.hidden;
+    });
+    status.textContent = shown + ' of ' + rows.length + ' rows.';
+  }
+  search.addEventListener('input', filter);
+  box.querySelector('.fer-search').hidden = false;
+  filter();
+})(document.currentScript.parentNode);
+"""
+
+
+def leaderboard_table(board: pd.DataFrame) -> Html:
+    """The leaderboard's own columns beside ours, sortable and searchable, complete as plain HTML where no script runs.
+
+    ``board``: `fer_repro.leaderboard.leaderboard`. Titles and names are escaped, only http(s) addresses become links.
+    """
+    head = "".join(f"<th scope=col{' class=num' if right else ''}>{text(name)}</th>" for name, right in _BOARD_HEAD)
+    rows = "".join(f"<tr>{_board_row(row)}</tr>" for row in board.to_dict("records"))
+    legend = "; ".join(f"{letter}: {words}" for letter, words in CLASSES.items())
+    body = (
+        '<div class="fer-board"><p class="fer-search" hidden><label>Search <input type="search" '
+        'placeholder="model, paper, verdict, class"></label> <output class="fer-small"></output> '
+        '<span class="fer-small">A click on a heading sorts.</span></p>'
+        f'<p class="fer-small">{len(board)} rows. ModelName, Accuracy, ReleaseDate, Paper and Code are the '
+        "leaderboard’s columns, the others are ours. Accuracies in percent, reproduced ones with 95 % interval.</p>"
+        f'<div class="fer-scroll" tabindex="0"><table aria-label="Leaderboard"><thead><tr>{head}</tr></thead>'
+        f'<tbody>{rows}</tbody></table></div><p class="fer-small">Class of a claim. {text(legend)}.</p>'
+        f"<script>{SORT_AND_SEARCH}</script></div>"
+    )
+    told = "\n".join(f"{r.ModelName}: {r.Accuracy:.2f} claimed, {r.verdict}" for r in board.itertuples())
+    return Html(body, told)
+
+
+_BOARD_HEAD = (
+    ("ModelName", False), ("Accuracy", True), ("Reproduced", True), ("Verdict", False), ("Class", False),
+    ("ReleaseDate", False), ("Paper", False), ("Code", False),
+)  # fmt: skip
+
+
+def _board_row(row: Mapping[str, Any]) -> str:
+    """The cells of one row; ``data-sort`` holds what a column sorts by."""
+    tint = CLASS_TONES[row["comparability"]]
+    reproduced, key = "not run", ""
+    if not absent(row["measured"]):
+        low, high = 100 * row["low"], 100 * row["high"]
+        reproduced = f'{100 * row["measured"]:.2f}<br><span class="fer-small">{low:.2f} to {high:.2f}</span>'
+        key = row["measured"]
+    no_code = absent(row["Code"])
+    cells = [
+        (row["ModelName"], text(row["ModelName"])),
+        (row["Accuracy"], f"{row['Accuracy']:.2f}"),
+        (key, reproduced),
+        (VERDICTS.index(row["verdict"]), verdict_mark(row["verdict"])),
+        (row["comparability"], f'<span class="fer-badge" style="color:{tint}">{text(row["comparability"])}</span>'),
+        (row["ReleaseDate"], f'<span class="fer-fixed">{text(row["ReleaseDate"])}</span>'),
+        (row["Paper"], f'<div class="fer-wide">{link(row["PaperURL"], row["Paper"])}</div>'),
+        (int(no_code), "none" if no_code else link(row["Code"], "code")),
+    ]
+    return "".join(
+        f'<{tag} data-sort="{text(key, "")}">{value}</{tag.split()[0]}>'
+        for (key, value), tag in zip(cells, ("th scope=row", "td class=num", "td class=num", *["td"] * 5), strict=True)
+    )
+
+
+def verdict_summary(board: pd.DataFrame) -> Html:
+    """How many rows have which verdict, and which ones."""
+    rows = []
+    for name in VERDICTS:
+        models = board.loc[board["verdict"] == name, "ModelName"]
+        rows.append([verdict_mark(name), f"{len(models)}", text(", ".join(models), "none")])
+    counts = ", ".join(f"{name} {int((board['verdict'] == name).sum())}" for name in VERDICTS)
+    return Html(table(["Verdict", "Rows", "Which"], rows, numeric=(1,)), f"Verdicts: {counts}.")
+
+
+def drawn_note(result: Result) -> str:
+    """The sentence that every number from drawn faces carries, as a visible remark; empty for real data."""
+    return note("Mind:", f"{text(DRAWN)}.") if result.drawn else ""
+
+
+def scores_table(result: Result) -> str:
+    """PublicTest and PrivateTest, plain and with the paper's views; the score beside the claim is set in bold.
+
+    Where the protocol scores the halves as one set, they have a row together.
+    """
+    usages, recipe = result.record["usages"], result.record["recipe"]
+    kinds = [("plain", recipe["plain"])] + ([("views", recipe["views"])] if result.has_views else [])
+    rows = []
+    for half in dict.fromkeys([*HALVES, result.scored]):
+        for kind, views in kinds:
+            score = result.score(half, views=kind == "views")
+            low, high = (f"{100 * end:.2f}" for end in score["interval"])
+            cells = [
+                f'{text(half)}<br><span class="fer-small">{text(_role(half, usages))}</span>',
+                text(Views(**views)),
+                whole(score["n"]),
+                f'{100 * score["accuracy"]:.2f}<br><span class="fer-small">{low} to {high}</span>',
+                *(f"{100 * score[name]:.2f}" for name in ("balanced_accuracy", "macro_f1", "top2", "ece")),
+                f"{score['log_loss']:.3f}",
+            ]
+            beside = half == result.scored and (kind == "views") == result.has_views
+            rows.append([f"<strong>{cell}</strong>" for cell in cells] if beside else cells)
+    header = ["Half", "Views", "Images", "Accuracy, %", "Balanced, %", "Macro F1, %", "Top 2, %", "ECE, %", "Log loss"]
+    caption = (
+        "Bold: the number beside the claim. Accuracy with its Wilson 95 % interval; ECE over 15 bins; loss in nats."
+    )
+    return table(header, rows, caption, numeric=range(2, len(header)))
+
+
+def _role(half: str, usages: Mapping[str, list[str]]) -> str:
+    words = {"train": "trains", "finetune": "fine-tunes", "select": "selects", "test": "scored"}
+    roles = [word for key, word in words.items() if set(half.split("+")) <= set(usages[key])]
+    return ", ".join(dict.fromkeys(roles)) or "not used"
+
+
+def per_class_table(score: Mapping[str, Any]) -> str:
+    """Recall with interval, precision and F1 of every class."""
+    rows = []
+    for name, c in score["per_class"].items():
+        shares = (percent(c["recall"]), interval(c["interval"]), percent(c["precision"]), percent(c["f1"]))
+        rows.append([text(name), whole(c["n"]), whole(c["correct"]), *shares])
+    header = ["Class", "Images", "Right", "Recall", "95 % interval", "Precision", "F1"]
+    return table(header, rows, numeric=range(1, 7))
+
+
+def stages_table(history: pd.DataFrame) -> str:
+    """The stages of a method without epochs: name, seconds, accuracy on the selecting images where it was measured."""
+    rows = [
+        [text(row.get("stage")), seconds(row.get("seconds")), percent(row.get("select_accuracy"), missing="")]
+        for row in history.to_dict("records")
+    ]
+    return table(["Stage", "Time", "Accuracy on the selecting images"], rows, numeric=(1, 2))
+
+
+def deviations_table(recipe: Recipe) -> str:
+    """Where the recipe leaves its paper; says so where it does not."""
+    if not recipe.deviations:
+        return "<p>None that we know of.</p>"
+    return table(
+        ["Place in the paper", "What is different", "Why"],
+        [[text(d.section), text(d.what), text(d.why)] for d in recipe.deviations],
+    )
+
+
+def recipe_table(recipe: Mapping[str, Any]) -> str:
+    """Every setting of a recipe (`Recipe.as_dict`), one row each, without the deviations."""
+    rows = [[text(name), text(_told(value), "none")] for name, value in recipe.items() if name != "deviations"]
+    return table(["Setting", "Value"], rows)
+
+
+def _told(value: Any) -> str:
+    """A nested setting on one line: "sgd (lr 0.01, momentum 0.9)"."""
+    if isinstance(value, Mapping):
+        rest = ", ".join(f"{k} {_told(v)}" for k, v in value.items() if k != "name" and not absent(v))
+        return f"{value['name']} ({rest})" if value.get("name") and rest else str(value.get("name") or rest)
+    if isinstance(value, (list, tuple)):
+        if any(isinstance(item, Mapping) for item in value):
+            return "; ".join(_told(item) for item in value)
+        return ", ".join(f"({_told(item)})" if isinstance(item, (list, tuple)) else _told(item) for item in value)
+    return "none" if value is None else str(value)
+
+
+def others_table(rows: Iterable[Claim]) -> str:
+    """What others measured, with their protocol and where it can be looked up; nothing of it was re-run here."""
+    told = [
+        [text(other.who), text(other.protocol), _result(other.result), link(other.source, other.source)]
+        for claim in rows
+        for other in claim.others
+    ]
+    if not told:
+        return "<p>No measurement by others is known to us.</p>"
+    return table(["Who", "Protocol", "Result", "Source"], told, numeric=(2,))
+
+
+def _result(value: float | str) -> str:
+    return text(value) if isinstance(value, str) else f"{value:g}\u00a0%"

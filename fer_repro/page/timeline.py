@@ -1,0 +1,281 @@
+"""Accuracy over time: every claim of the leaderboard, what was measured, the record line and the clean subset.
+
+Both pictures read one table, `fer_repro.leaderboard.leaderboard`: the chart for the book's pages (plotly, drawn by a
+script that the book carries itself) and the still picture for the README and for pages without scripts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib.dates as mdates
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+from PIL import Image
+
+from fer_repro.errors import FerReproError
+from fer_repro.leaderboard import clean_subset, record_line
+from fer_repro.markup import CSS, absent, details, interval, percent, table, text
+from fer_repro.page.label_placement import FAR, Point, place_names
+from fer_repro.plots.figure import Figure, Theme, canvas
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure as PlotlyFigure
+
+DIV = "fer-accuracy-over-time"
+COLUMNS = ("variant", "model", "date", "claimed", "comparability", "verdict", "measured", "low", "high")
+DIGEST_KEY = "fer-data-sha256"
+# One colour per meaning for both themes: a chart by script is drawn once and only its ink follows the page.
+CLAIMED, CLEAN, MEASURED, RECORD = "#D55E00", "#009E73", "#2B8CCB", "#8A94A3"
+BUTTONS = [["zoom2d", "pan2d", "resetScale2d", "toImage"]]
+RULE = "rgba(128,138,150,.25)"
+
+# Ink and rules follow the page; with a script running, the still picture below is not needed.
+FOLLOW_PAGE = """
+var chart = document.getElementById('{plot_id}');
+var box = chart.closest('.fer-chart');
+box.querySelector('.fer-still').hidden = true;
+function paint() {
+  var ink = getComputedStyle(box).color;
+  var rule = ink.replace('rgb(', 'rgba(').replace(')', ', 0.18)');
+  var dark = document.documentElement.dataset.theme === 'dark' || document.body.dataset.jpThemeLight === 'false';
+  var face = dark ? '#29313d' : '#f6f7f9';
+  Plotly.relayout(chart, {'font.color': ink, 'xaxis.gridcolor': rule, 'yaxis.gridcolor': rule, 'xaxis.linecolor': rule,
+    'hoverlabel.bgcolor': face, 'hoverlabel.font.color': ink, 'hoverlabel.bordercolor': rule});
+}
+var watch = new MutationObserver(paint);
+watch.observe(document.documentElement, {attributes: true, attributeFilter: ['data-theme']});
+watch.observe(document.body, {attributes: true, attributeFilter: ['data-jp-theme-light']});
+paint();
+"""
+
+
+def points(board: pd.DataFrame) -> pd.DataFrame:
+    """The columns a chart needs, by date; accuracies as fractions 0..1. Raises `FerReproError` for a foreign table."""
+    missing = [name for name in COLUMNS if name not in board]
+    if missing:
+        raise FerReproError(
+            f"the table for the chart lacks {', '.join(missing)}: expected what leaderboard.leaderboard() returns"
+        )
+    shown = board.loc[:, list(COLUMNS)].copy()
+    shown["date"] = pd.to_datetime(shown["date"])
+    return shown.sort_values(["date", "claimed"], kind="stable").reset_index(drop=True)
+
+
+def data_digest(board: pd.DataFrame) -> str:
+    """sha256 over everything the still picture shows; stored in the file, so that a stale picture can be told."""
+    return hashlib.sha256(points(board).to_csv(index=False, float_format="%.6f").encode()).hexdigest()
+
+
+def picture_digest(path: str | Path) -> str:
+    """The data digest a saved picture carries, empty where it carries none."""
+    with Image.open(path) as image:
+        return str(image.info.get(DIGEST_KEY, ""))
+
+
+class Chart:
+    """The chart for a page: markup with its own data and script, a still picture where none runs, and the numbers."""
+
+    def __init__(self, figure: PlotlyFigure, still: Figure, numbers: str, label: str) -> None:
+        self.figure = figure
+        self.still = still
+        self.numbers = numbers
+        self.label = label
+
+    def _repr_html_(self) -> str:
+        drawing = self.figure.to_html(
+            include_plotlyjs=False, full_html=False, div_id=DIV, post_script=FOLLOW_PAGE,
+            config={"displaylogo": False, "responsive": True, "modeBarButtons": BUTTONS},
+        )  # fmt: skip
+        return (
+            f'<style>{CSS}</style><div class="fer fer-chart"><figure role="group" aria-label="{text(self.label)}">'
+            f'<div class="fer-still">{self.still.images()}</div>{drawing}'
+            f"<figcaption>{text(self.still.caption)}</figcaption></figure>"
+            f"{details('The numbers of this chart', self.numbers)}</div>"
+        )
+
+    def __repr__(self) -> str:
+        return f"Chart: {self.label}"
+
+
+def accuracy_over_time(board: pd.DataFrame) -> Chart:
+    """All claims by release date. The legend shows or hides: claimed, clean subset (class A), reproduced, record line.
+
+    Hovering a point names the model, its claimed accuracy and its verdict. Needs plotly (the extra ``book``).
+    """
+    from plotly.graph_objects import Figure as PlotlyFigure
+    from plotly.graph_objects import Scatter
+
+    shown = points(board)
+    clean = clean_subset(shown)
+    measured = shown[shown["measured"].notna()]
+    line = points(record_line(board))
+    last = shown["date"].max() + pd.Timedelta(days=120)
+
+    def dots(name: str, rows: pd.DataFrame, column: str, **marker: Any) -> Any:
+        return Scatter(
+            name=name, x=_days(rows["date"]), y=[round(100 * v, 4) for v in rows[column]] or [None], mode="markers",
+            customdata=[_hover(row) for row in rows.itertuples()], hovertemplate="%{customdata}<extra></extra>",
+            marker=marker,
+        )  # fmt: skip
+
+    reproduced = dots(
+        f"reproduced ({len(measured)} of {len(shown)})", measured, "measured", symbol="circle", size=10, color=MEASURED
+    )
+    reproduced.error_y = {
+        "type": "data", "symmetric": False, "thickness": 2, "width": 5, "color": MEASURED,
+        "array": [100 * (row.high - row.measured) for row in measured.itertuples()],
+        "arrayminus": [100 * (row.measured - row.low) for row in measured.itertuples()],
+    }  # fmt: skip
+    figure = PlotlyFigure(
+        [
+            Scatter(
+                name="record line",
+                x=_days([*line["date"], last]),
+                y=[100 * v for v in [*line["claimed"], line["claimed"].iloc[-1]]],
+                mode="lines",
+                line={"shape": "hv", "color": RECORD, "width": 1.6, "dash": "dot"},
+                hoverinfo="skip",
+            ),
+            dots(
+                "claimed", shown, "claimed", symbol="diamond-open", size=11, color=CLAIMED,
+                line={"width": 2, "color": CLAIMED},
+            ),
+            dots(
+                f"clean subset (class A, {len(clean)})", clean, "claimed", symbol="diamond", size=11, color=CLEAN,
+                line={"width": 2, "color": CLEAN},
+            ),
+            reproduced,
+        ]
+    )  # fmt: skip
+    figure.update_layout(
+        template="none", height=520, autosize=True, hovermode="closest", hoverdistance=30,
+        paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)",
+        font={"color": "#6b7684", "size": 13, "family": "system-ui, sans-serif"},
+        margin={"l": 58, "r": 16, "t": 16, "b": 42},
+        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "traceorder": "normal"},
+        modebar={"bgcolor": "rgba(0,0,0,0)", "color": "#8a94a3", "activecolor": MEASURED},
+        hoverlabel={"align": "left", "bgcolor": "#f6f7f9", "font": {"color": "#222832", "size": 13}},
+        xaxis={"gridcolor": RULE, "showline": True, "linecolor": RULE, "zeroline": False},
+        yaxis={"gridcolor": RULE, "title": {"text": "accuracy, %", "font": {"size": 13}}, "zeroline": False},
+    )  # fmt: skip
+    numbers = table(
+        ["Model", "Released", "Claimed", "Class", "Reproduced", "95 % interval", "Verdict"],
+        [
+            [
+                text(row.model), row.date.strftime("%Y-%m-%d"), percent(row.claimed), text(row.comparability),
+                percent(row.measured, missing="not run"),
+                "" if absent(row.measured) else interval((row.low, row.high)), text(row.verdict),
+            ]
+            for row in shown.itertuples()
+        ],
+        "Every point of the chart, by release date",
+        numeric=(2, 4, 5),
+    )  # fmt: skip
+    still = accuracy_over_time_static(board)
+    return Chart(figure, still, numbers, still.alt.split(". ")[0] + ".")
+
+
+def _days(dates: Any) -> list[str | None]:
+    return [date.strftime("%Y-%m-%d") for date in dates] or [None]
+
+
+def _hover(row: Any) -> str:
+    lines = [f"<b>{text(row.model)}</b>", f"claimed {percent(row.claimed)} (class {text(row.comparability)})"]
+    if not absent(row.measured):
+        lines.append(f"reproduced {percent(row.measured)} ({interval((row.low, row.high))})")
+    return "<br>".join([*lines, f"verdict: {text(row.verdict)}", row.date.strftime("%d %B %Y").lstrip("0")])
+
+
+def accuracy_over_time_static(board: pd.DataFrame) -> Figure:
+    """The same as a still picture with every model's name; a saved file carries its `data_digest`."""
+    shown = points(board)
+    line = points(record_line(board))
+    measured = shown[shown["measured"].notna()]
+    clean = shown["comparability"] == "A"
+
+    def draw(theme: Theme) -> Canvas:
+        figure = canvas(7.4, 4.9)
+        axes = figure.add_subplot()
+        axes.grid(axis="y")
+        last = shown["date"].max() + pd.Timedelta(days=200)
+        axes.step([*line["date"], last], [100 * v for v in [*line["claimed"], line["claimed"].iloc[-1]]], where="post",
+                  color=theme.soft, lw=1.3, ls=":", label="record line")  # fmt: skip
+        for rows, colour, fill, label in (
+            (shown[~clean], theme.claimed, "none", "claimed"),
+            (shown[clean], theme.clean, theme.clean, "claimed, clean subset (class A)"),
+        ):
+            axes.scatter(rows["date"], 100 * rows["claimed"], marker="D", s=38, edgecolors=colour, facecolors=fill,
+                         linewidths=1.5, label=label, zorder=3)  # fmt: skip
+        if len(measured):
+            spread = [100 * (measured["measured"] - measured["low"]), 100 * (measured["high"] - measured["measured"])]
+            axes.errorbar(measured["date"], 100 * measured["measured"], yerr=spread, fmt="o", ms=6.5, capsize=3,
+                          color=theme.measured, lw=1.6, label="reproduced, with 95 % interval", zorder=4)  # fmt: skip
+        axes.set(ylabel="accuracy, %", xlim=(shown["date"].min() - pd.Timedelta(days=200), last))
+        axes.margins(y=0.08)
+        axes.xaxis.set_major_locator(mdates.YearLocator(2))
+        axes.xaxis.set_major_formatter(mdates.DateFormatter("%Y"))
+        axes.legend(loc="upper left", fontsize=8.8)
+        _name_points(figure, axes, shown, measured, line, theme)
+        return figure
+
+    told = "; ".join(f"{row.model} {percent(row.claimed)}, {row.verdict}" for row in shown.itertuples())
+    caption = (
+        f"The {len(shown)} claims of the leaderboard by release date. Hollow diamonds: claimed; filled: claimed "
+        "under the official split with a clean selection (class A); dots with bars: measured here, with 95 % intervals."
+    )
+    return Figure(
+        draw,
+        alt=f"Accuracy on FER2013 over time, {len(shown)} claims from {shown['date'].min():%Y} to "
+        f"{shown['date'].max():%Y}, {len(measured)} of them reproduced. {told}.",
+        caption=caption,
+        metadata={DIGEST_KEY: data_digest(board)},
+    )
+
+
+def _name_points(
+    figure: Canvas, axes: Axes, shown: pd.DataFrame, measured: pd.DataFrame, line: pd.DataFrame, theme: Theme
+) -> None:
+    """Write each model's name beside its point."""
+    figure.draw_without_rendering()
+    renderer, unit = figure.canvas.get_renderer(), figure.dpi / 72
+
+    def place(date: pd.Timestamp, fraction: float) -> Point:
+        x, y = axes.transData.transform((mdates.date2num(date), 100 * fraction))
+        return float(x), float(y)
+
+    marks = [place(row.date, row.claimed) for row in shown.itertuples()]
+    obstacles = [axes.get_legend().get_window_extent(renderer).extents]
+    for row in measured.itertuples():
+        (x, low), (_, high) = place(row.date, row.low), place(row.date, row.high)
+        obstacles.append((x - 5 * unit, low, x + 5 * unit, high))
+    corners = [place(row.date, row.claimed) for row in line.itertuples()]
+    frame = axes.get_window_extent(renderer).extents
+    for (x0, y0), (x1, y1) in zip(corners, [*corners[1:], (frame[2], corners[-1][1])], strict=True):
+        obstacles += [(x0, y0 - unit, x1, y0 + unit), (x1 - unit, min(y0, y1), x1 + unit, max(y0, y1))]
+
+    names = [
+        axes.annotate(row.model, (mdates.date2num(row.date), 100 * row.claimed), (0, 0), textcoords="offset points",
+                      va="center", fontsize=8, color=theme.ink)
+        for row in shown.itertuples()
+    ]  # fmt: skip
+    sizes = [(box.width, box.height) for box in (name.get_window_extent(renderer) for name in names)]
+    for name, mark, (dx, dy) in zip(
+        names, shown.itertuples(), place_names(sizes, marks, obstacles, frame, unit), strict=True
+    ):
+        name.set_position((dx, dy))
+        name.set_ha("left" if dx > 1 else "right" if dx < -1 else "center")
+        if np.hypot(dx, dy) > FAR:
+            leader = {
+                "arrowstyle": "-",
+                "color": theme.soft,
+                "lw": 0.6,
+                "shrinkA": 0 if abs(dx) > 1 else 6,
+                "shrinkB": 4,
+            }
+            point = (mdates.date2num(mark.date), 100 * mark.claimed)
+            axes.annotate("", point, (dx, dy), textcoords="offset points", arrowprops=leader)

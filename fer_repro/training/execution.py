@@ -1,0 +1,91 @@
+"""How a recipe is computed, never what: switches of speed."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from fer_repro.errors import FerReproError
+from fer_repro.recipe import Recipe
+
+FORWARDS: dict[str, str | None] = {"eager": None, "compiled": "default", "cuda-graphs": "reduce-overhead"}
+"""Name -> the mode of `torch.compile`; eager is torch as it comes."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Switches that change the speed of a run, not its recipe; all on is the way runs are made.
+
+    With them change the rounding, and with the memory format the units on which dropout's draws fall.
+
+    ``channels_last``: allowed; a long run rehearses both memory formats. ``autocast``: bf16 where the recipe says so,
+    on a GPU always, on a CPU where the rehearsal of a long run finds it faster. ``compile``: ``auto`` (on CUDA a long
+    run rehearses the ways of `FORWARDS` and takes the fastest) or one of their names. ``keep_memory``: the C library
+    keeps freed memory instead of giving it back. ``autotune``: cuDNN times its algorithms for each new shape.
+    """
+
+    channels_last: bool = True
+    fused_augmentation: bool = True
+    fused_optimiser: bool = True
+    autocast: bool = True
+    compile: str = "auto"
+    keep_memory: bool = True
+    autotune: bool = True
+
+    def __post_init__(self) -> None:
+        if self.compile != "auto" and self.compile not in FORWARDS:
+            raise FerReproError(f"engine: compile is '{self.compile}', expected auto or one of {', '.join(FORWARDS)}")
+
+    def to_device(self, model: nn.Module, device: torch.device) -> nn.Module:
+        """``model`` on the device, in the memory format that most networks are fastest in."""
+        if self.keep_memory and device.type == "cpu":
+            keep_freed_memory()
+        if device.type == "cuda":
+            torch.backends.cudnn.benchmark = self.autotune
+        return model.to(device, memory_format=memory_format(self.channels_last))
+
+
+def memory_format(channels_last: bool) -> torch.memory_format:
+    return torch.channels_last if channels_last else torch.contiguous_format
+
+
+@dataclass
+class Choice:
+    """How a step computes: memory format, bf16 autocast, way forward, and whether activations wait in host memory."""
+
+    channels_last: bool = True
+    autocast: bool = False
+    forward: str = "eager"
+    host_memory: bool = False
+
+
+def first_choice(engine: Engine, recipe: Recipe, device: torch.device) -> Choice:
+    """How a step computes that was not rehearsed: a GPU has bf16, a processor may be slower with it."""
+    return Choice(channels_last=engine.channels_last, autocast=may_use_bf16(engine, recipe) and device.type == "cuda")
+
+
+def may_use_bf16(engine: Engine, recipe: Recipe) -> bool:
+    return engine.autocast and recipe.precision == "bf16"
+
+
+# mallopt's numbers in glibc's malloc.h
+TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD = -1, -2, -3
+
+
+def keep_freed_memory() -> bool:
+    """Tell glibc to keep what is freed, up to 2 GB, for the next batch, which wants the same sizes again.
+
+    By default each large activation is mapped and unmapped anew, and the system clears its pages every time. Returns
+    whether that was possible (Linux with glibc).
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    # Older versions refuse a threshold of more than 32 MB.
+    mapped = mallopt(MMAP_THRESHOLD, 1_000_000_000) or mallopt(MMAP_THRESHOLD, 32 << 20)
+    taken = [mapped, mallopt(TRIM_THRESHOLD, 2_000_000_000), mallopt(TOP_PAD, 64_000_000)]
+    return all(taken)

@@ -1,0 +1,158 @@
+"""Weights of a finished run, for a hub: safetensors beside a model card that says where every number comes from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from fer_repro import leaderboard, papers, parameters, results
+from fer_repro.data import LABELS
+from fer_repro.errors import FerReproError
+from fer_repro.files import atomic_write
+from fer_repro.page.networks import weightless
+from fer_repro.papers.base import Variant
+from fer_repro.recipe import Recipe, Step
+from fer_repro.reproduce import code_version, default_runs_dir, run_folder
+from fer_repro.training import checkpoint
+
+WEIGHTS, CARD, CONFIG = "model.safetensors", "README.md", "config.json"
+BF16 = (
+    "- weights: parameters rounded to bf16, for inference only; training cannot go on from them. Scores below, where "
+    "there are any, were measured with the float32 weights"
+)
+
+
+def export(
+    variant_id: str,
+    protocol: str = "official",
+    profile: str = "full",
+    seed: int = 0,
+    *,
+    out: str | Path = "",
+    results_dir: str | Path = "",
+    runs_dir: str | Path = "",
+    bf16: bool = False,
+) -> Path:
+    """Write the selected weights of a finished run to ``out`` (``model.safetensors``, ``config.json``, ``README.md``).
+
+    ``bf16``: parameters rounded to bfloat16, for inference only (running statistics stay float32). Reads the run's
+    checkpoint below ``runs_dir`` and its stored result, where there is one; needs no data set. Returns the folder.
+    Raises `FerReproError` for a method without a network, a run that is missing or unfinished, and an unwritable place.
+    """
+    parameters.check({"variant": variant_id, "protocol": protocol, "profile": profile, "seed": seed})
+    variant = papers.get(variant_id)
+    if profile == "stored" or variant.build is None:
+        why = "weights come from profile full or smoke" if variant.build else "the method has no network, so no weights"
+        raise FerReproError(f"{variant_id} cannot be exported: {why}")
+    recipe = variant.recipe(protocol, profile)
+    folder = run_folder(Path(runs_dir) if runs_dir else default_runs_dir(), variant_id, protocol, profile, seed)
+    weights = _weights(variant, recipe, folder, seed)
+    if bf16:
+        names = {name for name, _ in weightless(variant, recipe).named_parameters()}
+        weights = {name: part.to(torch.bfloat16) if name in names else part for name, part in weights.items()}
+    result = (
+        results.find(variant_id, protocol, seed, Path(results_dir) if results_dir else None)
+        if profile == "full"
+        else None
+    )
+    target = Path(out) if out else Path("exports") / f"{variant_id}-{protocol}-seed-{seed}"
+    config = {
+        "variant": variant_id, "protocol": protocol, "profile": profile, "seed": seed, "labels": list(LABELS),
+        "code_version": code_version(), "recipe_sha256": recipe.sha256(), "recipe": recipe.as_dict(),
+        "weights": "bf16" if bf16 else "fp32",
+    }  # fmt: skip
+    described = {
+        key: str(config[key])
+        for key in ("variant", "protocol", "profile", "seed", "code_version", "recipe_sha256", "weights")
+    }
+    try:
+        with atomic_write(target / WEIGHTS) as file:
+            file.write(save({name: tensor.contiguous() for name, tensor in weights.items()}, metadata=described))
+        with atomic_write(target / CONFIG) as file:
+            file.write((json.dumps(config, indent=1) + "\n").encode())
+        with atomic_write(target / CARD) as file:
+            file.write(model_card(variant, recipe, profile, seed, result, bf16).encode())
+    except OSError as error:
+        raise FerReproError(
+            f"the export cannot be written to {target} ({error.strerror}): choose another --out"
+        ) from error
+    return target
+
+
+def _weights(variant: Variant, recipe: Recipe, folder: Path, seed: int) -> dict[str, Tensor]:
+    """The weights that the recipe's selection rule chose, checked against the network that they belong to."""
+    state = checkpoint.load(folder, {"recipe": recipe.sha256(), "seed": seed}, print) if folder.is_dir() else None
+    again = f"`fer-repro run {variant.id} --protocol {recipe.protocol.name}` makes one"
+    if state is None:
+        raise FerReproError(f"{folder} holds no checkpoint of {variant.id} with seed {seed}: {again}")
+    if state["status"] not in results.FINISHED:
+        raise FerReproError(
+            f"the run in {folder} has status '{state['status']}', only a finished one is exported: {again}"
+        )
+    best = state["best"]["weights"] if recipe.selection.rule == "best" else None
+    if best is None:  # the last ones; between epochs these are the average's, or the network's own
+        online = isinstance(recipe.ema, Step) and recipe.ema.get("keep") == "online"
+        scored = state["ema"]["module"] if state["ema"] and not online else state["model"]
+        best = state["good"] if state["good"] is not None else scored
+    weights = best
+    network = variant.build(recipe)
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise FerReproError(f"the checkpoint in {folder} does not fit the network of {variant.id}: {error}") from error
+    return weights
+
+
+def model_card(
+    variant: Variant, recipe: Recipe, profile: str, seed: int, result: results.Result | None, bf16: bool = False
+) -> str:
+    """A hub's README: what the weights are, how they were made and scored, what they must not be used for."""
+    claim = leaderboard.claims().get(variant.ablation_of or variant.id)
+    paper = (
+        f"{claim.paper.authors}: {claim.paper.title}, {claim.paper.year} ({claim.paper.url})"
+        if claim
+        else "an ablation"
+    )
+    lines = [
+        "---", "license: mit", "library_name: fer-repro", "pipeline_tag: image-classification",
+        "tags: [facial-expression-recognition, fer2013, reproducibility]", "---", "",
+        f"# {variant.id}, {recipe.protocol.name} protocol, seed {seed}", "",
+        f"Method of: {paper}. Re-implemented and trained by fer_repro {code_version()}; not the authors' weights.", "",
+        "## How it was made", "",
+        f"- trained on {' + '.join(recipe.protocol.train)}, selected by: {recipe.selection.name(recipe.protocol)}",
+        f"- input: grey {recipe.input_size}x{recipe.input_size}, scaled to [0, 1], (x - {recipe.mean}) / {recipe.std}",
+        f"- views at test time: {recipe.views}",
+        f"- labels, in order: {', '.join(LABELS)}",
+        f"- recipe: {recipe.sha256()} (whole in {CONFIG})",
+        *([BF16] if bf16 else []), "",
+        "## Results", "", *_scores(profile, result), "",
+    ]  # fmt: skip
+    if recipe.protocol.trains_on_test:
+        lines += ["Images of a held-out half were trained on: never score these weights on that half.", ""]
+    lines += [
+        "## Limits", "",
+        "FER2013's labels are noisy and its faces come from a web search; a label says what a rater saw, "
+        "not what a person feels. Not for decisions about people.", "",
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+def _scores(profile: str, result: results.Result | None) -> list[str]:
+    if profile == "smoke":
+        return ["Trained on drawn faces for a trial of the machinery: drawn faces - says nothing about the paper."]
+    if result is None:
+        return ["No result of this run is stored, so no number is given."]
+    rows = ["| half | views | correct | accuracy | 95 % interval |", "|---|---|---|---|---|"]
+    for half, kinds in result.record["scores"].items():
+        rows += [f"| {half} | {kind} | {_row(score)} |" for kind, score in kinds.items()]
+    return rows
+
+
+def _row(score: dict[str, Any]) -> str:
+    low, high = (f"{100 * bound:.2f}" for bound in score["interval"])
+    return f"{score['correct']:,} of {score['n']:,} | {100 * score['accuracy']:.2f} % | {low} to {high} %"

@@ -1,0 +1,228 @@
+"""Several runs in one command: their order, what a failure, a budget and Ctrl-C do, and children side by side."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import sys
+import threading
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from fer_repro import papers
+from fer_repro.campaign import runner
+from fer_repro.campaign.tasks import Options, Task
+from fer_repro.errors import FerReproError
+from fer_repro.training.run import Interrupted
+
+CHILD = """
+import sys, time
+name = sys.argv[2]
+print("begins", flush=True)
+try:
+    time.sleep(30 if name == "slow" else 0.1)
+except KeyboardInterrupt:
+    print(f"{name} seed 0: stopped: checkpoint saved")
+    sys.exit(130)
+print(f"{name} seed 0: " + ("failed: no luck" if name == "bad" else "70.00 % of 100"))
+sys.exit(name == "bad")
+"""
+
+
+@pytest.fixture
+def variants(monkeypatch):
+    """vggnet's variant under other names that need each other: c needs b, b needs a."""
+
+    def make(**requires: tuple[str, ...]) -> None:
+        vggnet = papers.variants()["vggnet"]
+        known = {name: dataclasses.replace(vggnet, id=name, requires=needed) for name, needed in requires.items()}
+        monkeypatch.setattr(papers, "variants", lambda: known)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("90s", 90), ("45m", 2700), ("45 min", 2700), ("1.5h", 5400), ("2d", 172800)]
+)
+def test_durations(text, seconds):
+    assert runner.duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-3", "0", "0h", "5 weeks", "1h30m"])
+def test_what_is_no_duration(text):
+    with pytest.raises(FerReproError, match="is no duration"):
+        runner.duration(text)
+
+
+def test_waves_follow_what_is_required(variants):
+    variants(a=(), b=("a",), c=("b",), d=())
+    assert runner.ordered(["c", "d", "a", "a"], [0, 1]) == [
+        [Task("d", 0), Task("d", 1), Task("a", 0), Task("a", 1)],
+        [Task("c", 0), Task("c", 1)],  # through b, which nobody asked for
+    ]
+
+
+def test_unknown_and_circular_variants_are_errors(variants):
+    variants(a=("b",), b=("a",))
+    with pytest.raises(FerReproError, match="unknown variant 'x'"):
+        runner.ordered(["x"], [0])
+
+
+def test_a_wrong_option_is_refused_before_the_first_run(tmp_path):
+    waves = runner.ordered(["vggnet"], [0])
+    with pytest.raises(FerReproError, match="protocol is 'oficial'"):
+        runner.check(waves, Options(protocol="oficial"))
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(FerReproError, match="cannot be written"):
+        runner.check(waves, Options(results_dir=str(blocked / "results")))
+    runner.check(waves, Options(profile="smoke", results_dir=str(blocked / "results")))
+
+
+@pytest.fixture
+def reproduce(monkeypatch):
+    """A stand-in that records its calls and behaves by the variant's name."""
+    calls = []
+
+    def stand_in(variant, **options):
+        calls.append((variant, options["seed"], options["time_budget"]))
+        if variant == "bad":
+            raise FerReproError("no luck")
+        if variant == "long":
+            raise Interrupted("time budget used up: checkpoint saved")
+        if variant == "ctrl-c":
+            raise KeyboardInterrupt
+        status = "diverged" if variant == "diverging" else "done"
+        headline = {"accuracy": 0.7, "n": 100, "interval": [0.6, 0.8]}
+        return SimpleNamespace(status=status, headline=headline, drawn=variant == "drawn")
+
+    monkeypatch.setattr("fer_repro.reproduce.reproduce", stand_in)
+    return calls
+
+
+def test_a_failure_does_not_stop_the_others(reproduce):
+    waves = [[Task("bad", 0), Task("diverging", 0), Task("good", 0)], [Task("drawn", 1)]]
+    outcomes = runner.run(waves, Options())
+    assert [(o.task.variant, o.state) for o in outcomes] == [
+        ("bad", "failed"), ("diverging", "failed"), ("good", "done"), ("drawn", "done"),
+    ]  # fmt: skip
+    assert outcomes[0].text == "no luck" and outcomes[1].text.endswith("status diverged")
+    assert outcomes[2].text == "70.00 % of 100 (60.00 to 80.00 %)"
+    assert outcomes[3].text.endswith("drawn faces - says nothing about the paper")
+
+
+@pytest.mark.parametrize("stopping", ["long", "ctrl-c"])
+def test_a_stop_ends_everything_after_it(reproduce, stopping):
+    outcomes = runner.run([[Task("good", 0), Task(stopping, 0), Task("good", 1)], [Task("good", 2)]], Options())
+    assert [o.state for o in outcomes] == ["done", "stopped", "not started", "not started"]
+    assert [call[:2] for call in reproduce] == [("good", 0), (stopping, 0)]
+
+
+def test_the_budget_is_shared(reproduce):
+    runner.run([[Task("good", 0)], [Task("good", 1)]], Options(), budget=100)
+    assert all(0 < left <= 100 for _, _, left in reproduce)
+    outcomes = runner.run([[Task("good", 0)]], Options(), budget=1e-9)
+    assert [o.state for o in outcomes] == ["not started"] and len(reproduce) == 2
+
+
+@pytest.fixture
+def children(monkeypatch, tmp_path):
+    script = tmp_path / "child.py"
+    script.write_text(CHILD)
+    monkeypatch.setattr("fer_repro.campaign.workers.COMMAND", (sys.executable, str(script)))
+
+
+def test_children_run_side_by_side_and_report(children):
+    lines: list[str] = []
+    tasks = [Task("good", 0), Task("bad", 0), Task("good", 1)]
+    outcomes = runner.run([tasks], Options(device="cpu"), jobs=2, say=lines.append)
+    states = {outcome.task: (outcome.state, outcome.text) for outcome in outcomes}
+    assert states[Task("good", 0)] == states[Task("good", 1)] == ("done", "70.00 % of 100")
+    assert states[Task("bad", 0)] == ("failed", "failed: no luck")
+    assert lines.count("[bad seed 0] begins") == 1
+
+
+@pytest.fixture(params=["as usual", "ignored"])
+def sigint(request):
+    """How this process meets SIGINT from its start; background jobs of a shell ignore it, and so would their children.
+
+    "As usual" is set too: whoever runs the tests may have started them in the background.
+    """
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN if request.param == "ignored" else signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_reaches_every_child_once_and_waits_for_its_checkpoint(children, sigint, number):
+    begun: list[str] = []
+
+    def say(line: str) -> None:
+        begun.append(line)
+        if sum("begins" in told for told in begun) == 2 and "begins" in line:
+            threading.Timer(0.2, os.kill, (os.getpid(), number)).start()
+
+    started = time.monotonic()
+    tasks = [Task("slow", 0), Task("slow", 1), Task("good", 0)]
+    outcomes = runner.run([tasks], Options(device="cpu"), jobs=2, say=say)
+    assert time.monotonic() - started < 20
+    assert [o.state for o in outcomes] == ["stopped", "stopped", "not started"]
+    assert all(o.text == "stopped: checkpoint saved" for o in outcomes[:2])
+
+
+def test_options_as_words_of_the_command():
+    words = Options(profile="smoke", device="cpu", epochs=2, resume=False, root="x y").as_words()
+    assert words == ["--protocol", "official", "--profile", "smoke", "--device", "cpu", "--epochs", "2",
+                     "--root", "x y", "--no-resume"]  # fmt: skip
+
+
+def test_seeds_together_end_as_one_after_the_other(tmp_path):
+    options = Options(profile="smoke", epochs=2, device="cpu", runs_dir=str(tmp_path / "one"))
+    tasks = [Task("deep-emotion-no-stn", seed) for seed in (0, 1)]
+    said: list[str] = []
+    alone = runner.run([tasks], options, say=lambda line: None)
+    both = dataclasses.replace(options, runs_dir=str(tmp_path / "both"))
+    together = runner.run([tasks], both, say=said.append, together=True)
+    assert together == alone and [outcome.state for outcome in together] == ["done", "done"]
+    epochs = [line[: line.index(":")] for line in said if "epoch" in line]
+    assert epochs == [f"[{task}] epoch {n}/2 train" for n in (1, 2) for task in tasks]
+
+
+def test_one_failure_of_seeds_together_costs_the_others_nothing(variants, monkeypatch):
+    def reproduce(variant, seed, turn, **options):
+        turn.pass_on()
+        if seed == 1:
+            raise FerReproError("no luck")
+        return SimpleNamespace(
+            status="done", drawn=False, headline={"accuracy": 0.5, "n": 10, "interval": (0.2, 0.8)}
+        )  # fmt: skip
+
+    variants(a=())
+    monkeypatch.setattr("fer_repro.reproduce.reproduce", reproduce)
+    outcomes = runner.run([[Task("a", seed) for seed in range(3)]], Options(device="cpu"), together=True)
+    assert [outcome.state for outcome in outcomes] == ["done", "failed", "done"] and outcomes[1].text == "no luck"
+
+
+def test_seeds_of_a_variant_are_gathered():
+    tasks = [Task("a", 0), Task("b", 0), Task("a", 1), Task("b", 1), Task("a", 0)]
+    assert runner.seeds_together(tasks) == [[Task("a", 0), Task("a", 1)], [Task("b", 0), Task("b", 1)]]
+
+
+def test_seeds_together_share_one_budget(variants, monkeypatch):
+    lefts = []
+
+    def reproduce(variant, seed, time_budget, turn, **options):
+        lefts.append(time_budget)
+        time.sleep(0.3)
+        return SimpleNamespace(
+            status="done", drawn=False, headline={"accuracy": 0.5, "n": 10, "interval": (0.2, 0.8)}
+        )  # fmt: skip
+
+    variants(a=())
+    monkeypatch.setattr("fer_repro.reproduce.reproduce", reproduce)
+    runner.run([[Task("a", seed) for seed in range(3)]], Options(device="cpu"), budget=60, together=True)
+    # Who begins later has less left: the end is the same for all.
+    assert lefts[0] <= 60 and lefts[1] <= lefts[0] - 0.3 and lefts[2] <= lefts[1] - 0.3

@@ -1,0 +1,148 @@
+"""The small diffusion model: its size, its noise, its steps against diffusers', and whether it learns."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from fer_repro.errors import FerReproError
+from fer_repro.evaluation.cost import count_multiply_adds, count_parameters
+from fer_repro.papers.sdafe import diffusion
+from fer_repro.papers.sdafe.diffusion import Lesson, Unet
+from fer_repro.papers.sdafe.training import ClassDraw
+
+TINY = {"base": 8, "widths": (1, 2), "blocks": 1, "heads": 2, "dropout": 0.0}
+
+
+@pytest.mark.parametrize(("base", "parameters"), [(64, 16_431_937), (48, 9_546_993)])
+def test_parameters(base, parameters):
+    with torch.device("meta"):
+        assert count_parameters(Unet(base=base)) == parameters
+
+
+def test_operations_of_one_face():
+    class Whole(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = Unet()
+
+        def forward(self, images):
+            one = torch.zeros(len(images), dtype=torch.long, device=images.device)
+            return self.network(images, one, one)
+
+    with torch.device("meta"):
+        network = Whole()
+    assert 2 * count_multiply_adds(network, (1, 1, 48, 48)) == pytest.approx(9.71e9, rel=0.01)
+
+
+def test_shapes_and_conditions():
+    torch.manual_seed(0)
+    network = Unet(**TINY).eval()
+    torch.nn.init.normal_(network.down[0][0].conv2.weight)  # blocks start as their shortcuts, deaf to what is told
+    noisy, level = torch.randn(3, 1, 24, 24), torch.tensor([0, 500, 999])
+    told = network(noisy, level, torch.tensor([0, 1, 2]))
+    assert told.shape == noisy.shape
+    assert not torch.allclose(told, network(noisy, level, torch.full((3,), 7)))
+    assert not torch.allclose(told, network(noisy, level.flip(0), torch.tensor([0, 1, 2])))
+
+
+def test_the_schedule_and_the_steps_are_those_of_diffusers():
+    diffusers = pytest.importorskip("diffusers")
+    theirs = diffusers.DDIMScheduler(
+        beta_schedule="squaredcos_cap_v2", clip_sample=True, set_alpha_to_one=True, timestep_spacing="trailing"
+    )
+    left = diffusion.signal_left()
+    torch.testing.assert_close(left, theirs.alphas_cumprod, rtol=1e-3, atol=1e-6)
+    theirs.set_timesteps(50)
+    rungs = diffusion.ladder(0.6, 50)
+    assert len(rungs) == 30 and theirs.timesteps.tolist()[20:] == rungs and rungs[0] == 599
+    torch.manual_seed(0)
+    now = torch.randn(2, 1, 8, 8)
+    for rung, below in zip(rungs, [*rungs[1:], None], strict=True):
+        noise = torch.randn(2, 1, 8, 8)
+        ours = diffusion.ddim(now, noise, left[rung].item(), 1.0 if below is None else left[below].item())
+        now = theirs.step(noise, rung, now, eta=0.0, use_clipped_model_output=True).prev_sample
+        torch.testing.assert_close(ours, now, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(("strength", "grid"), [(0.0, 50), (1.1, 50), (0.001, 50), (0.5, 0), (0.5, 2000)])
+def test_a_strength_without_a_step_is_refused(strength, grid):
+    with pytest.raises(FerReproError, match="strength"):
+        diffusion.ladder(strength, grid)
+
+
+class Oracle(torch.nn.Module):
+    """Knows the face of every class, so its noise is exact: what an edit converges to can be told."""
+
+    classes = 7
+
+    def __init__(self, known):
+        super().__init__()
+        self.known, self.left = known, diffusion.signal_left()
+
+    def forward(self, noisy, level, label):
+        left = self.left[level].view(-1, 1, 1, 1)
+        return (noisy - left.sqrt() * self.known[label]) / (1 - left).sqrt()
+
+
+def test_an_edit_ends_at_the_wanted_class(few_drawn):
+    known = diffusion.as_signal(torch.tensor(np.asarray(few_drawn.images[:8])), 48)
+    sources = torch.tensor(np.asarray(few_drawn.images[20:23]))
+    classes, noise = torch.tensor([4, 0, 2]), diffusion.start_noise(np.arange(3), 48)
+    made = diffusion.edit(Oracle(known), sources, classes, noise, strength=0.6, grid=10, guidance=1.0)
+    assert (made.int() - torch.tensor(few_drawn.images[:8])[classes].int()).abs().max() <= 1
+    # without guidance the class is not heard: everything becomes what "no class" knows
+    made = diffusion.edit(Oracle(known), sources, classes, noise, strength=0.6, grid=10, guidance=0.0)
+    assert (made.int() - torch.tensor(few_drawn.images[7]).int()).abs().max() <= 1
+
+
+def test_less_strength_stays_nearer_to_the_source(few_drawn):
+    torch.manual_seed(0)
+    network, sources = Unet(**TINY).eval(), torch.tensor(np.asarray(few_drawn.images[:4]))
+    noise = diffusion.start_noise(np.arange(4), 24)
+    errors = [
+        (diffusion.edit(network, sources, torch.zeros(4, dtype=torch.long), noise, strength, 10, 1.0).float() - sources)
+        .abs().mean().item()
+        for strength in (0.1, 0.5, 0.9)
+    ]  # fmt: skip
+    assert errors == sorted(errors) and errors[0] < errors[2] / 1.5
+
+
+def test_noise_belongs_to_a_seed_not_to_a_place():
+    both = diffusion.start_noise(np.array([5, 2**31 - 1]), 24)
+    assert torch.equal(both[1:], diffusion.start_noise(np.array([2**31 - 1]), 24))
+    assert not torch.equal(both[0], both[1])
+    assert abs(both.mean().item()) < 0.1 and both.std().item() == pytest.approx(1, abs=0.1)
+
+
+def test_pixels_survive_the_way_there_and_back(few_drawn):
+    faces = torch.tensor(np.asarray(few_drawn.images[:5]))
+    assert torch.equal(diffusion.as_images(diffusion.as_signal(faces, 48)), faces)
+    small = diffusion.as_signal(faces, 24)
+    assert small.shape == (5, 1, 24, 24) and small.abs().max() <= 1
+    assert (diffusion.as_images(small).float() - faces).abs().mean() < 12
+
+
+def test_half_a_batch_comes_as_the_classes_do_and_half_alike():
+    labels = torch.tensor([0] * 90 + [1] * 10)
+    draws = labels[ClassDraw(labels, 20_000, alike=0.5)(torch.Generator().manual_seed(0))]
+    assert draws.float().mean().item() == pytest.approx(0.5 * 0.1 + 0.5 * 0.5, abs=0.015)
+    draws = labels[ClassDraw(labels, 20_000, alike=1.0)(torch.Generator().manual_seed(0))]
+    assert draws.float().mean().item() == pytest.approx(0.5, abs=0.015)
+
+
+def test_it_learns_to_tell_noise_from_faces(few_drawn):
+    torch.manual_seed(0)
+    faces, labels = torch.tensor(np.asarray(few_drawn.images[:40])), torch.tensor(few_drawn.labels[:40])
+    network, generator = Unet(**TINY), torch.Generator().manual_seed(0)
+    lesson = Lesson(faces, labels, 24, 6, silent=0.1)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=4e-3)
+    losses = []
+    for _ in range(30):
+        loss = lesson(network, generator)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[0] > 0.7 and np.mean(losses[-10:]) < 0.4

@@ -1,0 +1,314 @@
+"""Random search: the same trials whatever happens in between, failures kept, duplicates marked, pictures of records."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+import sys
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from fer_repro.errors import FerReproError
+from fer_repro.papers.cnn_hyperparameters import search, search_plots
+from fer_repro.training.run import Interrupted
+
+pytest.importorskip("optuna")
+SPACE = {"width": (1, 2, 3, 4), "kernel": (3, 5), "rate": (0.1, 0.01), "kind": ("a", "b")}
+FIRST = {"width": 3, "kernel": 5, "rate": 0.01, "kind": "b"}
+IDENTITY = {"recipe": "r", "seed": 0}
+
+
+def value_of(number, configuration):
+    bonus = (configuration["kind"] == "a") / 1000
+    return {"value": configuration["width"] / 10 + configuration["kernel"] / 100 + bonus}
+
+
+def study(folder, attempt=value_of, trials=10, space=SPACE, first=FIRST, seed=0, pause=lambda: None, identity=IDENTITY):
+    with search.opened(folder, space, seed, first, identity, say=lambda line: None) as opened:
+        opened.run(trials, attempt, pause)
+        assert opened.closed
+        return opened.records()
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory):
+    """The records of a search that nothing interrupted."""
+    return study(tmp_path_factory.mktemp("clean"))
+
+
+def without_attempts(records):
+    return [{name: content for name, content in record.items() if name != "attempts"} for record in records]
+
+
+def test_the_configurations_depend_on_the_seed_and_their_number_alone():
+    def take(n, seed):
+        return list(itertools.islice(search.configurations(SPACE, seed, FIRST), n))
+
+    assert take(12, 0) == take(30, 0)[:12] and take(12, 0)[0] == FIRST
+    assert take(12, 0)[1:] != take(12, 1)[1:]
+    drawn = take(400, 0)[1:]
+    assert all(list(c) == list(SPACE) and all(c[name] in SPACE[name] for name in SPACE) for c in drawn)
+    counts = Counter(c["width"] for c in drawn)
+    assert set(counts) == {1, 2, 3, 4} and min(counts.values()) > 60, "uniform: about 100 each"
+
+
+def test_the_ranking_is_by_value_and_the_first_of_equals_wins(clean, tmp_path):
+    records = clean
+    assert [record["state"] for record in records].count(search.COMPLETE) == 10
+    assert records[0]["configuration"] == FIRST and records[0]["attempts"] == 1
+    top = max(record["value"] for record in records if record["state"] == search.COMPLETE)
+    assert search.best(records)["value"] == top
+    assert search.best(study(tmp_path / "equal", lambda n, c: {"value": 0.5}))["trial"] == 0
+    assert json.loads(json.dumps(records)) == records
+
+
+def test_failures_are_kept_with_their_reason_and_the_search_goes_on(clean, tmp_path):
+    def attempt(number, configuration):
+        if number == 0:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 20 GiB\nand a long tail")
+        if number == 2:
+            raise search.TrialFailed("diverged in epoch 3")
+        if number == 3:
+            raise ZeroDivisionError("by zero")
+        return value_of(number, configuration)
+
+    records = study(tmp_path, attempt)
+    told = {record["trial"]: record["reason"] for record in records if record["state"] == search.FAILED}
+    assert told == {
+        0: "RuntimeError: CUDA out of memory. Tried to allocate 20 GiB",
+        2: "diverged in epoch 3",
+        3: "ZeroDivisionError: by zero",
+    }
+    assert [record["configuration"] for record in records] == [record["configuration"] for record in clean]
+    assert search.best(records)["trial"] not in told
+    with pytest.raises(FerReproError, match="none of the 3 trials .*no memory"):
+        search.best([{"state": search.FAILED, "reason": "no memory"}] * 3)
+
+
+def test_a_mistake_in_the_code_is_no_failed_trial(clean, tmp_path):
+    with pytest.raises(KeyError):
+        study(tmp_path, lambda number, configuration: configuration["no such setting"])
+    assert without_attempts(study(tmp_path)) == without_attempts(clean)
+
+
+def test_an_interrupted_search_goes_on_with_the_same_trials(clean, tmp_path):
+    asked = []
+
+    def attempt(number, configuration):
+        asked.append(number)
+        if number in (0, 5) and asked.count(number) == 1:
+            raise Interrupted("Ctrl-C: a checkpoint is saved")
+        return value_of(number, configuration)
+
+    for number in (0, 5):
+        with pytest.raises(Interrupted, match=f"trial {number} of the search: Ctrl-C"):
+            study(tmp_path, attempt)
+    resumed = study(tmp_path, attempt)
+    assert without_attempts(resumed) == without_attempts(clean)
+    assert {record["trial"]: record["attempts"] for record in resumed if record["attempts"] > 1} == {0: 2, 5: 2}
+    assert asked == sorted(asked) and len(asked) == 12, "no settled trial was repeated"
+
+
+def test_a_stop_between_two_trials(clean, tmp_path):
+    begun = []
+
+    def pause():
+        if len(begun) == 3:
+            raise Interrupted("time budget used up")
+
+    def attempt(number, configuration):
+        begun.append(number)
+        return value_of(number, configuration)
+
+    with pytest.raises(Interrupted, match="time budget"):
+        study(tmp_path, attempt, pause=pause)
+    assert len(begun) == 3
+    assert study(tmp_path) == clean
+
+
+KILLED = """
+import os, signal, sys
+sys.path.insert(0, {tests!r})
+import test_search
+from pathlib import Path
+
+def attempt(number, configuration):
+    if number == int(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return test_search.value_of(number, configuration)
+
+test_search.study(Path(sys.argv[1]), attempt)
+"""
+
+
+def test_a_killed_search_goes_on_with_the_same_trials(clean, tmp_path):
+    folder = tmp_path / "killed"
+    folder.mkdir()
+    code = KILLED.format(tests=str(__file__).rsplit("/", 1)[0])
+    for number in ("0", "5"):
+        done = subprocess.run([sys.executable, "-c", code, str(folder), number], capture_output=True, text=True)
+        assert done.returncode == -9, done.stderr
+    with search.opened(folder, SPACE, 0, FIRST, IDENTITY) as opened:
+        assert not opened.closed and [record["trial"] for record in opened.records()] == [0, 1, 2, 3, 4]
+    resumed = study(folder)
+    assert without_attempts(resumed) == without_attempts(clean)
+    assert {record["trial"]: record["attempts"] for record in resumed if record["attempts"] > 1} == {0: 2, 5: 2}
+
+
+def test_a_trial_that_kills_its_process_again_and_again_is_given_up(clean, tmp_path):
+    def attempt(number, configuration):
+        if number == 1:
+            raise KeyboardInterrupt  # as sudden as a kill: nothing is written
+        return value_of(number, configuration)
+
+    for _ in range(search.MOST_KILLS):
+        with pytest.raises(KeyboardInterrupt):
+            study(tmp_path, attempt)
+    records = study(tmp_path, attempt)
+    assert records[1]["state"] == search.FAILED and f"{search.MOST_KILLS} times" in records[1]["reason"]
+    assert [record["configuration"] for record in records] == [record["configuration"] for record in clean]
+
+
+def test_duplicates_are_marked_and_cost_no_trial(tmp_path):
+    small = {"width": (1, 2, 3), "kernel": (3, 5)}
+    asked = []
+
+    def attempt(number, configuration):
+        asked.append(tuple(configuration.values()))
+        return {"value": 0.1 * configuration["width"]}
+
+    records = study(tmp_path, attempt, trials=6, space=small, first={"width": 1, "kernel": 3})
+    assert len(asked) == len(set(asked)) == 6
+    repeats = [record for record in records if record["state"] == search.DUPLICATE]
+    assert repeats, "six draws of six configurations without a repeat are unlikely with this seed"
+    by_number = {record["trial"]: record for record in records}
+    for record in repeats:
+        earlier = int(record["reason"].rsplit(" ", 1)[1])
+        assert earlier < record["trial"] and by_number[earlier]["configuration"] == record["configuration"]
+        assert "value" not in record
+    with pytest.raises(FerReproError, match="holds 6 configurations"):
+        study(tmp_path / "more", attempt, trials=7, space=small, first={"width": 1, "kernel": 3})
+
+
+def test_a_closed_search_is_not_run_again(tmp_path):
+    records = study(tmp_path)
+
+    def attempt(number, configuration):
+        raise AssertionError("a closed study ran a trial")
+
+    assert study(tmp_path, attempt, trials=20) == records
+
+
+def test_a_search_of_something_else_or_a_damaged_one_is_an_error(tmp_path):
+    study(tmp_path)
+    with pytest.raises(FerReproError, match="belongs to another recipe"):
+        study(tmp_path, identity={"recipe": "other", "seed": 0})
+    with pytest.raises(FerReproError, match="look at kernel"):
+        study(tmp_path / "outside", first=FIRST | {"kernel": 7})
+    (tmp_path / search.FILE).write_bytes(b"this is no database, this is no database" * 100)
+    with pytest.raises(FerReproError, match="cannot be read or written"):
+        study(tmp_path)
+    (tmp_path / "trial-03").mkdir()
+    search.discard(tmp_path)
+    assert list(tmp_path.iterdir()) == [], "a discarded search leaves nothing"
+
+
+def test_without_optuna_the_core_works_and_a_search_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(FerReproError, match=r"pip install 'fer-repro\[search\]'"):
+        next(search.configurations(SPACE, 0, FIRST))
+    block = "import sys; sys.modules['optuna'] = None"
+    code = f"{block}; from fer_repro import papers, search_page; print(len(papers.variants()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and int(done.stdout) > 1, done.stderr
+
+
+def test_what_the_scored_half_would_have_pretended():
+    right = {0: [1, 1, 0, 0, 1, 0], 1: [1, 1, 1, 1, 0, 0], 2: [0, 1, 1, 1, 1, 0]}
+    hits = {number: np.array(row, bool) for number, row in right.items()}
+    found = search.pretence(hits, chosen=0)
+    assert (found["chosen"], found["other"], found["n"]) == (0, 1, 6), "the earliest of equals"
+    assert found["gap"] == pytest.approx(1 / 6) and (found["only_other"], found["only_chosen"]) == (2, 1)
+    assert found["interval"][0] < found["gap"] < found["interval"][1]
+    same = search.pretence(hits, chosen=1)
+    assert same["gap"] == 0 and same["interval"] == [0, 0]
+
+
+def test_the_best_of_many_equal_ones_stands_above_them():
+    assert search.chance_of_the_best(1, 0.7, 3589) == pytest.approx(0, abs=1e-9)
+    sigma = (0.7 * 0.3 / 3589) ** 0.5
+    assert search.chance_of_the_best(2, 0.7, 3589) == pytest.approx(sigma / np.pi**0.5)
+    drawn = np.random.default_rng(0).binomial(3589, 0.7, size=(20000, 30)).max(axis=1).mean() / 3589 - 0.7
+    assert search.chance_of_the_best(30, 0.7, 3589) == pytest.approx(drawn, rel=0.02)
+
+
+def test_importance_finds_the_setting_that_matters_and_no_other(tmp_path):
+    def attempt(number, configuration):
+        return {"value": 0.5 + 0.1 * configuration["width"]}
+
+    records = study(tmp_path, attempt, trials=16)
+    complete = [record for record in records if record["state"] == search.COMPLETE]
+    shares = search_plots.explained(complete, SPACE)
+    assert shares["width"][0] == pytest.approx(1) and shares["width"][1] < 0.6
+    assert all(share < chance for name, (share, chance) in shares.items() if name != "width")
+    fitted = search.fanova(records, SPACE)
+    assert max(fitted, key=fitted.get) == "width" and sum(fitted.values()) == pytest.approx(1)
+    assert search.fanova([record | {"value": 0.5} for record in complete], SPACE) is None
+
+
+def test_shuffles_are_beaten_one_time_in_twenty():
+    """Accuracies without any cause: the share of settings beyond the grey bar is the 5 % that the caption tells."""
+    beyond = []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        trials = []
+        for _ in range(25):
+            configuration = {name: rng.choice(np.array(values, object)) for name, values in SPACE.items()}
+            trials.append({"configuration": configuration, "value": rng.normal()})
+        beyond += [share > chance for share, chance in search_plots.explained(trials, SPACE).values()]
+    assert 0.01 < np.mean(beyond) < 0.1
+
+
+@pytest.fixture
+def searched(tmp_path):
+    def attempt(number, configuration):
+        if number == 3:
+            raise search.TrialFailed("diverged in epoch 1")
+        return value_of(number, configuration)
+
+    trials = study(tmp_path, attempt)
+    hits = {}
+    for trial in trials:
+        if trial["state"] == search.COMPLETE:
+            hit = np.random.default_rng(trial["trial"]).random(200) < trial["value"]
+            hits[trial["trial"]] = hit
+            trial["S"] = {"n": 200, "correct": round(200 * trial["value"]), "accuracy": trial["value"]}
+            trial["T"] = {"n": 200, "correct": int(hit.sum()), "accuracy": float(hit.mean())}
+    pretence = search.pretence(hits, search.best(trials)["trial"])
+    kept = json.loads(json.dumps([trials, pretence]))
+    return search_plots.Searched(kept[0], SPACE, "S", "T", kept[1], search.fanova(trials, SPACE), drawn=True)
+
+
+@pytest.mark.parametrize("name", ["parallel_coordinates", "importance", "best_so_far", "choices", "halves"])
+def test_every_picture_comes_from_the_record_alone(searched, name, monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    figure = getattr(search_plots, name)(searched)
+    assert "says nothing about the paper" in figure.alt
+    light, dark = figure.png("light"), figure.png("dark")
+    assert light != dark and len(light) > 5000
+
+
+def test_the_pictures_tell_the_choice_in_words(searched):
+    chosen = searched.chosen
+    assert chosen is max(searched.complete, key=lambda trial: trial["value"])
+    assert f"trial {chosen['trial']}" in search_plots.best_so_far(searched).alt
+    assert "Failed: 1 trials" in search_plots.best_so_far(searched).alt
+    words = search_plots.choices(searched).alt
+    assert f"{100 * chosen['T']['accuracy']:.2f}" in words and f"{100 * searched.other['T']['accuracy']:.2f}" in words
+    assert f"Selection optimism: {100 * searched.pretence['gap']:.2f} points" in words
+    assert search_plots.columns(["conv1", "conv2", "dense", "conv_dropout"]) == {
+        "conv": ["conv1", "conv2"], "dense": ["dense"], "conv dropout": ["conv_dropout"],
+    }  # fmt: skip

@@ -1,0 +1,352 @@
+"""The figures: drawn for both themes, told in words, and showing the numbers they were given."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from torch import nn
+
+from fer_repro import leaderboard, plots
+from fer_repro.data import LABELS
+from fer_repro.errors import FerReproError
+from fer_repro.evaluation import cost, metrics
+from fer_repro.markup import DRAWN
+from fer_repro.page import timeline
+from fer_repro.page.label_placement import overlap, place_names
+from fer_repro.plots import Row
+from fer_repro.plots.figure import DARK, LIGHT, Figure, canvas
+
+
+def texts(figure: Figure, theme: str = "light") -> list[str]:
+    """Every word that the picture really shows."""
+    drawn = figure.canvas(theme)
+    drawn.draw_without_rendering()
+    found = [t.get_text() for t in drawn.findobj(lambda artist: hasattr(artist, "get_text")) if t.get_visible()]
+    return [word for word in found if word]
+
+
+def pictures(markup: str) -> dict[str, Image.Image]:
+    """The embedded images by class name."""
+    found = re.findall(r'<img class="(only-\w+)"[^>]*src="data:image/webp;base64,([^"]+)"', markup)
+    return {name: Image.open(io.BytesIO(base64.b64decode(data))).convert("RGBA") for name, data in found}
+
+
+@pytest.fixture(scope="module")
+def score() -> dict:
+    """Scores of 300 made-up predictions, from the library's own metrics."""
+    random = np.random.default_rng(5)
+    labels = np.concatenate([np.arange(7), random.integers(0, 7, 293)])
+    chances = random.dirichlet(np.ones(7), 300)
+    chances[np.arange(300), labels] += 0.3
+    return metrics.evaluate(chances / chances.sum(1, keepdims=True), labels)
+
+
+@pytest.fixture(scope="module")
+def board() -> pd.DataFrame:
+    """The 17 rows with two of them measured."""
+    table = leaderboard.leaderboard()
+    for variant, measured, low, high, verdict in (
+        ("vggnet", 0.7214, 0.7065, 0.7358, "reproduced"),
+        ("local-learning-bow", 0.6411, 0.6252, 0.6566, "below"),
+    ):
+        row = table["variant"] == variant
+        table.loc[row, ["measured", "low", "high"]] = measured, low, high
+        table.loc[row, "verdict"] = verdict
+    table.loc[~table["variant"].isin(["vggnet", "local-learning-bow"]), ["measured", "low", "high"]] = np.nan
+    return table
+
+
+def plain(theme):
+    figure = canvas(2, 1)
+    figure.add_subplot().plot([0, 1], color=theme.ink)
+    return figure
+
+
+def test_a_figure_needs_words():
+    with pytest.raises(FerReproError, match="no alt text"):
+        Figure(plain, alt=" ")
+    with pytest.raises(FerReproError, match="unknown theme 'blue'"):
+        Figure(plain, alt="a line").canvas("blue")
+
+
+def test_a_figure_is_drawn_for_both_themes_on_transparent_ground():
+    markup = Figure(plain, alt='a "rising" line <b>', caption="<script>alert(1)</script>")._repr_html_()
+    found = pictures(markup)
+    assert set(found) == {"only-light", "only-dark"}
+    light, dark = (np.asarray(found[name]).astype(int) for name in ("only-light", "only-dark"))
+    assert light.shape[1] == 2 * 2 * 96, "two inches at twice the page's 96 pixels per inch"
+    assert light[0, 0, 3] == 0 and dark[0, 0, 3] == 0
+    seen = light[..., 3] > 128
+    assert dark[seen][:, :3].mean() > light[seen][:, :3].mean() + 50, "the dark theme writes in light ink"
+    assert markup.count('alt="a &quot;rising&quot; line &lt;b&gt;"') == 2
+    assert "&lt;script&gt;alert(1)" in markup and "<script" not in markup
+
+
+def test_the_caption_does_not_follow_a_hidden_picture():
+    """The theme hides every figcaption that comes after an image of the other theme among its siblings."""
+    markup = Figure(plain, alt="a line", caption="Under it.").figure()
+    assert re.search(r"<figure><div>(<img [^>]*>){2}</div><figcaption>Under it\.</figcaption></figure>", markup)
+
+
+def test_the_page_shows_one_picture_at_a_time():
+    css = Figure(plain, alt="a line")._repr_html_().split("</style>")[0]
+    assert ".fer .only-dark{display:none}" in css
+    assert "[data-theme=dark] .fer .only-light" in css and "[data-jp-theme-light=false] .fer .only-light" in css
+
+
+def test_drawn_faces_are_named_in_picture_caption_and_alt():
+    figure = Figure(plain, alt="a line", drawn=True)
+    assert DRAWN == "drawn faces - says nothing about the paper"
+    assert DRAWN in texts(figure) and DRAWN in figure.alt and DRAWN.capitalize() in figure.figure()
+    assert DRAWN not in " ".join(texts(Figure(plain, alt="a line"))) + Figure(plain, alt="a line").figure()
+
+
+def test_a_saved_file_carries_its_metadata(tmp_path):
+    path = Figure(plain, alt="a line", metadata={"made-from": "abc"}).save(tmp_path / "new" / "line.png")
+    with Image.open(path) as image:
+        assert image.format == "PNG" and image.info["made-from"] == "abc"
+
+
+def contrast(one: str, other: str) -> float:
+    def luminance(colour: str) -> float:
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+        return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
+
+    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
+def test_text_and_marks_stand_out_from_the_page(theme):
+    """WCAG: 4.5 for text, 3 for graphics."""
+    assert contrast(theme.ink, theme.page) >= 7 and contrast(theme.soft, theme.page) >= 4.5
+    assert all(contrast(colour, theme.page) >= 3 for colour in (theme.measured, theme.claimed, theme.clean))
+
+
+def test_learning_curves_show_what_was_recorded():
+    history = pd.DataFrame(
+        {
+            "stage": ["train"] * 3 + ["fine-tune"],
+            "epoch": [1, 2, 3, 4],
+            "lr": [0.1, 0.1, 0.05, 0.01],
+            "loss": [1.9, 1.5, 1.25, 1.125],
+            "train_accuracy": [0.2, 0.4, 0.5, 0.55],
+            "select_accuracy": [0.25, 0.35, 0.45, 0.4],
+        }
+    )
+    figure = plots.learning_curves(history, selected=3, select_name="PublicTest")
+    assert "4 epochs" in figure.alt and "from 1.900 to 1.125" in figure.alt and "at most 45.00\u00a0%" in figure.alt
+    assert "scored: epoch 3" in texts(figure)
+    axes = figure.canvas().axes
+    lines = [list(line.get_ydata()) for one in axes for line in one.get_lines()]
+    assert [1.9, 1.5, 1.25, 1.125] in lines and [25, 35, 45, 40] in [list(np.round(line, 9)) for line in lines]
+    bare = plots.learning_curves(history[["epoch", "loss"]])
+    assert len(bare.canvas().axes) == 1
+    with pytest.raises(FerReproError, match="no epochs"):
+        plots.learning_curves(history.iloc[:0])
+
+
+def test_the_confusion_matrix_prints_counts_and_shares(score):
+    figure = plots.confusion_matrix(score, "VGGNet, PublicTest")
+    shown = texts(figure)
+    counts = np.asarray(score["confusion"])
+    for row, column in ((0, 0), (3, 3), (2, 4), (6, 1)):
+        assert str(counts[row, column]) in shown
+        assert f"{100 * counts[row, column] / counts[row].sum():.1f} %" in shown
+    assert [w for w in shown if w.startswith("angry\nn = ")] == [f"angry\nn = {counts[0].sum()}"]
+    assert f"angry {100 * counts[0, 0] / counts[0].sum():.1f}" in figure.alt
+    worst = (counts / counts.sum(1, keepdims=True) * (1 - np.eye(7))).argmax()
+    assert f"{LABELS[worst // 7]} taken for {LABELS[worst % 7]}" in figure.alt
+
+
+def test_a_class_without_images_is_no_number(score):
+    labels = np.array([0, 0, 1, 2, 3, 4, 5])
+    score = metrics.evaluate(np.eye(7)[[0, 1, 1, 2, 3, 4, 5]], labels)
+    assert "no image" in texts(plots.per_class(score)) and "0.0 %" in texts(plots.confusion_matrix(score, "few"))
+
+
+def test_per_class_draws_each_recall_with_its_interval(score):
+    figure = plots.per_class(score)
+    axes = figure.canvas().axes[0]
+    spans = [tuple(np.round(line.get_xdata(), 6)) for line in axes.get_lines() if len(line.get_xdata()) == 2]
+    for name in LABELS:
+        low, high = score["per_class"][name]["interval"]
+        assert (round(100 * low, 6), round(100 * high, 6)) in spans
+        assert f"{score['per_class'][name]['n']}" in texts(figure)
+
+
+def test_a_forest_says_not_run_instead_of_drawing_a_point():
+    rows = [Row("claimed", 0.7328, (0.718, 0.747), "claimed"), Row("official", None, words=("not run",))]
+    figure = plots.forest(rows, "Beside the claim", alt="both")
+    marks = [line for line in figure.canvas().axes[0].get_lines() if line.get_marker() not in ("", "None", None)]
+    assert len(marks) == 1 and "not run" in texts(figure)
+    assert marks[0].get_markerfacecolor() == LIGHT.page, "a claim is hollow"
+    with pytest.raises(FerReproError, match="no row has a value"):
+        plots.forest(rows[1:], "Empty", alt="none")
+
+
+def test_a_ladder_is_ruled_at_its_first_step():
+    rows = [
+        Row("histogram", 0.53, (0.51, 0.55), words=("53.00 %", "")),
+        Row("local", 0.64, None, words=("64.00 %", "+11")),
+    ]
+    figure = plots.ladder(rows, "Step by step")
+    assert "the plainest system" in texts(figure) and "local 64.00" in figure.alt
+    rules = [line.get_xdata()[0] for line in figure.canvas().axes[0].get_lines() if line.get_linestyle() == "--"]
+    assert rules == [53.0]
+
+
+class Small(nn.Module):
+    """A net with a nested block, a parameter of its own and a layer that never runs."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2)),
+            nn.Sequential(nn.Conv2d(4, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1), nn.ReLU()),
+        )
+        self.scale = nn.Parameter(nn.init.ones_(nn.Linear(1, 1).weight.detach()))
+        self.idle = nn.Linear(5, 5)
+        self.head = nn.Linear(8, 7)
+
+    def forward(self, images):
+        return self.head(self.body(images).mean((2, 3)) * self.scale)
+
+
+def test_a_trace_counts_every_parameter_once_and_reads_shapes_from_the_run():
+    model = Small().train()
+    blocks = plots.trace(model, (2, 1, 12, 12))
+    assert sum(block.parameters for block in blocks) == cost.count_parameters(model)
+    assert [(block.content, block.shape) for block in blocks] == [
+        ("conv 3×3, max pool 2×2", (4, 6, 6)),
+        ("2 × conv 3×3", (8, 6, 6)),
+        ("linear", (7,)),
+        ("single parameters", ()),
+    ]
+    assert blocks[0].parameters == 4 * 9 + 4 + 8 and blocks[-1].parameters == 1 + 30
+    assert model.training and not model._forward_hooks and not model.head._forward_hooks
+    figure = plots.architecture(blocks, (1, 12, 12), "Small")
+    assert f"Small: {cost.count_parameters(model):,} parameters" in texts(figure) and "8×6×6" in texts(figure)
+
+
+def test_a_network_that_does_not_fit_its_input_is_an_error():
+    with pytest.raises(FerReproError, match=r"Small does not run on an input of shape \(1, 3, 12, 12\)"):
+        plots.trace(Small(), (1, 3, 12, 12))
+    with pytest.raises(FerReproError, match="no blocks"):
+        plots.architecture([], (1, 4, 4), "Nothing")
+
+
+@pytest.mark.parametrize("count", [1, 4, 5, 6, 7])
+def test_a_pipeline_shows_its_steps_in_order(count):
+    steps = [(f"step {i}", f"what {i} does") for i in range(count)]
+    shown = texts(plots.pipeline(steps, "A method"))
+    assert [word for word in shown if re.match(r"\d  step", word)] == [f"{i + 1}  step {i}" for i in range(count)]
+    with pytest.raises(FerReproError, match="no steps"):
+        plots.pipeline([], "A method")
+
+
+def test_samples_put_every_class_in_its_row(few_drawn):
+    figure = plots.samples(few_drawn.images, few_drawn.labels, LABELS, each=3, drawn=True)
+    sheet = figure.canvas().axes[0].get_images()[0].get_array()
+    assert sheet.shape == (7 * 51 - 3, 3 * 51 - 3, 4)
+    for label in range(7):
+        first = few_drawn.images[np.flatnonzero(few_drawn.labels == label)[0]]
+        assert np.array_equal(sheet[label * 51 : label * 51 + 48, :48, 0], first)
+    assert sheet[0, 48:51, 3].max() == 0, "the gaps let the page through"
+    with pytest.raises(FerReproError, match="do not fit"):
+        plots.samples(few_drawn.images, few_drawn.labels[:5], LABELS)
+
+
+def test_the_chart_has_its_four_toggles_and_every_point(board):
+    chart = plots.accuracy_over_time(board)
+    names = [trace.name for trace in chart.figure.data]
+    assert names == ["record line", "claimed", "clean subset (class A, 4)", "reproduced (2 of 17)"]
+    claimed = chart.figure.data[1]
+    order = board.assign(day=pd.to_datetime(board["date"])).sort_values(["day", "claimed"], kind="stable")
+    assert list(claimed.x) == list(order["date"]) and list(claimed.y) == pytest.approx(list(100 * order["claimed"]))
+    assert set(chart.figure.data[2].y) == set(board.loc[board["comparability"] == "A", "Accuracy"])
+    measured = chart.figure.data[3]
+    assert list(measured.y) == [64.11, 72.14]
+    assert list(measured.error_y.array) == pytest.approx([100 * (0.6566 - 0.6411), 100 * (0.7358 - 0.7214)])
+    assert list(measured.error_y.arrayminus) == pytest.approx([100 * (0.6411 - 0.6252), 100 * (0.7214 - 0.7065)])
+    record = chart.figure.data[0]
+    assert list(record.y)[:-1] == list(leaderboard.record_line(board)["Accuracy"]) and record.y[-1] == record.y[-2]
+
+
+def test_hovering_tells_model_claim_and_verdict(board):
+    chart = plots.accuracy_over_time(board)
+    told = {words.split("</b>")[0]: words for words in chart.figure.data[1].customdata}
+    assert "claimed 73.28\u00a0%" in told["<b>VGGNet"] and "verdict: reproduced" in told["<b>VGGNet"]
+    assert "verdict: not run" in told["<b>EmoNeXt"]
+    assert all(trace.hovertemplate.endswith("<extra></extra>") for trace in chart.figure.data[1:])
+
+
+def test_the_chart_is_complete_without_anything_from_elsewhere(board):
+    markup = plots.accuracy_over_time(board)._repr_html_()
+    loaded = re.findall(r'(?:src|href)=["\']?([^"\'>]*)', markup)
+    assert loaded and all(address.startswith("data:") for address in loaded)
+    assert "http" not in re.sub(r"base64,[^\"]+", "", markup)
+    assert markup.count('class="plotly-graph-div"') == 1 and f'id="{timeline.DIV}"' in markup
+    label = "Accuracy on FER2013 over time, 17 claims from 2013 to 2025, 2 of them reproduced."
+    assert f'<figure role="group" aria-label="{label}">' in markup
+    assert 'role="img"' not in markup
+    assert "paper_bgcolor" in markup and "rgba(0,0,0,0)" in markup
+    assert markup.index('class="fer-still"') < markup.index("plotly-graph-div"), (
+        "the script hides what stands before it"
+    )
+    assert set(pictures(markup)) == {"only-light", "only-dark"}
+    rows = re.findall(r"<tr><th scope=row>(.*?)</th>", markup)
+    assert sorted(rows) == sorted(board["model"]), "the numbers can be read without the chart"
+
+
+def test_a_name_cannot_break_out_of_the_chart(board):
+    bad = board.copy()
+    bad.loc[0, ["model", "ModelName"]] = "</script><script>alert('x')</script>"
+    markup = plots.accuracy_over_time(bad)._repr_html_()
+    assert "alert('x')" not in markup and "<script>alert" not in markup
+    assert markup.count("<script") == plots.accuracy_over_time(board)._repr_html_().count("<script")
+
+
+def test_a_chart_without_results_keeps_its_toggle(board):
+    none = board.assign(measured=np.nan, low=np.nan, high=np.nan)
+    chart = plots.accuracy_over_time(none)
+    assert chart.figure.data[3].name == "reproduced (0 of 17)" and list(chart.figure.data[3].x) == [None]
+    assert len(texts(plots.accuracy_over_time_static(none))) > 17
+
+
+def test_a_foreign_table_is_refused(board):
+    with pytest.raises(FerReproError, match="lacks verdict"):
+        plots.accuracy_over_time(board.drop(columns="verdict"))
+
+
+def test_the_still_picture_names_every_model_and_carries_the_digest_of_its_data(board, tmp_path):
+    figure = plots.accuracy_over_time_static(board)
+    assert set(board["model"]) <= set(texts(figure))
+    path = figure.save(tmp_path / "chart.png")
+    assert timeline.picture_digest(path) == timeline.data_digest(board)
+    changed = board.copy()
+    changed.loc[changed["variant"] == "vggnet", "measured"] = 0.7215
+    assert timeline.data_digest(changed) != timeline.picture_digest(path), "a new result makes the picture stale"
+    Image.new("L", (2, 2)).save(tmp_path / "other.png")
+    assert timeline.picture_digest(tmp_path / "other.png") == ""
+
+
+def test_names_are_placed_apart_and_inside():
+    random = np.random.default_rng(1)
+    marks = [tuple(point) for point in random.uniform(60, 540, (12, 2))]
+    sizes = [(60.0, 10.0)] * 12
+    frame = (0.0, 0.0, 600.0, 600.0)
+    boxes = []
+    for (x, y), (dx, dy) in zip(marks, place_names(sizes, marks, [], frame, 1.0), strict=True):
+        left = x + dx if dx > 1 else x + dx - 60 if dx < -1 else x - 30
+        boxes.append((left, y + dy - 5, left + 60, y + dy + 5))
+    assert all(0 <= b[0] and b[2] <= 600 and 0 <= b[1] and b[3] <= 600 for b in boxes)
+    assert sum(overlap(a, b) for i, a in enumerate(boxes) for b in boxes[:i]) == 0
+    assert overlap((0, 0, 2, 2), (1, 1, 3, 3)) == 61 and overlap((0, 0, 1, 1), (1, 0, 2, 1)) == 0

@@ -1,0 +1,272 @@
+"""How a run is computed is chosen by trying, changes nothing else, and is kept."""
+
+import dataclasses
+import io
+import time
+
+import pytest
+import small
+import torch
+from torch import nn
+
+from fer_repro.errors import FerReproError
+from fer_repro.recipe import step as recipe_step
+from fer_repro.training import autotune, execution, loop
+from fer_repro.training.execution import Choice, Engine
+from fer_repro.training.optim import make_optimiser
+from fer_repro.training.run import Interrupted
+from fer_repro.training.step import TrainStep
+
+
+class Deep(nn.Sequential):
+    """Two convolutions: the second one's weights lie differently in the two memory formats."""
+
+    def __init__(self) -> None:
+        # A bias before batch norm has no gradient but rounding, which Adam would make large.
+        body = nn.Conv2d(1, 6, 5, 4, bias=False), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 8, 3, 2)
+        super().__init__(*body, nn.Flatten(), nn.Linear(128, 7))
+
+
+def deep(recipe) -> nn.Module:
+    return Deep()
+
+
+def one_step(optimiser, seed=0, images=16, **options) -> TrainStep:
+    torch.manual_seed(seed)
+    model = Engine().to_device(Deep(), torch.device("cpu"))
+    made = make_optimiser(optimiser, model.parameters(), options.pop("fused", True))
+    return TrainStep(small.PLAIN, model, made, torch.Generator().manual_seed(1), **options)
+
+
+def batches(n=6):
+    source = torch.Generator().manual_seed(7)
+    for _ in range(n):
+        yield torch.randint(0, 256, (16, 48, 48), dtype=torch.uint8, generator=source), torch.arange(16) % 7
+
+
+def weights(step: TrainStep) -> torch.Tensor:
+    return torch.cat([p.detach().contiguous().flatten() for p in step.model.parameters()])
+
+
+OPTIMISERS = [small.SGD, *(recipe_step(name, lr=0.01) for name in ("adam", "adamw", "adagrad"))]
+
+
+@pytest.mark.parametrize("optimiser", OPTIMISERS, ids=lambda step: step.name)
+def test_no_switch_changes_what_is_learnt(optimiser):
+    reference = one_step(optimiser, fused=False, engine=Engine(channels_last=False, fused_augmentation=False))
+    default, turned = one_step(optimiser), one_step(optimiser)
+    for number, (images, labels) in enumerate(batches()):
+        if number == 3:  # in the middle, when the optimiser has a state
+            turned.choose(Choice(channels_last=False))
+        for step in (reference, default, turned):
+            step(images, labels)
+    torch.testing.assert_close(weights(default), weights(reference), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(weights(turned), weights(reference), rtol=1e-4, atol=1e-5)
+
+
+def test_a_state_in_the_other_memory_format_is_put_right():
+    here = one_step(small.SGD)
+    for images, labels in batches(3):
+        here(images, labels)
+    file = io.BytesIO()
+    torch.save({"model": here.model.state_dict(), "optimiser": here.optimiser.state_dict()}, file)
+    file.seek(0)
+    saved = torch.load(file, weights_only=True)
+    there = one_step(small.SGD, engine=Engine(channels_last=False))
+    there.model.load_state_dict(saved["model"])
+    there.optimiser.load_state_dict(saved["optimiser"])
+    there.choose(there.choice)
+    for step in (here, there):
+        for images, labels in batches(3):
+            step(images, labels)
+    torch.testing.assert_close(weights(there), weights(here), rtol=1e-4, atol=1e-5)
+
+
+def choose_contiguous(step, images, labels, say, in_time):
+    return Choice(channels_last=False), {"eager": 2.0, "contiguous": 1.0}
+
+
+def test_a_rehearsal_leaves_no_trace(tmp_path, monkeypatch):
+    plain = loop.fit(small.build, small.splits(), small.run(tmp_path / "a"))
+    monkeypatch.setattr(loop, "MANY_STEPS", 1)
+    monkeypatch.setattr(autotune, "CLEARLY", 0.0)  # tried, but nothing is ever clearly faster
+    said = []
+    rehearsed = small.run(tmp_path / "b", said=said)
+    fitted = loop.fit(small.build, small.splits(), rehearsed)
+    assert any(line.startswith("rehearsal, a batch: eager") for line in said)
+    assert set(rehearsed.facts["rehearsal"]["seconds_per_batch"]) == {"eager", "bf16", "contiguous"}
+    assert rehearsed.facts["rehearsal"]["channels_last"] and not rehearsed.facts["rehearsal"]["autocast"]
+    for name, tensor in plain.model.state_dict().items():
+        assert torch.equal(tensor, fitted.model.state_dict()[name]), name
+
+
+def test_a_resumed_run_keeps_the_choice(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "MANY_STEPS", 1)
+    monkeypatch.setattr(loop, "rehearse", choose_contiguous)
+    whole = loop.fit(deep, small.splits(), small.run(tmp_path / "a"))
+    stopped = small.run(tmp_path / "b")
+    looks = iter(range(100))
+    monkeypatch.setattr(stopped, "out_of_time", lambda ahead=0.0: next(looks) > 7)
+    with pytest.raises(Interrupted):
+        loop.fit(deep, small.splits(), stopped)
+    monkeypatch.setattr(loop, "rehearse", lambda *_: pytest.fail("rehearsed again"))
+    resumed = small.run(tmp_path / "b")
+    fitted = loop.fit(deep, small.splits(), resumed)
+    assert resumed.facts["rehearsal"] == {
+        "channels_last": False, "autocast": False, "forward": "eager", "host_memory": False,
+        "seconds_per_batch": {"eager": 2.0, "contiguous": 1.0},
+    }  # fmt: skip
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(tensor, fitted.model.state_dict()[name]), name
+
+
+def test_short_runs_are_not_rehearsed(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "rehearse", lambda *_: pytest.fail("rehearsed"))
+    run = small.run(tmp_path)
+    loop.fit(small.build, small.splits(), run)
+    assert "rehearsal" not in run.facts
+
+
+@pytest.mark.parametrize("way", ["compiled", "cuda-graphs"])
+def test_a_way_that_fails_is_named_and_left_out(tmp_path, monkeypatch, way):
+    def no_compiler(model, mode):
+        def call(inputs):
+            raise RuntimeError("no C compiler found\nand more")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", no_compiler)
+    said = []
+    run = small.run(tmp_path, said=said, engine=Engine(compile=way))
+    loop.fit(small.build, small.splits(), run)
+    assert any(f"{way} does not work here (RuntimeError: no C compiler found)" in line for line in said)
+    assert run.facts["rehearsal"]["forward"] == "eager" and run.facts["status"] == "done"
+
+
+def test_a_compiled_way_is_used_for_whole_batches_only(tmp_path, monkeypatch):
+    sizes = []
+
+    def compiler(model, mode):
+        def call(inputs):
+            sizes.append(len(inputs))
+            return model(inputs)
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", compiler)
+    run = small.run(tmp_path, recipe=small.PLAIN, engine=Engine(compile="compiled"))
+    loop.fit(small.build, small.splits(), run)
+    assert run.facts["rehearsal"]["forward"] == "compiled" and set(sizes) == {small.PLAIN.batch_size}
+    assert 70 % small.PLAIN.batch_size, "every batch is a whole one: the test shows nothing"
+
+
+class Hungry(small.Net):
+    """Runs out of memory unless activations are handed over."""
+
+    def __init__(self) -> None:
+        self.sized = False
+        super().__init__()
+        self.sized = True
+
+    def __setattr__(self, name, value):
+        object.__setattr__(self, name, value) if name == "sized" else super().__setattr__(name, value)
+
+    def forward(self, images):
+        if self.sized and torch.is_grad_enabled() and not torch._C._autograd._top_saved_tensors_default_hooks(False):
+            raise torch.OutOfMemoryError("out of memory")
+        return super().forward(images)
+
+
+def test_a_batch_that_does_not_fit_keeps_its_activations_in_host_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "MANY_STEPS", 1)
+    monkeypatch.setattr(autotune, "CLEARLY", 0.0)
+    said = []
+    run = small.run(tmp_path / "a", recipe=small.PLAIN, said=said)
+    fitted = loop.fit(lambda recipe: Hungry(), small.splits(), run)
+    assert any("activations wait in host memory" in line for line in said)
+    assert run.facts["rehearsal"]["host_memory"] is True
+    # Where dropout's draws fall depends on the memory format, and what comes back from the host is contiguous.
+    plain = small.run(tmp_path / "b", recipe=small.PLAIN, engine=Engine(channels_last=False))
+    for name, tensor in loop.fit(small.build, small.splits(), plain).model.state_dict().items():
+        assert torch.equal(tensor, fitted.model.state_dict()[name]), name
+
+
+class Starving(small.Net):
+    def forward(self, images):
+        if len(images) > 2:
+            raise torch.OutOfMemoryError("out of memory")
+        return super().forward(images)
+
+
+def test_too_little_memory_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "MANY_STEPS", 1)
+    with pytest.raises(FerReproError, match=r"network of small and a batch of 16 inputs do not fit .* larger device"):
+        loop.fit(lambda recipe: Starving(), small.splits(), small.run(tmp_path, recipe=small.PLAIN))
+
+
+def test_an_unknown_way_is_refused():
+    with pytest.raises(FerReproError, match="compile is 'fast', expected auto or one of eager, compiled, cuda-graphs"):
+        Engine(compile="fast")
+
+
+def test_the_allocator_can_be_told_to_keep_memory():
+    import platform
+
+    assert execution.keep_freed_memory() == (platform.libc_ver()[0] == "glibc")
+
+
+def test_no_way_is_tried_that_there_is_no_time_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "MANY_STEPS", 1)
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: pytest.fail("compiled"))
+    said = []
+    run = small.run(tmp_path, said=said, engine=Engine(compile="compiled"), deadline=time.monotonic() + 100)
+    loop.fit(small.build, small.splits(), run)
+    assert any("no time left to try compiled" in line for line in said)
+    assert set(run.facts["rehearsal"]["seconds_per_batch"]) == {"eager", "bf16", "contiguous"}
+
+
+def test_a_run_from_before_rehearsals_goes_on_as_it_was(tmp_path, monkeypatch):
+    stopped = small.run(tmp_path)
+    looks = iter(range(100))
+    monkeypatch.setattr(stopped, "out_of_time", lambda ahead=0.0: next(looks) > 7)
+    with pytest.raises(Interrupted):
+        loop.fit(deep, small.splits(), stopped)
+    file = tmp_path / "checkpoint.pt"
+    content = torch.load(file, weights_only=True)
+    del content["state"]["choice"], content["state"]["ways"]
+    torch.save(content, file)
+    monkeypatch.setattr(loop, "MANY_STEPS", 1)
+    monkeypatch.setattr(loop, "rehearse", lambda *_: pytest.fail("rehearsed in the middle of a run"))
+    resumed = small.run(tmp_path)
+    loop.fit(deep, small.splits(), resumed)
+    assert resumed.facts["status"] == "done" and resumed.facts["rehearsal"]["autocast"] is False
+
+
+@pytest.mark.parametrize(("precision", "tried"), [("bf16", True), ("fp32", False)])
+def test_bf16_on_a_cpu_is_tried_where_the_recipe_allows_it(tmp_path, monkeypatch, precision, tried):
+    monkeypatch.setattr(loop, "MANY_STEPS", 1)
+    seen = []
+
+    def seconds(step, batch):
+        seen.append(step.choice.autocast)
+        step.gradients(*batch)
+        return 1.0 if step.choice.autocast else 2.0
+
+    monkeypatch.setattr(autotune, "_seconds_per_batch", seconds)
+    run = small.run(tmp_path, recipe=dataclasses.replace(small.PLAIN, precision=precision))
+    fitted = loop.fit(small.build, small.splits(), run)
+    assert any(seen) is tried and run.facts["rehearsal"]["autocast"] is tried
+    assert run.facts["status"] == "done" and all(p.dtype == torch.float32 for p in fitted.model.parameters())
+
+
+@pytest.mark.parametrize("change", [{"host_memory": True}, {"channels_last": False}, {"autocast": True}])
+def test_choices_are_whole_data(change):
+    choice = dataclasses.replace(Choice(), **change)
+    assert Choice(**vars(choice)) == choice != Choice()
+
+
+def test_a_loss_that_is_not_finite_is_left_to_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "MANY_STEPS", 1)
+    run = small.run(tmp_path, recipe=small.PLAIN)
+    loop.fit(small.build, small.splits(), run, loss=lambda output, targets: (output * float("nan")).mean())
+    assert run.facts["status"] == "diverged"
