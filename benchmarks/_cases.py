@@ -10,8 +10,8 @@ import torchvision
 from torch import Tensor, nn
 
 from fer_repro import papers
-from fer_repro.data.official import OFFICIAL_COUNTS
-from fer_repro.data.protocol import OFFICIAL, USAGES
+from fer_repro.data.official import OFFICIAL_COUNTS, USAGES
+from fer_repro.data.protocol import OFFICIAL
 from fer_repro.errors import FerReproError
 from fer_repro.layers import GreyAsRgb
 from fer_repro.papers import deep_emotion

@@ -18,9 +18,14 @@ def goal(what: str, on: str, device: str, value: float | None, limit: float, at_
     else:
         state = "met" if (value >= limit if at_least else value <= limit) else "missed"
     return {
-        "goal": what, "on": on, "limit": limit, "at_least": at_least, "value": value, "state": state,
+        "goal": what,
+        "on": on,
+        "limit": limit,
+        "at_least": at_least,
+        "value": value,
+        "state": state,
         "measured_on": None if value is None else machine(device),
-    }  # fmt: skip
+    }
 
 
 def machine(device: str) -> str:

@@ -121,9 +121,17 @@ class Ours:
     """
 
     def __init__(
-        self, case: Case, device: str, batch: int | None, n: int, seconds: float, engine: Engine | None = None,
-        waits: bool = False, seed: int = 0, threads: int | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        case: Case,
+        device: str,
+        batch: int | None,
+        n: int,
+        seconds: float,
+        engine: Engine | None = None,
+        waits: bool = False,
+        seed: int = 0,
+        threads: int | None = None,
+    ) -> None:
         self.case, self.device, self.waits, self.seed = case, torch.device(device), waits, seed
         self.place = 0
         if threads is not None:

@@ -65,9 +65,15 @@ class ZoomEachAxis:
 
 
 def _affine(
-    side: int, degrees: float = 0.0, shift: float = 0.0, scale: tuple[float, float] = (1.0, 1.0),
-    per_axis: bool = False, p: float = 1.0, interpolation: str = "nearest", fill: float | str = 0.0,
-) -> Callable[[Any], Any]:  # fmt: skip
+    side: int,
+    degrees: float = 0.0,
+    shift: float = 0.0,
+    scale: tuple[float, float] = (1.0, 1.0),
+    per_axis: bool = False,
+    p: float = 1.0,
+    interpolation: str = "nearest",
+    fill: float | str = 0.0,
+) -> Callable[[Any], Any]:
     """`torchvision.transforms.RandomAffine`, on an edge-padded image where the border repeats."""
     turn = math.radians(degrees)
     # As far as any corner can come to lie outside, so that the crop afterwards never shows the padding's end.
@@ -112,9 +118,12 @@ def _jitter(side: int, brightness: float = 0.0, contrast: float = 0.0, p: float 
 
 
 def _erase(
-    side: int, p: float = 0.5, area: tuple[float, float] = (0.02, 0.33), aspect: tuple[float, float] = (0.3, 3.3),
+    side: int,
+    p: float = 0.5,
+    area: tuple[float, float] = (0.02, 0.33),
+    aspect: tuple[float, float] = (0.3, 3.3),
     value: float = 0.0,
-) -> Callable[[Any], Any]:  # fmt: skip
+) -> Callable[[Any], Any]:
     return transforms.RandomErasing(p, area, aspect, value)
 
 
@@ -222,9 +231,14 @@ def loader_options(workers: int, device: torch.device) -> dict[str, Any]:
 
 
 def predict(
-    model: nn.Module, recipe: Recipe, views: Views, images: np.ndarray, device: torch.device, workers: int,
+    model: nn.Module,
+    recipe: Recipe,
+    views: Views,
+    images: np.ndarray,
+    device: torch.device,
+    workers: int,
     batch_size: int = 64,
-) -> np.ndarray:  # fmt: skip
+) -> np.ndarray:
     """uint8 [N,48,48] -> float32 [N,7]: the mean over a test image's views, batch by batch through a DataLoader."""
     faces = Faces(images, np.zeros(len(images), np.int64), view_transform(recipe, views))
     loader = DataLoader(faces, batch_size, **loader_options(workers, device))

@@ -22,8 +22,12 @@ from fer_repro.papers import MODULES
 
 # Imported once in the server that all contestants are forked from; where that is not possible each imports for itself.
 PRELOAD = [
-    "torch", "torchvision", "torch._dynamo", "fer_repro.training.loop", *(f"fer_repro.papers.{m}" for m in MODULES),
-]  # fmt: skip
+    "torch",
+    "torchvision",
+    "torch._dynamo",
+    "fer_repro.training.loop",
+    *(f"fer_repro.papers.{m}" for m in MODULES),
+]
 REST = 0.05  # seconds between two turns: threads that still spin are asleep by then
 
 

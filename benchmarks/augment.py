@@ -22,7 +22,7 @@ from torch import Tensor
 from torchvision import transforms
 
 from fer_repro.evaluation.cost import environment
-from fer_repro.evaluation.predict import as_input, normalise_
+from fer_repro.layers import as_input, normalise_
 from fer_repro.papers import vggnet
 from fer_repro.transforms import Augmenter
 
@@ -44,14 +44,16 @@ def pil_pipeline(released: bool) -> Callable[[np.ndarray], Tensor]:
             return transforms.Lambda(lambda crops: torch.stack([makers[index]()(crop) for crop in crops]))
         return transforms.Lambda(lambda crops: torch.stack([built[index](crop) for crop in crops]))
 
-    transform = transforms.Compose([
-        transforms.RandomResizedCrop(48, scale=(0.8, 1.2)),
-        transforms.RandomApply([transforms.RandomAffine(0, translate=(0.2, 0.2))], p=0.5),
-        transforms.RandomHorizontalFlip(),
-        transforms.RandomApply([transforms.RandomRotation(10)], p=0.5),
-        transforms.TenCrop(40),
-        *(on_crops(index) for index in range(len(makers))),
-    ])  # fmt: skip
+    transform = transforms.Compose(
+        [
+            transforms.RandomResizedCrop(48, scale=(0.8, 1.2)),
+            transforms.RandomApply([transforms.RandomAffine(0, translate=(0.2, 0.2))], p=0.5),
+            transforms.RandomHorizontalFlip(),
+            transforms.RandomApply([transforms.RandomRotation(10)], p=0.5),
+            transforms.TenCrop(40),
+            *(on_crops(index) for index in range(len(makers))),
+        ]
+    )
     return lambda image: transform(Image.fromarray(image.astype(np.float32)))
 
 

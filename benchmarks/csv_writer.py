@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fer_repro.data.load import FER2013
+from fer_repro.data.dataset import FER2013
 from fer_repro.data.official import PIXELS
 from fer_repro.errors import FerReproError
 

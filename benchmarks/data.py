@@ -6,7 +6,7 @@ Every measurement runs in a process of its own, so that neither reader warms any
 turns. torchvision gives the training half and the two test halves as two data sets and reads the file for each; `load`
 gives all of it. The file has been read once before, so that both find it in the system's page cache. torchvision's
 check of the file's md5 is patched out here, because a CSV written from other faces than the original's would not pass
-it. Without ``--csv`` a CSV of the full size (35,887 rows) is written from drawn faces into a temporary folder; its
+it. Without ``--csv`` a CSV of the full size (35,887 rows) is written from synthetic faces into a temporary folder; its
 pixels have the same range as the original's.
 """
 
@@ -60,12 +60,12 @@ def _measure(script: str, *arguments: str) -> dict[str, Any]:
 def run(csv: str | os.PathLike | None = None, repeats: int = 3) -> dict[str, Any]:
     """Measure and return everything, JSON-ready: medians, every single time, the goals and whether they are met.
 
-    ``csv`` names a file of the layout fer2013.csv; without it one is made from drawn faces. Seconds are wall-clock
+    ``csv`` names a file of the layout fer2013.csv; without it one is made from synthetic faces. Seconds are wall-clock
     seconds, memory is the peak resident size of the whole process in bytes.
     """
     from csv_writer import write_csv
 
-    from fer_repro.data import drawn
+    from fer_repro.data import synthetic
 
     with tempfile.TemporaryDirectory() as temporary:
         # torchvision wants root/fer2013/fer2013.csv.
@@ -73,7 +73,7 @@ def run(csv: str | os.PathLike | None = None, repeats: int = 3) -> dict[str, Any
         file = root / "fer2013" / "fer2013.csv"
         file.parent.mkdir()
         if csv is None:
-            write_csv(drawn.repeated(), file)
+            write_csv(synthetic.repeated(), file)
         else:
             file.symlink_to(Path(csv).resolve())
         size = len(file.read_bytes())
@@ -94,7 +94,7 @@ def run(csv: str | os.PathLike | None = None, repeats: int = 3) -> dict[str, Any
 
     first, other, opening = median(ours, "seconds"), median(theirs, "seconds"), median(again, "seconds")
     result = {
-        "csv": "drawn faces, repeated" if csv is None else Path(csv).name,
+        "csv": "synthetic faces, repeated" if csv is None else Path(csv).name,
         "csv_bytes": size,
         "repeats": repeats,
         "first_read_seconds": first,
@@ -153,7 +153,7 @@ def table(result: dict[str, Any]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--csv", help="a file of the layout fer2013.csv (default: one made from drawn faces)")
+    parser.add_argument("--csv", help="a file of the layout fer2013.csv (default: one made from synthetic faces)")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", help="also write the result to this file")
     options = parser.parse_args()

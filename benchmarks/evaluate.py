@@ -22,11 +22,11 @@ from torch import nn
 
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation.cost import environment
-from fer_repro.evaluation.predict import NetworkClassifier, as_input, normalise_
+from fer_repro.evaluation.predict import NetworkClassifier
 from fer_repro.evaluation.tta import view_batch
-from fer_repro.parameters import resolve_device
+from fer_repro.layers import as_input, normalise_
 from fer_repro.recipe import Recipe
-from fer_repro.training.execution import Engine
+from fer_repro.training.execution import Engine, resolve_device
 
 NETWORKS = ("vggnet", "resnet18-tricks", "resemotenet", "deep-emotion")
 SECONDS = {"cpu": 3.0, "cuda": 2.0}  # of a turn
@@ -101,9 +101,13 @@ class Habit(Library):
 
 
 def run(
-    only: str = "", seconds: float | None = None, turns: int = 3, device: str = "auto", small: bool = False,
+    only: str = "",
+    seconds: float | None = None,
+    turns: int = 3,
+    device: str = "auto",
+    small: bool = False,
     images: int = PUBLIC_IMAGES,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Measure and return everything, JSON-ready; the options are those of the benchmark ``train``."""
     device = resolve_device(device)
     seconds, networks = seconds or SECONDS[device], {}
@@ -114,10 +118,17 @@ def run(
             networks[name] = case.facts() | measure(case, device, seconds, turns, images)
         except Failed as error:
             networks[name] = case.facts() | {"failed": {"ours": str(error)}}
-    return rounded({
-        "what": "scoring with the recipe's views, images per second", "device": device, "seconds_a_turn": seconds,
-        "turns": turns, "networks": networks, "goals": [], "environment": environment(),
-    })  # fmt: skip
+    return rounded(
+        {
+            "what": "scoring with the recipe's views, images per second",
+            "device": device,
+            "seconds_a_turn": seconds,
+            "turns": turns,
+            "networks": networks,
+            "goals": [],
+            "environment": environment(),
+        }
+    )
 
 
 def measure(case: Case, device: str, seconds: float, turns: int, images: int) -> dict[str, Any]:
@@ -133,11 +144,19 @@ def measure(case: Case, device: str, seconds: float, turns: int, images: int) ->
             if failed:
                 raise Failed(next(iter(failed.values())))
             agreement = compare(case, facts, ours.ask("probabilities"), reference.ask("probabilities"))
-    return facts | best | agreement | {
-        "ratio": best["ours"] / best["reference"], "workers": int(chosen_workers), "workers_tried": workers,
-        "public_test_seconds": PUBLIC_IMAGES / best["ours"],
-        "public_test_seconds_reference": PUBLIC_IMAGES / best["reference"], "failed": {},
-    }  # fmt: skip
+    return (
+        facts
+        | best
+        | agreement
+        | {
+            "ratio": best["ours"] / best["reference"],
+            "workers": int(chosen_workers),
+            "workers_tried": workers,
+            "public_test_seconds": PUBLIC_IMAGES / best["ours"],
+            "public_test_seconds_reference": PUBLIC_IMAGES / best["reference"],
+            "failed": {},
+        }
+    )
 
 
 def compare(case: Case, facts: dict[str, Any], ours: np.ndarray, reference: np.ndarray) -> dict[str, float]:

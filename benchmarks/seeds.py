@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state
 
 from fer_repro.evaluation.cost import environment
-from fer_repro.parameters import resolve_device
+from fer_repro.training.execution import resolve_device
 from fer_repro.training.interleave import Turn, take_turns
 from fer_repro.training.optim import make_optimiser
 
@@ -116,15 +116,21 @@ class Stacked(InTurn):
 
 # Ways within one process: name -> class whose work(steps) does so many steps of every seed.
 IN_ONE_PROCESS: dict[str, Callable[..., Any]] = {
-    "one after another": InTurn, "a batch each in turn": BatchByBatch, "stacked with vmap": Stacked,
-}  # fmt: skip
+    "one after another": InTurn,
+    "a batch each in turn": BatchByBatch,
+    "stacked with vmap": Stacked,
+}
 SIDE_BY_SIDE = "side by side as processes"
 
 
 def run(
-    only: str = "", seconds: float | None = None, turns: int = 3, device: str = "auto", small: bool = False,
+    only: str = "",
+    seconds: float | None = None,
+    turns: int = 3,
+    device: str = "auto",
+    small: bool = False,
     images: int = TRAINING_IMAGES,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Measure and return everything, JSON-ready; the options are those of the benchmark ``train``."""
     device = resolve_device(device)
     seconds, networks = seconds or SECONDS[device], {}
@@ -137,11 +143,18 @@ def run(
             networks[name] = case.facts() | {"failed": {"one": str(error)}}
     best = networks.get("resemotenet", {}).get("best_ratio")
     what = f"ResEmoteNet: {SEEDS} seeds together, times one"
-    return rounded({
-        "what": f"{SEEDS} seeds of one network, as times of one", "device": device, "seeds": SEEDS,
-        "seconds_a_turn": seconds, "turns": turns, "networks": networks,
-        "goals": [goal(what, "cuda", device, best, LIMIT, at_least=False)], "environment": environment(),
-    })  # fmt: skip
+    return rounded(
+        {
+            "what": f"{SEEDS} seeds of one network, as times of one",
+            "device": device,
+            "seeds": SEEDS,
+            "seconds_a_turn": seconds,
+            "turns": turns,
+            "networks": networks,
+            "goals": [goal(what, "cuda", device, best, LIMIT, at_least=False)],
+            "environment": environment(),
+        }
+    )
 
 
 def measure(case: Case, device: str, seconds: float, turns: int, images: int) -> dict[str, Any]:
@@ -175,10 +188,15 @@ def measure(case: Case, device: str, seconds: float, turns: int, images: int) ->
         raise Failed(failed["one"])
     ratios = {name: SEEDS * best["one"] / rate for name, rate in best.items() if name != "one"}
     return {
-        "batch": batch, "steps_a_turn": steps, "images_per_second": best, "times_of_one": ratios,
-        "best_way": min(ratios, key=ratios.get) if ratios else None, "best_ratio": min(ratios.values(), default=None),
-        "threads_each_side_by_side": threads, "failed": failed,
-    }  # fmt: skip
+        "batch": batch,
+        "steps_a_turn": steps,
+        "images_per_second": best,
+        "times_of_one": ratios,
+        "best_way": min(ratios, key=ratios.get) if ratios else None,
+        "best_ratio": min(ratios.values(), default=None),
+        "threads_each_side_by_side": threads,
+        "failed": failed,
+    }
 
 
 if __name__ == "__main__":

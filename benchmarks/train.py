@@ -22,8 +22,7 @@ from _loops import Hybrid, Ours, Reference
 from _turns import Contestant, Failed, contestants, race
 
 from fer_repro.evaluation.cost import environment
-from fer_repro.parameters import resolve_device
-from fer_repro.training.execution import Engine
+from fer_repro.training.execution import Engine, resolve_device
 
 SECONDS = {"cpu": 3.0, "cuda": 3.0}  # of a turn
 TECHNIQUES_ON = {
@@ -36,9 +35,13 @@ SLOW_BF16 = 0.25  # of the fp32 rate of matrix products; below that a step in bf
 
 
 def run(
-    only: str = "", seconds: float | None = None, turns: int = 3, device: str = "auto", small: bool = False,
+    only: str = "",
+    seconds: float | None = None,
+    turns: int = 3,
+    device: str = "auto",
+    small: bool = False,
     images: int = TRAINING_IMAGES,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Measure and return everything, JSON-ready. ``only``: networks by name, separated by commas.
 
     ``seconds`` a turn, ``turns`` of each side. ``small`` and ``images`` (in memory) shrink all of it for tests.
@@ -62,11 +65,19 @@ def run(
             techniques[name] = case.facts() | ablation(case, device, seconds / 2, turns, images)
         except Failed as error:
             techniques[name] = case.facts() | {"failed": {ALL_ON: str(error)}}
-    return rounded({
-        "what": "training, images per second", "device": device, "seconds_a_turn": seconds, "turns": turns,
-        "training_images": TRAINING_IMAGES, "networks": networks, "techniques": techniques,
-        "goals": goals(networks, device), "environment": environment(),
-    })  # fmt: skip
+    return rounded(
+        {
+            "what": "training, images per second",
+            "device": device,
+            "seconds_a_turn": seconds,
+            "turns": turns,
+            "training_images": TRAINING_IMAGES,
+            "networks": networks,
+            "techniques": techniques,
+            "goals": goals(networks, device),
+            "environment": environment(),
+        }
+    )
 
 
 def measure(case: Case, device: str, seconds: float, turns: int, images: int) -> dict[str, Any]:
@@ -97,10 +108,17 @@ def measure(case: Case, device: str, seconds: float, turns: int, images: int) ->
             chosen_workers = None if workers is None else reference.ask("workers")
     if "ours" not in best:
         raise Failed(lost["ours"])
-    return facts | figures(facts, best, matmul) | {
-        "workers": chosen_workers, "workers_tried": workers, "reference_peak_memory_bytes": memory,
-        "matmul_flops_per_second": matmul, "failed": failed | lost,
-    }  # fmt: skip
+    return (
+        facts
+        | figures(facts, best, matmul)
+        | {
+            "workers": chosen_workers,
+            "workers_tried": workers,
+            "reference_peak_memory_bytes": memory,
+            "matmul_flops_per_second": matmul,
+            "failed": failed | lost,
+        }
+    )
 
 
 def _or_reason(side: Contestant, method: str, argument: Any, failed: dict[str, str], name: str) -> Any:
@@ -175,9 +193,12 @@ def ablation(case: Case, device: str, seconds: float, turns: int, images: int) -
     if ALL_ON not in best:
         raise Failed(lost[ALL_ON])
     return {
-        "batch": facts["batch"], "precision": facts["precision"], "images_per_second": best,
-        "share": {name: rate / best[ALL_ON] for name, rate in best.items()}, "failed": failed | lost,
-    }  # fmt: skip
+        "batch": facts["batch"],
+        "precision": facts["precision"],
+        "images_per_second": best,
+        "share": {name: rate / best[ALL_ON] for name, rate in best.items()},
+        "failed": failed | lost,
+    }
 
 
 def goals(networks: dict[str, dict[str, Any]], device: str) -> list[dict[str, Any]]:
@@ -202,7 +223,7 @@ def goals(networks: dict[str, dict[str, Any]], device: str) -> list[dict[str, An
         goal(share, "cuda", device, least("share_of_synthetic", every), 0.9),
         goal(part, "cuda", device, least("utilisation", large) if complete and in_bf16 else None, 0.4),
         goal("VGGNet: minutes for 300 epochs", "cuda", device, vgg and 300 * vgg / 60, 20.0, at_least=False),
-    ]  # fmt: skip
+    ]
 
 
 def _say(line: str) -> None:

@@ -15,10 +15,13 @@ class FerReproError(Exception):
     """
 
 
+RENAMED = {"drawn": "synthetic"}  # words that older commands and notebooks may still use
+
+
 def nearest(asked: str, known: Iterable[str], kind: str = "expected one of", most: int = 3, quote: str = "") -> str:
     """ "did you mean a or b?", or where nothing known is like ``asked``: ``kind`` and all that is known."""
     known = list(known)
-    near = difflib.get_close_matches(asked, known, n=most)
+    near = [RENAMED[asked]] if RENAMED.get(asked) in known else difflib.get_close_matches(asked, known, n=most)
     if near:
         return f"did you mean {' or '.join(quote + name + quote for name in near)}?"
     return f"{kind} {', '.join(known) or 'none'}"

@@ -128,3 +128,20 @@ class MaskingBlock(nn.Module):
         # [B,2C,H,W] -> [B,C,H,W], and the gate
         mask = self.last(mask)
         return mask.softmax(dim=1) if self.gate == "softmax" else mask.sigmoid()
+
+
+def logits_of(output: Tensor | tuple[Tensor, ...]) -> Tensor:
+    """The logits [B,7] of a network that returns them alone or first in a tuple."""
+    return output if isinstance(output, Tensor) else output[0]
+
+
+def as_input(images: Tensor) -> Tensor:
+    """uint8 [B,48,48] -> float32 [B,1,48,48] in [0, 1]."""
+    return images.unsqueeze(1).float().div_(255)
+
+
+def normalise_(images: Tensor, mean: float, std: float) -> Tensor:
+    """(images - mean) / std, in place; nothing is touched where that is the identity."""
+    if mean != 0.0:
+        images.sub_(mean)
+    return images if std == 1.0 else images.div_(std)

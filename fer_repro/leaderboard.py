@@ -19,8 +19,8 @@ from scipy import stats
 
 from fer_repro import papers
 from fer_repro import results as stored
-from fer_repro.claims import CLASSES, HALF, Claim, book
-from fer_repro.errors import FerReproError, nearest
+from fer_repro.claims import CLASSES, HALF, Claim, book, declared_parameters, leaderboard_claims
+from fer_repro.errors import FerReproError
 from fer_repro.evaluation.statistics import wilson
 from fer_repro.recipe import Views
 from fer_repro.results import Result
@@ -54,28 +54,6 @@ class Verdict:
     @property
     def n_seeds(self) -> int:
         return len(self.seeds)
-
-
-def claims() -> dict[str, Claim]:
-    """The 17 claims by variant id, in the order of the leaderboard."""
-    return book().claims
-
-
-def claim(variant_id: str) -> Claim:
-    """The claim of one leaderboard row; an unknown id (an ablation has no claim) raises `FerReproError`."""
-    known = claims()
-    if variant_id in known:
-        return known[variant_id]
-    raise FerReproError(f"'{variant_id}' is no row of the leaderboard: {nearest(variant_id, known, 'the rows are')}")
-
-
-def parameters_of(variant_id: str) -> int | None:
-    """Declared trainable parameters of a row or an ablation; None where no network or no count is known.
-
-    A twin that starts from random weights (``-scratch``) is the same network.
-    """
-    declared = book().parameters
-    return declared.get(variant_id, declared.get(variant_id.removesuffix("-scratch")))
 
 
 def mean_interval(accuracies: Iterable[float], n: int, level: float = 0.95) -> tuple[float, float]:
@@ -211,7 +189,7 @@ def leaderboard(results_dir: Path | str | None = None) -> pd.DataFrame:
     for results that cannot be read or do not belong together.
     """
     runs = _runs(results_dir)
-    table = pd.DataFrame([_row(claim, runs) for claim in claims().values()], dtype=object)
+    table = pd.DataFrame([_row(claim, runs) for claim in leaderboard_claims().values()], dtype=object)
     numeric = [name for name in table if name.removeprefix("as_claimed_") in NUMBERS]
     return table.astype(dict.fromkeys(numeric, float) | {"seeds": int, "as_claimed_seeds": int})
 
@@ -226,7 +204,7 @@ def _runs(results_dir: Path | str | None) -> list[Result]:
 
 def _row(claim: Claim, runs: list[Result]) -> dict[str, Any]:
     official, claimed = verdict(claim, runs), verdict(claim, runs, "claimed")
-    counted = official.parameters if official.parameters is not None else parameters_of(claim.variant)
+    counted = official.parameters if official.parameters is not None else declared_parameters(claim.variant)
     variant = papers.variants().get(claim.variant)
     if variant is not None and variant.called:
         counted = None  # a stand-in was counted; the claim's own network is not published
@@ -286,7 +264,7 @@ def audit_json(results_dir: Path | str | None = None) -> dict[str, Any]:
     rows = [
         dataclasses.asdict(claim)
         | {
-            "parameters": parameters_of(claim.variant),
+            "parameters": declared_parameters(claim.variant),
             "verdicts": {p: dataclasses.asdict(verdict(claim, runs, p)) for p in ("official", "claimed")},
         }
         for claim in whole.claims.values()

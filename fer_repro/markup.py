@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from fer_repro.data.load import DRAWN_WORDS
+from fer_repro.data.dataset import SYNTHETIC_WORDS
 
-DRAWN = DRAWN_WORDS
+SYNTHETIC = SYNTHETIC_WORDS
 UNKNOWN = "unknown"
 
 # Colours are the theme's variables with a fallback for plain Jupyter; currentColor and alpha read on both backgrounds.
@@ -189,3 +189,8 @@ def note(title: str, body: str) -> str:
 def details(summary: str, body: str) -> str:
     """A folded piece; summary is text, body is markup already."""
     return f"<details><summary>{text(summary)}</summary>{body}</details>"
+
+
+def synthetic_note(synthetic: bool) -> str:
+    """The sentence that every number from synthetic faces carries, as a visible remark; empty for real data."""
+    return note("Mind:", f"{text(SYNTHETIC)}.") if synthetic else ""

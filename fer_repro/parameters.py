@@ -7,13 +7,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
 from fer_repro import papers
 from fer_repro.errors import FerReproError, nearest
+from fer_repro.training.execution import DEVICES, one_of, resolve_device
 
-DATA_SETS = ("fer2013", "drawn")
-DEVICES = ("auto", "cpu", "cuda")
+DATA_SETS = ("fer2013", "synthetic")
 _IPYTHON_NAMES = {"In", "Out", "exit", "quit", "get_ipython", "open"}
 _SIMPLE = (str, int, float, bool, list, dict, type(None))
 
@@ -28,9 +26,9 @@ class ChapterParameters:
 
     variant: str = _parameter("", "which variant of the paper to run (`fer-repro list` shows all)")
     protocol: str = _parameter("official", "official (clean) or claimed (as the number was made)", papers.PROTOCOLS)
-    profile: str = _parameter("smoke", "smoke (seconds, drawn faces), full (the recipe) or stored", papers.PROFILES)
+    profile: str = _parameter("smoke", "smoke (seconds, synthetic faces), full (the recipe) or stored", papers.PROFILES)
     seed: int = _parameter(0, "seed of initialisation, order and augmentation, 0 or more")
-    data: str = _parameter("", "fer2013 or drawn; empty = what the profile needs", ("", *DATA_SETS))
+    data: str = _parameter("", "fer2013 or synthetic; empty = what the profile needs", ("", *DATA_SETS))
     device: str = _parameter("auto", "auto, cpu or cuda", DEVICES)
     epochs: int | None = _parameter(None, "epochs instead of the recipe's; such a run is never stored")
     results_dir: str = _parameter("", "folder of stored results; empty = the project's own")
@@ -38,15 +36,6 @@ class ChapterParameters:
 
 
 FIELDS = {f.name: f for f in dataclasses.fields(ChapterParameters)}
-
-
-def _one_of(what: str, value: Any, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        shown = ", ".join(repr(a) for a in allowed)
-        hint = nearest(str(value), allowed, "", most=1, quote="'")
-        raise FerReproError(
-            f"parameter {what} is {value!r}, expected one of {shown}" + (f"; {hint}" if hint.endswith("?") else "")
-        )
 
 
 def check_names(values: Mapping[str, Any], known: Collection[str]) -> None:
@@ -91,7 +80,7 @@ def check(values: Mapping[str, Any], slug: str | None = None) -> ChapterParamete
         if isinstance(described.default, str) and not isinstance(value, str):
             raise FerReproError(f"parameter {name} is {value!r}, expected a text")
         if allowed:
-            _one_of(name, value, allowed)
+            one_of(name, value, allowed)
     variant = papers.get(whole.variant)
     if slug is not None and variant.slug != slug:
         own = [v.id for v in papers.variants().values() if v.slug == slug]
@@ -113,16 +102,3 @@ def from_namespace(namespace: Mapping[str, Any], slug: str) -> ChapterParameters
             f"{', '.join(FIELDS)}"
         )
     return check(given, slug)
-
-
-def resolve_device(device: str) -> str:
-    """``auto`` becomes ``cuda`` where there is one, else ``cpu``; ``cuda`` without CUDA is an error."""
-    _one_of("device", device, DEVICES)
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda" and not torch.cuda.is_available():
-        raise FerReproError(
-            f"device 'cuda' was asked for, but torch {torch.__version__} sees no CUDA device here: use --device cpu, "
-            "or install a CUDA build of torch and its driver"
-        )
-    return device

@@ -284,9 +284,10 @@ class Recipe:
         """
         random = ", random weights to start from" if self.pretrained and not changes.get("pretrained") else ""
         note = Deviation(
-            "all", f"network and schedule shrunk for a smoke run{random}",
+            "all",
+            f"network and schedule shrunk for a smoke run{random}",
             "proves that every step runs, measures nothing",
-        )  # fmt: skip
+        )
         return dataclasses.replace(self, **{"pretrained": None} | changes, deviations=(*self.deviations, note))
 
     def with_epochs(self, epochs: int) -> Recipe:

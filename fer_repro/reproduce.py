@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
-import fer_repro
 from fer_repro import data as data_sets
 from fer_repro import papers, parameters, pretrained, results
+from fer_repro.data.synthetic import SMOKE_SIZE
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation import cost
 from fer_repro.papers.base import Variant
+from fer_repro.project import code_version, default_results_dir, default_runs_dir
 from fer_repro.recipe import Recipe
 from fer_repro.results import HALVES, Result
+from fer_repro.training.execution import one_thread, resolve_device
 from fer_repro.training.interleave import Turn
 from fer_repro.training.run import Classifier, Interrupted, Run
-
-# Training, PublicTest, PrivateTest: enough drawn faces for every class in every part, few enough for seconds.
-SMOKE_SIZE = (280, 140, 140)
 
 
 def reproduce(
@@ -49,7 +45,7 @@ def reproduce(
 ) -> Result:
     """Fit ``variant`` under ``protocol``, score both held-out halves, and store what may be stored.
 
-    ``profile``: ``smoke`` (seconds, drawn faces, never stored), ``full`` (the recipe on FER2013; a stored result of
+    ``profile``: ``smoke`` (seconds, synthetic faces, never stored), ``full`` (the recipe on FER2013; a stored result of
     the same recipe is returned, not repeated) or ``stored`` (the stored result; where there is none, a smoke run
     whose ``note`` says so). ``epochs`` replaces the recipe's; such a run is never stored. ``root``: where FER2013 is
     (folder, CSV or archive). ``runs_dir``: checkpoints, ``runs/`` by default (a smoke run uses a temporary folder).
@@ -59,13 +55,20 @@ def reproduce(
     """
     chosen = parameters.check(
         {
-            "variant": variant, "protocol": protocol, "profile": profile, "seed": seed, "data": data, "device": device,
-            "epochs": epochs, "results_dir": str(results_dir or ""), "resume": resume,
+            "variant": variant,
+            "protocol": protocol,
+            "profile": profile,
+            "seed": seed,
+            "data": data,
+            "device": device,
+            "epochs": epochs,
+            "results_dir": str(results_dir or ""),
+            "resume": resume,
         }
-    )  # fmt: skip
-    where = Path(results_dir) if results_dir else results.default_results_dir()
+    )
+    where = Path(results_dir) if results_dir else default_results_dir()
     note = ""
-    if profile in ("stored", "full") and epochs is None and data != "drawn":
+    if profile in ("stored", "full") and epochs is None and data != "synthetic":
         stored = results.find(variant, protocol, seed, where)
         if stored is not None:
             _require_same_recipe(stored, papers.get(variant).recipe(protocol, "full"), where)
@@ -74,16 +77,16 @@ def reproduce(
     if profile == "stored":
         note = (
             f"No full result of {variant} under the {protocol} protocol with seed {seed} is stored: not run. What "
-            "follows is a smoke run on drawn faces; it says nothing about the paper."
+            "follows is a smoke run on synthetic faces; it says nothing about the paper."
         )
         profile = "smoke"
-    pretrained.require(variant, protocol, profile)
+    require_weights(variant, protocol, profile)
     if profile == "full":
         results.require_writable(where)
 
     deadline = None if time_budget is None else time.monotonic() + time_budget
     name = chosen.data or usual_data(profile)
-    faces = data_sets.load("drawn", size=SMOKE_SIZE) if name == "drawn" else data_sets.load(name, root)
+    faces = data_sets.load("synthetic", size=SMOKE_SIZE) if name == "synthetic" else data_sets.load(name, root)
     started, version = datetime.now(UTC), code_version()
     temporary = profile == "smoke" and runs_dir is None
     with (
@@ -91,9 +94,8 @@ def reproduce(
         one_thread() if profile == "smoke" else nullcontext(),
     ):
         road = _Road(
-            Path(runs), protocol, profile, seed, epochs, parameters.resolve_device(device), faces, resume, deadline,
-            turn, say,
-        )  # fmt: skip
+            Path(runs), protocol, profile, seed, epochs, resolve_device(device), faces, resume, deadline, turn, say
+        )
         try:
             run, classifier = road.fit(papers.get(variant))
         except Interrupted as stopped:
@@ -112,7 +114,7 @@ def run_folder(
     runs: Path, variant: str, protocol: str, profile: str, seed: int, epochs: int | None = None, data: str = ""
 ) -> Path:
     """Where a run keeps its checkpoints: ``VARIANT/PROTOCOL/KIND/seed-N``, KIND being the profile with what differs
-    from it (``full-3-epochs``, ``full-drawn``)."""
+    from it (``full-3-epochs``, ``full-synthetic``)."""
     kind = profile if epochs is None else f"{profile}-{epochs}-epochs"
     kind += "" if data in ("", usual_data(profile)) else f"-{data}"
     return runs / variant / protocol / kind / f"seed-{seed}"
@@ -120,33 +122,26 @@ def run_folder(
 
 def usual_data(profile: str) -> str:
     """The data set that a profile needs."""
-    return "drawn" if profile == "smoke" else "fer2013"
-
-
-def default_runs_dir() -> Path:
-    """``runs/`` beside ``results/``: checkpoints, never committed."""
-    return results.default_results_dir().parent / "runs"
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """A shrunken network gains nothing from a second thread, and several smoke runs side by side lose much by it."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    return "synthetic" if profile == "smoke" else "fer2013"
 
 
 class _Road:
     """Everything the fits of one call share: the variant asked for and those it requires."""
 
     def __init__(
-        self, runs: Path, protocol: str, profile: str, seed: int, epochs: int | None, device: str,
-        faces: data_sets.FER2013, resume: bool, deadline: float | None, turn: Turn | None,
+        self,
+        runs: Path,
+        protocol: str,
+        profile: str,
+        seed: int,
+        epochs: int | None,
+        device: str,
+        faces: data_sets.FER2013,
+        resume: bool,
+        deadline: float | None,
+        turn: Turn | None,
         say: Callable[[str], None],
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.runs, self.protocol, self.profile, self.seed, self.epochs = runs, protocol, profile, seed, epochs
         self.device, self.faces, self.resume, self.deadline = device, faces, resume, deadline
         self.turn, self.say = turn, say
@@ -175,7 +170,12 @@ class _Road:
 
 
 def _score(
-    variant: str, profile: str, run: Run, classifier: Classifier, faces: data_sets.FER2013, started: datetime,
+    variant: str,
+    profile: str,
+    run: Run,
+    classifier: Classifier,
+    faces: data_sets.FER2013,
+    started: datetime,
     version: str,
 ) -> Result:
     """Score both halves once, plain and with the paper's views, and gather the record."""
@@ -190,7 +190,7 @@ def _score(
         if hasattr(classifier, "extra_predictions"):  # whatever else a method wants to be stored for every image
             more = classifier.extra_predictions(part.images)
             predictions |= {f"{half}_{name}": rows for name, rows in more.items()}
-    facts = dict(run.facts) | pretrained.facts(recipe) | pretrained.facts_below(variant, recipe.protocol.name, profile)
+    facts = dict(run.facts) | weights_facts(recipe) | weights_facts_below(variant, recipe.protocol.name, profile)
     if hasattr(classifier, "extra_scores"):
         facts |= classifier.extra_scores(recipe.protocol.split(faces))
     taken = {key: facts.pop(key, None) for key in ("status", "selected_epoch", "parameters", "multiply_adds")}
@@ -233,15 +233,29 @@ def _require_same_recipe(stored: Result, recipe: Recipe, where: Path) -> None:
         )
 
 
-def code_version() -> str:
-    """The package's version, and in a git checkout the commit; "+changed" where tracked files differ from it."""
-    here = Path(__file__).resolve().parents[1]
-    if not (here / ".git").exists() or shutil.which("git") is None:
-        return fer_repro.__version__
+def require_weights(variant_id: str, protocol: str, profile: str, fetch: bool = True) -> None:
+    """Raise `FerReproError` if the variant, or one that it needs, starts from weights that are not to be had.
 
-    def git(*words: str) -> str:
-        done = subprocess.run(["git", "-C", str(here), *words], capture_output=True, text=True, check=False)
-        return done.stdout.strip()
+    ``fetch``: download them where that is possible; otherwise only look at what is on this machine.
+    """
+    for name in (variant_id, *sorted(papers.needs(variant_id))):
+        weights = papers.get(name).recipe(protocol, profile).pretrained
+        if weights is not None and pretrained.locate(weights) is None:
+            if not fetch:
+                raise pretrained.absent(weights, "have not been fetched")
+            pretrained.fetch(weights)
 
-    changed = "+changed" if git("status", "--porcelain", "--untracked-files=no") else ""
-    return f"{fer_repro.__version__} ({git('rev-parse', '--short=12', 'HEAD') or 'no commit'}{changed})"
+
+def weights_facts(recipe: Recipe) -> dict[str, str]:
+    """For a result: the file's name and whole digest; empty for random weights."""
+    path = None if recipe.pretrained is None else pretrained.locate(recipe.pretrained)
+    return {} if path is None else {"pretrained_file": path.name, "pretrained_sha256": pretrained.file_digest(path)}
+
+
+def weights_facts_below(variant_id: str, protocol: str, profile: str) -> dict[str, dict[str, str]]:
+    """The same for the variants it builds on, by id; empty where none of them starts from a file."""
+    needed = {
+        name: weights_facts(papers.get(name).recipe(protocol, profile)) for name in sorted(papers.needs(variant_id))
+    }
+    found = {name: told for name, told in needed.items() if told}
+    return {"pretrained_below": found} if found else {}

@@ -23,6 +23,7 @@ from fer_repro.data.official import OFFICIAL_COUNTS
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation import metrics
 from fer_repro.files import atomic_write, sha256_of
+from fer_repro.project import default_results_dir
 from fer_repro.recipe import digest
 
 SCHEMA = 1
@@ -30,10 +31,28 @@ HALVES = ("PublicTest", "PrivateTest")
 STATUSES = ("done", "stopped early", "diverged", "interrupted", "error")
 FINISHED = ("done", "stopped early")
 KEYS = {
-    "schema", "variant", "protocol", "profile", "seed", "status", "recipe", "recipe_sha256", "code_version", "data",
-    "usages", "selection", "selected_epoch", "parameters", "multiply_adds", "scores", "cost", "environment", "started",
-    "ended", "facts",
-}  # fmt: skip
+    "schema",
+    "variant",
+    "protocol",
+    "profile",
+    "seed",
+    "status",
+    "recipe",
+    "recipe_sha256",
+    "code_version",
+    "data",
+    "usages",
+    "selection",
+    "selected_epoch",
+    "parameters",
+    "multiply_adds",
+    "scores",
+    "cost",
+    "environment",
+    "started",
+    "ended",
+    "facts",
+}
 _FOLDER = re.compile(r"(?P<variant>[^/]+)/(?P<protocol>[^/]+)/seed-(?P<seed>\d+)$")
 
 
@@ -68,9 +87,9 @@ class Result:
         return self.record["status"]
 
     @property
-    def drawn(self) -> bool:
-        """True where the faces were drawn: such a number says nothing about a paper."""
-        return self.record["data"]["name"] == "drawn"
+    def synthetic(self) -> bool:
+        """True where the faces are synthetic: such a number says nothing about a paper."""
+        return self.record["data"]["name"] == "synthetic"
 
     @property
     def has_views(self) -> bool:
@@ -98,12 +117,6 @@ class Result:
     def headline(self) -> dict[str, Any]:
         """The score that stands beside the claim: on the protocol's test images, as the paper views an image."""
         return self.score(self.scored)
-
-
-def default_results_dir() -> Path:
-    """The project's ``results/`` folder; where the package stands alone, the one of the current folder."""
-    beside = Path(__file__).resolve().parents[1]
-    return (beside if (beside / "pyproject.toml").is_file() else Path.cwd()) / "results"
 
 
 def folder_of(results_dir: Path, variant: str, protocol: str, seed: int) -> Path:

@@ -1,4 +1,4 @@
-"""Fixtures for all tests: drawn faces, the real data where they are at hand, and a cache of the tests' own."""
+"""Fixtures for all tests: synthetic faces, the real data where they are at hand, and a cache of the tests' own."""
 
 from __future__ import annotations
 
@@ -46,15 +46,15 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.fixture(scope="session")
-def drawn() -> FER2013:
-    """The drawn faces in their default size: 1600, 200, 200."""
-    return load("drawn")
+def synthetic() -> FER2013:
+    """The synthetic faces in their default size: 1600, 200, 200."""
+    return load("synthetic")
 
 
 @pytest.fixture(scope="session")
-def few_drawn() -> FER2013:
-    """A small set of drawn faces, three of every class at least: 210, 70, 70."""
-    return load("drawn", size=(210, 70, 70))
+def few_synthetic() -> FER2013:
+    """A small set of synthetic faces, three of every class at least: 210, 70, 70."""
+    return load("synthetic", size=(210, 70, 70))
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from fer_repro import leaderboard, papers, parameters
+from fer_repro import papers, parameters
+from fer_repro.claims import claim_of, leaderboard_claims
 from fer_repro.papers.base import PROFILES, PROTOCOLS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -76,14 +77,14 @@ def test_every_citation_has_an_entry_and_every_claim_a_paper():
     known = re.findall(r"^@\w+\{([^,]+),", (ROOT / "references.bib").read_text(encoding="utf-8"), flags=re.M)
     assert len(known) == len(set(known))
     cited = {key for page in PAGES for key in re.findall(r"\{footcite\}`([^`]+)`", text_of(page))}
-    claimed = {claim.paper.bibkey for claim in leaderboard.claims().values()}
+    claimed = {claim.paper.bibkey for claim in leaderboard_claims().values()}
     assert cited and cited | claimed <= set(known)
 
 
 @pytest.mark.parametrize("page", PAPERS, ids=lambda p: p.stem)
 def test_a_chapter_cites_its_own_paper_and_lists_its_references(page):
     text = text_of(page)
-    own = {claim.paper.bibkey for claim in leaderboard.claims().values() if claim.slug == page.stem}
+    own = {claim.paper.bibkey for claim in leaderboard_claims().values() if claim.slug == page.stem}
     assert own & set(re.findall(r"\{footcite\}`([^`]+)`", text))
     assert "```{footbibliography}" in text
 
@@ -115,7 +116,7 @@ def test_the_proof_of_the_swapped_halves_adds_up():
     counts = {name.split()[0]: [int(n) for n in cells.split("|")] for name, cells in rows}
     assert counts["row"] == counts["PublicTest"] != counts["PrivateTest"]
     assert {sum(values) for values in counts.values()} == {3589}
-    evidence = " ".join(fact.fact for fact in leaderboard.claim("vggnet").audit.evidence)
+    evidence = " ".join(fact.fact for fact in claim_of("vggnet").audit.evidence)
     for values in counts.values():
         assert ", ".join(map(str, values)) in evidence
 
@@ -135,6 +136,6 @@ def test_the_printed_module_runs_the_whole_road(small_net):
     from fer_repro.reproduce import reproduce
 
     result = reproduce("small-net", profile="smoke", device="cpu", say=lambda line: None)
-    assert result.status == "done" and result.drawn
+    assert result.status == "done" and result.synthetic
     assert 0 <= result.headline["accuracy"] <= 1
     assert np.isfinite(result.predictions["PrivateTest_views"].astype(np.float32)).all()

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-from fer_repro import cli, leaderboard, papers
+from fer_repro import cli, papers
+from fer_repro.claims import leaderboard_claims
 from fer_repro.papers.base import PROTOCOLS
 
 EPOCHS = 3
@@ -81,7 +82,7 @@ def test_an_unknown_option_is_a_usage_error(capsys):
 def test_list_knows_every_row_and_variant(capsys):
     status, out, _ = call(capsys, "list", "--json")
     entries = {entry["id"]: entry for entry in json.loads(out)["variants"]}
-    assert status == 0 and set(entries) == set(leaderboard.claims()) | set(papers.variants())
+    assert status == 0 and set(entries) == set(leaderboard_claims()) | set(papers.variants())
     assert entries["vggnet"]["implemented"] and entries["vggnet"]["claimed"] == 73.28
     for entry in entries.values():
         assert entry["implemented"] == (entry["id"] in papers.variants())
@@ -218,7 +219,7 @@ def test_the_same_command_goes_on(stopped_and_resumed):
     _, _, second = stopped_and_resumed
     assert second.returncode == 0, second.stderr
     assert re.search(r"going on after epoch \d of 3", second.stdout) and "epoch 1/3" not in second.stdout
-    assert re.search(r"^vggnet seed 0: [\d.]+ % of 140 .*drawn faces - says nothing", second.stdout, re.M)
+    assert re.search(r"^vggnet seed 0: [\d.]+ % of 140 .*synthetic faces - not a result", second.stdout, re.M)
 
 
 def test_a_spent_budget_stops_too(stopped_and_resumed, tmp_path):
@@ -240,15 +241,33 @@ def test_export_writes_weights_that_load_and_a_card_that_tells(capsys, tmp_path)
         assert file.metadata()["recipe_sha256"] == recipe.sha256()
     variant.build(recipe).load_state_dict(weights)
     card = (out / "README.md").read_text()
-    assert "drawn faces - says nothing about the paper" in card and recipe.sha256() in card
+    assert "synthetic faces - not a result" in card and recipe.sha256() in card
     assert json.loads((out / "config.json").read_text())["labels"][0] == "angry"
 
 
 def test_the_core_works_without_the_extras(tmp_path):
     """A GPU machine without Jupyter: everything but the book runs, and the book says what is missing."""
-    names = ["papermill", "nbformat", "nbclient", "ipykernel", "IPython", "jupyter_client", "jupyter_book", "sphinx",
-             "sphinx_external_toc", "plotly", "itables", "latex2mathml", "faiss", "cv2", "kagglehub",
-             "timm", "diffusers", "transformers", "h5py"]  # fmt: skip
+    names = [
+        "papermill",
+        "nbformat",
+        "nbclient",
+        "ipykernel",
+        "IPython",
+        "jupyter_client",
+        "jupyter_book",
+        "sphinx",
+        "sphinx_external_toc",
+        "plotly",
+        "itables",
+        "latex2mathml",
+        "faiss",
+        "cv2",
+        "kagglehub",
+        "timm",
+        "diffusers",
+        "transformers",
+        "h5py",
+    ]
     script = f"""
 import sys
 class Missing:

@@ -14,10 +14,11 @@ import torch
 from torch import nn
 from waiting import Watch
 
-from fer_repro import data, leaderboard, papers, parameters, results
+from fer_repro import data, papers, parameters, results
+from fer_repro.claims import declared_parameters, leaderboard_claims
 from fer_repro.data.protocol import OFFICIAL, Splits
 from fer_repro.evaluation import cost
-from fer_repro.pretrained import SCRATCH
+from fer_repro.papers.base import SCRATCH
 from fer_repro.recipe import Selection, Stage, step
 from fer_repro.reproduce import reproduce
 from fer_repro.training.run import Run
@@ -61,7 +62,7 @@ def test_names_agree_between_module_notebook_and_claims(name):
     assert variant.slug.replace("-", "_") in papers.MODULES
     assert (ROOT / "chapters" / "papers" / f"{variant.slug}.ipynb").is_file()
     row = variant.ablation_of or name
-    claim = leaderboard.claims()[row]
+    claim = leaderboard_claims()[row]
     assert claim.slug == variant.slug
     assert all(needed in VARIANTS for needed in variant.requires)
 
@@ -91,7 +92,7 @@ def test_parameter_count_equals_the_declared_one(name, protocol):
     variant = NETWORKS[name]
     with torch.device("meta"):
         network = variant.build(variant.recipe(protocol, "full"))
-    declared = leaderboard.parameters_of(name)
+    declared = declared_parameters(name)
     assert declared is not None, f"claims.yaml declares no parameter count for {name}"
     assert cost.count_parameters(network) == declared
 
@@ -117,11 +118,15 @@ def test_the_network_overfits_one_batch(name, tmp_path, monkeypatch):
     crop = (step("resize", size=smoke.plain.resize),) if smoke.plain.resize else ()
     crop += (step("centre_crop", size=smoke.plain.size),) if smoke.plain.size else ()
     recipe = dataclasses.replace(
-        smoke, augment=crop, mix=None, loss=step("cross-entropy"), batch_size=28,
+        smoke,
+        augment=crop,
+        mix=None,
+        loss=step("cross-entropy"),
+        batch_size=28,
         selection=Selection("last", views=False),
         stages=(Stage("overfit", 120, step("adam", lr=3e-3)),),
-    )  # fmt: skip
-    faces = data.load("drawn", size=(64, 16, 16))
+    )
+    faces = data.load("synthetic", size=(64, 16, 16))
     batch = faces.subset(np.linspace(0, 63, 28).astype(int))
     run = Run(recipe, 0, "cpu", tmp_path, faces.digest, say=lambda line: None)
     classifier = variant.fit(Splits(batch, batch, batch, batch), run)
@@ -137,7 +142,7 @@ def test_smoke_run_gives_a_whole_result(name, protocol, tmp_path, monkeypatch):
     watch = Watch(monkeypatch)
     lines: list[str] = []
     result = reproduce(name, protocol, "smoke", results_dir=tmp_path / "results", device="cpu", say=lines.append)
-    assert result.status == "done" and result.drawn
+    assert result.status == "done" and result.synthetic
     assert watch.found == [] and bool(watch.batches) == (name in NETWORKS or bool(result.record["recipe"]["stages"]))
     assert results.KEYS <= result.record.keys()
     assert results.check_predictions(result.predictions) == []
@@ -180,4 +185,4 @@ def test_the_contract_notices_a_wrong_network():
     recipe = variant.recipe("official", "full")
     other = dataclasses.replace(recipe, network=dataclasses.replace(recipe.network, options=(("width", 65),)))
     with torch.device("meta"):
-        assert cost.count_parameters(variant.build(other)) != leaderboard.parameters_of("vggnet")
+        assert cost.count_parameters(variant.build(other)) != declared_parameters("vggnet")

@@ -30,7 +30,9 @@ def digests() -> dict[str, dict[str, str]]:
 def test_every_recipe_has_the_digest_on_file() -> None:
     on_file, today = json.loads(GOLDEN.read_text()), digests()
     assert sorted(on_file) == sorted(today)
-    changed = [f"{name} {which}" for name in today for which in today[name] if today[name][which] != on_file[name][which]]
+    changed = [
+        f"{name} {which}" for name in today for which in today[name] if today[name][which] != on_file[name][which]
+    ]
     assert not changed
 
 

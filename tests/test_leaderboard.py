@@ -15,6 +15,7 @@ from scipy import stats
 
 from fer_repro import leaderboard as board
 from fer_repro import results
+from fer_repro.claims import claim_of, declared_parameters, leaderboard_claims
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation.statistics import wilson
 from fer_repro.recipe import Views, digest
@@ -29,23 +30,43 @@ def score(correct, n=HALF):
 
 
 def run(
-    variant="local-learning-bow", correct=2422, *, public=2300, seed=0, protocol="official", profile="full",
-    status="done", data="fer2013", data_digest="d" * 64, recipe="r" * 64, n=HALF, viewed=None,
-):  # fmt: skip
+    variant="local-learning-bow",
+    correct=2422,
+    *,
+    public=2300,
+    seed=0,
+    protocol="official",
+    profile="full",
+    status="done",
+    data="fer2013",
+    data_digest="d" * 64,
+    recipe="r" * 64,
+    n=HALF,
+    viewed=None,
+):
     """A stand-in for a stored run: ``correct`` of ``n`` PrivateTest images right; ``viewed``: so many with views."""
     scores = {"PublicTest": {"plain": score(public)}, "PrivateTest": {"plain": score(correct, n)}}
     if viewed is not None:
         scores["PublicTest"]["views"], scores["PrivateTest"]["views"] = score(public), score(viewed)
     record = {
-        "variant": variant, "protocol": protocol, "profile": profile, "seed": seed, "status": status,
-        "recipe": {"views": TEN_CROP}, "recipe_sha256": recipe, "usages": {"test": ["PrivateTest"]}, "scores": scores,
-        "data": {"name": data, "source": "", "digest": data_digest}, "parameters": None, "ended": "2026-11-20T10:00:00",
-    }  # fmt: skip
+        "variant": variant,
+        "protocol": protocol,
+        "profile": profile,
+        "seed": seed,
+        "status": status,
+        "recipe": {"views": TEN_CROP},
+        "recipe_sha256": recipe,
+        "usages": {"test": ["PrivateTest"]},
+        "scores": scores,
+        "data": {"name": data, "source": "", "digest": data_digest},
+        "parameters": None,
+        "ended": "2026-11-20T10:00:00",
+    }
     return results.Result(record, {}, pd.DataFrame())
 
 
 def judge(*runs, variant="local-learning-bow", protocol="official"):
-    return board.verdict(board.claim(variant), runs, protocol)
+    return board.verdict(claim_of(variant), runs, protocol)
 
 
 # ---- the interval ----------------------------------------------------------------------------------------------------
@@ -114,7 +135,7 @@ def test_no_result_is_not_run():
 
 
 @pytest.mark.parametrize(
-    "other", [{"profile": "smoke"}, {"status": "diverged"}, {"status": "interrupted"}, {"data": "drawn"}]
+    "other", [{"profile": "smoke"}, {"status": "diverged"}, {"status": "interrupted"}, {"data": "synthetic"}]
 )
 def test_what_does_not_count_is_told_and_not_counted(other):
     found = judge(run(**other))
@@ -179,7 +200,7 @@ def test_the_verdict_on_both_halves_is_the_headline_of_the_run(empty):
     halves = ("PublicTest", "PrivateTest")
     stored_run(empty, "ad-corre", {"PublicTest": 2400, "PrivateTest": 2700}, protocol="claimed", test=halves)
     (found,) = results.read_all(empty)
-    judged = board.verdict(board.claim("ad-corre"), [found], "claimed")
+    judged = board.verdict(claim_of("ad-corre"), [found], "claimed")
     assert found.headline["n"] == 2 * HALF and judged.measured == found.headline["accuracy"] == 5100 / (2 * HALF)
     assert judged.interval == pytest.approx(found.headline["interval"]) and judged.usages == halves
     table = board.leaderboard(empty).set_index("variant")
@@ -207,18 +228,28 @@ def stored_run(root, variant, correct, seed=0, protocol="official", test=("Priva
         predictions |= {f"{half}_ids": np.arange(HALF).astype(str), f"{half}_labels": labels, f"{half}_plain": rows}
     recipe = {"variant": variant, "views": {"kind": "plain", "size": None, "average": "logits"}}
     record = dict.fromkeys(results.KEYS) | {
-        "schema": results.SCHEMA, "variant": variant, "protocol": protocol, "profile": "full", "seed": seed,
-        "status": "done", "recipe": recipe, "recipe_sha256": digest(recipe),
-        "data": {"name": "fer2013", "source": "test", "digest": "d" * 64}, "usages": {"test": list(test)},
-        "scores": results.score_all(predictions, test), "parameters": 12345, "facts": {},
-        "started": "2026-11-20T09:00:00", "ended": f"2026-11-2{seed}T10:00:00",
-    }  # fmt: skip
+        "schema": results.SCHEMA,
+        "variant": variant,
+        "protocol": protocol,
+        "profile": "full",
+        "seed": seed,
+        "status": "done",
+        "recipe": recipe,
+        "recipe_sha256": digest(recipe),
+        "data": {"name": "fer2013", "source": "test", "digest": "d" * 64},
+        "usages": {"test": list(test)},
+        "scores": results.score_all(predictions, test),
+        "parameters": 12345,
+        "facts": {},
+        "started": "2026-11-20T09:00:00",
+        "ended": f"2026-11-2{seed}T10:00:00",
+    }
     results.write(results.Result(record, predictions, pd.DataFrame()), root)
 
 
 def test_an_empty_table_has_all_claims_and_no_measurement(empty):
     table = board.leaderboard(empty)
-    assert list(table["variant"]) == list(board.claims())
+    assert list(table["variant"]) == list(leaderboard_claims())
     assert list(table.columns[:5]) == ["Paper", "Code", "Accuracy", "ModelName", "ReleaseDate"]
     assert set(table["verdict"]) == {"not run"} and table["measured"].isna().all() and (table["seeds"] == 0).all()
     assert table["as_claimed_verdict"].isna().all()
@@ -270,7 +301,7 @@ def test_the_record_line_only_rises_and_counts_a_day_once(empty):
 def test_the_clean_subset_is_class_a(empty):
     clean = board.clean_subset(board.leaderboard(empty))
     assert set(clean["comparability"]) == {"A"}
-    assert set(clean["variant"]) == {v for v, c in board.claims().items() if c.audit.comparability == "A"}
+    assert set(clean["variant"]) == {v for v, c in leaderboard_claims().items() if c.audit.comparability == "A"}
 
 
 def test_the_audit_is_one_json_document(empty):
@@ -283,10 +314,10 @@ def test_the_audit_is_one_json_document(empty):
 
 
 def test_lookups():
-    assert board.claim("vggnet").accuracy == 73.28
-    assert board.parameters_of("resnet18-tricks") == 11_171_271 and board.parameters_of("no-such-ablation") is None
+    assert claim_of("vggnet").accuracy == 73.28
+    assert declared_parameters("resnet18-tricks") == 11_171_271 and declared_parameters("no-such-ablation") is None
     with pytest.raises(FerReproError, match="'vgnet' is no row of the leaderboard: did you mean vggnet"):
-        board.claim("vgnet")
+        claim_of("vgnet")
 
 
 # ---- the protocol page says what the code does -----------------------------------------------------------------------
@@ -296,7 +327,7 @@ def test_the_page_lists_every_row_under_its_class():
     told = {}
     for letter, rows in re.findall(r"^\| ([ABCD]) \|.*\| ([^|]+) \|$", PROTOCOL_PAGE.read_text(encoding="utf-8"), re.M):
         told |= dict.fromkeys(rows.split("; "), letter)
-    assert told == {claim.model: claim.audit.comparability for claim in board.claims().values()}
+    assert told == {claim.model: claim.audit.comparability for claim in leaderboard_claims().values()}
 
 
 def test_the_pages_figures_follow_from_the_formulas():
@@ -306,7 +337,7 @@ def test_the_pages_figures_follow_from_the_formulas():
     assert f"factor $t$ is {stats.t.ppf(0.975, 1):.1f}" in text
     gap = 100 * stats.norm.ppf(0.975) * math.sqrt(2 * 0.74 * 0.26 / HALF)
     assert round(gap) == 2 and "about two points" in re.sub(r"\s+", " ", text)
-    both = {o.result for o in board.claim("vggnet").others if o.who == "pooya-mohammadi"}
+    both = {o.result for o in claim_of("vggnet").others if o.who == "pooya-mohammadi"}
     assert both == {float(number) for number in re.findall(r"(7\d\.\d\d) % ?(?=\s*on P)", text)}
     for name in board.VERDICTS:
         assert f"**{name}**" in text

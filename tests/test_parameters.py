@@ -3,6 +3,7 @@ import torch
 
 from fer_repro import parameters
 from fer_repro.errors import FerReproError
+from fer_repro.training.execution import resolve_device
 
 GOOD = {name: described.default for name, described in parameters.FIELDS.items()} | {"variant": "vggnet"}
 
@@ -53,4 +54,4 @@ def test_a_chapter_without_a_parameter_is_told_which():
 def test_cuda_without_cuda_is_an_error():
     with pytest.raises(FerReproError, match="no CUDA"):
         parameters.check(GOOD | {"device": "cuda"})
-    assert parameters.resolve_device("auto") == "cpu"
+    assert resolve_device("auto") == "cpu"

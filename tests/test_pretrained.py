@@ -10,9 +10,11 @@ from torch import nn
 
 from fer_repro import cli, papers, pretrained, results
 from fer_repro.errors import FerReproError
+from fer_repro.papers import from_scratch
+from fer_repro.papers.base import with_scratch
 from fer_repro.papers.efficientfer import lite0
 from fer_repro.recipe import Pretrained
-from fer_repro.reproduce import reproduce
+from fer_repro.reproduce import reproduce, weights_facts
 
 STATE = {"weight": torch.arange(6.0).reshape(2, 3), "bias": torch.tensor([1.0, -1.0])}
 RESNET18 = Pretrained("ResNet18_Weights.IMAGENET1K_V1", "torchvision", "", "resnet18-f37072fd.pth", None, "")
@@ -41,8 +43,8 @@ def test_the_users_folder_is_read_whole_and_checked(folder):
         weights = dataclasses.replace(NOWHERE, sha256=sha256)
         assert pretrained.locate(weights) == folder / "faces.pth" and same(pretrained.read(weights))
     recipe = dataclasses.replace(lite0.recipe("official", "full"), pretrained=weights)
-    assert pretrained.facts(recipe) == {"pretrained_file": "faces.pth", "pretrained_sha256": digest}
-    assert pretrained.facts(dataclasses.replace(recipe, pretrained=None)) == {}
+    assert weights_facts(recipe) == {"pretrained_file": "faces.pth", "pretrained_sha256": digest}
+    assert weights_facts(dataclasses.replace(recipe, pretrained=None)) == {}
 
 
 def test_safetensors_and_wrapped_states_are_read(folder):
@@ -67,10 +69,14 @@ class Innocent:
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(b"no archive", "cannot be read as weights"), (b"", "cannot be read as weights"),
-     (Innocent(), "cannot be read as weights"), ([1, 2], "holds a list, expected tensors by name"),
-     ({"weight": "text"}, "expected tensors by name")],
-)  # fmt: skip
+    [
+        (b"no archive", "cannot be read as weights"),
+        (b"", "cannot be read as weights"),
+        (Innocent(), "cannot be read as weights"),
+        ([1, 2], "holds a list, expected tensors by name"),
+        ({"weight": "text"}, "expected tensors by name"),
+    ],
+)
 def test_what_is_no_file_of_tensors_is_refused(folder, content, words):
     if isinstance(content, bytes):
         (folder / "faces.pth").write_bytes(content)
@@ -113,10 +119,12 @@ def test_a_download_asks_torchvisions_address_with_the_published_digest(folder, 
 
 @pytest.mark.parametrize(
     ("state", "words"),
-    [({"weight": STATE["weight"]}, r"1 missing \(bias\)"),
-     (STATE | {"more": torch.ones(1)}, r"without a place \(more\)"),
-     (STATE | {"bias": torch.ones(3)}, r"bias is \[3\], expected \[2\]")],
-)  # fmt: skip
+    [
+        ({"weight": STATE["weight"]}, r"1 missing \(bias\)"),
+        (STATE | {"more": torch.ones(1)}, r"without a place \(more\)"),
+        (STATE | {"bias": torch.ones(3)}, r"bias is \[3\], expected \[2\]"),
+    ],
+)
 def test_a_shape_or_name_that_does_not_fit_is_named(state, words):
     layer = nn.Linear(3, 2)
     before = layer.weight.clone()
@@ -167,18 +175,18 @@ def test_what_builds_on_pretrained_weights_gets_a_twin_that_builds_on_the_twin()
     first = dataclasses.replace(papers.get("efficientfer-lite0"), id="first")
     second = dataclasses.replace(papers.get("vggnet"), id="second", requires=("first",))
     third = dataclasses.replace(papers.get("vggnet"), id="third")
-    found = {variant.id: variant for variant in pretrained.with_scratch(first, second, third)}
+    found = {variant.id: variant for variant in with_scratch(first, second, third)}
     assert list(found) == ["first", "second", "third", "first-scratch", "second-scratch"]
     assert found["second-scratch"].requires == ("first-scratch",) and found["second-scratch"].ablation_of == "second"
 
 
 def test_from_scratch_names_the_twins():
-    assert pretrained.from_scratch(["efficientfer-lite0"]) == ["efficientfer-lite0-scratch"]
-    assert pretrained.from_scratch(["vggnet", "efficientfer-lite0"], lenient=True)[0] == "vggnet"
+    assert from_scratch(["efficientfer-lite0"]) == ["efficientfer-lite0-scratch"]
+    assert from_scratch(["vggnet", "efficientfer-lite0"], lenient=True)[0] == "vggnet"
     with pytest.raises(FerReproError, match="vggnet has no twin vggnet-scratch"):
-        pretrained.from_scratch(["vggnet"])
+        from_scratch(["vggnet"])
     with pytest.raises(FerReproError, match="unknown variant 'vgnet'"):
-        pretrained.from_scratch(["vgnet"])
+        from_scratch(["vgnet"])
 
 
 def test_a_row_whose_weights_are_missing_never_runs_under_its_own_name(folder, monkeypatch, capsys):

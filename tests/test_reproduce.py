@@ -12,9 +12,9 @@ from fer_repro.training.run import Interrupted
 
 @pytest.fixture
 def small_full(monkeypatch):
-    """`full` takes seconds: drawn faces that call themselves fer2013, and the smoke recipe."""
+    """`full` takes seconds: synthetic faces that call themselves fer2013, and the smoke recipe."""
     variant = papers.get("vggnet")
-    faces = dataclasses.replace(data.load("drawn", size=(96, 40, 40)), name="fer2013")
+    faces = dataclasses.replace(data.load("synthetic", size=(96, 40, 40)), name="fer2013")
     small = dataclasses.replace(variant, recipe=lambda protocol, profile: variant.recipe(protocol, "smoke"))
     monkeypatch.setattr(papers, "variants", lambda: {"vggnet": small})
     monkeypatch.setattr(data, "load", lambda *words, **options: faces)
@@ -63,7 +63,7 @@ def test_a_run_stopped_by_its_budget_goes_on_to_the_same_result(tmp_path, small_
 
 def test_nothing_stored_says_not_run_and_shows_a_smoke_run(tmp_path):
     result = run(tmp_path, profile="stored")
-    assert "not run" in result.note and result.profile == "smoke" and result.drawn
+    assert "not run" in result.note and result.profile == "smoke" and result.synthetic
     assert results.read_all(tmp_path / "results") == []
 
 

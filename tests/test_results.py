@@ -23,11 +23,24 @@ def made_result(**changes) -> Result:
         for kind in ("plain", "views"):
             predictions[f"{half}_{kind}"] = rng.dirichlet(np.ones(7), len(labels)).astype(np.float16)
     recipe = papers.get("vggnet").recipe("official", "full")
-    record = dict.fromkeys(results.KEYS) | {
-        "schema": SCHEMA, "variant": "vggnet", "protocol": "official", "profile": "full", "seed": 0, "status": "done",
-        "recipe": recipe.as_dict(), "recipe_sha256": recipe.sha256(), "facts": {}, "usages": {"test": ["PrivateTest"]},
-        "data": {"name": "fer2013", "source": "test", "digest": "0" * 64}, "scores": results.score_all(predictions),
-    } | changes  # fmt: skip
+    record = (
+        dict.fromkeys(results.KEYS)
+        | {
+            "schema": SCHEMA,
+            "variant": "vggnet",
+            "protocol": "official",
+            "profile": "full",
+            "seed": 0,
+            "status": "done",
+            "recipe": recipe.as_dict(),
+            "recipe_sha256": recipe.sha256(),
+            "facts": {},
+            "usages": {"test": ["PrivateTest"]},
+            "data": {"name": "fer2013", "source": "test", "digest": "0" * 64},
+            "scores": results.score_all(predictions),
+        }
+        | changes
+    )
     return Result(record, predictions, pd.DataFrame({"epoch": [1, 2], "loss": [1.9, 1.5]}))
 
 
@@ -122,8 +135,9 @@ def test_two_halves_scored_as_one_set_have_one_headline(tmp_path):
     assert result.headline["n"] == 7178 and result.headline["correct"] == sum(part["correct"] for part in parts)
     assert np.array_equal(result.headline["confusion"], np.add(*(part["confusion"] for part in parts)))
     assert result.headline["per_class"]["disgust"]["n"] == 111
-    everything = [np.concatenate([result.predictions[f"{half}_{kind}"] for half in HALVES])
-                  for kind in ("views", "labels")]  # fmt: skip
+    everything = [
+        np.concatenate([result.predictions[f"{half}_{kind}"] for half in HALVES]) for kind in ("views", "labels")
+    ]
     assert result.headline["log_loss"] == metrics.evaluate(*everything)["log_loss"]
     assert result.headline != result.score("PublicTest+PrivateTest", views=False)
 

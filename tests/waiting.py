@@ -12,9 +12,19 @@ from fer_repro.training.step import TrainStep
 
 # Each reads values on the host, or needs them there to know a shape: on a GPU the host waits for all work before it.
 READS = {
-    "_local_scalar_dense", "is_nonzero", "equal", "nonzero", "masked_select", "unique_dim", "_unique2", "item",
-    "unique_consecutive", "repeat_interleave", "bincount", "allclose",
-}  # fmt: skip
+    "_local_scalar_dense",
+    "is_nonzero",
+    "equal",
+    "nonzero",
+    "masked_select",
+    "unique_dim",
+    "_unique2",
+    "item",
+    "unique_consecutive",
+    "repeat_interleave",
+    "bincount",
+    "allclose",
+}
 # A tensor made of Python numbers is copied to the device from memory that is not pinned, and that copy waits too.
 COPIES = {"lift_fresh"}
 

@@ -19,6 +19,7 @@ from fer_repro.book import html_check, notebooks
 from fer_repro.book.front import write_front
 from fer_repro.errors import FerReproError
 from fer_repro.papers.base import PROFILES
+from fer_repro.project import project_root
 
 COPIED = ("_config.yml", "_toc.yml", "_ext", "_static", "references.bib")
 CELL_TIMEOUT = 1800.0  # seconds; a cell of a smoke chapter takes a few
@@ -51,7 +52,7 @@ def build_book(
     """
     if profile not in PROFILES:
         raise FerReproError(f"unknown profile '{profile}', expected one of {', '.join(PROFILES)}")
-    root = Path(root) if root else notebooks.project_root()
+    root = Path(root) if root else project_root()
     out = Path(out) if out else root / "_build" / "html"
     if out.name in ("", "book-source") or (out.exists() and not (out / "objects.inv").exists() and any(out.iterdir())):
         raise FerReproError(f"{out} is not a built book and not empty: name another folder for the book")
@@ -112,16 +113,25 @@ def stage(root: Path, staging: Path) -> list[Path]:
 
 
 def execute_chapters(
-    root: Path, staging: Path, pages: list[Path], profile: str, results_dir: str, jobs: int, timeout: float,
+    root: Path,
+    staging: Path,
+    pages: list[Path],
+    profile: str,
+    results_dir: str,
+    jobs: int,
+    timeout: float,
     say: Callable[[str], None],
-) -> None:  # fmt: skip
+) -> None:
     """Execute each notebook in a process of its own (papermill's memory grows from one to the next)."""
     failures, cores = [], os.cpu_count() or 1
     jobs = max(1, min(jobs, len(pages)))
     with ProcessPoolExecutor(
-        jobs, mp_context=get_context("spawn"), initializer=_share_cores, initargs=(max(1, cores // jobs),),
+        jobs,
+        mp_context=get_context("spawn"),
+        initializer=_share_cores,
+        initargs=(max(1, cores // jobs),),
         max_tasks_per_child=1,
-    ) as pool:  # fmt: skip
+    ) as pool:
         asked = {pool.submit(_execute_page, root, staging, p, profile, results_dir, timeout): p for p in pages}
         try:
             for count, future in enumerate(as_completed(asked), 1):
@@ -184,7 +194,7 @@ def clean(notebook: Any, name: str) -> None:
 
 def private_text(notebook: Any) -> Iterator[tuple[int, str]]:
     """(cell number, text) for each output that shows a home folder or another absolute path of this machine."""
-    folders = {str(p) for p in (Path.home(), notebooks.project_root(), Path.cwd(), Path(sys.prefix))} - {"/"}
+    folders = {str(p) for p in (Path.home(), project_root(), Path.cwd(), Path(sys.prefix))} - {"/"}
     own = "|".join(re.escape(folder) for folder in sorted(folders, key=len, reverse=True))
     pattern = re.compile(
         rf"(?<![\w.:/-])(?:{own}|/home/{re.escape(getpass.getuser())}|/Users/\w+|[A-Z]:\\Users\\\w+)(?:/[\w./-]*)?\b"

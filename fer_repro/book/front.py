@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from fer_repro.book import notebooks
 from fer_repro.errors import FerReproError
 from fer_repro.files import atomic_write
 from fer_repro.leaderboard import VERDICTS, leaderboard
 from fer_repro.markup import interval, percent
 from fer_repro.page.timeline import accuracy_over_time_static, data_digest, picture_digest
 from fer_repro.plots.figure import LIGHT
+from fer_repro.project import project_root
 
 FOLDER = Path("chapters/generated")
 # The README shows the first one on whatever background its host has, so it brings its own.
@@ -78,4 +78,4 @@ def escape(text: str) -> str:
 
 
 if __name__ == "__main__":
-    print(f"written: {write_front(notebooks.project_root()).relative_to(notebooks.project_root())}")
+    print(f"written: {write_front(project_root()).relative_to(project_root())}")

@@ -10,9 +10,17 @@ from urllib.parse import unquote, urlsplit
 
 # Attributes a browser follows by itself, without a click.
 LOADED = {
-    "script": ("src",), "img": ("src", "srcset"), "iframe": ("src",), "embed": ("src",), "object": ("data",),
-    "source": ("src", "srcset"), "video": ("src", "poster"), "audio": ("src",), "track": ("src",), "image": ("href",),
-}  # fmt: skip
+    "script": ("src",),
+    "img": ("src", "srcset"),
+    "iframe": ("src",),
+    "embed": ("src",),
+    "object": ("data",),
+    "source": ("src", "srcset"),
+    "video": ("src", "poster"),
+    "audio": ("src",),
+    "track": ("src",),
+    "image": ("href",),
+}
 # Of <link>, only these name a page for a reader or a robot; all others are fetched.
 NAMING_LINKS = {"next", "prev", "canonical", "author", "search", "index", "alternate", "license", "help"}
 # The theme puts its search field on the search page twice, with one id.

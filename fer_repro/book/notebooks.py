@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fer_repro import papers, results
+from fer_repro import papers
 from fer_repro import parameters as chapter_parameters
 from fer_repro.errors import FerReproError, nearest
 from fer_repro.files import atomic_write
+from fer_repro.project import project_root
 
 PARAMETERS_TAG = "parameters"
 TYPES = {"str": str, "int": int, "float": float, "bool": bool}
@@ -90,17 +91,6 @@ class Chapter:
         if self.slug in {variant.slug for variant in papers.variants().values()}:
             defaults = {name: parameter.default for name, parameter in self.parameters.items()}
             chapter_parameters.check(defaults | dict(given), self.slug)
-
-
-def project_root() -> Path:
-    """The checkout with the chapters: the one this package lies in, or the current folder. Raises `FerReproError`."""
-    for folder in (results.default_results_dir().parent, Path.cwd()):
-        if (folder / "_toc.yml").is_file():
-            return folder
-    raise FerReproError(
-        "no chapters found: they are not part of the installed package, so run this in a checkout of the book (a "
-        "folder with _toc.yml and chapters/)"
-    )
 
 
 def locate(chapter: str | Path) -> Path:

@@ -14,21 +14,24 @@ from pathlib import Path
 
 import numpy as np
 
-from fer_repro import papers, parameters, results
+from fer_repro import papers, results
 from fer_repro.campaign import status
 from fer_repro.campaign.tasks import Options, Task
 from fer_repro.campaign.throughput import TRAINING, Speeds, records
 from fer_repro.data import USAGES
 from fer_repro.data.official import OFFICIAL_COUNTS
+from fer_repro.data.synthetic import SMOKE_SIZE
 from fer_repro.evaluation import cost
+from fer_repro.evaluation.cost import input_shape, weightless
 from fer_repro.evaluation.tta import view_count
-from fer_repro.page import networks
 from fer_repro.papers.base import Variant
+from fer_repro.project import default_results_dir, default_runs_dir
 from fer_repro.recipe import Recipe
-from fer_repro.reproduce import SMOKE_SIZE, default_runs_dir, run_folder, usual_data
+from fer_repro.reproduce import run_folder, usual_data
 from fer_repro.results import FINISHED, HALVES
 from fer_repro.training import checkpoint
 from fer_repro.training.checkpoint import Standing
+from fer_repro.training.execution import resolve_device
 from fer_repro.transforms import Augmenter
 
 FORWARD = 2  # operations per multiply-add
@@ -84,8 +87,8 @@ class Work:
 
 def work(variant: Variant, recipe: Recipe, counts: Mapping[str, int]) -> Work:
     """Count a network's run; ``counts``: images of every usage. The network is built without memory."""
-    network = networks.weightless(variant, recipe)
-    adds = cost.count_multiply_adds(network, networks.input_shape(recipe))
+    network = weightless(variant.build, recipe)
+    adds = cost.count_multiply_adds(network, input_shape(recipe))
     protocol = recipe.protocol
     roles = {"train": protocol.train, "finetune": protocol.finetune or protocol.train}
     images = tuple(sum(counts[usage] for usage in roles[stage.images]) for stage in recipe.stages)
@@ -127,13 +130,13 @@ class Estimator:
     def __init__(self, options: Options) -> None:
         self.options = options
         self.profile = "full" if options.profile == "full" else "smoke"
-        self.results_dir = Path(options.results_dir) if options.results_dir else results.default_results_dir()
+        self.results_dir = Path(options.results_dir) if options.results_dir else default_results_dir()
         self.runs_dir = Path(options.runs_dir) if options.runs_dir else default_runs_dir()
         # A smoke run without a folder of its own leaves no checkpoint behind.
         self.keeps = self.profile == "full" or bool(options.runs_dir)
         self.data = options.data or usual_data(self.profile)
         self.stores = self.profile == "full" and options.epochs is None and self.data == "fer2013"
-        self.device = parameters.resolve_device(options.device)
+        self.device = resolve_device(options.device)
         self.speeds = Speeds(self.runs_dir, self.results_dir, self.device, self.profile)
         self.work = cache(self._work)
 
@@ -145,7 +148,7 @@ class Estimator:
         """None for a method without a network."""
         if papers.get(variant).build is None:
             return None
-        sizes = SMOKE_SIZE if self.data == "drawn" else OFFICIAL_COUNTS.sum(axis=1).tolist()
+        sizes = SMOKE_SIZE if self.data == "synthetic" else OFFICIAL_COUNTS.sum(axis=1).tolist()
         return work(papers.get(variant), self.recipe(variant), dict(zip(USAGES, sizes, strict=True)))
 
     def folder(self, task: Task) -> Path:
@@ -162,7 +165,7 @@ class Estimator:
 
     def stored(self, task: Task) -> bool:
         """Whether a stored result answers for this run."""
-        if self.options.profile == "smoke" or self.options.epochs is not None or self.options.data == "drawn":
+        if self.options.profile == "smoke" or self.options.epochs is not None or self.options.data == "synthetic":
             return False
         where = results.folder_of(self.results_dir, task.variant, self.options.protocol, task.seed)
         return (where / "result.json").exists()

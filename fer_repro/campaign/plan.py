@@ -103,12 +103,17 @@ class Plan:
             so_far += needed or 0.0
             runs.append(
                 {
-                    "variant": entry.task.variant, "seed": entry.task.seed, "state": entry.remaining.state,
-                    "told": entry.told, "seconds": needed, "at_most": entry.at_most,
-                    "source": entry.source, "with": [vars(task) for task in entry.teachers],
+                    "variant": entry.task.variant,
+                    "seed": entry.task.seed,
+                    "state": entry.remaining.state,
+                    "told": entry.told,
+                    "seconds": needed,
+                    "at_most": entry.at_most,
+                    "source": entry.source,
+                    "with": [vars(task) for task in entry.teachers],
                     "cumulative_seconds": so_far,
                 }
-            )  # fmt: skip
+            )
         return {"device": self.device, "seconds": self.seconds, "runs": runs}
 
 
@@ -135,9 +140,12 @@ def plan(tasks: Iterable[Task], estimator: Estimator) -> Plan:
 
 
 def _entry(
-    task: Task, remaining: dict[Task, Remaining], needed: dict[Task, list[Task]], costs: dict[Task, Remaining],
+    task: Task,
+    remaining: dict[Task, Remaining],
+    needed: dict[Task, list[Task]],
+    costs: dict[Task, Remaining],
     fitted: set[Task],
-) -> Entry:  # fmt: skip
+) -> Entry:
     own = remaining[task]
     teachers = [other for other in needed[task] if other not in fitted]
     parts = [own.fitting, own.scoring or 0.0, *(costs[other].fitting for other in teachers)]
@@ -189,9 +197,15 @@ class _Watch(runner.Watch):
 
 
 def run(
-    tasks: Iterable[Task], options: Options, *, jobs: int = 1, budget: float | None = None,
-    say: Callable[[str], None] = print, estimator: Estimator | None = None, together: bool = False,
-) -> list[Outcome]:  # fmt: skip
+    tasks: Iterable[Task],
+    options: Options,
+    *,
+    jobs: int = 1,
+    budget: float | None = None,
+    say: Callable[[str], None] = print,
+    estimator: Estimator | None = None,
+    together: bool = False,
+) -> list[Outcome]:
     """Run ``tasks`` in the order of their plan; what is stored is only told. See `schedule.run`.
 
     ``together``: all seeds of a variant at once, in this process.
@@ -207,9 +221,7 @@ def run(
     else:
         waves = [[task] for task in rest] if jobs == 1 else runner.side_by_side(rest)
     watch = _Watch(estimator, say)
-    return outcomes + runner.run(
-        waves, options, jobs=jobs, budget=budget, say=say, watch=watch, together=together
-    )  # fmt: skip
+    return outcomes + runner.run(waves, options, jobs=jobs, budget=budget, say=say, watch=watch, together=together)
 
 
 def verify(outcomes: Iterable[Outcome], before: Iterable[Task], estimator: Estimator) -> tuple[int, list[str]]:

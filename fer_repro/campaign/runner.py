@@ -17,6 +17,8 @@ from fer_repro import papers, parameters, results
 from fer_repro.campaign import workers
 from fer_repro.campaign.tasks import Options, Outcome, Task
 from fer_repro.errors import FerReproError
+from fer_repro.project import default_results_dir
+from fer_repro.training.execution import resolve_device
 from fer_repro.training.run import Interrupted
 
 if TYPE_CHECKING:
@@ -85,7 +87,7 @@ def check(waves: list[list[Task]], options: Options) -> None:
         values = {name: getattr(options, name) for name in parameters.FIELDS if hasattr(options, name)}
         parameters.check(values | {"variant": task.variant, "seed": task.seed})
     if options.profile == "full" and options.epochs is None:
-        results.require_writable(Path(options.results_dir) if options.results_dir else results.default_results_dir())
+        results.require_writable(Path(options.results_dir) if options.results_dir else default_results_dir())
 
 
 class Watch:
@@ -101,9 +103,15 @@ class Watch:
 
 
 def run(
-    waves: list[list[Task]], options: Options, *, jobs: int = 1, budget: float | None = None,
-    say: Callable[[str], None] = print, watch: Watch | None = None, together: bool = False,
-) -> list[Outcome]:  # fmt: skip
+    waves: list[list[Task]],
+    options: Options,
+    *,
+    jobs: int = 1,
+    budget: float | None = None,
+    say: Callable[[str], None] = print,
+    watch: Watch | None = None,
+    together: bool = False,
+) -> list[Outcome]:
     """Run all tasks; a failure does not stop the others, the end of the ``budget`` (seconds) or Ctrl-C does.
 
     With ``jobs`` > 1 each task is a process of its own: they share the processor's cores, and GPUs are dealt out. With
@@ -199,7 +207,7 @@ def _together(
     wave: list[Task], options: Options, deadline: float | None, say: Callable[[str], None], watch: Watch
 ) -> list[Outcome]:
     """All tasks of the wave in this process, a batch each in turn; see `fer_repro.training.interleave`."""
-    from fer_repro.reproduce import one_thread
+    from fer_repro.training.execution import one_thread
     from fer_repro.training.interleave import take_turns
 
     left = _left(deadline)
@@ -216,7 +224,7 @@ def _together(
         return attempt
 
     with one_thread() if options.profile == "smoke" else nullcontext():
-        return take_turns([work(task) for task in wave], parameters.resolve_device(options.device), say)
+        return take_turns([work(task) for task in wave], resolve_device(options.device), say)
 
 
 def _keywords(options: Options) -> dict[str, Any]:
@@ -228,5 +236,5 @@ def _headline(result: Any) -> str:
     score = result.headline
     low, high = score["interval"]
     words = f"{100 * score['accuracy']:.2f} % of {score['n']:,} ({100 * low:.2f} to {100 * high:.2f} %)"
-    drawn = "; drawn faces - says nothing about the paper" if result.drawn else ""
-    return words + drawn + ("" if result.status == "done" else f"; status {result.status}")
+    synthetic = "; synthetic faces - not a result" if result.synthetic else ""
+    return words + synthetic + ("" if result.status == "done" else f"; status {result.status}")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fer_repro import leaderboard, papers, results
+from fer_repro import papers, results
+from fer_repro.claims import leaderboard_claims
 from fer_repro.training import checkpoint
 from fer_repro.training.checkpoint import Standing
 
@@ -17,7 +18,7 @@ def states(results_dir: Path) -> list[dict[str, Any]]:
         variant, protocol, seed = folder.parts[-3:]
         stored.setdefault((variant, protocol), []).append(int(seed.removeprefix("seed-")))
     runs = results_dir.parent / "runs"
-    begun, known, claims = begun_runs(runs), papers.variants(), leaderboard.claims()
+    begun, known, claims = begun_runs(runs), papers.variants(), leaderboard_claims()
     entries = []
     for name in [*claims, *(v for v in known if v not in claims)]:
         variant = known.get(name)
@@ -26,10 +27,12 @@ def states(results_dir: Path) -> list[dict[str, Any]]:
             seeds = sorted(stored.get((name, protocol), []))
             began = [runs / name / run for run in begun.get(name, []) if run.startswith(f"{protocol}/full/")]
             state[protocol] = (
-                f"stored, seed {', '.join(map(str, seeds))}" if seeds
-                else furthest(began, variant.recipe(protocol, "full").epochs) if began and variant
+                f"stored, seed {', '.join(map(str, seeds))}"
+                if seeds
+                else furthest(began, variant.recipe(protocol, "full").epochs)
+                if began and variant
                 else "not run"
-            )  # fmt: skip
+            )
         entries.append(
             {
                 "id": name,

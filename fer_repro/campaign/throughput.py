@@ -1,7 +1,7 @@
 """How fast a device works through a method: remembered from its own runs, read off stored results, or guessed.
 
-A speed is floating-point operations (as `fer_repro.campaign.estimate` counts them) per second. Each variant has a small file
-``speed.json`` beside its checkpoints, keyed by the device's name; every run and every stop renews it.
+A speed is floating-point operations (as `fer_repro.campaign.estimate` counts them) per second. Each variant has a small
+file ``speed.json`` beside its checkpoints, keyed by the device's name; every run and every stop renews it.
 """
 
 from __future__ import annotations
@@ -88,8 +88,9 @@ class Speeds:
         known = _read(path)
         before = known.setdefault(self.name, {}).get(self.profile, {"flops": 0.0, "seconds": 0.0})
         known[self.name][self.profile] = {
-            "flops": before["flops"] / 2 + flops, "seconds": before["seconds"] / 2 + seconds,
-        }  # fmt: skip
+            "flops": before["flops"] / 2 + flops,
+            "seconds": before["seconds"] / 2 + seconds,
+        }
         with atomic_write(path) as file:
             file.write((json.dumps({"format": FORMAT, "devices": known}, indent=1) + "\n").encode())
 

@@ -25,10 +25,13 @@ class _Child:
         self.task, self.slot, self.lines, self.say = task, slot, [], say
         self.process = subprocess.Popen(
             [*COMMAND, *words],
-            env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
             # Ctrl-C in a terminal reaches a whole session; a second one would end a run before its checkpoint.
             start_new_session=True,
-        )  # fmt: skip
+        )
         self.reader = threading.Thread(target=self._pass_on, daemon=True)
         self.reader.start()
 

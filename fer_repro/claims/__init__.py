@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fer_repro.claims import schema as need
-from fer_repro.errors import FerReproError
+from fer_repro.errors import FerReproError, nearest
 
 SCHEMA = 1
 FILE = Path(__file__).parents[1] / "claims.yaml"
@@ -192,9 +192,17 @@ def _schema(value: Any, where: str) -> int:
 
 def _pinned(value: Any, where: str) -> dict[str, Any]:
     got = need.fields(
-        value, where, source=need.text, repository=need.text, commit=need.commit, url=need.url, dataset_url=need.url,
-        hashed=need.text, sha256=need.text, rows=need.list_of(_leaderboard_row),
-    )  # fmt: skip
+        value,
+        where,
+        source=need.text,
+        repository=need.text,
+        commit=need.commit,
+        url=need.url,
+        dataset_url=need.url,
+        hashed=need.text,
+        sha256=need.text,
+        rows=need.list_of(_leaderboard_row),
+    )
     found = fingerprint(got["rows"])
     if found != got["sha256"]:
         raise FerReproError(
@@ -205,17 +213,29 @@ def _pinned(value: Any, where: str) -> dict[str, Any]:
 
 def _leaderboard_row(value: Any, where: str) -> LeaderboardRow:
     got = need.fields(
-        value, where, ModelName=need.text, Accuracy=need.percent, ReleaseDate=need.date, Paper=need.text,
-        PaperURL=need.url, Code=partial(need.maybe, need.url),
-    )  # fmt: skip
+        value,
+        where,
+        ModelName=need.text,
+        Accuracy=need.percent,
+        ReleaseDate=need.date,
+        Paper=need.text,
+        PaperURL=need.url,
+        Code=partial(need.maybe, need.url),
+    )
     return LeaderboardRow(*got.values())
 
 
 def _paper(value: Any, where: str) -> Paper:
     got = need.fields(
-        value, where, title=need.text, authors=need.text, year=need.whole, venue=need.text, url=need.url,
+        value,
+        where,
+        title=need.text,
+        authors=need.text,
+        year=need.whole,
+        venue=need.text,
+        url=need.url,
         bibkey=need.text,
-    )  # fmt: skip
+    )
     return Paper(**got)
 
 
@@ -262,11 +282,22 @@ def _arithmetic(accuracy: float, value: Any, where: str) -> Arithmetic:
 
 def _audit(accuracy: float, value: Any, where: str) -> Audit:
     got = need.fields(
-        value, where, scored=need.text, usages=need.list_of(partial(need.one_of, HELD_OUT)), n=need.whole_or_unknown,
-        selected_on=need.text, trained_on=need.text, extra_data=need.text, pretraining=need.text, views=need.text,
-        ensemble=need.whole_or_unknown, comparability=partial(need.one_of, tuple(CLASSES)), why=need.text,
-        evidence=need.list_of(_evidence), arithmetic=partial(_arithmetic, accuracy),
-    )  # fmt: skip
+        value,
+        where,
+        scored=need.text,
+        usages=need.list_of(partial(need.one_of, HELD_OUT)),
+        n=need.whole_or_unknown,
+        selected_on=need.text,
+        trained_on=need.text,
+        extra_data=need.text,
+        pretraining=need.text,
+        views=need.text,
+        ensemble=need.whole_or_unknown,
+        comparability=partial(need.one_of, tuple(CLASSES)),
+        why=need.text,
+        evidence=need.list_of(_evidence),
+        arithmetic=partial(_arithmetic, accuracy),
+    )
     audit = Audit(**got)
     expected = HALF * len(audit.usages) or need.UNKNOWN
     if audit.n != expected or len(set(audit.usages)) != len(audit.usages):
@@ -293,10 +324,18 @@ def _claims(value: Any, rows: tuple[LeaderboardRow, ...], name: str) -> dict[str
         where = f"{name}: row '{variant}'" if isinstance(variant, str) else f"{name}: row {number}"
         accuracy = need.percent(raw.get("accuracy") if isinstance(raw, Mapping) else None, f"{where}, field accuracy")
         got = need.fields(
-            raw, where, variant=need.identifier, slug=need.identifier, model=need.text, accuracy=need.percent,
-            date=need.date, paper=_paper, code=_code, audit=partial(_audit, accuracy),
+            raw,
+            where,
+            variant=need.identifier,
+            slug=need.identifier,
+            model=need.text,
+            accuracy=need.percent,
+            date=need.date,
+            paper=_paper,
+            code=_code,
+            audit=partial(_audit, accuracy),
             others=need.list_of(_measurement),
-        )  # fmt: skip
+        )
         for field, pinned in (("model", row.model), ("accuracy", row.accuracy), ("date", row.date)):
             if got[field] != pinned:
                 told = f"{pinned!r}, as row {number} of the pinned leaderboard says"
@@ -317,3 +356,25 @@ def _parameters(value: Any, claims: dict[str, Claim], name: str) -> dict[str, in
     return {
         need.identifier(k, f"{where}, key"): need.maybe(need.whole, v, f"{where}, field {k}") for k, v in value.items()
     }
+
+
+def leaderboard_claims() -> dict[str, Claim]:
+    """The 17 claims by variant id, in the order of the leaderboard."""
+    return book().claims
+
+
+def claim_of(variant_id: str) -> Claim:
+    """The claim of one leaderboard row; an unknown id (an ablation has no claim) raises `FerReproError`."""
+    known = leaderboard_claims()
+    if variant_id in known:
+        return known[variant_id]
+    raise FerReproError(f"'{variant_id}' is no row of the leaderboard: {nearest(variant_id, known, 'the rows are')}")
+
+
+def declared_parameters(variant_id: str) -> int | None:
+    """Declared trainable parameters of a row or an ablation; None where no network or no count is known.
+
+    A twin that starts from random weights (``-scratch``) is the same network.
+    """
+    declared = book().parameters
+    return declared.get(variant_id, declared.get(variant_id.removesuffix("-scratch")))

@@ -18,6 +18,7 @@ import typer
 from fer_repro.cli import runs
 from fer_repro.cli.console import AsJson, ResultsDir, Root, console, print_json, progress, table
 from fer_repro.errors import INTERRUPTED, FerReproError
+from fer_repro.project import default_results_dir, project_root
 
 app = typer.Typer(
     help="Audit and re-run the FER2013 leaderboard.",
@@ -120,10 +121,10 @@ def data(
 @app.command("list")
 def list_variants(results_dir: ResultsDir = "", as_json: AsJson = False) -> None:
     """List the variants: leaderboard rows and ablations, with what is stored of each."""
-    from fer_repro import papers, results
+    from fer_repro import papers
     from fer_repro.campaign import status
 
-    entries = status.states(Path(results_dir) if results_dir else results.default_results_dir())
+    entries = status.states(Path(results_dir) if results_dir else default_results_dir())
     if as_json:
         print_json({"variants": entries})
         return
@@ -180,7 +181,7 @@ def chapter(
         if not equals:
             raise FerReproError(f"parameter '{name}' has no value: write -p {name} VALUE")
         given[name] = described.parameter(name).parse(text)
-    target = Path(out) if out else notebooks.project_root() / "_build" / "executed" / f"{described.slug}.ipynb"
+    target = Path(out) if out else project_root() / "_build" / "executed" / f"{described.slug}.ipynb"
     with _interruptible("nothing was written; a full run goes on from its checkpoint with the same command"):
         done = notebooks.execute(described.path, target, given, timeout=timeout)
     print_json({"chapter": described.slug, "out": str(done)}) if as_json else print(f"executed: {done}")
@@ -206,7 +207,7 @@ def verify(results_dir: ResultsDir = "", as_json: AsJson = False) -> None:
     """Recompute every stored number from its predictions."""
     from fer_repro import results
 
-    where = Path(results_dir) if results_dir else results.default_results_dir()
+    where = Path(results_dir) if results_dir else default_results_dir()
     if results_dir and not where.is_dir():
         raise FerReproError(f"there is no results folder {where}: give one with --results-dir")
     problems, checked = results.verify(where), len(results.stored_folders(where))

@@ -11,6 +11,9 @@ import typer
 
 from fer_repro.cli.console import ResultsDir, Root, RunsDir, console, print_json, table
 from fer_repro.errors import INTERRUPTED, FerReproError
+from fer_repro.evaluation.cost import weightless
+from fer_repro.papers import from_scratch
+from fer_repro.reproduce import require_weights
 
 if TYPE_CHECKING:
     from fer_repro.campaign.estimate import Estimator
@@ -31,10 +34,12 @@ def run(
     ] = False,
     protocol: Annotated[str, typer.Option(help="official (clean) or claimed (as the number was made).")] = "official",
     profile: Annotated[
-        str, typer.Option(help="full (the recipe on FER2013) or smoke (drawn faces, seconds).")
+        str, typer.Option(help="full (the recipe on FER2013) or smoke (synthetic faces, seconds).")
     ] = "full",
     seed: Annotated[list[int] | None, typer.Option(help="Seed; give it several times for several runs.")] = None,
-    data_set: Annotated[str, typer.Option("--data", help="fer2013 or drawn instead of what the profile needs.")] = "",
+    data_set: Annotated[
+        str, typer.Option("--data", help="fer2013 or synthetic instead of what the profile needs.")
+    ] = "",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     epochs: Annotated[
         int | None, typer.Option(help="Epochs instead of the recipe's; such a run is never stored.")
@@ -55,7 +60,7 @@ def run(
 
     Several runs are a campaign: it says what it did and what comes next, and the same command goes on from there.
     """
-    from fer_repro import papers, pretrained
+    from fer_repro import papers
     from fer_repro.campaign import estimate, plan, runner
 
     if bool(variants) == everything:
@@ -68,11 +73,12 @@ def run(
         raise FerReproError("--json goes with --plan: runs print lines as they go")
     chosen = variants or [v.id for v in papers.variants().values() if ablations or v.ablation_of is None]
     if scratch:
-        chosen = pretrained.from_scratch(chosen, lenient=everything)
+        chosen = from_scratch(chosen, lenient=everything)
     if everything:
         done = [name for name in chosen if _all_stored(name, protocol, profile, seed or [0], results_dir)]
-        able = _with_weights([name for name in chosen if name not in done], protocol, profile,
-                             fetch=not show_plan, quiet=as_json)  # fmt: skip
+        able = _with_weights(
+            [name for name in chosen if name not in done], protocol, profile, fetch=not show_plan, quiet=as_json
+        )
         chosen = [name for name in chosen if name in done or name in able]
     waves = runner.ordered(chosen, seed or [0])
     options = runner.Options(protocol, profile, data_set, device, epochs, results_dir, runs_dir, root, resume)
@@ -85,9 +91,14 @@ def run(
         return
     stored = [task for task in tasks if estimator.stored(task)]
     outcomes = plan.run(
-        tasks, options, jobs=jobs, budget=budget, say=lambda line: print(line, flush=True), estimator=estimator,
+        tasks,
+        options,
+        jobs=jobs,
+        budget=budget,
+        say=lambda line: print(line, flush=True),
+        estimator=estimator,
         together=together,
-    )  # fmt: skip
+    )
     _tell(outcomes)
     sound = len(tasks) == 1 or _tell_campaign(outcomes, stored, estimator)
     _exit(outcomes, sound)
@@ -103,16 +114,15 @@ def _all_stored(name: str, protocol: str, profile: str, seeds: list[int], result
 
 def _with_weights(chosen: list[str], protocol: str, profile: str, *, fetch: bool, quiet: bool) -> list[str]:
     """Those whose weights and libraries are here or can be fetched; the others are named, unless ``quiet``."""
-    from fer_repro import papers, pretrained
-    from fer_repro.page import networks
+    from fer_repro import papers
 
     kept = []
     for name in chosen:
         variant = papers.get(name)
         try:
-            pretrained.require(name, protocol, profile, fetch)
+            require_weights(name, protocol, profile, fetch)
             if variant.build is not None:
-                networks.weightless(variant, variant.recipe(protocol, profile))
+                weightless(variant.build, variant.recipe(protocol, profile))
             kept.append(name)
         except FerReproError as error:
             if not quiet:
@@ -128,8 +138,11 @@ def _print_plan(made: Plan) -> None:
 def _tell(outcomes: list[Outcome]) -> None:
     """One line per run."""
     for outcome in outcomes:
-        print(f"{outcome.task}: {outcome.text or outcome.state}" if outcome.state == "done" else
-              f"{outcome.task}: {outcome.state}{': ' if outcome.text else ''}{outcome.text}")  # fmt: skip
+        print(
+            f"{outcome.task}: {outcome.text or outcome.state}"
+            if outcome.state == "done"
+            else f"{outcome.task}: {outcome.state}{': ' if outcome.text else ''}{outcome.text}"
+        )
 
 
 def _tell_campaign(outcomes: list[Outcome], stored: list[Task], estimator: Estimator) -> bool:
@@ -188,9 +201,17 @@ def pack(
     from fer_repro.transfer import pack
 
     packed = pack.pack(
-        out, variants or [], protocol=protocol, profile=profile, seeds=seed or [], part_size=round(part_size * 1e6),
-        inference=inference, runs_dir=runs_dir, results_dir=results_dir, say=print,
-    )  # fmt: skip
+        out,
+        variants or [],
+        protocol=protocol,
+        profile=profile,
+        seeds=seed or [],
+        part_size=round(part_size * 1e6),
+        inference=inference,
+        runs_dir=runs_dir,
+        results_dir=results_dir,
+        say=print,
+    )
     print(f"packed: {packed} in {out}")
 
 

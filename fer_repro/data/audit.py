@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fer_repro.data.load import FER2013
-from fer_repro.data.official import LABELS, PIXELS
-from fer_repro.data.protocol import USAGES
+from fer_repro.data.dataset import FER2013
+from fer_repro.data.official import LABELS, PIXELS, USAGES
 from fer_repro.errors import FerReproError
 
 JPEG_SPREAD = 3  # what compression adds to a constant image; a picture of anything spreads over dozens of grey values
+
 
 def groups(data: FER2013) -> np.ndarray:
     """The number of each image's group of identical images, int64 [N]; one without a twin has a group of its own."""

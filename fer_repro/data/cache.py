@@ -114,13 +114,7 @@ class Cache:
             offset += flat.nbytes + padding
         value = digest(parsed.images, parsed.labels, parsed.usage)
         text = json.dumps(
-            {
-                "arrays": table,
-                "bytes": offset,
-                "sha256": h.hexdigest(),
-                "digest": value,
-                "layout": parsed.layout,
-            }
+            {"arrays": table, "bytes": offset, "sha256": h.hexdigest(), "digest": value, "layout": parsed.layout}
         ).encode()
         head = b"\n".join((_MAGIC.encode(), hashlib.sha256(text).hexdigest().encode(), text)).ljust(_HEADER)
         try:
@@ -179,5 +173,3 @@ class Cache:
                 file = stack.enter_context((self.folder / ".lock").open("w"))
                 fcntl.flock(file, fcntl.LOCK_EX)
             yield
-
-

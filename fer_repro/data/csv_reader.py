@@ -17,8 +17,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from fer_repro.data.official import LABELS, MEND, PIXELS, SIDE, Parsed
-from fer_repro.data.protocol import USAGES
+from fer_repro.data.official import LABELS, MEND, PIXELS, SIDE, USAGES, Parsed
 from fer_repro.errors import FerReproError
 
 BLOCK = 1 << 20

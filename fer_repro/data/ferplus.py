@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fer_repro.data.load import FER2013
+from fer_repro.data.dataset import FER2013
 from fer_repro.errors import FerReproError
 
 VOTES = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt", "unknown", "NF")

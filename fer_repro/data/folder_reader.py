@@ -18,8 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fer_repro.data.official import LABELS, MEND, PIXELS, SIDE, Parsed
-from fer_repro.data.protocol import USAGES
+from fer_repro.data.official import LABELS, MEND, PIXELS, SIDE, USAGES, Parsed
 from fer_repro.errors import FerReproError
 
 LARGEST_PICTURE = 1 << 20

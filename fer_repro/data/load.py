@@ -4,71 +4,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from fer_repro.data import source as source_module
 from fer_repro.data.cache import Cache, Entry
-from fer_repro.data.official import KNOWN_CSV, KNOWN_DIGESTS, LABELS, OFFICIAL_COUNTS, check_counts, count, digest
-from fer_repro.data.protocol import USAGES
-from fer_repro.errors import FerReproError
-
-DRAWN_WORDS = "drawn faces - says nothing about the paper"
-
-
-@dataclass(frozen=True, eq=False)
-class FER2013:
-    """Grey faces with labels and usages; all arrays are read-only and in the order of the source.
-
-    images uint8 [N,48,48] (memory-mapped where the cache can be written); labels int64 [N], an index into LABELS;
-    usage str [N], one of USAGES; ids str [N], unique (``angry/Training_10118481`` in the folder copies, ``row-00000``
-    counting data rows from 0 in the CSV, ``drawn-<seed>-...`` in the drawn faces); name ``fer2013`` or ``drawn``;
-    source says where it came from, without a path; digest is the sha256 (hex) over pixels, labels and usages of the
-    whole set, which a subset keeps; facts hold how it was opened (see `describe`).
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-    usage: np.ndarray
-    ids: np.ndarray
-    name: str
-    source: str
-    digest: str
-    facts: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    place: source_module.Place | None = field(default=None, repr=False)
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def subset(self, index: np.ndarray | slice | list) -> FER2013:
-        """The images at ``index`` (positions, a slice or a boolean mask [N]) as a `FER2013` of their own.
-
-        Neighbouring positions are returned as a view, so that cutting a set by usage copies nothing.
-        """
-        if not isinstance(index, slice):
-            index = np.asarray(index)
-            index = np.flatnonzero(index) if index.dtype == bool else index.astype(np.int64)
-            if len(index) and index[0] >= 0 and (np.diff(index) == 1).all() and index[-1] < len(self):
-                index = slice(int(index[0]), int(index[-1]) + 1)
-        parts = {name: getattr(self, name)[index] for name in ("images", "labels", "usage", "ids")}
-        for array in parts.values():
-            array.setflags(write=False)
-        return replace(self, **parts)
-
-    def counts(self) -> pd.DataFrame:
-        """Images per usage (rows) and class (columns)."""
-        usage = np.zeros(len(self), np.int64)
-        for code, word in enumerate(USAGES):
-            usage[self.usage == word] = code
-        return pd.DataFrame(count(self.labels, usage), index=list(USAGES), columns=list(LABELS))
-
-    def _repr_html_(self) -> str:
-        words = f"<p>{DRAWN_WORDS}</p>" if self.name == "drawn" else ""
-        return f"{words}{self.counts().to_html()}"
+from fer_repro.data.dataset import FER2013, SYNTHETIC_WORDS
+from fer_repro.data.official import KNOWN_CSV, KNOWN_DIGESTS, OFFICIAL_COUNTS, USAGES, check_counts, count, digest
+from fer_repro.errors import FerReproError, nearest
 
 
 def load(
@@ -79,28 +23,30 @@ def load(
     size: tuple[int, int, int] | None = None,
     cache_dir: str | os.PathLike | None = None,
 ) -> FER2013:
-    """FER2013 from disk, or the drawn faces.
+    """FER2013 from disk, or the synthetic faces.
 
     ``data="fer2013"``: ``root`` (else ``$FER2013_ROOT``, else ``data/fer2013/``) names a folder, a CSV or an archive.
     It is parsed once into a memory-mapped cache (``cache_dir``, else ``$FER_REPRO_CACHE``, else
     ``~/.cache/fer_repro``). Counts per usage and class are checked on every call.
-    ``data="drawn"``: ``seed`` and ``size`` (images in Training, PublicTest, PrivateTest; default 1600, 200, 200) decide
+    ``data="synthetic"``: ``seed`` and ``size`` (images in Training, PublicTest, PrivateTest; default 1600, 200, 200) decide
     the faces.
 
     Raises `FerReproError` where nothing is found or anything in the data is wrong.
     """
-    if data == "drawn":
-        from fer_repro.data import drawn
+    if data == "synthetic":
+        from fer_repro.data import synthetic
 
         if root is not None:
             raise FerReproError(
-                "a root was given for the drawn faces, which come from no file; leave it out or ask for data 'fer2013'"
+                "a root was given for the synthetic faces, which come from no file; leave it out or ask for data 'fer2013'"
             )
-        return drawn.draw(seed, drawn.SIZE if size is None else size)
+        return synthetic.draw(seed, synthetic.SIZE if size is None else size)
     if data != "fer2013":
-        raise FerReproError(f"unknown data '{data}', expected 'fer2013' or 'drawn'")
+        raise FerReproError(f"unknown data '{data}': {nearest(data, ('fer2013', 'synthetic'))}")
     if size is not None:
-        raise FerReproError("a size was given for FER2013, whose size is fixed; leave it out or ask for data 'drawn'")
+        raise FerReproError(
+            "a size was given for FER2013, whose size is fixed; leave it out or ask for data 'synthetic'"
+        )
     return _load(root, cache_dir, OFFICIAL_COUNTS)
 
 
@@ -197,7 +143,7 @@ def describe(data: FER2013) -> dict[str, Any]:
         "in_memory": facts.get("in_memory", True),
         "seconds_to_open": round(facts.get("seconds_to_open", 0.0), 4),
     }
-    if data.name == "drawn":
-        report["known_copy"] = "drawn by the library"
-        report["note"] = DRAWN_WORDS
+    if data.name == "synthetic":
+        report["known_copy"] = "synthesised by the library"
+        report["note"] = SYNTHETIC_WORDS
     return report

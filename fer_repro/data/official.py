@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fer_repro.data.protocol import USAGES
 from fer_repro.errors import FerReproError
 
 LABELS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
@@ -16,17 +15,13 @@ PIXELS = SIDE * SIDE
 
 # Rows follow USAGES, columns follow LABELS. The totals are 28,709, 3,589 and 3,589.
 OFFICIAL_COUNTS = np.array(
-    [
-        [3995, 436, 4097, 7215, 4830, 3171, 4965],
-        [467, 56, 496, 895, 653, 415, 607],
-        [491, 55, 528, 879, 594, 416, 626],
-    ]
+    [[3995, 436, 4097, 7215, 4830, 3171, 4965], [467, 56, 496, 895, 653, 415, 607], [491, 55, 528, 879, 594, 416, 626]]
 )
 OFFICIAL_COUNTS.setflags(write=False)
 
 # Digest of the decoded pixels (see `digest`) -> what the copy is called.
 KNOWN_DIGESTS = {
-    "130e438d67110c595563948ce0bfb63d3b49eaeee4cc31aa3546c359d12a9550": "the JPEG copy on Kaggle (msambare/fer2013)",
+    "130e438d67110c595563948ce0bfb63d3b49eaeee4cc31aa3546c359d12a9550": "the JPEG copy on Kaggle (msambare/fer2013)"
 }
 
 # md5 of the CSV's bytes, as torchvision publishes them for the files of the original Kaggle contest.
@@ -64,9 +59,7 @@ def check_counts(found: np.ndarray, expected: np.ndarray, name: str) -> None:
     wrong = np.argwhere(found != expected)
     if not len(wrong):
         return
-    cells = [
-        f"{USAGES[u]} {LABELS[c]} {found[u, c]:,} instead of {expected[u, c]:,}" for u, c in wrong[:4]
-    ]
+    cells = [f"{USAGES[u]} {LABELS[c]} {found[u, c]:,} instead of {expected[u, c]:,}" for u, c in wrong[:4]]
     more = f" and {len(wrong) - 4} more" if len(wrong) > 4 else ""
     raise FerReproError(
         f"{name}: {found.sum():,} images where FER2013 has {expected.sum():,}, with wrong counts: "
@@ -85,3 +78,6 @@ def digest(images: np.ndarray, labels: np.ndarray, usage: np.ndarray) -> str:
     h.update(np.ascontiguousarray(labels, np.uint8).data)
     h.update(np.ascontiguousarray(usage, np.uint8).data)
     return h.hexdigest()
+
+
+USAGES = ("Training", "PublicTest", "PrivateTest")

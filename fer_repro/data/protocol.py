@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fer_repro.data.official import USAGES
 from fer_repro.errors import FerReproError
 
 if TYPE_CHECKING:
-    from fer_repro.data.load import FER2013
-
-USAGES = ("Training", "PublicTest", "PrivateTest")
+    from fer_repro.data.dataset import FER2013
 
 
 @dataclass(frozen=True)

@@ -203,5 +203,5 @@ def find(root: str | os.PathLike | None = None) -> Place:
 def _not_found(missing: list[str]) -> str:
     return (
         f"FER2013 was not found: {'; '.join(missing)}; get it with `fer-repro data --download`, or point --root or "
-        f"${VARIABLE} at a folder, a CSV or an archive with it (the drawn faces, data 'drawn', need none)"
+        f"${VARIABLE} at a folder, a CSV or an archive with it (the synthetic faces, data 'synthetic', need none)"
     )

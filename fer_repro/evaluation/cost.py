@@ -7,6 +7,7 @@ import platform
 import re
 import resource
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+
+from fer_repro.recipe import Recipe
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -102,3 +105,14 @@ def _first(path: Path, pattern: str) -> str | None:
         return None
     found = re.search(pattern, path.read_text(), re.MULTILINE)
     return found.group(1).strip() if found else None
+
+
+def input_shape(recipe: Recipe) -> tuple[int, int, int, int]:
+    """One image as the training loop feeds it: [1, 1, input_size, input_size]."""
+    return 1, 1, recipe.input_size, recipe.input_size
+
+
+def weightless(build: Callable[[Recipe], torch.nn.Module], recipe: Recipe) -> torch.nn.Module:
+    """The network with shapes but without memory: counting and tracing need no values."""
+    with torch.device("meta"):
+        return build(recipe)

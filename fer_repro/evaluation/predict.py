@@ -8,23 +8,11 @@ from torch import Tensor, nn
 
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation.tta import view_batch, view_count, view_draws, view_weights
+from fer_repro.layers import as_input, logits_of, normalise_
 from fer_repro.recipe import Recipe, Views
-from fer_repro.training.losses import logits_of
 
 # Input pixels per forward pass: enough to fill the device, little enough for its memory (a crop of 40 pixels is 1,600).
 PIXELS_PER_PASS = {"cuda": 3_200_000, "cpu": 200_000}
-
-
-def as_input(images: Tensor) -> Tensor:
-    """uint8 [B,48,48] -> float32 [B,1,48,48] in [0, 1]."""
-    return images.unsqueeze(1).float().div_(255)
-
-
-def normalise_(images: Tensor, mean: float, std: float) -> Tensor:
-    """(images - mean) / std, in place; nothing is touched where that is the identity."""
-    if mean != 0.0:
-        images.sub_(mean)
-    return images if std == 1.0 else images.div_(std)
 
 
 def require_network(given: object, name: str, protocol: str, needed_by: str) -> None:
@@ -42,9 +30,12 @@ class NetworkClassifier:
     """
 
     def __init__(
-        self, model: nn.Module, recipe: Recipe, device: str | torch.device,
+        self,
+        model: nn.Module,
+        recipe: Recipe,
+        device: str | torch.device,
         memory_format: torch.memory_format = torch.channels_last,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.recipe, self.device, self.memory_format = recipe, torch.device(device), memory_format
         self.model = model.to(self.device, memory_format=memory_format)
 

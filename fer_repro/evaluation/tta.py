@@ -73,9 +73,7 @@ def view_draws(views: Views, device: torch.device) -> torch.Generator | None:
     return torch.Generator(device).manual_seed(seed)
 
 
-def view_batch(
-    images: Tensor, views: Views, input_size: int, generator: torch.Generator | None = None
-) -> Tensor:  # fmt: skip
+def view_batch(images: Tensor, views: Views, input_size: int, generator: torch.Generator | None = None) -> Tensor:
     """float [B,C,H,W] -> [B*V,C,input_size,input_size]: an image's V views side by side, resized where sizes differ.
 
     Random views are augmentations: they want images in [0, 1] and the ``generator`` of `view_draws`.

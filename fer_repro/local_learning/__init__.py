@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fer_repro.data.load import FER2013
+from fer_repro.data.dataset import FER2013
 from fer_repro.local_learning import svm
 from fer_repro.training.artifacts import Shelf
 from fer_repro.training.checkpoint import writer
@@ -80,9 +80,14 @@ class Workshop:
         self.last = now
 
     def machines(
-        self, similarity: np.ndarray, gram: svm.Gram, labels: np.ndarray, ks: tuple[int, ...],
-        costs: tuple[float, ...], settings: Mapping[str, Any],
-    ) -> tuple[dict[Any, np.ndarray], dict[Any, float]]:  # fmt: skip
+        self,
+        similarity: np.ndarray,
+        gram: svm.Gram,
+        labels: np.ndarray,
+        ks: tuple[int, ...],
+        costs: tuple[float, ...],
+        settings: Mapping[str, Any],
+    ) -> tuple[dict[Any, np.ndarray], dict[Any, float]]:
         """Decision values and accuracy on the select images for every (k, C); ``settings`` decide the kernel."""
         decisions = {}
         for k in ks:

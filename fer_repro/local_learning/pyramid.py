@@ -21,15 +21,23 @@ REPRESENTATION = ("step", "blur", "root", "points_per_word", "iterations", "prob
 # What is recalled of the paper of 2013 or re-used in third-party code for its successor: vocabulary sizes. Patch and
 # step are unknown.
 RECALLED = {
-    "step": 1, "blur": 0.6, "root": False, "nearest": 1,
+    "step": 1,
+    "blur": 0.6,
+    "root": False,
+    "nearest": 1,
     "channels": ((4, 1, 17000), (4, 2, 14000), (4, 3, 11000), (4, 4, 8000)),
-    "points_per_word": 20, "iterations": 5, "probes": 6,
-}  # fmt: skip
+    "points_per_word": 20,
+    "iterations": 5,
+    "probes": 6,
+}
 # What a search on PublicTest settled on (results/local-learning-bow/search.csv).
 SEARCHED_WORDS = RECALLED | {
-    "step": 2, "root": True, "nearest": 3,
-    "channels": ((3, 1, 8000), (3, 2, 8000), (3, 3, 8000), (3, 4, 8000)), "points_per_word": 25,
-}  # fmt: skip
+    "step": 2,
+    "root": True,
+    "nearest": 3,
+    "channels": ((3, 1, 8000), (3, 2, 8000), (3, 3, 8000), (3, 4, 8000)),
+    "points_per_word": 25,
+}
 
 
 class WordPyramid:

@@ -19,14 +19,27 @@ from fer_repro import data as data_sets
 from fer_repro import papers, parameters, plots, results
 from fer_repro.claims import Claim
 from fer_repro.data import LABELS, USAGES
+from fer_repro.data.synthetic import SMOKE_SIZE
 from fer_repro.errors import FerReproError
-from fer_repro.markup import DRAWN, Html, absent, details, facts, note, percent, seconds, table, text, whole
+from fer_repro.markup import (
+    SYNTHETIC,
+    Html,
+    absent,
+    details,
+    facts,
+    note,
+    percent,
+    seconds,
+    synthetic_note,
+    table,
+    text,
+    whole,
+)
 from fer_repro.page.cards import claim_card, claims_of, hardware, verdict
 from fer_repro.page.comparison import ablation_rows, claim_rows, ladder_rows, neighbour_rows
-from fer_repro.page.networks import architecture, model_name, network_summary
+from fer_repro.page.networks import architecture, network_summary
 from fer_repro.page.tables import (
     deviations_table,
-    drawn_note,
     leaderboard_table,
     others_table,
     per_class_table,
@@ -35,20 +48,15 @@ from fer_repro.page.tables import (
     stages_table,
     verdict_summary,
 )
+from fer_repro.papers import model_name
+from fer_repro.papers.base import SCRATCH
 from fer_repro.parameters import ChapterParameters
 from fer_repro.plots.figure import Figure
 from fer_repro.recipe import Views
+from fer_repro.reproduce import reproduce
 from fer_repro.results import Result
 
-__all__ = [
-    "Chapter",
-    "architecture",
-    "claim_card",
-    "leaderboard_table",
-    "open_chapter",
-    "verdict",
-    "verdict_summary",
-]
+__all__ = ["Chapter", "architecture", "claim_card", "leaderboard_table", "open_chapter", "verdict", "verdict_summary"]
 
 # Facts that have a section of their own in the chapters that record them.
 SHOWN_APART = ("ladder", "windows", "trials", "attention", "blocks")
@@ -93,6 +101,7 @@ class Chapter:
     parameters: ChapterParameters
     claims: list[Claim]
     _result: Result | None = field(default=None, repr=False)
+    _companions: dict[str, Result] = field(default_factory=dict, repr=False)
 
     @property
     def variant(self) -> papers.Variant:
@@ -114,23 +123,45 @@ class Chapter:
     def results_dir(self) -> Path | None:
         return Path(self.parameters.results_dir) if self.parameters.results_dir else None
 
+    def companion(self, variant: str) -> Result:
+        """A sibling variant's result under this chapter's parameters: stored, or else a smoke run that says so.
+
+        The chapter's own result where it is that variant, or its from-scratch ablation, that the chapter runs.
+        """
+        p = self.parameters
+        if p.variant in (variant, variant + SCRATCH):
+            return self.result
+        if variant not in self._companions:
+            small = p.profile == "smoke" or p.data == "synthetic"
+            known = [name for name in (variant, variant + SCRATCH) if name in papers.variants()]
+            kept = [] if small else [results.find(name, p.protocol, p.seed, self.results_dir) for name in known]
+            self._companions[variant] = next((result for result in kept if result is not None), None) or reproduce(
+                variant,
+                protocol=p.protocol,
+                profile="smoke" if small else "stored",
+                seed=p.seed,
+                device=p.device,
+                results_dir=p.results_dir or None,
+                resume=p.resume,
+                say=lambda line: None,
+            )
+        return self._companions[variant]
+
     def _stored(self) -> Result | None:
         """The stored result that `run` will show instead of training, if there is one."""
         p = self.parameters
-        if p.profile == "smoke" or p.epochs is not None or p.data == "drawn":
+        if p.profile == "smoke" or p.epochs is not None or p.data == "synthetic":
             return None
         return results.find(p.variant, p.protocol, p.seed, self.results_dir)
 
     def data(self) -> Html:
         """Which images this run sees: counts by usage and class, digest, and a contact sheet."""
-        from fer_repro.reproduce import SMOKE_SIZE
-
         stored = self._stored()
         if stored is not None:
             return self._stored_data(stored)
-        name = self.parameters.data or ("fer2013" if self.parameters.profile == "full" else "drawn")
-        faces = data_sets.load(name, **({"size": SMOKE_SIZE} if name == "drawn" else {}))
-        drawn = faces.name == "drawn"
+        name = self.parameters.data or ("fer2013" if self.parameters.profile == "full" else "synthetic")
+        faces = data_sets.load(name, **({"size": SMOKE_SIZE} if name == "synthetic" else {}))
+        synthetic = faces.name == "synthetic"
         about = facts(
             [
                 ("Data", text(faces.name)),
@@ -140,10 +171,10 @@ class Chapter:
             ]
         )
         train = faces.subset(np.flatnonzero(faces.usage == USAGES[0]))
-        sheet = plots.samples(train.images, train.labels, LABELS, each=8, drawn=drawn)
-        warn = note("Mind:", f"{text(DRAWN)}.") if drawn else ""
+        sheet = plots.samples(train.images, train.labels, LABELS, each=8, synthetic=synthetic)
+        warn = note("Mind:", f"{text(SYNTHETIC)}.") if synthetic else ""
         body = warn + about + _counts_table(faces.counts()) + sheet.figure()
-        return Html(body, f"{faces.name}: {len(faces)} images{f' ({DRAWN})' if drawn else ''}")
+        return Html(body, f"{faces.name}: {len(faces)} images{f' ({SYNTHETIC})' if synthetic else ''}")
 
     def _stored_data(self, stored: Result) -> Html:
         """The data of a stored result, from its record and its stored labels."""
@@ -169,8 +200,6 @@ class Chapter:
 
     def run(self) -> Html:
         """Train, or load the stored result; says in one box what was done and what it cost."""
-        from fer_repro.reproduce import reproduce
-
         p, say = self.parameters, Thinned()
         self._result = reproduce(
             p.variant,
@@ -195,10 +224,7 @@ class Chapter:
             ),
             ("Status", text(result.status)),
             ("Selected", text(_selected(record))),
-            (
-                "Accuracy",
-                f"<strong>{percent(result.headline['accuracy'])}</strong> on {text(result.scored)}",
-            ),
+            ("Accuracy", f"<strong>{percent(result.headline['accuracy'])}</strong> on {text(result.scored)}"),
             ("Time", f"{seconds(costs.get('seconds'))} on {text(hardware(result))}"),
             ("Data", text(f"{record['data']['name']}, sha256 {record['data']['digest'][:16]}…")),
             ("Code", text(record["code_version"])),
@@ -208,33 +234,42 @@ class Chapter:
             pairs.insert(5, ("Training speed", f"{whole(costs['images_per_second'])} images/s"))
         recorded = {name: value for name, value in record["facts"].items() if name not in SHOWN_APART}
         more = details("What the method recorded", recipe_table(recorded)) if recorded else ""
-        return Html(remark + drawn_note(result) + facts(pairs) + more, f"{result.variant}: {result.status}")
+        return Html(
+            remark + synthetic_note(result.synthetic) + facts(pairs) + more, f"{result.variant}: {result.status}"
+        )
 
     def curves(self) -> Figure | Html:
         """Loss and accuracy by epoch; for a method without epochs, its stages with their time and accuracy."""
         result = self.result
         if "epoch" not in result.history:
             body = "<p>This method has no epochs. Its stages, in order:</p>" + stages_table(result.history)
-            return Html(drawn_note(result) + body, f"{len(result.history)} stages")
+            return Html(synthetic_note(result.synthetic) + body, f"{len(result.history)} stages")
         usages = "+".join(result.record["usages"]["select"])
         selected = result.record["selected_epoch"]
-        return plots.learning_curves(result.history, selected=selected, select_name=usages, drawn=result.drawn)
+        return plots.learning_curves(result.history, selected=selected, select_name=usages, synthetic=result.synthetic)
 
     def scores(self) -> Html:
         """Both held-out halves, plain and with the paper's views."""
         result = self.result
         shown = f"{percent(result.headline['accuracy'])} on {result.scored}"
-        return Html(drawn_note(result) + scores_table(result), f"{result.variant}: {shown}{_drawn_words(result)}")
+        return Html(
+            synthetic_note(result.synthetic) + scores_table(result),
+            f"{result.variant}: {shown}{_synthetic_words(result)}",
+        )
 
     def confusion(self) -> Figure:
         """Truth against prediction on the scored images."""
-        return plots.confusion_matrix(self.result.headline, self._scored(), drawn=self.result.drawn)
+        return plots.confusion_matrix(self.result.headline, self._scored(), synthetic=self.result.synthetic)
 
     def per_class(self) -> Html:
         """Recall of each class with its interval, as a picture and as numbers."""
         result = self.result
-        figure = plots.per_class(result.headline, title=f"Recall by class: {self._scored()}", drawn=result.drawn)
-        body = figure.figure() + details("The numbers", drawn_note(result) + per_class_table(result.headline))
+        figure = plots.per_class(
+            result.headline, title=f"Recall by class: {self._scored()}", synthetic=result.synthetic
+        )
+        body = figure.figure() + details(
+            "The numbers", synthetic_note(result.synthetic) + per_class_table(result.headline)
+        )
         return Html(body, repr(figure))
 
     def _scored(self) -> str:
@@ -260,9 +295,10 @@ class Chapter:
             columns=("accuracy", "scored on"),
         )
         remark = ""
-        if result.drawn:
+        if result.synthetic:
             remark = note(
-                "Not in the picture:", f"the run of this page, {percent(result.headline['accuracy'])}: {text(DRAWN)}."
+                "Not in the picture:",
+                f"the run of this page, {percent(result.headline['accuracy'])}: {text(SYNTHETIC)}.",
             )
         return Html(remark + figure.figure(), repr(figure))
 
@@ -270,7 +306,7 @@ class Chapter:
         """This page's run, where it is on real data and not among the stored ones."""
         own = self.result
         known = any((r.variant, r.protocol, r.seed) == (own.variant, own.protocol, own.seed) for r in stored)
-        return [] if own.drawn or known else [own]
+        return [] if own.synthetic or known else [own]
 
     def deviations(self) -> Html:
         """Where this run leaves the paper, and the whole recipe."""
@@ -282,7 +318,8 @@ class Chapter:
             recipe_table(result.record["recipe"]),
         )
         return Html(
-            drawn_note(result) + deviations_table(recipe) + whole_recipe, f"{len(recipe.deviations)} deviations"
+            synthetic_note(result.synthetic) + deviations_table(recipe) + whole_recipe,
+            f"{len(recipe.deviations)} deviations",
         )
 
     def others(self) -> Html:
@@ -298,7 +335,10 @@ class Chapter:
             raise FerReproError(f"the result of {result.variant} holds no ladder: its method records none")
         figures = [
             plots.ladder(
-                ladder_rows(steps, half), f"Step by step, {half}", columns=("accuracy", "gain"), drawn=result.drawn
+                ladder_rows(steps, half),
+                f"Step by step, {half}",
+                columns=("accuracy", "gain"),
+                synthetic=result.synthetic,
             )
             for half in results.HALVES
             if half in steps[0]
@@ -315,8 +355,8 @@ def _counts_table(counts: pd.DataFrame) -> str:
     return table(header, rows, "Images by usage and class", numeric=range(1, len(header)))
 
 
-def _drawn_words(result: Result) -> str:
-    return f" ({DRAWN})" if result.drawn else ""
+def _synthetic_words(result: Result) -> str:
+    return f" ({SYNTHETIC})" if result.synthetic else ""
 
 
 def _selected(record: Mapping[str, Any]) -> str:

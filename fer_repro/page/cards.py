@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from fer_repro import leaderboard, results
-from fer_repro.claims import CLASSES, Arithmetic, Claim, Total
+from fer_repro.claims import CLASSES, Arithmetic, Claim, Total, leaderboard_claims
 from fer_repro.errors import FerReproError, nearest
 from fer_repro.leaderboard import Verdict
 from fer_repro.markup import UNKNOWN, Html, details, facts, interval, link, percent, table, text, whole, words
@@ -32,9 +32,9 @@ def verdict_mark(name: str) -> str:
 
 def claims_of(slug: str) -> list[Claim]:
     """The leaderboard rows of one paper, in the leaderboard's order. Raises `FerReproError` for an unknown slug."""
-    found = [claim for claim in leaderboard.claims().values() if claim.slug == slug]
+    found = [claim for claim in leaderboard_claims().values() if claim.slug == slug]
     if not found:
-        known = list(dict.fromkeys(claim.slug for claim in leaderboard.claims().values()))
+        known = list(dict.fromkeys(claim.slug for claim in leaderboard_claims().values()))
         hint = nearest(slug, known, "the papers are")
         raise FerReproError(f"no row of the leaderboard has the slug '{slug}': {hint}")
     return found

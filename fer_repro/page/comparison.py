@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fer_repro import leaderboard, papers
-from fer_repro.claims import Claim
+from fer_repro.claims import Claim, leaderboard_claims
 from fer_repro.evaluation.statistics import wilson
 from fer_repro.markup import percent
 from fer_repro.plots import Row
@@ -16,7 +16,7 @@ NEIGHBOURS = 2  # rows of the leaderboard on either side
 
 
 def claim_rows(claim: Claim, runs: Sequence[Result]) -> list[Row]:
-    """The claim and each run of its variant; a protocol without a run says "not run". Drawn faces never stand here.
+    """The claim and each run of its variant; a protocol without a run says "not run". Synthetic faces never stand here.
 
     The claim has an interval only where the audit knows how many images of which half were right.
     """
@@ -45,7 +45,7 @@ def _measured_rows(variant: str, protocol: str, runs: Sequence[Result], group: s
     """One row for each run of ``variant`` under ``protocol`` on real data."""
     full, rows = papers.get(variant).recipe(protocol, "full").sha256(), []
     for run in runs:
-        if run.variant != variant or run.protocol != protocol or run.drawn:
+        if run.variant != variant or run.protocol != protocol or run.synthetic:
             continue
         score = run.headline
         state = "" if run.storable else f", {run.profile}, {run.status}"
@@ -59,7 +59,7 @@ def _measured_rows(variant: str, protocol: str, runs: Sequence[Result], group: s
 
 def neighbour_rows(claim: Claim, runs: Sequence[Result]) -> list[Row]:
     """The next rows above and below in the leaderboard: what they claim, and what was measured where it was."""
-    order = sorted(leaderboard.claims().values(), key=lambda c: -c.accuracy)
+    order = sorted(leaderboard_claims().values(), key=lambda c: -c.accuracy)
     place = next(i for i, c in enumerate(order) if c.variant == claim.variant)
     near = order[max(0, place - NEIGHBOURS) : place] + order[place + 1 : place + 1 + NEIGHBOURS]
     rows = []

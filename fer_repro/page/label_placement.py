@@ -29,8 +29,9 @@ def place_names(
     """
     steps = [
         (round(reach * np.cos(np.radians(angle)), 3), round(reach * np.sin(np.radians(angle)), 3))
-        for reach in REACHES for angle in ANGLES
-    ]  # fmt: skip
+        for reach in REACHES
+        for angle in ANGLES
+    ]
     fixed = [*obstacles, *((x - 6 * unit, y - 6 * unit, x + 6 * unit, y + 6 * unit) for x, y in marks)]
     # What a place costs whatever the other names do is computed once.
     boxes = [[_box(mark, step, size, unit) for step in steps] for mark, size in zip(marks, sizes, strict=True)]

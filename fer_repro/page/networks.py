@@ -4,24 +4,16 @@ from __future__ import annotations
 
 from importlib import import_module
 
-import torch
-
-from fer_repro import leaderboard, papers, plots
+from fer_repro import papers, plots
+from fer_repro.claims import declared_parameters
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation import cost
+from fer_repro.evaluation.cost import input_shape, weightless
 from fer_repro.markup import Html, facts, text, whole
 from fer_repro.page.tables import recipe_table
-from fer_repro.papers import Variant
+from fer_repro.papers import Variant, model_name
 from fer_repro.plots.figure import Figure
 from fer_repro.recipe import Recipe
-
-
-def model_name(variant_id: str) -> str:
-    """The leaderboard's name of a row, unless another network stands in for it; an ablation goes by its id."""
-    known, listed = leaderboard.claims(), papers.variants().get(variant_id)
-    if listed is not None and listed.called:
-        return listed.called
-    return known[variant_id].model if variant_id in known else variant_id
 
 
 def architecture(variant_id: str) -> Figure:
@@ -34,7 +26,7 @@ def architecture(variant_id: str) -> Figure:
     if variant.build is None:
         return plots.pipeline(_steps(variant, recipe), model_name(variant_id))
     shape = input_shape(recipe)
-    return plots.architecture(plots.trace(weightless(variant, recipe), shape), shape[1:], model_name(variant_id))
+    return plots.architecture(plots.trace(weightless(variant.build, recipe), shape), shape[1:], model_name(variant_id))
 
 
 def _steps(variant: Variant, recipe: Recipe) -> list[tuple[str, str]]:
@@ -47,26 +39,15 @@ def _steps(variant: Variant, recipe: Recipe) -> list[tuple[str, str]]:
     return module.pipeline(recipe)
 
 
-def input_shape(recipe: Recipe) -> tuple[int, int, int, int]:
-    """One image as the training loop feeds it: [1, 1, input_size, input_size]."""
-    return 1, 1, recipe.input_size, recipe.input_size
-
-
-def weightless(variant: Variant, recipe: Recipe) -> torch.nn.Module:
-    """The network with shapes but without memory: counting and tracing need no values."""
-    with torch.device("meta"):
-        return variant.build(recipe)
-
-
 def network_summary(variant: Variant, protocol: str, *, smoke: bool) -> Html:
     """Parameters counted in the full network against the declared number; ``smoke`` adds the shrunk network's."""
     full = variant.recipe(protocol, "full")
     if variant.build is None:
         body = "<p>No network that could be counted before the run. The settings:</p>"
         return Html(body + recipe_table(full.options.kwargs()), f"{variant.id}: no network to count")
-    model = weightless(variant, full)
+    model = weightless(variant.build, full)
     counted, adds = cost.count_parameters(model), cost.count_multiply_adds(model, input_shape(full))
-    declared = leaderboard.parameters_of(variant.id)
+    declared = declared_parameters(variant.id)
     agree = "unknown" if declared is None else "yes" if declared == counted else "no"
     pairs = [
         ("Network", text(full.network)),
@@ -79,6 +60,6 @@ def network_summary(variant: Variant, protocol: str, *, smoke: bool) -> Html:
     ]
     if smoke:
         small = variant.recipe(protocol, "smoke")
-        size = cost.count_parameters(weightless(variant, small))
+        size = cost.count_parameters(weightless(variant.build, small))
         pairs.append(("In this smoke run", f"a shrunk network, {text(small.network)}: {whole(size)} parameters"))
     return Html(facts(pairs), f"{variant.id}: {counted:,} parameters, equal to the declared number: {agree}")

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from matplotlib.figure import Figure as Canvas
 
-from fer_repro import leaderboard, papers, results
+from fer_repro import papers, results
+from fer_repro.claims import leaderboard_claims
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation.statistics import mcnemar, paired_difference
 from fer_repro.markup import Html, interval, note, percent, seconds, table, text
-from fer_repro.page.networks import model_name
+from fer_repro.papers import model_name
 from fer_repro.papers.efficientfer import lite0
 from fer_repro.plots.figure import Figure, Theme, canvas
 from fer_repro.recipe import Pretrained
@@ -43,13 +44,13 @@ class PretrainingPage:
                     users[weights].append(variant.id)
         rows = [
             [
-                text(", ".join(model_name(name) if name in leaderboard.claims() else name for name in names)),
+                text(", ".join(model_name(name) if name in leaderboard_claims() else name for name in names)),
                 f"{text(weights.name)}<br>{text(weights.data)}",
                 f"{text(weights.source)}<br>licence: {text(weights.licence)}",
                 f"<code>{text(weights.file)}</code><br>{text((weights.sha256 or '')[:16], 'none published')}",
             ]
             for weights, names in users.items()
-        ]  # fmt: skip
+        ]
         header = ["Used by", "Weights, trained on", "Offered by", "File, sha256 begins"]
         return Html(table(header, rows), f"{len(rows)} sets of pretrained weights")
 
@@ -71,9 +72,13 @@ class PretrainingPage:
             return [text(half), text(NAMES[name]), "not run", "", "", ""]
         score = run.score(half, views=False)
         return [
-            text(half), text(NAMES[name]), percent(score["accuracy"]), interval(score["interval"]),
-            text(run.record["selected_epoch"]), seconds(run.record["cost"]["seconds"]),
-        ]  # fmt: skip
+            text(half),
+            text(NAMES[name]),
+            percent(score["accuracy"]),
+            interval(score["interval"]),
+            text(run.record["selected_epoch"]),
+            seconds(run.record["cost"]["seconds"]),
+        ]
 
     def _difference(self) -> str:
         if len(self.runs) < len(PAIR):
@@ -105,8 +110,14 @@ class PretrainingPage:
             for name, run in runs.items():
                 colour = theme.measured if name == PAIR[0] else theme.claimed
                 mark = "o" if name == PAIR[0] else "s"
-                axes.plot(run.history["epoch"], 100 * run.history["select_accuracy"], f"-{mark}", ms=4.5, color=colour,
-                          label=NAMES[name])  # fmt: skip
+                axes.plot(
+                    run.history["epoch"],
+                    100 * run.history["select_accuracy"],
+                    f"-{mark}",
+                    ms=4.5,
+                    color=colour,
+                    label=NAMES[name],
+                )
             axes.set_xlabel("epoch")
             axes.set_ylabel("accuracy on PublicTest, %")
             axes.legend(loc="lower right")
@@ -117,5 +128,8 @@ class PretrainingPage:
             f"{percent(run.history['select_accuracy'].max())} after the best epoch"
             for name, run in runs.items()
         )
-        return Figure(draw, alt=f"Accuracy on PublicTest by epoch, EfficientNet-Lite0: {ends}.",
-                      caption=f"EfficientNet-Lite0 under one recipe, seed {self.seed}.")  # fmt: skip
+        return Figure(
+            draw,
+            alt=f"Accuracy on PublicTest by epoch, EfficientNet-Lite0: {ends}.",
+            caption=f"EfficientNet-Lite0 under one recipe, seed {self.seed}.",
+        )

@@ -9,7 +9,7 @@ import pandas as pd
 
 from fer_repro.claims import CLASSES, Claim
 from fer_repro.leaderboard import VERDICTS
-from fer_repro.markup import DRAWN, Html, absent, interval, link, note, percent, seconds, table, text, whole
+from fer_repro.markup import Html, absent, interval, link, percent, seconds, table, text, whole
 from fer_repro.page.cards import CLASS_TONES, verdict_mark
 from fer_repro.recipe import Recipe, Views
 from fer_repro.results import HALVES, Result
@@ -78,9 +78,15 @@ def leaderboard_table(board: pd.DataFrame) -> Html:
 
 
 _BOARD_HEAD = (
-    ("ModelName", False), ("Accuracy", True), ("Reproduced", True), ("Verdict", False), ("Class", False),
-    ("ReleaseDate", False), ("Paper", False), ("Code", False),
-)  # fmt: skip
+    ("ModelName", False),
+    ("Accuracy", True),
+    ("Reproduced", True),
+    ("Verdict", False),
+    ("Class", False),
+    ("ReleaseDate", False),
+    ("Paper", False),
+    ("Code", False),
+)
 
 
 def _board_row(row: Mapping[str, Any]) -> str:
@@ -116,11 +122,6 @@ def verdict_summary(board: pd.DataFrame) -> Html:
         rows.append([verdict_mark(name), f"{len(models)}", text(", ".join(models), "none")])
     counts = ", ".join(f"{name} {int((board['verdict'] == name).sum())}" for name in VERDICTS)
     return Html(table(["Verdict", "Rows", "Which"], rows, numeric=(1,)), f"Verdicts: {counts}.")
-
-
-def drawn_note(result: Result) -> str:
-    """The sentence that every number from drawn faces carries, as a visible remark; empty for real data."""
-    return note("Mind:", f"{text(DRAWN)}.") if result.drawn else ""
 
 
 def scores_table(result: Result) -> str:

@@ -88,9 +88,12 @@ class Chart:
 
     def _repr_html_(self) -> str:
         drawing = self.figure.to_html(
-            include_plotlyjs=False, full_html=False, div_id=DIV, post_script=FOLLOW_PAGE,
+            include_plotlyjs=False,
+            full_html=False,
+            div_id=DIV,
+            post_script=FOLLOW_PAGE,
             config={"displaylogo": False, "responsive": True, "modeBarButtons": BUTTONS},
-        )  # fmt: skip
+        )
         return (
             f'<style>{CSS}</style><div class="fer fer-chart"><figure role="group" aria-label="{text(self.label)}">'
             f'<div class="fer-still">{self.still.images()}</div>{drawing}'
@@ -118,19 +121,27 @@ def accuracy_over_time(board: pd.DataFrame) -> Chart:
 
     def dots(name: str, rows: pd.DataFrame, column: str, **marker: Any) -> Any:
         return Scatter(
-            name=name, x=_days(rows["date"]), y=[round(100 * v, 4) for v in rows[column]] or [None], mode="markers",
-            customdata=[_hover(row) for row in rows.itertuples()], hovertemplate="%{customdata}<extra></extra>",
+            name=name,
+            x=_days(rows["date"]),
+            y=[round(100 * v, 4) for v in rows[column]] or [None],
+            mode="markers",
+            customdata=[_hover(row) for row in rows.itertuples()],
+            hovertemplate="%{customdata}<extra></extra>",
             marker=marker,
-        )  # fmt: skip
+        )
 
     reproduced = dots(
         f"reproduced ({len(measured)} of {len(shown)})", measured, "measured", symbol="circle", size=10, color=MEASURED
     )
     reproduced.error_y = {
-        "type": "data", "symmetric": False, "thickness": 2, "width": 5, "color": MEASURED,
+        "type": "data",
+        "symmetric": False,
+        "thickness": 2,
+        "width": 5,
+        "color": MEASURED,
         "array": [100 * (row.high - row.measured) for row in measured.itertuples()],
         "arrayminus": [100 * (row.measured - row.low) for row in measured.itertuples()],
-    }  # fmt: skip
+    }
     figure = PlotlyFigure(
         [
             Scatter(
@@ -142,19 +153,34 @@ def accuracy_over_time(board: pd.DataFrame) -> Chart:
                 hoverinfo="skip",
             ),
             dots(
-                "claimed", shown, "claimed", symbol="diamond-open", size=11, color=CLAIMED,
+                "claimed",
+                shown,
+                "claimed",
+                symbol="diamond-open",
+                size=11,
+                color=CLAIMED,
                 line={"width": 2, "color": CLAIMED},
             ),
             dots(
-                f"clean subset (class A, {len(clean)})", clean, "claimed", symbol="diamond", size=11, color=CLEAN,
+                f"clean subset (class A, {len(clean)})",
+                clean,
+                "claimed",
+                symbol="diamond",
+                size=11,
+                color=CLEAN,
                 line={"width": 2, "color": CLEAN},
             ),
             reproduced,
         ]
-    )  # fmt: skip
+    )
     figure.update_layout(
-        template="none", height=520, autosize=True, hovermode="closest", hoverdistance=30,
-        paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)",
+        template="none",
+        height=520,
+        autosize=True,
+        hovermode="closest",
+        hoverdistance=30,
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
         font={"color": "#6b7684", "size": 13, "family": "system-ui, sans-serif"},
         margin={"l": 58, "r": 16, "t": 16, "b": 42},
         legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "traceorder": "normal"},
@@ -162,20 +188,24 @@ def accuracy_over_time(board: pd.DataFrame) -> Chart:
         hoverlabel={"align": "left", "bgcolor": "#f6f7f9", "font": {"color": "#222832", "size": 13}},
         xaxis={"gridcolor": RULE, "showline": True, "linecolor": RULE, "zeroline": False},
         yaxis={"gridcolor": RULE, "title": {"text": "accuracy, %", "font": {"size": 13}}, "zeroline": False},
-    )  # fmt: skip
+    )
     numbers = table(
         ["Model", "Released", "Claimed", "Class", "Reproduced", "95 % interval", "Verdict"],
         [
             [
-                text(row.model), row.date.strftime("%Y-%m-%d"), percent(row.claimed), text(row.comparability),
+                text(row.model),
+                row.date.strftime("%Y-%m-%d"),
+                percent(row.claimed),
+                text(row.comparability),
                 percent(row.measured, missing="not run"),
-                "" if absent(row.measured) else interval((row.low, row.high)), text(row.verdict),
+                "" if absent(row.measured) else interval((row.low, row.high)),
+                text(row.verdict),
             ]
             for row in shown.itertuples()
         ],
         "Every point of the chart, by release date",
         numeric=(2, 4, 5),
-    )  # fmt: skip
+    )
     still = accuracy_over_time_static(board)
     return Chart(figure, still, numbers, still.alt.split(". ")[0] + ".")
 
@@ -203,18 +233,44 @@ def accuracy_over_time_static(board: pd.DataFrame) -> Figure:
         axes = figure.add_subplot()
         axes.grid(axis="y")
         last = shown["date"].max() + pd.Timedelta(days=200)
-        axes.step([*line["date"], last], [100 * v for v in [*line["claimed"], line["claimed"].iloc[-1]]], where="post",
-                  color=theme.soft, lw=1.3, ls=":", label="record line")  # fmt: skip
+        axes.step(
+            [*line["date"], last],
+            [100 * v for v in [*line["claimed"], line["claimed"].iloc[-1]]],
+            where="post",
+            color=theme.soft,
+            lw=1.3,
+            ls=":",
+            label="record line",
+        )
         for rows, colour, fill, label in (
             (shown[~clean], theme.claimed, "none", "claimed"),
             (shown[clean], theme.clean, theme.clean, "claimed, clean subset (class A)"),
         ):
-            axes.scatter(rows["date"], 100 * rows["claimed"], marker="D", s=38, edgecolors=colour, facecolors=fill,
-                         linewidths=1.5, label=label, zorder=3)  # fmt: skip
+            axes.scatter(
+                rows["date"],
+                100 * rows["claimed"],
+                marker="D",
+                s=38,
+                edgecolors=colour,
+                facecolors=fill,
+                linewidths=1.5,
+                label=label,
+                zorder=3,
+            )
         if len(measured):
             spread = [100 * (measured["measured"] - measured["low"]), 100 * (measured["high"] - measured["measured"])]
-            axes.errorbar(measured["date"], 100 * measured["measured"], yerr=spread, fmt="o", ms=6.5, capsize=3,
-                          color=theme.measured, lw=1.6, label="reproduced, with 95 % interval", zorder=4)  # fmt: skip
+            axes.errorbar(
+                measured["date"],
+                100 * measured["measured"],
+                yerr=spread,
+                fmt="o",
+                ms=6.5,
+                capsize=3,
+                color=theme.measured,
+                lw=1.6,
+                label="reproduced, with 95 % interval",
+                zorder=4,
+            )
         axes.set(ylabel="accuracy, %", xlim=(shown["date"].min() - pd.Timedelta(days=200), last))
         axes.margins(y=0.08)
         axes.xaxis.set_major_locator(mdates.YearLocator(2))
@@ -259,10 +315,17 @@ def _name_points(
         obstacles += [(x0, y0 - unit, x1, y0 + unit), (x1 - unit, min(y0, y1), x1 + unit, max(y0, y1))]
 
     names = [
-        axes.annotate(row.model, (mdates.date2num(row.date), 100 * row.claimed), (0, 0), textcoords="offset points",
-                      va="center", fontsize=8, color=theme.ink)
+        axes.annotate(
+            row.model,
+            (mdates.date2num(row.date), 100 * row.claimed),
+            (0, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+            color=theme.ink,
+        )
         for row in shown.itertuples()
-    ]  # fmt: skip
+    ]
     sizes = [(box.width, box.height) for box in (name.get_window_extent(renderer) for name in names)]
     for name, mark, (dx, dy) in zip(
         names, shown.itertuples(), place_names(sizes, marks, obstacles, frame, unit), strict=True

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import nn
 
 from fer_repro.data.protocol import Splits
-from fer_repro.recipe import Recipe
+from fer_repro.recipe import Deviation, Recipe
 from fer_repro.training.run import Classifier, Run
 
 PROTOCOLS = ("official", "claimed")
@@ -34,3 +35,50 @@ class Variant:
     ablation_of: str | None = None
     requires: tuple[str, ...] = ()
     called: str | None = None
+
+
+SCRATCH = "-scratch"
+
+
+def with_scratch(
+    *variants: Variant, scratch: Callable[[Recipe], Recipe] = lambda recipe: recipe
+) -> tuple[Variant, ...]:
+    """The variants, then a twin ``<id>-scratch`` of each that starts from pretrained weights or builds on such a one.
+
+    A twin's recipe is its original's without the weights, with a deviation that says so; ``scratch`` may change more.
+    """
+    known = {variant.id: variant for variant in variants}
+
+    def needs(variant: Variant) -> bool:
+        return variant.recipe("official", "full").pretrained is not None or any(
+            needs(known[name]) for name in variant.requires if name in known
+        )
+
+    twins = [
+        dataclasses.replace(
+            variant,
+            id=variant.id + SCRATCH,
+            recipe=_without_weights(variant, scratch),
+            ablation_of=variant.ablation_of or variant.id,
+            requires=tuple(
+                name + SCRATCH if name in known and needs(known[name]) else name for name in variant.requires
+            ),
+        )
+        for variant in variants
+        if needs(variant)
+    ]
+    return (*variants, *twins)
+
+
+def _without_weights(variant: Variant, scratch: Callable[[Recipe], Recipe]) -> Callable[[str, str], Recipe]:
+    def recipe(protocol: str, profile: str) -> Recipe:
+        whole = variant.recipe(protocol, profile)
+        weights = whole.pretrained
+        what = f"random weights instead of {weights.name} ({weights.data})" if weights else "builds on random weights"
+        note = Deviation("pretraining", what, "an ablation: what the method is worth without them")
+        changed = dataclasses.replace(
+            whole, variant=variant.id + SCRATCH, pretrained=None, deviations=(*whole.deviations, note)
+        )
+        return scratch(changed)
+
+    return recipe

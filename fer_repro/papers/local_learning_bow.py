@@ -22,7 +22,7 @@ import torch
 from scipy import sparse
 from sklearn.svm import LinearSVC
 
-from fer_repro.data.load import FER2013
+from fer_repro.data.dataset import FER2013
 from fer_repro.data.protocol import OFFICIAL, Protocol, Splits
 from fer_repro.evaluation.cost import peak_memory
 from fer_repro.local_learning import LocalClassifier, Workshop, best, score, svm, visual_words, workshop
@@ -40,9 +40,14 @@ class LocalWords(LocalClassifier):
     """The fitted method: for every test image, an SVM on its nearest training images."""
 
     def __init__(
-        self, words: WordPyramid, pool: sparse.csr_matrix, labels: np.ndarray, gram: np.ndarray, chosen: dict[str, Any],
+        self,
+        words: WordPyramid,
+        pool: sparse.csr_matrix,
+        labels: np.ndarray,
+        gram: np.ndarray,
+        chosen: dict[str, Any],
         rungs: dict[str, LinearSVC],
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(chosen["temperature"])
         self.words, self.pool, self.labels, self.gram = words, pool, labels, gram
         self.chosen, self.rungs = chosen, rungs
@@ -162,16 +167,18 @@ class _Fit:
     ) -> tuple[dict[Any, np.ndarray], dict[Any, float]]:
         """Decision values and accuracy on the select images for every k and C of the grid."""
         settings = self.words.settings | {"weights": weights, "pool": self.options["pool"]}
-        decisions, grid = self.work.machines(
-            similarity, gram, labels, self.options["k"], self.options["C"], settings
-        )
+        decisions, grid = self.work.machines(similarity, gram, labels, self.options["k"], self.options["C"], settings)
         self.work.note("pyramid-local", decisions[best(grid)].argmax(axis=1))
         return decisions, grid
 
     def global_rungs(
-        self, pool: sparse.csr_matrix, labels: np.ndarray, held_out: sparse.csr_matrix,
-        joined: sparse.csr_matrix, rows: sparse.csr_matrix,
-    ) -> dict[str, LinearSVC]:  # fmt: skip
+        self,
+        pool: sparse.csr_matrix,
+        labels: np.ndarray,
+        held_out: sparse.csr_matrix,
+        joined: sparse.csr_matrix,
+        rows: sparse.csr_matrix,
+    ) -> dict[str, LinearSVC]:
         """The ladder below local learning: one linear SVM for all faces on counts, on presence, and on the pyramid."""
         words, images = self.words, np.asarray(self.train.images)
         counted = words.histogram(images, "train")
@@ -193,43 +200,89 @@ class _Fit:
 
 # C as the authors re-used it in their next paper; weights and k ("large") are unknown.
 PAPER = RECALLED | {
-    "pool": "plain", "weights": ((1, 1, 1, 1),), "weight_pool": 9600, "k": (1000,), "C": (100.0,), "global_C": (0.3,),
-}  # fmt: skip
-SEARCHED = PAPER | SEARCHED_WORDS | {
-    "weights": ((1, 1, 1, 1), (0, 1, 1, 1), (1, 2, 2, 2), (1, 1, 2, 2), (2, 2, 1, 1)),
-    "k": (100, 200, 400), "C": (1.0, 10.0), "global_C": (0.3,), "pool": "mirrored",
-}  # fmt: skip
+    "pool": "plain",
+    "weights": ((1, 1, 1, 1),),
+    "weight_pool": 9600,
+    "k": (1000,),
+    "C": (100.0,),
+    "global_C": (0.3,),
+}
+SEARCHED = (
+    PAPER
+    | SEARCHED_WORDS
+    | {
+        "weights": ((1, 1, 1, 1), (0, 1, 1, 1), (1, 2, 2, 2), (1, 1, 2, 2), (2, 2, 1, 1)),
+        "k": (100, 200, 400),
+        "C": (1.0, 10.0),
+        "global_C": (0.3,),
+        "pool": "mirrored",
+    }
+)
 SMOKE = {
-    "step": 4, "channels": ((4, 1, 300), (4, 2, 300)), "points_per_word": 15, "iterations": 3,
-    "weights": ((1, 1), (1, 2)), "weight_pool": 240, "k": (50, 100), "C": (1.0,), "global_C": (0.3,),
-}  # fmt: skip
+    "step": 4,
+    "channels": ((4, 1, 300), (4, 2, 300)),
+    "points_per_word": 15,
+    "iterations": 3,
+    "weights": ((1, 1), (1, 2)),
+    "weight_pool": 240,
+    "k": (50, 100),
+    "C": (1.0,),
+    "global_C": (0.3,),
+}
 
 DEVIATIONS = (
-    Deviation("representation", "our own matrix form of VLFeat's dense SIFT with a flat window",
-              "VLFeat has no wheel for current Python"),
-    Deviation("vocabulary", "an inverted file over the words instead of randomised k-d trees",
-              "same role, approximate nearest word, maintained library"),
-    Deviation("learning", "the one-against-all SVMs of one test image are solved together instead of by LIBSVM",
-              "same problem and decision values (tested), several times faster"),
-    Deviation("learning", "probabilities are a softmax of the decision values at a temperature fitted on PublicTest",
-              "the paper gives answers only; this changes none of them"),
-)  # fmt: skip
+    Deviation(
+        "representation",
+        "our own matrix form of VLFeat's dense SIFT with a flat window",
+        "VLFeat has no wheel for current Python",
+    ),
+    Deviation(
+        "vocabulary",
+        "an inverted file over the words instead of randomised k-d trees",
+        "same role, approximate nearest word, maintained library",
+    ),
+    Deviation(
+        "learning",
+        "the one-against-all SVMs of one test image are solved together instead of by LIBSVM",
+        "same problem and decision values (tested), several times faster",
+    ),
+    Deviation(
+        "learning",
+        "probabilities are a softmax of the decision values at a temperature fitted on PublicTest",
+        "the paper gives answers only; this changes none of them",
+    ),
+)
 CLAIMED_DEVIATIONS = (
     Deviation("representation", "16-pixel patches at every pixel", "the paper's patch and step are not known to us"),
     Deviation("vocabulary", "11,000 words on the 3x3 level", "this size is not known to us; it lies between the rest"),
-    Deviation("kernel", "equal level weights, k = 1000, C = 100",
-              "the contest entry's weights, k and C are not known to us; these are what the group used elsewhere"),
-)  # fmt: skip
+    Deviation(
+        "kernel",
+        "equal level weights, k = 1000, C = 100",
+        "the contest entry's weights, k and C are not known to us; these are what the group used elsewhere",
+    ),
+)
 SEARCHED_DEVIATIONS = (
-    Deviation("representation", "a descriptor every 2 pixels on 12-pixel patches (3-pixel cells), in root form",
-              "chosen on PublicTest: 12-pixel patches beat 8, 16 and 24, and root form beats plain SIFT"),
-    Deviation("representation", "the 3 nearest words of every descriptor count as present",
-              "chosen on PublicTest; on 16-pixel patches it brought as much as a step of 1 pixel did"),
-    Deviation("learning", "the mirror image of every training image is in the pool too",
-              "chosen on a third of PublicTest (1,197 images), where it brought one to two points"),
-    Deviation("vocabulary", "one vocabulary of 8,000 words for all levels",
-              "PublicTest did not tell 4,000 from 12,000 words; 8,000 were not tried by themselves before the run"),
-)  # fmt: skip
+    Deviation(
+        "representation",
+        "a descriptor every 2 pixels on 12-pixel patches (3-pixel cells), in root form",
+        "chosen on PublicTest: 12-pixel patches beat 8, 16 and 24, and root form beats plain SIFT",
+    ),
+    Deviation(
+        "representation",
+        "the 3 nearest words of every descriptor count as present",
+        "chosen on PublicTest; on 16-pixel patches it brought as much as a step of 1 pixel did",
+    ),
+    Deviation(
+        "learning",
+        "the mirror image of every training image is in the pool too",
+        "chosen on a third of PublicTest (1,197 images), where it brought one to two points",
+    ),
+    Deviation(
+        "vocabulary",
+        "one vocabulary of 8,000 words for all levels",
+        "PublicTest did not tell 4,000 from 12,000 words; 8,000 were not tried by themselves before the run",
+    ),
+)
 
 
 def recipe(protocol: str, profile: str) -> Recipe:

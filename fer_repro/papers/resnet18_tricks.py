@@ -90,21 +90,34 @@ AUGMENT = (
 LABEL_SMOOTHING = 0.1 * 7 / 6
 
 DEVIATIONS = (
-    Deviation("released dataset.py", "augmentations are batched tensor code that draws from the same distributions",
-              "the original runs image by image in PIL and keeps a GPU idle"),
-    Deviation("released train.py",
-              "bf16 autocast on a GPU, and on a CPU where that is faster, instead of fp16 with a scaler",
-              "same purpose, no scaler state to restore"),
-    Deviation("released train.py since August 2023", "no second forward pass on the unmixed crops",
-              "the claimed number is older than that pass, which also feeds the batch norm statistics"),
-    Deviation("released utils.py",
-              "cross-entropy with the smoothed, mixed target instead of the KL divergence",
-              "the two differ by the entropy of the target, a constant: the gradients are equal"),
-)  # fmt: skip
+    Deviation(
+        "released dataset.py",
+        "augmentations are batched tensor code that draws from the same distributions",
+        "the original runs image by image in PIL and keeps a GPU idle",
+    ),
+    Deviation(
+        "released train.py",
+        "bf16 autocast on a GPU, and on a CPU where that is faster, instead of fp16 with a scaler",
+        "same purpose, no scaler state to restore",
+    ),
+    Deviation(
+        "released train.py since August 2023",
+        "no second forward pass on the unmixed crops",
+        "the claimed number is older than that pass, which also feeds the batch norm statistics",
+    ),
+    Deviation(
+        "released utils.py",
+        "cross-entropy with the smoothed, mixed target instead of the KL divergence",
+        "the two differ by the entropy of the target, a constant: the gradients are equal",
+    ),
+)
 OFFICIAL_DEVIATIONS = (
-    Deviation("released train.py, dataset.py", "schedule and best epoch follow PublicTest, PrivateTest is scored once",
-              "the release selects on PrivateTest, the half it reports"),
-)  # fmt: skip
+    Deviation(
+        "released train.py, dataset.py",
+        "schedule and best epoch follow PublicTest, PrivateTest is scored once",
+        "the release selects on PrivateTest, the half it reports",
+    ),
+)
 
 
 def recipe(protocol: str, profile: str) -> Recipe:
@@ -140,9 +153,7 @@ def recipe(protocol: str, profile: str) -> Recipe:
 def smoke(full: Recipe) -> Recipe:
     """The same steps with a network and schedule that two cores finish in seconds."""
     return full.shrunk(
-        network=step("ResNet18", width=4, blocks=1, pool="avg4"),
-        batch_size=16,
-        stages=(full.stages[0].shortened(3),),
+        network=step("ResNet18", width=4, blocks=1, pool="avg4"), batch_size=16, stages=(full.stages[0].shortened(3),)
     )
 
 

@@ -19,11 +19,7 @@ from fer_repro.recipe import Deviation, Recipe, Selection, Stage, Views, step
 from fer_repro.training import loop
 
 CLAIMED = Protocol(
-    "claimed",
-    train=("Training",),
-    select=("PrivateTest",),
-    test=("PublicTest",),
-    finetune=("Training", "PrivateTest"),
+    "claimed", train=("Training",), select=("PrivateTest",), test=("PublicTest",), finetune=("Training", "PrivateTest")
 )
 
 
@@ -43,10 +39,14 @@ class VGGNet(nn.Module):
         )
         # 40 -> 20 -> 10 -> 5 -> 2: the last pool drops the fifth row and column of the 5x5 map.
         self.head = nn.Sequential(
-            nn.Linear(8 * width * 2 * 2, hidden), nn.Dropout(dropout), nn.ReLU(),
-            nn.Linear(hidden, hidden), nn.Dropout(dropout), nn.ReLU(),
+            nn.Linear(8 * width * 2 * 2, hidden),
+            nn.Dropout(dropout),
+            nn.ReLU(),
+            nn.Linear(hidden, hidden),
+            nn.Dropout(dropout),
+            nn.ReLU(),
             nn.Linear(hidden, 7),
-        )  # fmt: skip
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         # Four halvings: [B,1,40,40] -> [B,512,2,2]
@@ -60,10 +60,14 @@ class VGGStage(nn.Sequential):
 
     def __init__(self, before: int, after: int) -> None:
         super().__init__(
-            nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU(inplace=True),
-            nn.Conv2d(after, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU(inplace=True),
+            nn.Conv2d(before, after, 3, padding=1),
+            nn.BatchNorm2d(after),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(after, after, 3, padding=1),
+            nn.BatchNorm2d(after),
+            nn.ReLU(inplace=True),
             nn.MaxPool2d(2),
-        )  # fmt: skip
+        )
 
 
 def build(recipe: Recipe) -> nn.Module:
@@ -80,24 +84,36 @@ AUGMENT = (
 )
 
 DEVIATIONS = (
-    Deviation("released code, data/dataset.py", "augmentations are batched tensor code that draws from the same "
-              "distributions", "the original runs image by image in PIL and keeps a GPU idle"),
-    Deviation("released code, utils/loops.py",
-              "bf16 autocast on a GPU, and on a CPU where that is faster, instead of fp16 with a scaler",
-              "same purpose, no scaler state to restore"),
-)  # fmt: skip
+    Deviation(
+        "released code, data/dataset.py",
+        "augmentations are batched tensor code that draws from the same distributions",
+        "the original runs image by image in PIL and keeps a GPU idle",
+    ),
+    Deviation(
+        "released code, utils/loops.py",
+        "bf16 autocast on a GPU, and on a CPU where that is faster, instead of fp16 with a scaler",
+        "same purpose, no scaler state to restore",
+    ),
+)
 OFFICIAL_DEVIATIONS = (
-    Deviation("abstract; released data/fer2013.py",
-              "schedule and best epoch follow PublicTest, PrivateTest is scored once",
-              "the official roles of the two halves; the released code exchanges them"),
-    Deviation("paper, fine-tuning", "fine-tuned on Training alone, the better of both stages by PublicTest is scored",
-              "merging a held-out half would leave nothing clean to select on"),
-)  # fmt: skip
+    Deviation(
+        "abstract; released data/fer2013.py",
+        "schedule and best epoch follow PublicTest, PrivateTest is scored once",
+        "the official roles of the two halves; the released code exchanges them",
+    ),
+    Deviation(
+        "paper, fine-tuning",
+        "fine-tuned on Training alone, the better of both stages by PublicTest is scored",
+        "merging a held-out half would leave nothing clean to select on",
+    ),
+)
 CLAIMED_DEVIATIONS = (
-    Deviation("paper, fine-tuning; a commented-out line of train.py",
-              "cosine with T_max 10 stepped each epoch, from 1e-4 to 1e-6",
-              "the released train.py holds only the first stage; this is the line it was left with"),
-)  # fmt: skip
+    Deviation(
+        "paper, fine-tuning; a commented-out line of train.py",
+        "cosine with T_max 10 stepped each epoch, from 1e-4 to 1e-6",
+        "the released train.py holds only the first stage; this is the line it was left with",
+    ),
+)
 
 
 def recipe(protocol: str, profile: str) -> Recipe:
@@ -138,10 +154,6 @@ def smoke(full: Recipe) -> Recipe:
 
 VARIANTS = (
     Variant(
-        id="vggnet",
-        slug="vggnet",
-        recipe=recipe,
-        build=build,
-        fit=lambda splits, run: loop.fit(build, splits, run),
+        id="vggnet", slug="vggnet", recipe=recipe, build=build, fit=lambda splits, run: loop.fit(build, splits, run)
     ),
 )

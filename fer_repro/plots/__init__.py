@@ -19,19 +19,27 @@ from torch import Tensor
 
 from fer_repro.errors import FerReproError
 from fer_repro.markup import absent, percent, whole
-from fer_repro.page.timeline import accuracy_over_time, accuracy_over_time_static
 from fer_repro.plots.architecture import Block, architecture, pipeline, trace
 from fer_repro.plots.figure import Figure, Theme, canvas
 from fer_repro.plots.forest import Row, forest
 
 __all__ = [
-    "Block", "Row", "accuracy_over_time", "accuracy_over_time_static", "architecture", "confusion_matrix", "forest",
-    "ladder", "learning_curves", "per_class", "pipeline", "samples", "trace",
-]  # fmt: skip
+    "Block",
+    "Row",
+    "architecture",
+    "confusion_matrix",
+    "forest",
+    "ladder",
+    "learning_curves",
+    "per_class",
+    "pipeline",
+    "samples",
+    "trace",
+]
 
 
 def learning_curves(
-    history: pd.DataFrame, *, selected: int | None = None, select_name: str = "PublicTest", drawn: bool = False
+    history: pd.DataFrame, *, selected: int | None = None, select_name: str = "PublicTest", synthetic: bool = False
 ) -> Figure:
     """Loss and accuracy by epoch, with the learning rate below where it was recorded.
 
@@ -43,8 +51,11 @@ def learning_curves(
         raise FerReproError("no learning curves: the history has no epochs (a method without training has none)")
     epochs = np.arange(1, len(history) + 1)
     dots = "o" if len(history) <= 40 else ""
-    columns = {name: history[name].to_numpy(float) for name in ("loss", "train_accuracy", "select_accuracy", "lr")
-               if name in history and history[name].notna().any()}  # fmt: skip
+    columns = {
+        name: history[name].to_numpy(float)
+        for name in ("loss", "train_accuracy", "select_accuracy", "lr")
+        if name in history and history[name].notna().any()
+    }
     stages = history["stage"].to_numpy() if "stage" in history else np.full(len(history), "")
     borders = [i + 0.5 for i in range(1, len(history)) if stages[i] != stages[i - 1]]
     panels = [name for name in ("loss", "accuracy") if any(name in column for column in columns)]
@@ -53,9 +64,8 @@ def learning_curves(
         with_rate = "lr" in columns
         figure = canvas(7.2, 3.6 if with_rate else 2.9)
         grid = figure.subplots(
-            2 if with_rate else 1, len(panels), sharex=True, squeeze=False,
-            height_ratios=[4, 1] if with_rate else None,
-        )  # fmt: skip
+            2 if with_rate else 1, len(panels), sharex=True, squeeze=False, height_ratios=[4, 1] if with_rate else None
+        )
         for axes, name in zip(grid[0], panels, strict=True):
             axes.grid(axis="y")
             if name == "loss":
@@ -106,10 +116,10 @@ def learning_curves(
         )
     caption = "Training loss and accuracy by epoch."
     caption += " Grey rules part the stages." if borders else ""
-    return Figure(draw, alt=f"Learning curves: {'; '.join(told)}.", caption=caption, drawn=drawn)
+    return Figure(draw, alt=f"Learning curves: {'; '.join(told)}.", caption=caption, synthetic=synthetic)
 
 
-def confusion_matrix(score: Mapping[str, Any], title: str, *, drawn: bool = False) -> Figure:
+def confusion_matrix(score: Mapping[str, Any], title: str, *, synthetic: bool = False) -> Figure:
     """Counts and row shares of truth (rows) against prediction (columns); shading is the row share."""
     counts = np.asarray(score["confusion"], dtype=np.int64)
     labels = list(score["per_class"])
@@ -158,7 +168,7 @@ def confusion_matrix(score: Mapping[str, Any], title: str, *, drawn: bool = Fals
         alt=f"Confusion matrix, {title}, {whole(counts.sum())} images. Share of each class that was recognised: "
         f"{recalls}. Most frequent mistake: {labels[worst[1]]} taken for {labels[worst[2]]}, {percent(worst[0], 1)}.",
         caption="Rows: the label; columns: the prediction. Each cell: images, and their share of the row.",
-        drawn=drawn,
+        synthetic=synthetic,
     )
 
 
@@ -169,14 +179,15 @@ def _readable(rgb: Sequence[float]) -> str:
     return "#000000" if (luminance + 0.05) / 0.05 > 1.05 / (luminance + 0.05) else "#ffffff"
 
 
-def per_class(score: Mapping[str, Any], *, title: str = "Recall by class", drawn: bool = False) -> Figure:
+def per_class(score: Mapping[str, Any], *, title: str = "Recall by class", synthetic: bool = False) -> Figure:
     """Recall of each class with its Wilson 95 % interval; n and F1 are printed; the line is the overall accuracy."""
     classes: Mapping[str, Mapping[str, Any]] = score["per_class"]
     rows = [
         Row(name, c["recall"], tuple(c["interval"]), words=(percent(c["recall"], 1), f"{c['n']}", f"{c['f1']:.2f}"))
-        if c["n"] else Row(name, None, words=("no image",))
+        if c["n"]
+        else Row(name, None, words=("no image",))
         for name, c in classes.items()
-    ]  # fmt: skip
+    ]
     told = "; ".join(f"{name} {percent(c['recall'], 1)} of {c['n']}" for name, c in classes.items())
     return forest(
         rows,
@@ -187,25 +198,36 @@ def per_class(score: Mapping[str, Any], *, title: str = "Recall by class", drawn
         line_label=f"accuracy over all, {percent(score['accuracy'])}",
         columns=("recall", "images", "F1"),
         quantity="recall",
-        drawn=drawn,
+        synthetic=synthetic,
     )
 
 
 def ladder(
-    steps: Sequence[Row], title: str, *, caption: str = "", columns: Sequence[str] = (), drawn: bool = False
+    steps: Sequence[Row], title: str, *, caption: str = "", columns: Sequence[str] = (), synthetic: bool = False
 ) -> Figure:
     """An ablation ladder: one row per system, each one part richer than the one above it."""
     values = [row.value for row in steps]
     told = "; ".join(f"{row.label} {percent(row.value)}" for row in steps)
     return forest(
-        steps, title, alt=f"{title}: {told}.", drawn=drawn,
+        steps,
+        title,
+        alt=f"{title}: {told}.",
+        synthetic=synthetic,
         caption=caption or "Each row adds one part to the row above it. Bars: Wilson 95 % intervals.",
-        line=values[0] if values and not absent(values[0]) else None, line_label="the plainest system", columns=columns,
-    )  # fmt: skip
+        line=values[0] if values and not absent(values[0]) else None,
+        line_label="the plainest system",
+        columns=columns,
+    )
 
 
 def samples(
-    images: np.ndarray, labels: np.ndarray, names: Sequence[str], *, each: int = 8, title: str = "", drawn: bool = False
+    images: np.ndarray,
+    labels: np.ndarray,
+    names: Sequence[str],
+    *,
+    each: int = 8,
+    title: str = "",
+    synthetic: bool = False,
 ) -> Figure:
     """A contact sheet: the first ``each`` images of every class. ``images`` uint8 [N,48,48], ``labels`` int [N]."""
     if images.ndim != 3 or len(images) != len(labels):
@@ -237,7 +259,7 @@ def samples(
         draw,
         alt=f"Contact sheet of 48 by 48 pixel faces, one row per class: {told}.",
         caption="One row per class, the first images of the training part.",
-        drawn=drawn,
+        synthetic=synthetic,
         photo=True,
     )
 
@@ -254,4 +276,4 @@ def eight_pictures(pictures: Mapping[str, Tensor], alt: str, caption: str) -> Fi
             axes.spines[:].set_visible(False)
         return figure
 
-    return Figure(draw, alt=alt, caption=caption, drawn=True, photo=True)
+    return Figure(draw, alt=alt, caption=caption, synthetic=True, photo=True)

@@ -19,8 +19,23 @@ from fer_repro.markup import whole
 from fer_repro.plots.figure import Figure, Theme, canvas
 
 # What only normalises, switches or reshapes is told together with the layer before it.
-QUIET = ("BatchNorm", "LayerNorm", "GroupNorm", "Dropout", "ReLU", "GELU", "SiLU", "ELU", "Tanh", "Sigmoid", "Identity",
-         "Flatten", "Softmax", "DropPath", "StochasticDepth")  # fmt: skip
+QUIET = (
+    "BatchNorm",
+    "LayerNorm",
+    "GroupNorm",
+    "Dropout",
+    "ReLU",
+    "GELU",
+    "SiLU",
+    "ELU",
+    "Tanh",
+    "Sigmoid",
+    "Identity",
+    "Flatten",
+    "Softmax",
+    "DropPath",
+    "StochasticDepth",
+)
 MOST_BLOCKS = 14
 
 
@@ -165,9 +180,11 @@ def architecture(blocks: Sequence[Block], input_shape: Sequence[int], title: str
             _solid(axes, place, 0.5, width, height, 0 if flat else 0.16 * height, colour)
             if place + 1 < len(boxes):
                 axes.annotate(
-                    "", (place + 0.7, 0.5), (place + 0.37, 0.5),
+                    "",
+                    (place + 0.7, 0.5),
+                    (place + 0.37, 0.5),
                     arrowprops={"arrowstyle": "-|>", "color": theme.soft, "lw": 1},
-                )  # fmt: skip
+                )
             middle = {"ha": "center", "va": "top"}
             shape = "×".join(str(n) for n in box.shape) or "-"
             axes.text(place, -0.12, shape, fontsize=8.6, weight="bold", **middle)
@@ -224,18 +241,36 @@ def pipeline(steps: Sequence[tuple[str, str]], title: str, *, caption: str = "")
             for fill, edge, alpha in ((theme.measured, "none", 0.14), ("none", theme.measured, 1.0)):
                 axes.add_patch(
                     FancyBboxPatch(
-                        (left, low), wide, high, boxstyle="round,pad=0,rounding_size=0.05", mutation_aspect=1.3,
-                        facecolor=fill, edgecolor=edge, alpha=alpha, lw=1.2,
+                        (left, low),
+                        wide,
+                        high,
+                        boxstyle="round,pad=0,rounding_size=0.05",
+                        mutation_aspect=1.3,
+                        facecolor=fill,
+                        edgecolor=edge,
+                        alpha=alpha,
+                        lw=1.2,
                     )
-                )  # fmt: skip
+                )
             axes.text(
-                left + wide / 2, low + high - 0.1, f"{index + 1}  {name}", ha="center", va="top", fontsize=9,
+                left + wide / 2,
+                low + high - 0.1,
+                f"{index + 1}  {name}",
+                ha="center",
+                va="top",
+                fontsize=9,
                 weight="bold",
-            )  # fmt: skip
+            )
             axes.text(
-                left + wide / 2, low + high - 0.3, "\n".join(textwrap.wrap(what, 27)[:4]), ha="center", va="top",
-                fontsize=7.9, color=theme.ink, linespacing=1.25,
-            )  # fmt: skip
+                left + wide / 2,
+                low + high - 0.3,
+                "\n".join(textwrap.wrap(what, 27)[:4]),
+                ha="center",
+                va="top",
+                fontsize=7.9,
+                color=theme.ink,
+                linespacing=1.25,
+            )
             arrow = {"arrowstyle": "-|>", "color": theme.soft, "lw": 1.2}
             if index + 1 < len(steps) and column + 1 < across:
                 axes.annotate("", (column + 1.03, low + high / 2), (left + wide, low + high / 2), arrowprops=arrow)

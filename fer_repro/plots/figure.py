@@ -16,7 +16,7 @@ from matplotlib.figure import Figure as Canvas
 from PIL import Image
 
 from fer_repro.errors import FerReproError
-from fer_repro.markup import CSS, DRAWN, text
+from fer_repro.markup import CSS, SYNTHETIC, text
 
 CSS_PIXELS_PER_INCH = 96
 SHARPNESS = 2
@@ -87,7 +87,7 @@ class Figure:
     """One picture of the book.
 
     ``draw(theme)`` returns a matplotlib figure. ``alt`` says what it shows to somebody who cannot see it; ``caption``
-    stands under it. ``drawn``: the numbers come from drawn faces; picture and caption then say so. ``photo``: pages may
+    stands under it. ``synthetic``: the numbers come from synthetic faces; picture and caption then say so. ``photo``: pages may
     embed it with some loss. ``metadata``: text entries of its PNG files. Raises `FerReproError` for an empty ``alt``.
     """
 
@@ -97,16 +97,16 @@ class Figure:
         *,
         alt: str,
         caption: str = "",
-        drawn: bool = False,
+        synthetic: bool = False,
         photo: bool = False,
         metadata: Mapping[str, str] | None = None,
     ) -> None:
         if not alt.strip():
             raise FerReproError("a figure has no alt text: say in one or two sentences what it shows")
         self.draw = draw
-        self.alt = f"{alt} ({DRAWN})" if drawn else alt
+        self.alt = f"{alt} ({SYNTHETIC})" if synthetic else alt
         self.caption = caption
-        self.drawn = drawn
+        self.synthetic = synthetic
         self.photo = photo
         self.metadata = dict(metadata or {})
 
@@ -117,8 +117,8 @@ class Figure:
         style = THEMES[theme]
         with mpl.rc_context(style.rc()):
             figure = self.draw(style)
-            if self.drawn:
-                figure.supxlabel(DRAWN, fontsize=8.5, style="italic", color=style.claimed)
+            if self.synthetic:
+                figure.supxlabel(SYNTHETIC, fontsize=8.5, style="italic", color=style.claimed)
         return figure
 
     def png(self, theme: str = "light", background: str = "none") -> bytes:
@@ -127,11 +127,7 @@ class Figure:
         figure = self.canvas(theme)
         with mpl.rc_context(style.rc()):
             figure.savefig(
-                stream,
-                format="png",
-                dpi=SHARPNESS * CSS_PIXELS_PER_INCH,
-                metadata=self.metadata,
-                facecolor=background,
+                stream, format="png", dpi=SHARPNESS * CSS_PIXELS_PER_INCH, metadata=self.metadata, facecolor=background
             )
         return stream.getvalue()
 
@@ -165,7 +161,7 @@ class Figure:
 
     def figure(self) -> str:
         """The <figure> element with both pictures and the caption, without the style sheet."""
-        under = f"{self.caption} {DRAWN.capitalize()}." if self.drawn else self.caption
+        under = f"{self.caption} {SYNTHETIC.capitalize()}." if self.synthetic else self.caption
         return f"<figure>{self.images()}<figcaption>{text(under.strip(), '')}</figcaption></figure>"
 
     def _repr_html_(self) -> str:

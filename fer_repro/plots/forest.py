@@ -30,9 +30,17 @@ class Row:
 
 
 def forest(
-    rows: Sequence[Row], title: str, *, alt: str, caption: str = "", line: float | None = None, line_label: str = "",
-    columns: Sequence[str] = (), quantity: str = "accuracy", drawn: bool = False,
-) -> Figure:  # fmt: skip
+    rows: Sequence[Row],
+    title: str,
+    *,
+    alt: str,
+    caption: str = "",
+    line: float | None = None,
+    line_label: str = "",
+    columns: Sequence[str] = (),
+    quantity: str = "accuracy",
+    synthetic: bool = False,
+) -> Figure:
     """Values with intervals, one line each; ``line`` is a reference (fraction) ruled through all of them.
 
     ``columns`` head the rows' words. A row without a value has no point, only words ("not run").
@@ -75,10 +83,16 @@ def forest(
             axes.axvline(100 * line, 0, 0.99, color=theme.claimed, lw=1.2, ls="--")
             side = "right" if 100 * line > (low + high) / 2 else "left"
             axes.annotate(
-                line_label, (100 * line, top + 0.3), (-4 if side == "right" else 4, 0), textcoords="offset points",
-                ha=side, va="center", fontsize=8.2, color=theme.claimed,
+                line_label,
+                (100 * line, top + 0.3),
+                (-4 if side == "right" else 4, 0),
+                textcoords="offset points",
+                ha=side,
+                va="center",
+                fontsize=8.2,
+                color=theme.claimed,
                 bbox={"facecolor": theme.page, "edgecolor": "none", "pad": 1},
-            )  # fmt: skip
+            )
         right = axes.get_yaxis_transform()
 
         def write(words: Sequence[str], place: float, **style: Any) -> None:
@@ -102,7 +116,7 @@ def forest(
         axes.set_title(title)
         return figure
 
-    return Figure(draw, alt=alt, caption=caption, drawn=drawn)
+    return Figure(draw, alt=alt, caption=caption, synthetic=synthetic)
 
 
 def _point(axes: Axes, row: Row, place: float, colour: str, theme: Theme) -> None:
@@ -114,6 +128,12 @@ def _point(axes: Axes, row: Row, place: float, colour: str, theme: Theme) -> Non
         )
     hollow = row.kind == "claimed" or (row.kind == "context" and not row.interval)
     axes.plot(
-        100 * row.value, place, "D" if hollow else "o", ms=6.5, color=colour, mew=1.6,
-        mfc=theme.page if hollow else colour, zorder=3,
-    )  # fmt: skip
+        100 * row.value,
+        place,
+        "D" if hollow else "o",
+        ms=6.5,
+        color=colour,
+        mew=1.6,
+        mfc=theme.page if hollow else colour,
+        zorder=3,
+    )

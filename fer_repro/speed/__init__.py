@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fer_repro.book.notebooks import project_root
 from fer_repro.errors import FerReproError
 from fer_repro.files import atomic_write
+from fer_repro.project import project_root
 
 # Every script has a run() that returns what it measured; its last line here is that as JSON.
 # Imported by its name, so that what it defines can be sent to the processes it starts.
@@ -36,7 +36,7 @@ def measure(
     ``options`` go to the ``run`` of each script that has them; one script alone must have all of them. Raises
     `FerReproError` for an unknown or failing one.
     """
-    from fer_repro.reproduce import code_version
+    from fer_repro.project import code_version
 
     folder = folder or project_root() / "benchmarks"
     known = sorted(path.stem for path in folder.glob("[a-z]*.py"))

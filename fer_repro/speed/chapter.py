@@ -57,10 +57,16 @@ class SpeedPage:
         for (name, device), figures in self.found.items():
             machine = figures["environment"]
             what = machine["gpu"] or f"{machine['cpu'] or 'unknown CPU'}, {machine['cores']} cores"
-            rows.append([
-                name, DEVICES.get(device, device), what, f"torch {machine['torch']}", figures["date"][:10],
-                figures["code_version"],
-            ])  # fmt: skip
+            rows.append(
+                [
+                    name,
+                    DEVICES.get(device, device),
+                    what,
+                    f"torch {machine['torch']}",
+                    figures["date"][:10],
+                    figures["code_version"],
+                ]
+            )
         if not rows:
             return missing("any device")
         return shown([Grid(["Benchmark", "On", "Machine", "Software", "Date", "Code"], rows)])

@@ -8,8 +8,9 @@ from typing import Any
 
 from fer_repro import papers
 from fer_repro.evaluation import cost
+from fer_repro.evaluation.cost import input_shape, weightless
 from fer_repro.markup import seconds
-from fer_repro.page import networks
+from fer_repro.papers import model_name
 from fer_repro.transforms import Augmenter
 
 NOT_MEASURED, UNKNOWN = "not measured", "unknown"
@@ -60,15 +61,31 @@ def training(figures: Mapping[str, Any]) -> Grid:
         batch = str(one.get("batch", ""))
         if one.get("batch") != one.get("recipe_batch"):
             batch += f" of {one['recipe_batch']}"
-        rows.append([
-            one["title"], batch, rate(one.get("ours")), rate(one.get("reference_fp32")), times(one.get("ratio_fp32")),
-            rate(one.get("reference_bf16")), times(one.get("ratio_bf16")), _words(one.get("workers")),
-            share(one.get("share_of_synthetic")), *_reasons(one),
-        ])  # fmt: skip
+        rows.append(
+            [
+                one["title"],
+                batch,
+                rate(one.get("ours")),
+                rate(one.get("reference_fp32")),
+                times(one.get("ratio_fp32")),
+                rate(one.get("reference_bf16")),
+                times(one.get("ratio_bf16")),
+                _words(one.get("workers")),
+                share(one.get("share_of_synthetic")),
+                *_reasons(one),
+            ]
+        )
     header = [
-        "Network", "Batch", "This library", "Reference, fp32", "Times", "Reference, bf16", "Times", "Workers",
+        "Network",
+        "Batch",
+        "This library",
+        "Reference, fp32",
+        "Times",
+        "Reference, bf16",
+        "Times",
+        "Workers",
         "Share of the bound",
-    ]  # fmt: skip
+    ]
     caption = (
         f"Images a second, each side's best turn; turns: {figures['turns']}, of about {figures['seconds_a_turn']:g} s. "
         "Batch: “of” names the recipe's where that does not fit into a turn. Workers: of the reference's DataLoader, "
@@ -81,12 +98,18 @@ def costs(figures: Mapping[str, Any]) -> Grid:
     """What a network costs here: operations, how well the processor is used, time, memory."""
     rows = []
     for one in _networks(figures):
-        rows.append([
-            one["title"], giga(one.get("forward_flops_per_input")), giga(one.get("training_flops_per_image")),
-            share(one.get("utilisation")) + (f", {one['utilisation_of']}" if "utilisation_of" in one else ""),
-            _seconds(one.get("seconds_per_epoch")), _seconds(one.get("recipe_seconds")),
-            mebibytes(one.get("peak_memory_bytes")), mebibytes(one.get("reference_peak_memory_bytes")),
-        ])  # fmt: skip
+        rows.append(
+            [
+                one["title"],
+                giga(one.get("forward_flops_per_input")),
+                giga(one.get("training_flops_per_image")),
+                share(one.get("utilisation")) + (f", {one['utilisation_of']}" if "utilisation_of" in one else ""),
+                _seconds(one.get("seconds_per_epoch")),
+                _seconds(one.get("recipe_seconds")),
+                mebibytes(one.get("peak_memory_bytes")),
+                mebibytes(one.get("reference_peak_memory_bytes")),
+            ]
+        )
     header = ["Network", "Forward", "Training", "Utilisation", "An epoch", "The recipe", "MiB", "MiB, reference"]
     caption = (
         "Forward: GFLOP of one pass of one input, counted. Training: GFLOP of an image with all its crops, three "
@@ -104,14 +127,14 @@ def memory() -> Grid:
         if variant.build is None or variant.ablation_of or not variant.recipe("official", "full").stages:
             continue
         recipe = variant.recipe("official", "full")
-        network, copies = networks.weightless(variant, recipe), Augmenter(recipe.augment).copies
+        network, copies = weightless(variant.build, recipe), Augmenter(recipe.augment).copies
         inputs = recipe.batch_size * copies
-        activations = cost.count_activation_bytes(network, (inputs, *networks.input_shape(recipe)[1:]))
+        activations = cost.count_activation_bytes(network, (inputs, *input_shape(recipe)[1:]))
         moments = MOMENTS.get(recipe.stages[0].optimiser.name)
         states = None if moments is None else 4 * (KEPT + moments) * cost.count_parameters(network)
         whole = None if states is None else activations + states
         sizes = [UNKNOWN if size is None else f"{size / 1e9:.2f}" for size in (activations, states, whole)]
-        rows.append([networks.model_name(variant.id), f"{inputs:,}", recipe.precision, *sizes])
+        rows.append([model_name(variant.id), f"{inputs:,}", recipe.precision, *sizes])
     caption = (
         "GB, counted in fp32; a network that runs in bf16 keeps less. Activations: what the forward pass of a batch "
         "keeps for the backward pass. Weights: with gradients, the optimiser's state, and the copies that the loop "
@@ -153,15 +176,30 @@ def evaluation(figures: Mapping[str, Any]) -> Grid:
     """Scoring: images per second of both ways, and whether they agree."""
     rows = [
         [
-            one["title"], _words(one.get("views")).partition(",")[0], _words(one.get("images")), rate(one.get("ours")),
-            rate(one.get("reference")), times(one.get("ratio")), share(one.get("agreement"), 2),
-            small(one.get("largest_difference")), _seconds(one.get("public_test_seconds")), *_reasons(one),
+            one["title"],
+            _words(one.get("views")).partition(",")[0],
+            _words(one.get("images")),
+            rate(one.get("ours")),
+            rate(one.get("reference")),
+            times(one.get("ratio")),
+            share(one.get("agreement"), 2),
+            small(one.get("largest_difference")),
+            _seconds(one.get("public_test_seconds")),
+            *_reasons(one),
         ]
         for one in _networks(figures)
-    ]  # fmt: skip
+    ]
     header = [
-        "Network", "Views", "Images", "This library", "Reference", "Times", "Same answer", "Differ by", "PublicTest",
-    ]  # fmt: skip
+        "Network",
+        "Views",
+        "Images",
+        "This library",
+        "Reference",
+        "Times",
+        "Same answer",
+        "Differ by",
+        "PublicTest",
+    ]
     caption = (
         "Images a second, each with all its views. Same answer: of both ways. Differ by: the largest difference of one "
         "probability. PublicTest: time for all its images at this library's rate."
@@ -173,9 +211,7 @@ def several_seeds(figures: Mapping[str, Any]) -> Grid:
     """The time for all seeds as times of one seed, way by way."""
     measured = _networks(figures)
     ways = list(dict.fromkeys(way for one in measured for way in [*one.get("times_of_one", {}), *one["failed"]]))
-    rows = [
-        [way, *(_way(one, way) for one in measured)] for way in ways if way != "one" or len(ways) == 1
-    ]  # fmt: skip
+    rows = [[way, *(_way(one, way) for one in measured)] for way in ways if way != "one" or len(ways) == 1]
     header = [f"{figures['seeds']} seeds", *(one["title"] for one in measured)]
     caption = (
         f"Time for {figures['seeds']} seeds as times of one seed alone on the same machine; {figures['seeds']} is "
@@ -199,13 +235,15 @@ def goals(measured: Iterable[Mapping[str, Any]]) -> Grid:
                 known[key] = goal
     rows = [
         [
-            "GPU" if goal["on"] == "cuda" else "CPU", goal["goal"],
+            "GPU" if goal["on"] == "cuda" else "CPU",
+            goal["goal"],
             f"at {'least' if goal['at_least'] else 'most'} {goal['limit']:g}",
-            "" if goal["value"] is None else f"{goal['value']:.3g}", goal["state"],
+            "" if goal["value"] is None else f"{goal['value']:.3g}",
+            goal["state"],
             goal["measured_on"] or "",
         ]
         for goal in known.values()
-    ]  # fmt: skip
+    ]
     return Grid(["On", "Goal", "Wanted", "Measured", "State", "By"], rows, (2, 3))
 
 

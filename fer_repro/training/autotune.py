@@ -24,9 +24,12 @@ CLEARLY = 0.97  # another way must take less than this share of the present one'
 
 
 def rehearse(
-    step: TrainStep, images: Tensor, labels: Tensor, say: Callable[[str], None],
+    step: TrainStep,
+    images: Tensor,
+    labels: Tensor,
+    say: Callable[[str], None],
     in_time: Callable[[float], bool] = lambda seconds: True,
-) -> tuple[Choice, dict[str, float]]:  # fmt: skip
+) -> tuple[Choice, dict[str, float]]:
     """Choose how ``step`` computes by trying it on the first batch: (choice, seconds a batch of each way that ran).
 
     Only gradients are computed and thrown away: weights, buffers and random states are the same after it as before.

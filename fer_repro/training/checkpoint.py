@@ -22,8 +22,15 @@ from fer_repro.files import atomic_write, remove_stale_temporaries
 NAME, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
 FORMAT = 1
 UNREADABLE = (
-    OSError, RuntimeError, ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile, pickle.UnpicklingError,
-)  # fmt: skip
+    OSError,
+    RuntimeError,
+    ValueError,
+    EOFError,
+    KeyError,
+    TypeError,
+    zipfile.BadZipFile,
+    pickle.UnpicklingError,
+)
 
 
 @contextmanager

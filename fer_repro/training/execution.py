@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
-from fer_repro.errors import FerReproError
+from fer_repro.errors import FerReproError, nearest
 from fer_repro.recipe import Recipe
 
 FORWARDS: dict[str, str | None] = {"eager": None, "compiled": "default", "cuda-graphs": "reduce-overhead"}
@@ -89,3 +92,39 @@ def keep_freed_memory() -> bool:
     mapped = mallopt(MMAP_THRESHOLD, 1_000_000_000) or mallopt(MMAP_THRESHOLD, 32 << 20)
     taken = [mapped, mallopt(TRIM_THRESHOLD, 2_000_000_000), mallopt(TOP_PAD, 64_000_000)]
     return all(taken)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """A shrunken network gains nothing from a second thread, and several smoke runs side by side lose much by it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+DEVICES = ("auto", "cpu", "cuda")
+
+
+def one_of(what: str, value: Any, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        shown = ", ".join(repr(a) for a in allowed)
+        hint = nearest(str(value), allowed, "", most=1, quote="'")
+        raise FerReproError(
+            f"parameter {what} is {value!r}, expected one of {shown}" + (f"; {hint}" if hint.endswith("?") else "")
+        )
+
+
+def resolve_device(device: str) -> str:
+    """``auto`` becomes ``cuda`` where there is one, else ``cpu``; ``cuda`` without CUDA is an error."""
+    one_of("device", device, DEVICES)
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise FerReproError(
+            f"device 'cuda' was asked for, but torch {torch.__version__} sees no CUDA device here: use --device cpu, "
+            "or install a CUDA build of torch and its driver"
+        )
+    return device

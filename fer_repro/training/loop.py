@@ -34,6 +34,7 @@ from fer_repro.training.weights import Best, Weights, all_finite, copied, has_ba
 SAVE_EVERY = 600.0  # seconds between checkpoints inside a long epoch
 SAVING_SHARE = 0.05  # an epoch's end is not saved while saving would take a larger share of the time since the last one
 
+
 def fit(build: Callable[[Recipe], nn.Module], splits: Splits, run: Run, loss: Loss | None = None) -> NetworkClassifier:
     """Train ``build(recipe)`` as ``run.recipe`` says and return it with the weights that its selection rule chose.
 
@@ -202,9 +203,14 @@ class Trainer:
         accuracy, select_loss = self._measure(*select)
         measured = accuracy if self.recipe.selection.measure == "accuracy" else select_loss
         row = {
-            "stage": stage.name, "epoch": number, "lr": self.optimiser.param_groups[0]["lr"], "loss": loss / samples,
-            "train_accuracy": hits / samples, "select_accuracy": accuracy, "select_loss": select_loss,
-        }  # fmt: skip
+            "stage": stage.name,
+            "epoch": number,
+            "lr": self.optimiser.param_groups[0]["lr"],
+            "loss": loss / samples,
+            "train_accuracy": hits / samples,
+            "select_accuracy": accuracy,
+            "select_loss": select_loss,
+        }
         self._remember(measured, number)
         self.schedule.after_epoch(accuracy, select_loss)
         self._clock("total")
@@ -280,16 +286,30 @@ class Trainer:
         # Between epochs the good weights are the scored ones, unless the run has just diverged.
         between_epochs = self.order is None and self.status != "diverged"
         return {
-            "status": self.status, "stage": self.stage, "epoch": self.epoch, "batch": self.batch, "order": self.order,
-            "totals": self.step.totals, "updates": self.step.done, "seconds": self.seconds,
-            "images_seen": self.images_seen, "peak": self.peak,
-            "history": self.history, "choice": vars(self.choice) if self.choice else None, "ways": self.ways,
-            "model": self.model.state_dict(), "optimiser": self.optimiser.state_dict(),
-            "ema": self.ema.state_dict() if self.ema else None, "schedule": self.schedule.state_dict(),
+            "status": self.status,
+            "stage": self.stage,
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "order": self.order,
+            "totals": self.step.totals,
+            "updates": self.step.done,
+            "seconds": self.seconds,
+            "images_seen": self.images_seen,
+            "peak": self.peak,
+            "history": self.history,
+            "choice": vars(self.choice) if self.choice else None,
+            "ways": self.ways,
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "ema": self.ema.state_dict() if self.ema else None,
+            "schedule": self.schedule.state_dict(),
             "loss": self.loss.state_dict() if isinstance(self.loss, nn.Module) else {},
-            "best": vars(self.best), "stage_best": vars(self.stage_best), "good": None if between_epochs else self.good,
-            "generator": self.generator.get_state(), "random": checkpoint.random_state(self.device),
-        }  # fmt: skip
+            "best": vars(self.best),
+            "stage_best": vars(self.stage_best),
+            "good": None if between_epochs else self.good,
+            "generator": self.generator.get_state(),
+            "random": checkpoint.random_state(self.device),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up ``state`` (on the CPU); the random states come last, after everything that draws."""
@@ -325,12 +345,14 @@ class Trainer:
         size = self.recipe.input_size
         self.run.history[:] = self.history
         self.run.facts |= {
-            "status": self.status, "selected_epoch": chosen.epoch, "seconds": self.seconds["total"],
+            "status": self.status,
+            "selected_epoch": chosen.epoch,
+            "seconds": self.seconds["total"],
             "parameters": cost.count_parameters(self.model),
             "multiply_adds": cost.count_multiply_adds(self.model, (1, 1, size, size)),
             "images_per_second": self.images_seen / self.seconds["training"] if self.seconds["training"] else None,
             "peak_memory_bytes": self.peak,
-        }  # fmt: skip
+        }
         if self.run.turn:  # the seconds are all runs' of this process; speed and memory of one cannot be told
             self.run.facts |= {"images_per_second": None, "peak_memory_bytes": None}
             self.run.facts["runs_in_one_process"] = self.run.turn.count

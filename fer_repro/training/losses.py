@@ -9,17 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fer_repro.errors import FerReproError
+from fer_repro.layers import logits_of
 from fer_repro.recipe import Step, bind
 
 CLASSES = 7
 
 Loss = Callable[[Tensor | tuple[Tensor, ...], Tensor], Tensor]
 """(output, targets) -> scalar; targets are int64 [B], or float [B,7] where the batch was mixed."""
-
-
-def logits_of(output: Tensor | tuple[Tensor, ...]) -> Tensor:
-    """The logits [B,7] of a network that returns them alone or first in a tuple."""
-    return output if isinstance(output, Tensor) else output[0]
 
 
 def soft(targets: Tensor) -> Tensor:

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fer_repro.evaluation.predict import as_input, normalise_
+from fer_repro.layers import as_input, logits_of, normalise_
 from fer_repro.recipe import Recipe, Step, bind
 from fer_repro.training.execution import FORWARDS, Choice, Engine, first_choice, memory_format
-from fer_repro.training.losses import Loss, logits_of, make_loss, soft
+from fer_repro.training.losses import Loss, make_loss, soft
 from fer_repro.transforms import Augmenter, mixer
 from fer_repro.transforms.geometry import resize
 
@@ -39,9 +39,14 @@ class TrainStep:
     """
 
     def __init__(
-        self, recipe: Recipe, model: nn.Module, optimiser: torch.optim.Optimizer, generator: torch.Generator,
-        loss: Loss | None = None, engine: Engine | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        recipe: Recipe,
+        model: nn.Module,
+        optimiser: torch.optim.Optimizer,
+        generator: torch.Generator,
+        loss: Loss | None = None,
+        engine: Engine | None = None,
+    ) -> None:
         self.recipe, self.model, self.optimiser, self.generator = recipe, model, optimiser, generator
         self.engine = engine = engine or Engine()
         self.device = generator.device

@@ -10,14 +10,16 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from fer_repro import leaderboard, papers, parameters, results
+from fer_repro import papers, parameters, results
+from fer_repro.claims import leaderboard_claims
 from fer_repro.data import LABELS
 from fer_repro.errors import FerReproError
+from fer_repro.evaluation.cost import weightless
 from fer_repro.files import atomic_write
-from fer_repro.page.networks import weightless
 from fer_repro.papers.base import Variant
+from fer_repro.project import code_version, default_runs_dir
 from fer_repro.recipe import Recipe, Step
-from fer_repro.reproduce import code_version, default_runs_dir, run_folder
+from fer_repro.reproduce import run_folder
 from fer_repro.training import checkpoint
 
 WEIGHTS, CARD, CONFIG = "model.safetensors", "README.md", "config.json"
@@ -53,7 +55,7 @@ def export(
     folder = run_folder(Path(runs_dir) if runs_dir else default_runs_dir(), variant_id, protocol, profile, seed)
     weights = _weights(variant, recipe, folder, seed)
     if bf16:
-        names = {name for name, _ in weightless(variant, recipe).named_parameters()}
+        names = {name for name, _ in weightless(variant.build, recipe).named_parameters()}
         weights = {name: part.to(torch.bfloat16) if name in names else part for name, part in weights.items()}
     result = (
         results.find(variant_id, protocol, seed, Path(results_dir) if results_dir else None)
@@ -62,10 +64,16 @@ def export(
     )
     target = Path(out) if out else Path("exports") / f"{variant_id}-{protocol}-seed-{seed}"
     config = {
-        "variant": variant_id, "protocol": protocol, "profile": profile, "seed": seed, "labels": list(LABELS),
-        "code_version": code_version(), "recipe_sha256": recipe.sha256(), "recipe": recipe.as_dict(),
+        "variant": variant_id,
+        "protocol": protocol,
+        "profile": profile,
+        "seed": seed,
+        "labels": list(LABELS),
+        "code_version": code_version(),
+        "recipe_sha256": recipe.sha256(),
+        "recipe": recipe.as_dict(),
         "weights": "bf16" if bf16 else "fp32",
-    }  # fmt: skip
+    }
     described = {
         key: str(config[key])
         for key in ("variant", "protocol", "profile", "seed", "code_version", "recipe_sha256", "weights")
@@ -112,39 +120,53 @@ def model_card(
     variant: Variant, recipe: Recipe, profile: str, seed: int, result: results.Result | None, bf16: bool = False
 ) -> str:
     """A hub's README: what the weights are, how they were made and scored, what they must not be used for."""
-    claim = leaderboard.claims().get(variant.ablation_of or variant.id)
+    claim = leaderboard_claims().get(variant.ablation_of or variant.id)
     paper = (
         f"{claim.paper.authors}: {claim.paper.title}, {claim.paper.year} ({claim.paper.url})"
         if claim
         else "an ablation"
     )
     lines = [
-        "---", "license: mit", "library_name: fer-repro", "pipeline_tag: image-classification",
-        "tags: [facial-expression-recognition, fer2013, reproducibility]", "---", "",
-        f"# {variant.id}, {recipe.protocol.name} protocol, seed {seed}", "",
-        f"Method of: {paper}. Re-implemented and trained by fer_repro {code_version()}; not the authors' weights.", "",
-        "## How it was made", "",
+        "---",
+        "license: mit",
+        "library_name: fer-repro",
+        "pipeline_tag: image-classification",
+        "tags: [facial-expression-recognition, fer2013, reproducibility]",
+        "---",
+        "",
+        f"# {variant.id}, {recipe.protocol.name} protocol, seed {seed}",
+        "",
+        f"Method of: {paper}. Re-implemented and trained by fer_repro {code_version()}; not the authors' weights.",
+        "",
+        "## How it was made",
+        "",
         f"- trained on {' + '.join(recipe.protocol.train)}, selected by: {recipe.selection.name(recipe.protocol)}",
         f"- input: grey {recipe.input_size}x{recipe.input_size}, scaled to [0, 1], (x - {recipe.mean}) / {recipe.std}",
         f"- views at test time: {recipe.views}",
         f"- labels, in order: {', '.join(LABELS)}",
         f"- recipe: {recipe.sha256()} (whole in {CONFIG})",
-        *([BF16] if bf16 else []), "",
-        "## Results", "", *_scores(profile, result), "",
-    ]  # fmt: skip
+        *([BF16] if bf16 else []),
+        "",
+        "## Results",
+        "",
+        *_scores(profile, result),
+        "",
+    ]
     if recipe.protocol.trains_on_test:
         lines += ["Images of a held-out half were trained on: never score these weights on that half.", ""]
     lines += [
-        "## Limits", "",
+        "## Limits",
+        "",
         "FER2013's labels are noisy and its faces come from a web search; a label says what a rater saw, "
-        "not what a person feels. Not for decisions about people.", "",
-    ]  # fmt: skip
+        "not what a person feels. Not for decisions about people.",
+        "",
+    ]
     return "\n".join(lines)
 
 
 def _scores(profile: str, result: results.Result | None) -> list[str]:
     if profile == "smoke":
-        return ["Trained on drawn faces for a trial of the machinery: drawn faces - says nothing about the paper."]
+        return ["Trained on synthetic faces for a trial of the machinery: synthetic faces - not a result."]
     if result is None:
         return ["No result of this run is stored, so no number is given."]
     rows = ["| half | views | correct | accuracy | 95 % interval |", "|---|---|---|---|---|"]

@@ -14,7 +14,7 @@ from typing import Any
 from fer_repro import papers
 from fer_repro.errors import FerReproError
 from fer_repro.files import atomic_write
-from fer_repro.reproduce import default_runs_dir
+from fer_repro.project import default_runs_dir
 from fer_repro.results import FINISHED
 from fer_repro.training import checkpoint
 from fer_repro.training.checkpoint import NAME, PREVIOUS, Standing
@@ -27,10 +27,18 @@ Say = Callable[[str], None]
 
 
 def pack(
-    out: str | Path, variants: Iterable[str] = (), *, protocol: str = "", profile: str = "", seeds: Iterable[int] = (),
-    part_size: int = PART_SIZE, inference: bool = False, runs_dir: str | Path = "", results_dir: str | Path = "",
+    out: str | Path,
+    variants: Iterable[str] = (),
+    *,
+    protocol: str = "",
+    profile: str = "",
+    seeds: Iterable[int] = (),
+    part_size: int = PART_SIZE,
+    inference: bool = False,
+    runs_dir: str | Path = "",
+    results_dir: str | Path = "",
     say: Say = print,
-) -> str:  # fmt: skip
+) -> str:
     """Pack the chosen runs (all, where nothing is chosen) into parts of ``part_size`` bytes in the folder ``out``.
 
     Of a run go its newest whole checkpoint and the finished pieces beside it; with a named variant go the runs it
@@ -115,11 +123,14 @@ def _exportable(folder: Path, runs: Path, say: Say) -> bool:
     path = folder.relative_to(runs)
     standing, variant, kind = checkpoint.peek(folder), papers.get(path.parts[0]), path.parts[2]
     why = (
-        "no network" if variant.build is None
-        else f"a run of kind {kind}" if kind not in ("full", "smoke")
-        else "not finished" if standing is None or standing.status not in FINISHED
+        "no network"
+        if variant.build is None
+        else f"a run of kind {kind}"
+        if kind not in ("full", "smoke")
+        else "not finished"
+        if standing is None or standing.status not in FINISHED
         else ""
-    )  # fmt: skip
+    )
     if why:
         say(f"{path.as_posix()}: left out ({why})")
     return not why
@@ -137,9 +148,13 @@ def _export(folder: Path, runs: Path, out: Path, part_size: int, results_dir: An
 
 
 def unpack(
-    folder: str | Path, *, runs_dir: str | Path = "", exports_dir: str | Path = "", force: bool = False,
+    folder: str | Path,
+    *,
+    runs_dir: str | Path = "",
+    exports_dir: str | Path = "",
+    force: bool = False,
     say: Say = print,
-) -> str:  # fmt: skip
+) -> str:
     """Put back what `pack` has put into ``folder``: runs into ``runs_dir``, networks into ``exports_dir``.
 
     Every checksum is checked before anything is replaced. Returns a summary. Raises `FerReproError` for a part that is
@@ -168,8 +183,9 @@ def unpack(
                 _place(folder, packed, target)
                 say(f"{packed.path}: {_told(packed)}")
         except OSError as error:
-            raise FerReproError(f"{error.filename or runs} cannot be written ({error.strerror}): free some space, "
-                                "then unpack again") from error  # fmt: skip
+            raise FerReproError(
+                f"{error.filename or runs} cannot be written ({error.strerror}): free some space, then unpack again"
+            ) from error
     return _summary(everything)
 
 

@@ -126,9 +126,12 @@ def mixup(images: Tensor, targets: Tensor, generator: torch.Generator, alpha: fl
 
 
 def one_of(
-    images: Tensor, generator: torch.Generator, steps: tuple[Step, ...], p: float,
+    images: Tensor,
+    generator: torch.Generator,
+    steps: tuple[Step, ...],
+    p: float,
     shares: tuple[float, ...] | None = None,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """With probability ``p`` one of ``steps`` happens to an image, chosen in proportion to ``shares`` (None: equal).
 
     Like albumentations' ``OneOf``, where a step's own probability is its share and nothing else.

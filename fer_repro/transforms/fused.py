@@ -63,24 +63,24 @@ def place(images: Tensor, generator: torch.Generator, steps: tuple[Step, ...]) -
     """At most one shift, at most one mirror and one affine map, in any order, in one resampling of [B,C,H,W]."""
     n, height, width = images.shape[0], images.shape[-2], images.shape[-1]
     warp: dict[str, Any] = {}
-    drawn: list[tuple[Step, Any]] = []
+    synthetic: list[tuple[Step, Any]] = []
     for step in steps:
         if step.name == "translate":
             shift = geometry.shifts(n, height, width, step["fraction"], step.get("p", 1.0), generator)
-            drawn.append((step, shift))
+            synthetic.append((step, shift))
         elif step.name == "flip":
-            drawn.append((step, geometry.coin(step.get("p", 0.5), n, generator)))
+            synthetic.append((step, geometry.coin(step.get("p", 0.5), n, generator)))
         else:
             options = step.kwargs()
             warp = {key: options.pop(key) for key in ("interpolation", "fill") if key in options}
             options |= {"scale": options.pop("factor")} if "factor" in options else {}
-            drawn.append((step, geometry.affine_draws(n, height, width, generator, **options)))
-    where = next(index for index, (step, _) in enumerate(drawn) if step.name in AFFINE)
-    columns, rows, inside = _shown(drawn[where + 1 :], height, width, images.device)
-    images, flip_x, offset = _source(drawn[:where], images)
+            synthetic.append((step, geometry.affine_draws(n, height, width, generator, **options)))
+    where = next(index for index, (step, _) in enumerate(synthetic) if step.name in AFFINE)
+    columns, rows, inside = _shown(synthetic[where + 1 :], height, width, images.device)
+    images, flip_x, offset = _source(synthetic[:where], images)
     placed = geometry.warp(
-        images, *drawn[where][1], **warp, columns=columns, rows=rows, flip_x=flip_x, offset=offset
-    )  # fmt: skip
+        images, *synthetic[where][1], **warp, columns=columns, rows=rows, flip_x=flip_x, offset=offset
+    )
     return placed if inside is None else placed.mul_(inside[0]).mul_(inside[1])
 
 

@@ -32,8 +32,8 @@ def coin(p: float, n: int, generator: torch.Generator) -> Tensor:
 
 def integers(n: Tensor, generator: torch.Generator) -> Tensor:
     """int64 like ``n``: uniform in 0 .. n-1, each element with its own ``n`` (>= 1)."""
-    drawn = torch.rand(n.shape, generator=generator, device=generator.device).mul(n).long()
-    return torch.minimum(drawn, n - 1)  # float32 rounding can reach n itself
+    synthetic = torch.rand(n.shape, generator=generator, device=generator.device).mul(n).long()
+    return torch.minimum(synthetic, n - 1)  # float32 rounding can reach n itself
 
 
 def resize(images: Tensor, size: int) -> Tensor:
@@ -96,9 +96,15 @@ def crop_boxes(
 
 
 def crop_and_resize(
-    images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor, size: int,
-    rows: Tensor | None = None, columns: Tensor | None = None,
-) -> Tensor:  # fmt: skip
+    images: Tensor,
+    top: Tensor,
+    left: Tensor,
+    height: Tensor,
+    width: Tensor,
+    size: int,
+    rows: Tensor | None = None,
+    columns: Tensor | None = None,
+) -> Tensor:
     """Cut one box per image ([B] int64 each) and resize it to [B,C,size,size], bilinear.
 
     Separable, as two matrix products per image: the weights are Pillow's triangle filter, widened where a side shrinks.
@@ -211,14 +217,21 @@ def affine(
     repeat the border.
     """
     n, height, width = images.shape[0], images.shape[-2], images.shape[-1]
-    drawn = affine_draws(n, height, width, generator, degrees, shift, scale, per_axis, p)
-    return warp(images, *drawn, interpolation, fill)
+    synthetic = affine_draws(n, height, width, generator, degrees, shift, scale, per_axis, p)
+    return warp(images, *synthetic, interpolation, fill)
 
 
 def affine_draws(
-    n: int, height: int, width: int, generator: torch.Generator, degrees: float = 0.0, shift: float = 0.0,
-    scale: tuple[float, float] = (1.0, 1.0), per_axis: bool = False, p: float = 1.0,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    n: int,
+    height: int,
+    width: int,
+    generator: torch.Generator,
+    degrees: float = 0.0,
+    shift: float = 0.0,
+    scale: tuple[float, float] = (1.0, 1.0),
+    per_axis: bool = False,
+    p: float = 1.0,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """What `affine` draws: angle (degrees), zoom x and y, shift right and down (pixels), float32 [n] each."""
     chosen = coin(p, n, generator)
     angle = uniform(-degrees, degrees, (n,), generator) * chosen

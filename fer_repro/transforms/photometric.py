@@ -63,8 +63,8 @@ def gaussian_blur(
     n = images.shape[0]
     chosen = coin(p, n, generator)
     deviation = uniform(sigma[0], sigma[1], (n,), generator)
-    drawn = uniform(kernel[0], kernel[1] + 1, (n,), generator).floor_().clamp_(max=kernel[1])
-    radius = (drawn / 2).floor_()
+    synthetic = uniform(kernel[0], kernel[1] + 1, (n,), generator).floor_().clamp_(max=kernel[1])
+    radius = (synthetic / 2).floor_()
     return torch.where(_per_image(chosen), blur(images, deviation, radius, kernel[1] // 2), images)
 
 
@@ -121,9 +121,10 @@ def equalise(images: Tensor, clip: Tensor, tiles: int = 8, lightness: bool = Tru
         padded = functional.pad(level.float(), border, mode="reflect").long()
     high, wide = padded.shape[-2] // tiles, padded.shape[-1] // tiles
     answers = _answers(padded, clip, tiles, high, wide)
-    (top, below, down), (left, right, along) = _between(height, high, tiles, images.device), _between(
-        width, wide, tiles, images.device
-    )  # fmt: skip
+    (top, below, down), (left, right, along) = (
+        _between(height, high, tiles, images.device),
+        _between(width, wide, tiles, images.device),
+    )
 
     def asked(row: Tensor, column: Tensor) -> Tensor:
         place = (row[:, None] * tiles + column) * LEVELS + level

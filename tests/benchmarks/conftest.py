@@ -2,7 +2,7 @@
 
 import sys
 
-from fer_repro.book.notebooks import project_root
+from fer_repro.project import project_root
 
 FOLDER = str(project_root() / "benchmarks")
 if FOLDER not in sys.path:

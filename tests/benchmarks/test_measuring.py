@@ -61,9 +61,10 @@ def test_every_technique_is_tried_or_says_why_not(measured):
     assert set(one["share"]) | set(one["failed"]) == switched | {train.ALL_ON, train.WAITS, train.LOADER}
     assert one["share"][train.ALL_ON] == 1.0
     assert one["failed"] == {
-        "without autocast": "this runs in fp32 already", "without compile": "compiling is rehearsed on a GPU only",
+        "without autocast": "this runs in fp32 already",
+        "without compile": "compiling is rehearsed on a GPU only",
         "without autotune": "cuDNN works on a GPU only",
-    }  # fmt: skip
+    }
     off = train.switches(Engine())
     assert off["without channels last"] == Engine(channels_last=False)
     assert off["without compile"] == Engine(compile="eager")
@@ -214,8 +215,14 @@ def test_a_goal_is_met_missed_or_not_measured(on, value, at_least, state):
 
 
 def test_goals_need_every_network_that_they_speak_of():
-    ok = {"ratio_fp32": 25.0, "share_of_synthetic": 0.95, "forward_flops_per_input": 1e9, "seconds_per_epoch": 3.0,
-          "utilisation": 0.3, "utilisation_of": "bf16"}  # fmt: skip
+    ok = {
+        "ratio_fp32": 25.0,
+        "share_of_synthetic": 0.95,
+        "forward_flops_per_input": 1e9,
+        "seconds_per_epoch": 3.0,
+        "utilisation": 0.3,
+        "utilisation_of": "bf16",
+    }
     networks = {name: dict(ok) for name in TRAINED}
     networks["resnet34"] |= {"forward_flops_per_input": 7e9, "utilisation": 0.5}
 

@@ -11,7 +11,7 @@ from PIL import Image
 from torchvision import transforms
 
 from fer_repro import papers
-from fer_repro.data import drawn
+from fer_repro.data import synthetic
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation.tta import view_batch, view_count
 from fer_repro.recipe import Step, Views, step
@@ -24,8 +24,8 @@ ALIKE = 0.016  # of the grey range: mean distance of two mean pictures; chance a
 
 @pytest.fixture(scope="module")
 def face() -> np.ndarray:
-    """One bright drawn face, uint8 [48,48]."""
-    return np.clip(drawn.draw(seed=0, size=(7, 7, 7)).images[3].astype(int) + 40, 0, 255).astype(np.uint8)
+    """One bright synthetic face, uint8 [48,48]."""
+    return np.clip(synthetic.draw(seed=0, size=(7, 7, 7)).images[3].astype(int) + 40, 0, 255).astype(np.uint8)
 
 
 def mean_picture(face: np.ndarray, one: Step, draws: int = DRAWS) -> tuple[np.ndarray, np.ndarray]:
@@ -58,27 +58,35 @@ STEPS = [
     (step("rotate", degrees=30, p=0.5), step("rotate", degrees=30, p=1.0)),
     (step("rotate", degrees=30, interpolation="bilinear", fill="edge"), step("rotate", degrees=30, fill=0.0)),
     (step("scale", factor=(0.6, 0.9)), step("scale", factor=(0.8, 1.2))),
-    (step("affine", degrees=15, shift=0.1, scale=(0.9, 1.1), interpolation="bilinear", fill="edge"),
-     step("affine", degrees=15, shift=0.3, scale=(0.9, 1.1), interpolation="bilinear", fill="edge")),
-    (step("affine", degrees=10, scale=(0.6, 1.4), per_axis=True, interpolation="bilinear", fill="edge"),
-     step("affine", degrees=10, scale=(0.9, 1.1), per_axis=True, interpolation="bilinear", fill="edge")),
+    (
+        step("affine", degrees=15, shift=0.1, scale=(0.9, 1.1), interpolation="bilinear", fill="edge"),
+        step("affine", degrees=15, shift=0.3, scale=(0.9, 1.1), interpolation="bilinear", fill="edge"),
+    ),
+    (
+        step("affine", degrees=10, scale=(0.6, 1.4), per_axis=True, interpolation="bilinear", fill="edge"),
+        step("affine", degrees=10, scale=(0.9, 1.1), per_axis=True, interpolation="bilinear", fill="edge"),
+    ),
     (step("jitter", brightness=0.5, contrast=0.5, p=0.5), step("jitter", brightness=0.5, contrast=0.5, p=1.0)),
     (step("erase", p=0.5), step("erase", p=0.9)),
     (step("crop", size=40, padding=4), step("crop", size=40)),
-    (step("affine", degrees=10, shift=0.2, scale=(0.9, 1.1), per_axis=True, interpolation="bilinear"),
-     step("affine", degrees=10, scale=(0.9, 1.1), per_axis=True, interpolation="bilinear")),
+    (
+        step("affine", degrees=10, shift=0.2, scale=(0.9, 1.1), per_axis=True, interpolation="bilinear"),
+        step("affine", degrees=10, scale=(0.9, 1.1), per_axis=True, interpolation="bilinear"),
+    ),
     (step("brightness_contrast", brightness=0.3, p=0.5), step("brightness_contrast", brightness=0.3, p=1.0)),
     (step("gaussian_noise", std=(0.2, 0.44), p=0.5), step("gaussian_noise", std=(0.2, 0.44))),
     (step("gaussian_blur", sigma=(2.0, 3.0), p=0.3), step("gaussian_blur", sigma=(2.0, 3.0), p=1.0)),
     (step("clahe", p=0.7), step("clahe", p=0.4)),
-    (step("one_of", steps=(step("clahe"), step("flip", p=1.0)), shares=(0.3, 0.7), p=0.8),
-     step("one_of", steps=(step("clahe"), step("flip", p=1.0)), shares=(0.7, 0.3), p=0.8)),
+    (
+        step("one_of", steps=(step("clahe"), step("flip", p=1.0)), shares=(0.3, 0.7), p=0.8),
+        step("one_of", steps=(step("clahe"), step("flip", p=1.0)), shares=(0.7, 0.3), p=0.8),
+    ),
     (step("lanczos4", size=64), None),
     (step("resize", size=64), None),
     (step("centre_crop", size=40), None),
     (step("five_crop", size=40), None),
     (step("ten_crop", size=40), None),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("right", "wrong"), STEPS, ids=[str(right) for right, _ in STEPS])
@@ -114,8 +122,15 @@ def test_every_recipe_of_the_book_gets_the_shapes_that_ours_gives(face, protocol
 def test_the_order_is_the_recipes_and_normalisation_comes_last(face):
     recipe = Case("resnet18-tricks").recipe()
     names = [type(part).__name__ for part in _pil.training_transform(recipe).transforms]
-    assert names == ["RandomResizedCrop", "RandomApply", "RandomApply", "RandomHorizontalFlip", "RandomApply",
-                     "FiveCrop", "EachCrop"]  # fmt: skip
+    assert names == [
+        "RandomResizedCrop",
+        "RandomApply",
+        "RandomApply",
+        "RandomHorizontalFlip",
+        "RandomApply",
+        "FiveCrop",
+        "EachCrop",
+    ]
     crops = _pil.training_transform(recipe).transforms[-1]
     assert [type(part).__name__ for part in crops.transform.transforms] == ["ToTensor", "RandomErasing", "Normalize"]
     assert float(_pil.training_transform(recipe)(Image.fromarray(face)).max()) <= 1 / 255 + 1e-6

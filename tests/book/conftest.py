@@ -9,11 +9,13 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from fer_repro.project import project_root
+
 pytest.importorskip("jupyter_book", reason="the book extra is not installed")
 
-from fer_repro.book.build import build_book, notebooks
+from fer_repro.book.build import build_book
 
-ROOT = notebooks.project_root()
+ROOT = project_root()
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 EXECUTED = {"leaderboard", "resnet18-tricks"}
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

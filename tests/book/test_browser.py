@@ -79,7 +79,7 @@ def test_pages_are_readable_in_both_themes(visit, scheme):
     assert grounds and all(ground == "rgba(0, 0, 0, 0)" for ground in grounds)
 
 
-def test_formulas_are_drawn(visit):
+def test_formulas_are_synthetic(visit):
     page = visit("papers/resnet18-tricks").page
     boxes = page.locator("article math").evaluate_all("all => all.map(m => m.getBoundingClientRect().width)")
     assert len(boxes) > 3 and min(boxes) > 2
@@ -87,7 +87,7 @@ def test_formulas_are_drawn(visit):
     assert "\\frac" not in page.locator("article").inner_text()
 
 
-def test_the_chart_is_drawn_with_every_claim(visit):
+def test_the_chart_is_synthetic_with_every_claim(visit):
     page = visit("leaderboard").page
     assert page.locator(f"{CHART} .main-svg").first.bounding_box()["width"] > 400
     assert page.locator(f"{CHART} .scatterlayer .point").count() >= len(leaderboard())

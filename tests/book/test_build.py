@@ -14,8 +14,9 @@ import pytest
 
 from fer_repro.book import build, front, notebooks
 from fer_repro.errors import FerReproError
+from fer_repro.project import project_root
 
-ROOT = notebooks.project_root()
+ROOT = project_root()
 CHART = """
 class Chart:
     def _repr_html_(self):

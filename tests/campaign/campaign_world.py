@@ -47,9 +47,13 @@ def recipe(protocol: str, profile: str, name: str, width: int, patience: int | N
     from fer_repro.recipe import Recipe, Stage, step
 
     return Recipe(
-        variant=name, network=step("tiny", width=width), protocol=Protocol(protocol), batch_size=16,
-        stages=(Stage("train", EPOCHS, step("sgd", lr=0.01), patience=patience),), augment=(step("flip", p=0.5),),
-    )  # fmt: skip
+        variant=name,
+        network=step("tiny", width=width),
+        protocol=Protocol(protocol),
+        batch_size=16,
+        stages=(Stage("train", EPOCHS, step("sgd", lr=0.01), patience=patience),),
+        augment=(step("flip", p=0.5),),
+    )
 
 
 def fit(splits: Any, run: Any) -> Any:
@@ -68,9 +72,11 @@ def variants() -> dict[str, Any]:
         return Variant(name, "vggnet", made, fit, build, **more)
 
     made = (
-        variant("large", 64), variant("small", 16, patience=EPOCHS), variant("pupil", 8, requires=("large",)),
+        variant("large", 64),
+        variant("small", 16, patience=EPOCHS),
+        variant("pupil", 8, requires=("large",)),
         variant("aside", 4, ablation_of="small"),
-    )  # fmt: skip
+    )
     return {each.id: each for each in made}
 
 

@@ -72,8 +72,15 @@ def test_rows_by_seed_the_cheapest_first_and_ablations_last(options, monkeypatch
     rates(monkeypatch)
     made = plan.plan(tasks("aside", "large", "pupil", "small", seeds=(0, 1)), Estimator(options))
     assert names(made) == [
-        ("small", 0), ("large", 0), ("pupil", 0), ("small", 1), ("large", 1), ("pupil", 1), ("aside", 0), ("aside", 1)
-    ]  # fmt: skip
+        ("small", 0),
+        ("large", 0),
+        ("pupil", 0),
+        ("small", 1),
+        ("large", 1),
+        ("pupil", 1),
+        ("aside", 0),
+        ("aside", 1),
+    ]
     assert made.seconds == pytest.approx(sum(entry.seconds for entry in made.entries)) and made.total.startswith("at m")
 
 
@@ -162,7 +169,7 @@ def test_a_whole_campaign_stores_verifies_and_is_never_repeated(options):
     outcomes = plan.run(asked, options, say=lines.append)
     assert [(o.task.variant, o.state) for o in outcomes] == [
         (name, "done") for name in ("small", "large", "pupil", "aside")
-    ]  # fmt: skip
+    ]
     estimator = Estimator(options)
     assert plan.verify(outcomes, [], estimator) == (4, []) and plan.coming(outcomes, estimator) == []
     assert results.verify(Path(options.results_dir)) == []
@@ -318,8 +325,18 @@ def call(capsys, *words: str) -> tuple[int, str, str]:
 
 
 def test_the_plan_is_printed_and_nothing_runs(capsys, options):
-    words = ["run", "--all", "--ablations", "--plan", "--device", "cpu", "--results-dir", options.results_dir,
-             "--runs-dir", options.runs_dir]  # fmt: skip
+    words = [
+        "run",
+        "--all",
+        "--ablations",
+        "--plan",
+        "--device",
+        "cpu",
+        "--results-dir",
+        options.results_dir,
+        "--runs-dir",
+        options.runs_dir,
+    ]
     status, out, err = call(capsys, *words)
     assert status == 0 and "a guess" in out and "small seed 0" in out and "to do: at most" in out, err
     status, out, _ = call(capsys, *words, "--json")
@@ -359,8 +376,18 @@ def test_a_campaign_tells_what_it_did_and_what_comes(capsys, options, stop_after
 def test_killed_in_the_middle_then_ended_without_jupyter(world, tmp_path):
     """kill -9 of a real process; the next one lacks what a GPU machine may lack, and brings the campaign to its end."""
     program, where = Path(campaign_world.__file__), [tmp_path / "results", tmp_path / "runs"]
-    words = ["run", "--all", "--seed", "3", "--device", "cpu", "--results-dir", str(where[0]),
-             "--runs-dir", str(where[1])]  # fmt: skip
+    words = [
+        "run",
+        "--all",
+        "--seed",
+        "3",
+        "--device",
+        "cpu",
+        "--results-dir",
+        str(where[0]),
+        "--runs-dir",
+        str(where[1]),
+    ]
     first = subprocess.Popen([sys.executable, str(program), *words], stdout=subprocess.PIPE, text=True)
     stored = False
     for line in first.stdout:

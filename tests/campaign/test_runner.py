@@ -97,21 +97,24 @@ def reproduce(monkeypatch):
             raise KeyboardInterrupt
         status = "diverged" if variant == "diverging" else "done"
         headline = {"accuracy": 0.7, "n": 100, "interval": [0.6, 0.8]}
-        return SimpleNamespace(status=status, headline=headline, drawn=variant == "drawn")
+        return SimpleNamespace(status=status, headline=headline, synthetic=variant == "synthetic")
 
     monkeypatch.setattr("fer_repro.reproduce.reproduce", stand_in)
     return calls
 
 
 def test_a_failure_does_not_stop_the_others(reproduce):
-    waves = [[Task("bad", 0), Task("diverging", 0), Task("good", 0)], [Task("drawn", 1)]]
+    waves = [[Task("bad", 0), Task("diverging", 0), Task("good", 0)], [Task("synthetic", 1)]]
     outcomes = runner.run(waves, Options())
     assert [(o.task.variant, o.state) for o in outcomes] == [
-        ("bad", "failed"), ("diverging", "failed"), ("good", "done"), ("drawn", "done"),
-    ]  # fmt: skip
+        ("bad", "failed"),
+        ("diverging", "failed"),
+        ("good", "done"),
+        ("synthetic", "done"),
+    ]
     assert outcomes[0].text == "no luck" and outcomes[1].text.endswith("status diverged")
     assert outcomes[2].text == "70.00 % of 100 (60.00 to 80.00 %)"
-    assert outcomes[3].text.endswith("drawn faces - says nothing about the paper")
+    assert outcomes[3].text.endswith("synthetic faces - not a result")
 
 
 @pytest.mark.parametrize("stopping", ["long", "ctrl-c"])
@@ -175,8 +178,19 @@ def test_a_signal_reaches_every_child_once_and_waits_for_its_checkpoint(children
 
 def test_options_as_words_of_the_command():
     words = Options(profile="smoke", device="cpu", epochs=2, resume=False, root="x y").as_words()
-    assert words == ["--protocol", "official", "--profile", "smoke", "--device", "cpu", "--epochs", "2",
-                     "--root", "x y", "--no-resume"]  # fmt: skip
+    assert words == [
+        "--protocol",
+        "official",
+        "--profile",
+        "smoke",
+        "--device",
+        "cpu",
+        "--epochs",
+        "2",
+        "--root",
+        "x y",
+        "--no-resume",
+    ]
 
 
 def test_seeds_together_end_as_one_after_the_other(tmp_path):
@@ -197,8 +211,8 @@ def test_one_failure_of_seeds_together_costs_the_others_nothing(variants, monkey
         if seed == 1:
             raise FerReproError("no luck")
         return SimpleNamespace(
-            status="done", drawn=False, headline={"accuracy": 0.5, "n": 10, "interval": (0.2, 0.8)}
-        )  # fmt: skip
+            status="done", synthetic=False, headline={"accuracy": 0.5, "n": 10, "interval": (0.2, 0.8)}
+        )
 
     variants(a=())
     monkeypatch.setattr("fer_repro.reproduce.reproduce", reproduce)
@@ -218,8 +232,8 @@ def test_seeds_together_share_one_budget(variants, monkeypatch):
         lefts.append(time_budget)
         time.sleep(0.3)
         return SimpleNamespace(
-            status="done", drawn=False, headline={"accuracy": 0.5, "n": 10, "interval": (0.2, 0.8)}
-        )  # fmt: skip
+            status="done", synthetic=False, headline={"accuracy": 0.5, "n": 10, "interval": (0.2, 0.8)}
+        )
 
     variants(a=())
     monkeypatch.setattr("fer_repro.reproduce.reproduce", reproduce)

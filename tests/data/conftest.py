@@ -1,4 +1,4 @@
-"""Small copies of FER2013 in every form, made of drawn faces."""
+"""Small copies of FER2013 in every form, made of synthetic faces."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from csv_writer import write_csv
 from data_copies import SMALL, jpeg
 
-from fer_repro.data import FER2013, LABELS, drawn
+from fer_repro.data import FER2013, LABELS, synthetic
 from fer_repro.data.load import _load
 
 Load = Callable[..., FER2013]
@@ -18,8 +18,8 @@ Load = Callable[..., FER2013]
 
 @pytest.fixture(scope="session")
 def faces() -> FER2013:
-    """Drawn faces in the counts SMALL, in CSV order."""
-    return drawn.repeated(SMALL)
+    """Synthetic faces in the counts SMALL, in CSV order."""
+    return synthetic.repeated(SMALL)
 
 
 @pytest.fixture(autouse=True)

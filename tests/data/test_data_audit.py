@@ -12,9 +12,9 @@ from fer_repro.errors import FerReproError
 
 
 @pytest.fixture
-def known(few_drawn):
+def known(few_synthetic):
     """20 faces: 0-11 Training, 12-15 PublicTest, 16-19 PrivateTest, with copies planted among them."""
-    images = few_drawn.images[:20].copy()
+    images = few_synthetic.images[:20].copy()
     labels = np.arange(20) % 7
     images[1] = images[0]  # a pair inside Training, two labels
     images[12] = images[2]  # Training and PublicTest
@@ -29,7 +29,7 @@ def known(few_drawn):
     images[8, 5, 5] = 32  # nearly constant
     usage = np.array(["Training"] * 12 + ["PublicTest"] * 4 + ["PrivateTest"] * 4)
     ids = np.array([f"face-{i:02d}" for i in range(20)])
-    return dataclasses.replace(few_drawn, images=images, labels=labels, usage=usage, ids=ids)
+    return dataclasses.replace(few_synthetic, images=images, labels=labels, usage=usage, ids=ids)
 
 
 def test_summary(known):
@@ -73,9 +73,16 @@ def test_one_pixel_less_is_no_duplicate(known):
     assert audit.summary(dataclasses.replace(known, images=images))["groups"] == 3
 
 
-def test_nothing_to_find(few_drawn):
-    found = audit.summary(few_drawn)
+def test_nothing_to_find(few_synthetic):
+    found = audit.summary(few_synthetic)
     assert found["groups"] == found["images"] == found["constant"] == 0
-    assert list(audit.duplicates(few_drawn).columns) == [
-        "group", "position", "id", "usage", "label", "size", "across", "conflict",
-    ]  # fmt: skip
+    assert list(audit.duplicates(few_synthetic).columns) == [
+        "group",
+        "position",
+        "id",
+        "usage",
+        "label",
+        "size",
+        "across",
+        "conflict",
+    ]

@@ -49,8 +49,8 @@ def test_votes_of_a_subset(table, data):
     np.testing.assert_array_equal(votes.to_numpy(), expected(table)[at])
 
 
-def test_other_copies_have_lost_the_order(tmp_path, table, pictures, small, few_drawn):
-    for other in (small(make_zip(tmp_path / "a.zip", pictures)), few_drawn):
+def test_other_copies_have_lost_the_order(tmp_path, table, pictures, small, few_synthetic):
+    for other in (small(make_zip(tmp_path / "a.zip", pictures)), few_synthetic):
         with pytest.raises(FerReproError, match=r"follow the rows of fer2013.csv and cannot be joined"):
             ferplus.votes(other, table)
 

@@ -118,8 +118,8 @@ def test_an_unreadable_file(small_csv, small, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"data": "ferplus"}, "unknown data 'ferplus', expected 'fer2013' or 'drawn'"),
-        ({"data": "drawn", "root": "x"}, "a root was given for the drawn faces"),
+        ({"data": "ferplus"}, "unknown data 'ferplus': expected one of fer2013, synthetic"),
+        ({"data": "synthetic", "root": "x"}, "a root was given for the synthetic faces"),
         ({"size": (10, 10, 10)}, "a size was given for FER2013"),
     ],
 )
@@ -128,8 +128,8 @@ def test_arguments_that_make_no_sense(arguments, words):
         load(**arguments)
 
 
-def test_subset_and_split(few_drawn):
-    data = few_drawn
+def test_subset_and_split(few_synthetic):
+    data = few_synthetic
     splits = OFFICIAL.split(data)
     assert [len(s) for s in (splits.train, splits.select, splits.test)] == [210, 70, 70]
     assert np.shares_memory(splits.train.images, data.images), "a usage is cut out without a copy"
@@ -147,13 +147,13 @@ def test_subset_and_split(few_drawn):
         data.subset([len(data)])
 
 
-def test_counts(few_drawn):
-    frame = few_drawn.counts()
+def test_counts(few_synthetic):
+    frame = few_synthetic.counts()
     assert list(frame.index) == list(USAGES) and list(frame.columns) == list(LABELS)
     assert list(frame.sum(axis=1)) == [210, 70, 70]
-    happy = ((few_drawn.labels == LABELS.index("happy")) & (few_drawn.usage == "PublicTest")).sum()
+    happy = ((few_synthetic.labels == LABELS.index("happy")) & (few_synthetic.usage == "PublicTest")).sum()
     assert frame.loc["PublicTest", "happy"] == happy
-    assert few_drawn.subset(few_drawn.usage == "Training").counts().loc["PrivateTest"].sum() == 0
+    assert few_synthetic.subset(few_synthetic.usage == "Training").counts().loc["PrivateTest"].sum() == 0
 
 
 def test_describe_is_json_and_honest(small_csv, faces, small):
@@ -176,16 +176,16 @@ def test_describe_recomputes_the_digest(small_csv, small):
     assert not describe(changed)["digest_verified"]
 
 
-def test_describe_a_subset(few_drawn):
-    report = describe(few_drawn.subset(few_drawn.usage == "PublicTest"))
+def test_describe_a_subset(few_synthetic):
+    report = describe(few_synthetic.subset(few_synthetic.usage == "PublicTest"))
     assert report["images"] == 70 and report["counts"]["Training"]["happy"] == 0
-    assert report["digest"] == few_drawn.digest and report["digest_verified"] is None
-    assert describe(few_drawn)["digest_verified"] is True
+    assert report["digest"] == few_synthetic.digest and report["digest_verified"] is None
+    assert describe(few_synthetic)["digest_verified"] is True
 
 
-def test_drawn_faces_carry_their_words(few_drawn):
-    assert describe(few_drawn)["note"] == "drawn faces - says nothing about the paper"
-    assert "drawn faces - says nothing about the paper" in few_drawn._repr_html_()
+def test_synthetic_faces_carry_their_words(few_synthetic):
+    assert describe(few_synthetic)["note"] == "synthetic faces - not a result"
+    assert "synthetic faces - not a result" in few_synthetic._repr_html_()
 
 
 @pytest.mark.parametrize("form", [".csv", ".zip", ".tar.xz"])

@@ -66,8 +66,13 @@ def test_absent_classes_are_undefined_not_zero():
     scores = np.eye(7)[[3, 3, 4]] * 0.94 + 0.06 / 7
     ours = evaluate(scores, np.array([3, 3, 3]))
     assert ours["per_class"]["angry"] == {
-        "n": 0, "correct": 0, "recall": None, "interval": None, "precision": None, "f1": None,
-    }  # fmt: skip
+        "n": 0,
+        "correct": 0,
+        "recall": None,
+        "interval": None,
+        "precision": None,
+        "f1": None,
+    }
     assert ours["per_class"]["sad"]["f1"] == 0.0 and ours["per_class"]["sad"]["recall"] is None
     assert ours["balanced_accuracy"] == pytest.approx(2 / 3)
     assert ours["macro_f1"] == pytest.approx(reference.f1_score([3, 3, 3], [3, 3, 4], average="macro"))

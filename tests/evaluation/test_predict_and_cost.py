@@ -103,8 +103,7 @@ def test_images_of_another_type_are_refused():
 
 
 @pytest.mark.parametrize(
-    ("paper", "parameters", "multiply_adds"),
-    [(vggnet, 29_890_759, 350.5e6), (resnet18_tricks, 11_171_271, 866e6)],
+    ("paper", "parameters", "multiply_adds"), [(vggnet, 29_890_759, 350.5e6), (resnet18_tricks, 11_171_271, 866e6)]
 )
 def test_costs_of_the_two_networks(paper, parameters, multiply_adds):
     network = paper.build(paper.recipe("official", "full"))

@@ -99,7 +99,7 @@ def test_without_a_seed_each_measurement_draws_anew_but_from_the_saved_stream():
     assert first != second and view_draws(views, torch.device("cpu")).initial_seed() == first
 
 
-def test_random_views_are_drawn_on_grey_levels_and_then_normalised():
+def test_random_views_are_synthetic_on_grey_levels_and_then_normalised():
     """What rotates in is black, not the mean."""
     seen = []
 
@@ -125,10 +125,14 @@ def test_the_image_is_resized_before_it_is_cut():
 
 @pytest.mark.parametrize(
     ("views", "words"),
-    [(Views("random", count=3), "random views need a count"), (Views("random", steps=TURNED), "need a count"),
-     (Views("poses"), "posed views need poses"), (Views("poses", poses=((0.0, 0, 1, 0, 0, 0),)), "weight above 0"),
-     (Views("sideways"), "unknown views 'sideways', expected one of plain.*random, poses")],
-)  # fmt: skip
+    [
+        (Views("random", count=3), "random views need a count"),
+        (Views("random", steps=TURNED), "need a count"),
+        (Views("poses"), "posed views need poses"),
+        (Views("poses", poses=((0.0, 0, 1, 0, 0, 0),)), "weight above 0"),
+        (Views("sideways"), "unknown views 'sideways', expected one of plain.*random, poses"),
+    ],
+)
 def test_unfinished_views_are_refused(views, words):
     with pytest.raises(FerReproError, match=words):
         view_count(views)

@@ -11,8 +11,9 @@ import nbformat
 import pytest
 
 from fer_repro.book import notebooks
+from fer_repro.project import project_root
 
-ROOT = notebooks.project_root()
+ROOT = project_root()
 SOURCES = sorted((ROOT / "chapters").rglob("*.ipynb"))
 SOURCES = [path for path in SOURCES if ".ipynb_checkpoints" not in path.parts]
 CELL_LIMIT = 240  # seconds; a smoke chapter takes seconds, but a loaded machine may take minutes
@@ -61,8 +62,21 @@ def test_no_path_of_a_machine_in_its_cells(source):
 
 def test_it_runs_under_nbval_with_its_defaults(source):
     """What somebody gets who checks the notebooks with nbval alone; the defaults are the smoke profile."""
-    command = [sys.executable, "-m", "pytest", "--nbval-lax", f"--nbval-cell-timeout={CELL_LIMIT}", "-q", "-p",
-               "no:cacheprovider", "--rootdir", str(ROOT), "-c", os.devnull, str(source)]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "--nbval-lax",
+        f"--nbval-cell-timeout={CELL_LIMIT}",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--rootdir",
+        str(ROOT),
+        "-c",
+        os.devnull,
+        str(source),
+    ]
     environment = os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2")}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]

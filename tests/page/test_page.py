@@ -1,4 +1,4 @@
-"""What the cells of a chapter show: escaped words, the result's own numbers, and the sentence about drawn faces."""
+"""What the cells of a chapter show: escaped words, the result's own numbers, and the sentence about synthetic faces."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fer_repro import claims as claims_of_book
 from fer_repro import leaderboard, page, papers, parameters, reproduce, results
-from fer_repro.claims import Arithmetic, Total
+from fer_repro.claims import Arithmetic, Total, claim_of, leaderboard_claims
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation.statistics import wilson
-from fer_repro.markup import DRAWN, Html, is_web, link, percent, text
+from fer_repro.markup import SYNTHETIC, Html, is_web, link, percent, text
 from fer_repro.page import cards, comparison, networks, tables
 from fer_repro.plots.figure import Figure
 from fer_repro.results import Result
@@ -85,21 +86,33 @@ def made_up(
         for name, k in (("histogram-global", n // 2), ("pyramid-local", 5 * n // 8))
     ]
     record = {
-        "schema": results.SCHEMA, "variant": variant, "protocol": protocol, "profile": profile, "seed": seed,
-        "status": "done", "recipe": recipe.as_dict(), "recipe_sha256": recipe.sha256(), "code_version": "0.1.0 (feed)",
+        "schema": results.SCHEMA,
+        "variant": variant,
+        "protocol": protocol,
+        "profile": profile,
+        "seed": seed,
+        "status": "done",
+        "recipe": recipe.as_dict(),
+        "recipe_sha256": recipe.sha256(),
+        "code_version": "0.1.0 (feed)",
         "data": {"name": data, "source": "a made-up source", "digest": "c0ffee" * 11},
         "usages": {
-            "train": list(recipe.protocol.train), "select": list(recipe.protocol.select),
-            "test": list(recipe.protocol.test), "finetune": list(recipe.protocol.finetune or recipe.protocol.train),
+            "train": list(recipe.protocol.train),
+            "select": list(recipe.protocol.select),
+            "test": list(recipe.protocol.test),
+            "finetune": list(recipe.protocol.finetune or recipe.protocol.train),
         },
-        "selection": recipe.selection.name(recipe.protocol), "selected_epoch": 2 if network else None,
-        "parameters": 29890759 if network else None, "multiply_adds": 350519296 if network else None,
+        "selection": recipe.selection.name(recipe.protocol),
+        "selected_epoch": 2 if network else None,
+        "parameters": 29890759 if network else None,
+        "multiply_adds": 350519296 if network else None,
         "scores": results.score_all(predictions, recipe.protocol.test),
         "cost": {"seconds": 7560.0, "images_per_second": 9120.4, "peak_memory_bytes": 10**9, "device": "cuda"},
         "environment": {"gpu": "A GPU <of ours>", "cpu": "A CPU", "cores": 2},
-        "started": "2026-01-02T03:04:05+00:00", "ended": "2026-01-02T05:10:05+00:00",
+        "started": "2026-01-02T03:04:05+00:00",
+        "ended": "2026-01-02T05:10:05+00:00",
         "facts": {} if network else {"chosen": {"k": 200, "C": 1.0}, "ladder": ladder},
-    }  # fmt: skip
+    }
     return Result(record, predictions, history)
 
 
@@ -118,7 +131,7 @@ def opened(slug="vggnet", **changes) -> page.Chapter:
 
 def finished(monkeypatch, result: Result, **changes) -> page.Chapter:
     """A chapter whose run gives ``result``."""
-    monkeypatch.setattr(reproduce, "reproduce", lambda *args, **options: result)
+    monkeypatch.setattr(page, "reproduce", lambda *args, **options: result)
     chapter = opened(result.variant, **changes)
     chapter.run()
     return chapter
@@ -142,13 +155,15 @@ def test_links_and_text_are_escaped():
 
 
 def test_a_script_in_the_claims_stays_text(monkeypatch):
-    claims = leaderboard.claims()
+    claims = leaderboard_claims()
     good = claims["vggnet"]
     audit = dataclasses.replace(
         good.audit,
-        scored=EVIL, why=EVIL, views=EVIL,
+        scored=EVIL,
+        why=EVIL,
+        views=EVIL,
         evidence=(dataclasses.replace(good.audit.evidence[0], fact=EVIL, source="javascript:alert(1)"),),
-    )  # fmt: skip
+    )
     bad = dataclasses.replace(
         good,
         model=EVIL,
@@ -157,7 +172,8 @@ def test_a_script_in_the_claims_stays_text(monkeypatch):
         audit=audit,
         others=(dataclasses.replace(good.others[0], who=EVIL, protocol=EVIL, result=EVIL, source=EVIL),),
     )
-    monkeypatch.setattr(leaderboard, "claims", lambda: claims | {"vggnet": bad})
+    changed = dataclasses.replace(claims_of_book.book(), claims=claims | {"vggnet": bad})
+    monkeypatch.setattr(claims_of_book, "book", lambda: changed)
     for thing in (page.claim_card("vggnet"), page.verdict("vggnet"), opened().others(), page.architecture("vggnet")):
         words = shown(thing)
         assert "script" not in words.tags and "a" not in words.tags[:6]
@@ -180,21 +196,29 @@ def test_a_script_in_the_leaderboard_stays_text():
 
 
 def test_the_claim_card_tells_the_whole_audit():
-    claim = leaderboard.claim("vggnet")
+    claim = claim_of("vggnet")
     words = str(shown(page.claim_card("vggnet")))
     for told in (
-        "73.28\u00a0%", claim.model, claim.paper.title, claim.paper.authors, claim.date, claim.audit.scored,
-        claim.audit.selected_on, claim.audit.trained_on, claim.audit.views, claim.audit.why,
+        "73.28\u00a0%",
+        claim.model,
+        claim.paper.title,
+        claim.paper.authors,
+        claim.date,
+        claim.audit.scored,
+        claim.audit.selected_on,
+        claim.audit.trained_on,
+        claim.audit.views,
+        claim.audit.why,
         "2,630 of 3,589 images prints as 73.28\u00a0%; the count is published",
-    ):  # fmt: skip
+    ):
         assert told.replace("\u00a0", " ") in words.replace("\u00a0", " ")
     assert all(e.fact in words and e.source in words for e in claim.audit.evidence)
 
 
-@pytest.mark.parametrize("slug", sorted({claim.slug for claim in leaderboard.claims().values()}))
+@pytest.mark.parametrize("slug", sorted({claim.slug for claim in leaderboard_claims().values()}))
 def test_every_paper_has_a_card_with_all_its_rows(slug):
     words = shown(page.claim_card(slug))
-    rows = [claim for claim in leaderboard.claims().values() if claim.slug == slug]
+    rows = [claim for claim in leaderboard_claims().values() if claim.slug == slug]
     assert all(f"{claim.accuracy:.2f}\u00a0%{claim.model}" in str(words).replace("% ", "%") for claim in rows)
     assert str(words).count("Comparability") == len(rows)
     assert "script" not in words.tags
@@ -228,13 +252,20 @@ def test_the_verdict_without_results_says_not_run_and_how_to_run(tmp_path):
 def test_the_verdict_shows_where_its_number_comes_from(stored):
     result = results.find("vggnet", "official", 0, stored)
     score, record = result.headline, result.record
-    found = leaderboard.verdict(leaderboard.claim("vggnet"), [result])
+    found = leaderboard.verdict(claim_of("vggnet"), [result])
     words = str(shown(page.verdict("vggnet", stored)))
     low, high = score["interval"]
     for told in (
-        found.name, found.reason, percent(score["accuracy"]), f"{100 * low:.2f} to {100 * high:.2f}", "2026-01-02",
-        "A GPU <of ours>", record["data"]["digest"][:16], "0.1.0 (feed)", "results/vggnet/official/",
-    ):  # fmt: skip
+        found.name,
+        found.reason,
+        percent(score["accuracy"]),
+        f"{100 * low:.2f} to {100 * high:.2f}",
+        "2026-01-02",
+        "A GPU <of ours>",
+        record["data"]["digest"][:16],
+        "0.1.0 (feed)",
+        "results/vggnet/official/",
+    ):
         assert told in words
     assert "under the claimed protocol" in words
 
@@ -263,7 +294,7 @@ def test_the_leaderboard_table_has_its_own_columns_beside_ours(stored):
 
 def test_verdicts_are_counted(stored):
     words = str(shown(page.verdict_summary(leaderboard.leaderboard(stored))))
-    name = leaderboard.verdict(leaderboard.claim("vggnet"), results.read_all(stored)).name
+    name = leaderboard.verdict(claim_of("vggnet"), results.read_all(stored)).name
     assert f"{name}1VGGNet" in words and "not run16" in words
 
 
@@ -284,31 +315,31 @@ def test_a_section_before_the_run_says_what_is_missing(section):
 
 
 @pytest.mark.parametrize("section", ["data", *SECTIONS])
-def test_every_section_from_drawn_faces_says_so(monkeypatch, section):
-    result = made_up(profile="smoke", data="drawn", n=140)
+def test_every_section_from_synthetic_faces_says_so(monkeypatch, section):
+    result = made_up(profile="smoke", data="synthetic", n=140)
     chapter = finished(monkeypatch, result)
     thing = getattr(chapter, section)()
     words = shown(thing)
     assert all(a.startswith(("data:image/webp", "https://", "http://")) for a in words.addresses)
     assert not [a for a in words.addresses if a.startswith("http") and "img" in words.tags]
     if section != "others":
-        assert DRAWN in str(words).lower()
+        assert SYNTHETIC in str(words).lower()
         assert (
-            DRAWN in repr(thing)
+            SYNTHETIC in repr(thing)
             or section in ("run", "curves", "beside_the_claim", "deviations")
             or "data" in repr(thing)
         )
 
 
 @pytest.mark.parametrize("section", SECTIONS)
-def test_no_section_of_a_real_result_speaks_of_drawn_faces(monkeypatch, stored, section):
+def test_no_section_of_a_real_result_speaks_of_synthetic_faces(monkeypatch, stored, section):
     result = results.find("vggnet", "official", 0, stored)
     chapter = finished(monkeypatch, result, profile="stored", results_dir=str(stored))
-    assert DRAWN not in str(shown(getattr(chapter, section)())).lower()
+    assert SYNTHETIC not in str(shown(getattr(chapter, section)())).lower()
 
 
 def test_the_note_of_a_missing_result_is_seen(monkeypatch):
-    result = made_up(profile="smoke", data="drawn", n=140)
+    result = made_up(profile="smoke", data="synthetic", n=140)
     result.note = "No full result of vggnet is stored & this is smoke."
     words = shown(finished(monkeypatch, result, profile="stored").run())
     assert "Not run: No full result of vggnet is stored & this is smoke." in str(words)
@@ -356,9 +387,14 @@ def test_two_halves_scored_as_one_set_have_a_row_together(monkeypatch, tmp_path)
 def test_the_run_says_what_it_was(monkeypatch, stored):
     result = results.find("vggnet", "official", 0, stored)
     words = str(shown(finished(monkeypatch, result, profile="stored", results_dir=str(stored)).run()))
-    for told in ("official protocol, full profile, seed 0", "best epoch on PublicTest: epoch 2",
-                 "2.1 h on A GPU <of ours>",
-                 "9,120 images/s", "0.1.0 (feed)", "2026-01-02"):  # fmt: skip
+    for told in (
+        "official protocol, full profile, seed 0",
+        "best epoch on PublicTest: epoch 2",
+        "2.1 h on A GPU <of ours>",
+        "9,120 images/s",
+        "0.1.0 (feed)",
+        "2026-01-02",
+    ):
         assert told in words
 
 
@@ -369,7 +405,7 @@ def test_stored_data_are_told_from_the_record(stored):
 
 
 def test_beside_the_claim_draws_the_claim_every_run_and_the_neighbours(stored):
-    claim = leaderboard.claim("vggnet")
+    claim = claim_of("vggnet")
     runs = results.read_all(stored)
     rows = comparison.claim_rows(claim, runs)
     assert [row.label for row in rows] == ["claimed", "official protocol, seed 0", "claimed protocol, seed 0"]
@@ -379,25 +415,25 @@ def test_beside_the_claim_draws_the_claim_every_run_and_the_neighbours(stored):
     assert rows[2].value == by_protocol["claimed"].score("PublicTest")["accuracy"]
     near = [row.label for row in comparison.neighbour_rows(claim, runs)]
     assert near == ["Residual Masking Network", "ResNet18 With Tricks", "CNN Hyperparameter Optimisation", "Ad-Corre"]
-    first = comparison.neighbour_rows(leaderboard.claim("efficientfer"), [])
+    first = comparison.neighbour_rows(claim_of("efficientfer"), [])
     assert [row.label for row in first] == ["FERNeXt-SDAFE", "ResEmoteNet"]
 
 
 def test_a_shortened_run_is_told_from_a_full_one():
     short = made_up(n=70)
     short.record["recipe_sha256"] = papers.get("vggnet").recipe("official", "full").with_epochs(2).sha256()
-    rows = comparison.claim_rows(leaderboard.claim("vggnet"), [short, made_up(n=70, seed=1)])
+    rows = comparison.claim_rows(claim_of("vggnet"), [short, made_up(n=70, seed=1)])
     assert [row.words[1] for row in rows[1:3]] == ["PrivateTest, another recipe", "PrivateTest"]
 
 
-def test_drawn_faces_never_stand_beside_a_claim(monkeypatch, tmp_path):
-    drawn = made_up(profile="smoke", data="drawn", n=140, right=0.9)
-    rows = comparison.claim_rows(leaderboard.claim("vggnet"), [drawn])
+def test_synthetic_faces_never_stand_beside_a_claim(monkeypatch, tmp_path):
+    synthetic = made_up(profile="smoke", data="synthetic", n=140, right=0.9)
+    rows = comparison.claim_rows(claim_of("vggnet"), [synthetic])
     assert [row.words for row in rows[1:]] == [("not run",), ("not run",)]
-    chapter = finished(monkeypatch, drawn, results_dir=str(tmp_path))
+    chapter = finished(monkeypatch, synthetic, results_dir=str(tmp_path))
     markup = chapter.beside_the_claim()._repr_html_()
-    accuracy = percent(drawn.headline["accuracy"])
-    assert f"{accuracy}: {DRAWN}." in markup
+    accuracy = percent(synthetic.headline["accuracy"])
+    assert f"{accuracy}: {SYNTHETIC}." in markup
     assert accuracy not in "".join(re.findall(r'alt="([^"]*)"', markup))
 
 
@@ -410,9 +446,9 @@ def test_the_network_is_counted_and_held_against_the_declared_number():
 
 
 def test_a_wrong_declaration_is_seen(monkeypatch):
-    monkeypatch.setattr(leaderboard, "parameters_of", lambda name: 29890758)
+    monkeypatch.setattr(networks, "declared_parameters", lambda name: 29890758)
     assert "Equalno" in str(shown(opened().network()))
-    monkeypatch.setattr(leaderboard, "parameters_of", lambda name: None)
+    monkeypatch.setattr(networks, "declared_parameters", lambda name: None)
     words = str(shown(opened().network()))
     assert "declaredunknown" in words and "Equalunknown" in words
 
@@ -447,11 +483,11 @@ def test_a_method_without_epochs_shows_stages_choices_and_ladder(monkeypatch):
 
 def test_a_method_without_a_ladder_says_so(monkeypatch):
     with pytest.raises(FerReproError, match="holds no ladder"):
-        finished(monkeypatch, made_up(profile="smoke", data="drawn", n=70)).ladder()
+        finished(monkeypatch, made_up(profile="smoke", data="synthetic", n=70)).ladder()
 
 
 def test_deviations_and_the_recipe_are_shown_whole(monkeypatch):
-    result = made_up(profile="smoke", data="drawn", n=70)
+    result = made_up(profile="smoke", data="synthetic", n=70)
     words = str(shown(finished(monkeypatch, result).deviations()))
     recipe = papers.get("vggnet").recipe("official", "smoke")
     assert all(d.what in words and d.why in words for d in recipe.deviations)
@@ -463,7 +499,7 @@ def test_deviations_and_the_recipe_are_shown_whole(monkeypatch):
 
 
 def test_others_are_listed_with_their_source():
-    claim = leaderboard.claim("vggnet")
+    claim = claim_of("vggnet")
     words = str(shown(opened().others()))
     assert all(other.who in words and other.source in words for other in claim.others)
     numbers = [other.result for other in claim.others if not isinstance(other.result, str)]
@@ -484,7 +520,8 @@ def test_long_runs_print_few_lines(capsys):
 
 def test_a_real_smoke_run_walks_through_the_chapter(monkeypatch, tmp_path, capsys):
     """The whole road once, with nothing but the number of faces changed: parameters, data, training, pages."""
-    monkeypatch.setattr(reproduce, "SMOKE_SIZE", (70, 35, 35))
+    for module in (page, reproduce):
+        monkeypatch.setattr(module, "SMOKE_SIZE", (70, 35, 35))
     chapter = opened(epochs=1, results_dir=str(tmp_path), device="cpu")
     for section in ("data", "network", *SECTIONS):
         thing = getattr(chapter, section)()

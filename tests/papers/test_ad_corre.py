@@ -15,10 +15,11 @@ import torch
 from sklearn.metrics import confusion_matrix
 from torch import nn
 
-from fer_repro import data, leaderboard, papers, parameters
+from fer_repro import data, papers, parameters
+from fer_repro.claims import claim_of
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation import cost
-from fer_repro.markup import DRAWN
+from fer_repro.markup import SYNTHETIC
 from fer_repro.page import open_chapter
 from fer_repro.papers import ad_corre
 from fer_repro.papers.ad_corre import figures as page
@@ -236,7 +237,7 @@ def test_what_the_loss_cannot_score_is_one_sentence():
 
 @pytest.fixture(scope="module")
 def faces():
-    return data.load("drawn", size=(70, 35, 35))
+    return data.load("synthetic", size=(70, 35, 35))
 
 
 def a_run(folder, looks=None, name="ad-corre"):
@@ -340,11 +341,11 @@ def test_what_each_variant_minimises():
     assert AdCorreLoss(**ad_corre.recipe("ad-corre", "official", "full").loss.kwargs()).recall is not None
 
 
-def test_the_claimed_protocol_merges_the_halves_and_says_oracle(few_drawn):
+def test_the_claimed_protocol_merges_the_halves_and_says_oracle(few_synthetic):
     recipe = ad_corre.recipe("ad-corre", "claimed", "full")
-    splits = recipe.protocol.split(few_drawn)
+    splits = recipe.protocol.split(few_synthetic)
     assert len(splits.train.labels) == 210 and len(splits.select.labels) == len(splits.test.labels) == 140
-    assert list(recipe.protocol.test) == list(leaderboard.claim("ad-corre").audit.usages)
+    assert list(recipe.protocol.test) == list(claim_of("ad-corre").audit.usages)
     assert recipe.selection.name(recipe.protocol) == (
         "best epoch on PublicTest+PrivateTest (the scored images: an oracle)"
     )
@@ -387,7 +388,11 @@ def test_the_gradient_table_shows_what_the_release_lacks():
 def test_the_gradient_table_is_told_in_words_too():
     values = dataclasses.asdict(parameters.ChapterParameters(variant="ad-corre-ten-embeddings"))
     found = page.gradients(open_chapter("ad-corre", values))
-    assert re.search(r"ED 0\.\d+ here, none released", found.plain) and DRAWN in found.plain and DRAWN in found.body
+    assert (
+        re.search(r"ED 0\.\d+ here, none released", found.plain)
+        and SYNTHETIC in found.plain
+        and SYNTHETIC in found.body
+    )
     assert found.body.count(">none<") == 3 and found.body.count(">not called<") == 2 and "unknown" not in found.body
 
 
@@ -399,7 +404,7 @@ def test_learning_a_batch_sorts_its_correlations():
     for one in (without, whole):
         assert one.within > 0.8 and one.between < 0 and min(one.terms) > 0.7
     assert whole.terms[0] < without.terms[0] - 0.02, "only the whole loss parts the embeddings of a face"
-    assert page._matrices(panels, labels.numpy()).drawn
+    assert page._matrices(panels, labels.numpy()).synthetic
 
 
 def test_the_disgust_row_of_the_published_matrix_needs_111_images():

@@ -109,7 +109,7 @@ def part(n, seed):
     labels, images = rng.integers(0, 7, n), rng.integers(100, 256, (n, 48, 48))
     for index, label in enumerate(labels):
         images[index, 6 * label : 6 * label + 6] //= 4
-    faces = data.load("drawn", size=(n, 7, 7)).subset(slice(0, n))
+    faces = data.load("synthetic", size=(n, 7, 7)).subset(slice(0, n))
     return dataclasses.replace(faces, images=images.astype(np.uint8), labels=labels.astype(np.int64))
 
 
@@ -295,20 +295,20 @@ def test_a_stored_search_is_shown_without_optuna_and_without_its_study(smoke_res
     results.write(dataclasses.replace(smoke_result, record=record), tmp_path)
     monkeypatch.setitem(sys.modules, "optuna", None)
     shown = figures.open_search(chapter_for(profile="stored", results_dir=str(tmp_path)), SEARCH.id)
-    assert not shown.result.drawn and shown.searched.trials == record["facts"]["trials"]
+    assert not shown.result.synthetic and shown.searched.trials == record["facts"]["trials"]
     table = shown.summary().body
     for trial in record["facts"]["trials"]:
         assert f"{100 * trial['PublicTest']['accuracy']:.2f}" in table and f"{trial['parameters']:,}" in table
     assert f"{100 * record['facts']['pretence']['gap']:.2f} points" in shown.pretended().body
-    assert "Too few trials" in shown.settings().body and "says nothing about the paper" not in shown.settings().body
+    assert "Too few trials" in shown.settings().body and "not a result" not in shown.settings().body
 
 
 def test_where_no_search_is_stored_the_page_says_so_and_runs_a_small_one(tmp_path, capsys):
     shown = figures.open_search(chapter_for(profile="full", results_dir=str(tmp_path)), SEARCH.id)
     body = shown.summary().body
-    assert shown.result.profile == "smoke" and shown.result.drawn
+    assert shown.result.profile == "smoke" and shown.result.synthetic
     assert "not run" in body and "fer-repro run cnn-hyperparameters-search" in body
-    assert "says nothing about the paper" in body and "trial 0 of 4" in capsys.readouterr().out
+    assert "not a result" in body and "trial 0 of 4" in capsys.readouterr().out
 
 
 def test_the_claimed_row_stops_by_loss_and_scores_the_last_weights(splits, tmp_path):

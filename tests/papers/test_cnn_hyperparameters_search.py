@@ -49,9 +49,9 @@ def test_the_configurations_depend_on_the_seed_and_their_number_alone():
 
     assert take(12, 0) == take(30, 0)[:12] and take(12, 0)[0] == FIRST
     assert take(12, 0)[1:] != take(12, 1)[1:]
-    drawn = take(400, 0)[1:]
-    assert all(list(c) == list(SPACE) and all(c[name] in SPACE[name] for name in SPACE) for c in drawn)
-    counts = Counter(c["width"] for c in drawn)
+    synthetic = take(400, 0)[1:]
+    assert all(list(c) == list(SPACE) and all(c[name] in SPACE[name] for name in SPACE) for c in synthetic)
+    counts = Counter(c["width"] for c in synthetic)
     assert set(counts) == {1, 2, 3, 4} and min(counts.values()) > 60, "uniform: about 100 each"
 
 
@@ -241,8 +241,8 @@ def test_the_best_of_many_equal_ones_stands_above_them():
     assert search.chance_of_the_best(1, 0.7, 3589) == pytest.approx(0, abs=1e-9)
     sigma = (0.7 * 0.3 / 3589) ** 0.5
     assert search.chance_of_the_best(2, 0.7, 3589) == pytest.approx(sigma / np.pi**0.5)
-    drawn = np.random.default_rng(0).binomial(3589, 0.7, size=(20000, 30)).max(axis=1).mean() / 3589 - 0.7
-    assert search.chance_of_the_best(30, 0.7, 3589) == pytest.approx(drawn, rel=0.02)
+    synthetic = np.random.default_rng(0).binomial(3589, 0.7, size=(20000, 30)).max(axis=1).mean() / 3589 - 0.7
+    assert search.chance_of_the_best(30, 0.7, 3589) == pytest.approx(synthetic, rel=0.02)
 
 
 def test_importance_finds_the_setting_that_matters_and_no_other(tmp_path):
@@ -289,14 +289,14 @@ def searched(tmp_path):
             trial["T"] = {"n": 200, "correct": int(hit.sum()), "accuracy": float(hit.mean())}
     pretence = search.pretence(hits, search.best(trials)["trial"])
     kept = json.loads(json.dumps([trials, pretence]))
-    return search_plots.Searched(kept[0], SPACE, "S", "T", kept[1], search.fanova(trials, SPACE), drawn=True)
+    return search_plots.Searched(kept[0], SPACE, "S", "T", kept[1], search.fanova(trials, SPACE), synthetic=True)
 
 
 @pytest.mark.parametrize("name", ["parallel_coordinates", "importance", "best_so_far", "choices", "halves"])
 def test_every_picture_comes_from_the_record_alone(searched, name, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     figure = getattr(search_plots, name)(searched)
-    assert "says nothing about the paper" in figure.alt
+    assert "not a result" in figure.alt
     light, dark = figure.png("light"), figure.png("dark")
     assert light != dark and len(light) > 5000
 
@@ -310,5 +310,7 @@ def test_the_pictures_tell_the_choice_in_words(searched):
     assert f"{100 * chosen['T']['accuracy']:.2f}" in words and f"{100 * searched.other['T']['accuracy']:.2f}" in words
     assert f"Selection optimism: {100 * searched.pretence['gap']:.2f} points" in words
     assert search_plots.columns(["conv1", "conv2", "dense", "conv_dropout"]) == {
-        "conv": ["conv1", "conv2"], "dense": ["dense"], "conv dropout": ["conv_dropout"],
-    }  # fmt: skip
+        "conv": ["conv1", "conv2"],
+        "dense": ["dense"],
+        "conv dropout": ["conv_dropout"],
+    }

@@ -27,6 +27,7 @@ from fer_repro.papers.deep_and_handcrafted.fusion import described
 from fer_repro.papers.deep_and_handcrafted.networks import MaskedConv2d, MaskedLinear, Vgg13, VggF, VggFace, smallest
 from fer_repro.parameters import ChapterParameters
 from fer_repro.recipe import Selection, Stage, step
+from fer_repro.reproduce import require_weights
 from fer_repro.training import loop
 from fer_repro.training.run import Interrupted, Run
 
@@ -95,8 +96,16 @@ def small_face():
     """A VGG-face of one convolution, and a file's content for it with another number of classes."""
     torch.manual_seed(1)
     network = VggFace(widths=(4,), depths=(1,), grid=2, hidden=3, pruned=("fc6",), sparsity=0.5)
-    shapes = {"conv1_1.weight": (4, 3, 3, 3), "conv1_1.bias": (4,), "fc6.weight": (3, 16), "fc6.bias": (3,),
-              "fc7.weight": (3, 3), "fc7.bias": (3,), "fc8.weight": (11, 3), "fc8.bias": (11,)}  # fmt: skip
+    shapes = {
+        "conv1_1.weight": (4, 3, 3, 3),
+        "conv1_1.bias": (4,),
+        "fc6.weight": (3, 16),
+        "fc6.bias": (3,),
+        "fc7.weight": (3, 3),
+        "fc7.bias": (3,),
+        "fc8.weight": (11, 3),
+        "fc8.bias": (11,),
+    }
     return network, {name: torch.randn(shape) for name, shape in shapes.items()}
 
 
@@ -115,10 +124,10 @@ def test_the_row_needs_both_files_and_its_twin_none(tmp_path, monkeypatch):
     monkeypatch.setenv(pretrained.FOLDER, str(tmp_path))
     for file in ("imagenet-vgg-f.safetensors", "vgg_face_dag.pth"):
         with pytest.raises(FerReproError, match=rf"{file} into a folder.*--from-scratch"):
-            pretrained.require(ROW.id, "official", "full", fetch=False)
+            require_weights(ROW.id, "official", "full", fetch=False)
         (tmp_path / file).write_bytes(b"")
-    pretrained.require(ROW.id, "official", "full", fetch=False)
-    pretrained.require(f"{ROW.id}-scratch", "official", "full")
+    require_weights(ROW.id, "official", "full", fetch=False)
+    require_weights(f"{ROW.id}-scratch", "official", "full")
     scratch = papers.get(f"{ROW.id}-scratch").requires
     assert scratch == tuple(f"{ROW.id}-{n}" for n in ("vgg-face-scratch", "vgg-f-scratch", "vgg-13"))
 
@@ -155,9 +164,15 @@ def test_matconvnets_file_becomes_tensors_that_compute_the_same(tmp_path, older)
 
     found = load_file(tmp_path / "net.safetensors")
     assert {name: tuple(value.shape) for name, value in found.items()} == {
-        "conv1.weight": (4, 3, 3, 3), "conv1.bias": (4,), "fc6.weight": (5, 16), "fc6.bias": (5,),
-        "fc7.weight": (6, 5), "fc7.bias": (6,), "fc8.weight": (1, 6), "fc8.bias": (1,),
-    }  # fmt: skip
+        "conv1.weight": (4, 3, 3, 3),
+        "conv1.bias": (4,),
+        "fc6.weight": (5, 16),
+        "fc6.bias": (5,),
+        "fc7.weight": (6, 5),
+        "fc7.bias": (6,),
+        "fc8.weight": (1, 6),
+        "fc8.bias": (1,),
+    }
     # MATLAB: every output is the sum over height, width and channel of the map times its filter.
     maps = np.random.default_rng(1).normal(size=(2, 2, 4)).astype(np.float32)
     expected = np.einsum("hwc,hwck->k", maps, arrays["fc6"][0]) + arrays["fc6"][1]
@@ -216,7 +231,7 @@ def test_a_pruned_layer_computes_and_learns_without_what_is_gone(layer):
 
 @pytest.fixture(scope="module")
 def splits():
-    return FACE.recipe("official", "smoke").protocol.split(data.load("drawn", size=(140, 35, 35)))
+    return FACE.recipe("official", "smoke").protocol.split(data.load("synthetic", size=(140, 35, 35)))
 
 
 def a_run(folder, variant=F_NET, **changes):
@@ -262,8 +277,10 @@ def test_zeros_stay_through_the_sparse_stage_and_move_in_the_dense_one(splits, t
 
 
 def test_a_run_stopped_inside_a_sparse_stage_goes_on_bit_for_bit(splits, tmp_path):
-    stages = tuple(Stage(name, 2, step("sgd", lr=0.05, momentum=0.9), start=start)
-                   for name, start in (("dense 1", "fresh"), ("sparse 1", "best"), ("dense 2", "last")))  # fmt: skip
+    stages = tuple(
+        Stage(name, 2, step("sgd", lr=0.05, momentum=0.9), start=start)
+        for name, start in (("dense 1", "fresh"), ("sparse 1", "best"), ("dense 2", "last"))
+    )
     whole = F_NET.fit(splits, a_run(tmp_path / "whole", stages=stages, selection=Selection("last")))
     cut = a_run(tmp_path / "cut", stages=stages, selection=Selection("last"))
     looks = iter([False] * (3 * 7 + 3) + [True])  # seven batches an epoch: in the sparse stage's second one
@@ -402,8 +419,11 @@ def test_blocks_k_and_c_are_chosen_on_the_select_images(fused, splits):
     answers = classifier.predict_proba(splits.select.images).argmax(axis=1)
     assert (answers == splits.select.labels).mean() == pytest.approx(max(grid.values()))
     assert run.facts["pool"] == 140 and run.facts["dimensions"] == {
-        "vgg-face": 32, "vgg-f": 32, "vgg-13": 32, "words": 300
-    }  # fmt: skip
+        "vgg-face": 32,
+        "vgg-f": 32,
+        "vgg-13": 32,
+        "words": 300,
+    }
     rows = classifier.predict_proba(splits.test.images)
     assert rows.shape == (35, 7) and rows.dtype == np.float32 and np.allclose(rows.sum(axis=1), 1, atol=1e-5)
 
@@ -442,8 +462,9 @@ def test_the_test_images_cannot_change_the_vocabulary(fused, splits, tmp_path):
     # Other select images choose other settings, but they do not change a single word either.
     third = fusion_run(tmp_path / "select")
     ROW.fit(dataclasses.replace(splits, select=dataclasses.replace(splits.select, images=noise)), third)
-    words = [np.load(next(folder.glob("vocabulary-*.npz")))["array"] for folder in
-             (run.folder, again.folder, third.folder)]  # fmt: skip
+    words = [
+        np.load(next(folder.glob("vocabulary-*.npz")))["array"] for folder in (run.folder, again.folder, third.folder)
+    ]
     assert np.array_equal(words[0], words[1]) and np.array_equal(words[0], words[2])
     # Other train images do.
     fourth = fusion_run(tmp_path / "train")
@@ -459,9 +480,7 @@ def test_the_claimed_pool_holds_every_face_twice_and_chooses_nothing(splits, tmp
     assert run.facts["chosen"]["blocks"] == list(paper.BLOCKS)
     assert np.array_equal(classifier.pool.labels[:140], classifier.pool.labels[140:])
     mirrored = described(run.required[THIRTEEN.id], splits.train.images[:4, :, ::-1])
-    np.testing.assert_allclose(
-        classifier.pool.blocks["vgg-13"][140:144], kernels.unit_rows(mirrored), atol=1e-3
-    )
+    np.testing.assert_allclose(classifier.pool.blocks["vgg-13"][140:144], kernels.unit_rows(mirrored), atol=1e-3)
     full = {protocol: ROW.recipe(protocol, "full").options for protocol in papers.PROTOCOLS}
     assert (full["claimed"]["k"], full["claimed"]["C"], full["claimed"]["pool"]) == ((200,), (100.0,), "mirrored")
     assert len(full["official"]["blocks"]) == 15 and full["official"]["pool"] == "plain"
@@ -518,8 +537,9 @@ def test_the_rows_recipe_knows_its_networks_recipes(monkeypatch):
     changed = dict(paper.FULL) | {"vgg-13": paper.FULL["vgg-13"] | {"batch_size": 256}}
     monkeypatch.setattr(paper, "FULL", changed)
     assert ROW.recipe("official", "full").sha256() != before
-    own, twin = (dict(papers.get(name).recipe("official", "full").options["networks"])
-                 for name in (ROW.id, f"{ROW.id}-scratch"))  # fmt: skip
+    own, twin = (
+        dict(papers.get(name).recipe("official", "full").options["networks"]) for name in (ROW.id, f"{ROW.id}-scratch")
+    )
     assert twin[f"{F_NET.id}-scratch"] == papers.get(f"{F_NET.id}-scratch").recipe("official", "full").sha256()[:16]
     assert twin.keys() & own.keys() == {THIRTEEN.id}
 
@@ -538,7 +558,7 @@ def test_the_mistakes_are_measured():
     same, other = cosines["one vocabulary"], cosines["one for each half"]
     np.testing.assert_allclose(np.diag(same), 1, atol=1e-5)
     assert (same.argmax(axis=0) == np.arange(60)).all() and (other.argmax(axis=0) == np.arange(60)).mean() < 0.2
-    assert "drawn faces" in figures.vocabularies().body.lower()
+    assert "synthetic faces" in figures.vocabularies().body.lower()
     standardised = np.random.default_rng(0).poisson(0.1, 5000)
     standardised = (standardised - standardised.mean()) / standardised.std()
     assert standardised @ standardised == pytest.approx(5000)
@@ -553,12 +573,12 @@ def test_the_page_shows_the_networks_and_the_blocks(fused, splits):
     chapter = Chapter("deep-and-handcrafted", ChapterParameters(variant=ROW.id), [])
 
     class Told:
-        variant, drawn = ROW.id, True
+        variant, synthetic = ROW.id, True
         record = {"facts": run.facts | classifier.extra_scores(splits)}
 
     chapter._result = Told()
     shown = figures.blocks(chapter)
-    assert shown.plain.count("one SVM for each face") >= 10 and "says nothing about the paper" in shown.body
+    assert shown.plain.count("one SVM for each face") >= 10 and "not a result" in shown.body
     Told.record = {"facts": {}}
     assert "is one network" in figures.blocks(chapter).body
     assert "the k training faces nearest by cosine, k from 50" in figures.steps().alt

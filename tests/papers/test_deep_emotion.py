@@ -79,8 +79,8 @@ def test_a_run_records_the_windows_of_the_scored_faces():
     assert found["n"] == (result.predictions["PrivateTest_labels"]).size
     assert [face["label"] for face in found["faces"]] == list(range(7))
     assert all(len(face["theta"]) == 6 for face in found["faces"]) and len(found["mean"]) == 6
-    images, drawn = figures.faces_for(result)
-    assert images.shape == (7, 48, 48) and drawn
+    images, synthetic = figures.faces_for(result)
+    assert images.shape == (7, 48, 48) and synthetic
     theta = np.array(found["faces"][0]["theta"]).reshape(1, 2, 3)
     again = result.classifier.windows(images[:1])
     np.testing.assert_allclose(again, theta, atol=1e-4)
@@ -124,7 +124,7 @@ def test_the_official_recipe_is_the_best_of_the_search_trained_for_longer():
 
 def test_a_searched_recipe_trains_without_the_scored_half(tmp_path, monkeypatch):
     monkeypatch.setattr(recipe_search, "EPOCHS", 1)
-    faces = data.load("drawn", size=(64, 32, 16))
+    faces = data.load("synthetic", size=(64, 32, 16))
     seen = faces.subset(np.flatnonzero(faces.usage != "PrivateTest"))
     row = recipe_search.train(recipe_search.TRIED[0], seen, tmp_path, "cpu", lambda line: None)
     assert tuple(row) == recipe_search.COLUMNS
@@ -143,12 +143,15 @@ def test_all_networks_share_the_official_training():
     for name in deep_emotion.MADE:
         other = papers.get(name).recipe("official", "full")
         assert (other.stages, other.augment, other.loss, other.selection) == (
-            first.stages, first.augment, first.loss, first.selection,
-        )  # fmt: skip
+            first.stages,
+            first.augment,
+            first.loss,
+            first.selection,
+        )
 
 
 def test_a_windows_run_gives_probabilities(tmp_path):
-    faces = data.load("drawn", size=(64, 32, 16))
+    faces = data.load("synthetic", size=(64, 32, 16))
     recipe = papers.get("deep-emotion").recipe("official", "smoke").with_epochs(1)
     run = Run(recipe, 0, "cpu", tmp_path, faces.digest, say=lambda line: None)
     classifier = deep_emotion.fit(OFFICIAL.split(faces), run)

@@ -201,8 +201,13 @@ def test_training_and_test_images_are_enlarged_alike():
     made = Augmenter(recipe.augment)(faces.clone(), torch.Generator().manual_seed(1))
     assert made.shape == seen.shape and 0 <= made.min() and made.max() <= 1
     assert [one.name for one in recipe.augment] == [
-        "lanczos4", "flip", "brightness_contrast", "affine", "one_of", "one_of",
-    ]  # fmt: skip
+        "lanczos4",
+        "flip",
+        "brightness_contrast",
+        "affine",
+        "one_of",
+        "one_of",
+    ]
 
 
 def test_what_is_left_of_a_step_after_clipping():
@@ -220,7 +225,7 @@ def test_the_picture_counts_every_parameter():
     assert "23,797,177 parameters in all" in figure.alt
 
 
-def test_the_augmented_face_says_that_it_is_drawn():
+def test_the_augmented_face_says_that_it_is_synthetic():
     figure = figures.augmented()
-    assert figure.drawn and "drawn faces" in figure.alt
+    assert figure.synthetic and "synthetic faces" in figure.alt
     figure.canvas("dark")

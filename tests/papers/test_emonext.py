@@ -357,9 +357,9 @@ def test_a_run_records_the_parts_of_its_loss():
     assert (told["batches"], told["batch_size"]) == (140 // 32, 32)
     assert 0 <= told["spread"] <= figures.ceiling(32) and 0.765 < told["cross_entropy"] < 2.5
     page = figures.loss_parts(chapter)
-    assert f"{told['cross_entropy']:.4f}" in page.body and "says nothing about the paper" in page.body
+    assert f"{told['cross_entropy']:.4f}" in page.body and "not a result" in page.body
     # As the classifier's own probabilities have it, on the same images.
-    splits = chapter.result.classifier.recipe.protocol.split(data.load("drawn", size=(280, 140, 140)))
+    splits = chapter.result.classifier.recipe.protocol.split(data.load("synthetic", size=(280, 140, 140)))
     images, labels = splits.test.images[:128], torch.tensor(splits.test.labels[:128].astype("int64"))
     scores = torch.tensor(chapter.result.classifier.predict_proba(images)).log()
     expected = 0.8 * F.nll_loss(scores, labels) - 0.2 * scores.mean()
@@ -373,6 +373,6 @@ def test_pictures_say_what_they_show():
     told = figures.architecture().alt
     assert "conv 2×2, SqueezeExcite, 27 × CNBlock to 1024×14×14" in told and "362,312,331 parameters in all" in told
     figure = figures.crops_of_a_face()
-    assert figure.drawn and "drawn faces" in figure.alt
+    assert figure.synthetic and "synthetic faces" in figure.alt
     figure.canvas("dark")
     figures.schedule().canvas("dark")

@@ -22,13 +22,13 @@ from fer_repro.errors import FerReproError
 from fer_repro.evaluation import cost
 from fer_repro.evaluation.predict import NetworkClassifier
 from fer_repro.evaluation.tta import posed, view_count, view_weights
-from fer_repro.markup import DRAWN
+from fer_repro.markup import SYNTHETIC
 from fer_repro.page import open_chapter
 from fer_repro.papers import lhc_net
 from fer_repro.papers.lhc_net import LhcBlock
 from fer_repro.papers.lhc_net import figures as page
 from fer_repro.pretrained import keras
-from fer_repro.reproduce import reproduce
+from fer_repro.reproduce import reproduce, require_weights
 from fer_repro.transforms import Augmenter, geometry
 
 CHAPTER = Path(__file__).parents[2] / "chapters" / "papers" / "lhc-net.ipynb"
@@ -47,8 +47,11 @@ def shaken(network: nn.Module, seed: int = 1) -> nn.Module:
     for name, tensor in network.state_dict().items():
         if tensor.is_floating_point():
             noise = torch.rand(tensor.shape, generator=generator)
-            tensor.copy_(noise + 0.5 if name.endswith(("running_var", "norm1.weight", "norm2.weight")) else
-                         (noise - 0.5) * (0.1 if tensor.dim() > 1 else 1.0))  # fmt: skip
+            tensor.copy_(
+                noise + 0.5
+                if name.endswith(("running_var", "norm1.weight", "norm2.weight"))
+                else (noise - 0.5) * (0.1 if tensor.dim() > 1 else 1.0)
+            )
     return network.eval()
 
 
@@ -162,7 +165,7 @@ def test_the_chapters_table_of_blocks_is_the_networks():
 def test_the_first_norm_has_no_scale_and_levels_go_from_0_to_255():
     network = small(blocks=False)
     assert [name for name, _ in network.stem[1].named_parameters()] == ["shift"]
-    faces = data.load("drawn", size=(28, 7, 7)).images[:8]
+    faces = data.load("synthetic", size=(28, 7, 7)).images[:8]
     seen = []
     network.stem[0].register_forward_hook(lambda module, inputs, output: seen.append(output))
     recipe = lhc_net.recipe("lhc-net-backbone", "official", "smoke")
@@ -300,8 +303,8 @@ def test_without_the_file_the_backbone_and_what_builds_on_it_say_where_it_belong
     monkeypatch.setenv(pretrained.FOLDER, str(tmp_path))
     for name in FULL:
         with pytest.raises(FerReproError, match=f"{lhc_net.WEIGHTS.file} into a folder.*--from-scratch"):
-            pretrained.require(name, "official", "full")
-        pretrained.require(name + "-scratch", "official", "full")
+            require_weights(name, "official", "full")
+        require_weights(name + "-scratch", "official", "full")
 
 
 @pytest.fixture
@@ -372,7 +375,7 @@ def released_view(image: np.ndarray, mirrored: bool, zoomed: bool, dx: int, dy: 
 
 
 def a_face() -> np.ndarray:
-    face = torch.tensor(np.asarray(data.load("drawn", size=(14, 7, 7)).images[:1]))[None].float()
+    face = torch.tensor(np.asarray(data.load("synthetic", size=(14, 7, 7)).images[:1]))[None].float()
     return geometry.resize(face, 224)[0, 0].numpy()
 
 
@@ -416,7 +419,7 @@ def test_phases_distort_as_their_draws_say(stage, degrees, shift, zoom):
     """Phase A is Keras' map; phase B has its ranges, zoomed and turned before it is moved."""
     steps = FULL["lhc-net-backbone"].stages[stage].augment
     assert [step.name for step in steps] == ["resize", "affine", "flip"] and steps[2]["p"] == 0.5
-    faces = torch.tensor(np.asarray(data.load("drawn", size=(14, 7, 7)).images[:6]))[:, None].float() / 255
+    faces = torch.tensor(np.asarray(data.load("synthetic", size=(14, 7, 7)).images[:6]))[:, None].float() / 255
     found = Augmenter(steps[:2])(faces.clone(), torch.Generator().manual_seed(4))
     options = {"degrees": degrees, "shift": shift, "scale": (1 - zoom, 1 + zoom), "per_axis": bool(zoom)}
     draws = geometry.affine_draws(6, 224, 224, torch.Generator().manual_seed(4), **options)
@@ -431,9 +434,9 @@ def test_phases_distort_as_their_draws_say(stage, degrees, shift, zoom):
 
 def test_draws_cover_what_keras_draws():
     draws = geometry.affine_draws(20000, 224, 224, torch.Generator().manual_seed(0), 10, 0.1, (0.9, 1.1), True)
-    for drawn, limit, centre in zip(draws, (10, 0.1, 0.1, 22, 22), (0, 1, 1, 0, 0), strict=True):
-        assert (drawn - centre).abs().max() <= limit + 0.5 * (limit > 20)  # shifts are whole pixels
-        assert drawn.std() == pytest.approx(limit / 3**0.5, rel=0.03)
+    for synthetic, limit, centre in zip(draws, (10, 0.1, 0.1, 22, 22), (0, 1, 1, 0, 0), strict=True):
+        assert (synthetic - centre).abs().max() <= limit + 0.5 * (limit > 20)  # shifts are whole pixels
+        assert synthetic.std() == pytest.approx(limit / 3**0.5, rel=0.03)
 
 
 # ---- recipes and runs ------------------------------------------------------------------------------------------------
@@ -446,8 +449,10 @@ def test_the_stages_are_the_released_ones():
         for s in backbone.stages
     ]
     assert told == [
-        ("adam", 1e-4, 48, 30, "fresh", 300), ("sgd", 0.01, 64, 10, "best", 300), ("sgd", 0.01, 64, 5, "best", 300),
-    ]  # fmt: skip
+        ("adam", 1e-4, 48, 30, "fresh", 300),
+        ("sgd", 0.01, 64, 10, "best", 300),
+        ("sgd", 0.01, 64, 5, "best", 300),
+    ]
     assert [bool(backbone.at(stage).augment) for stage in backbone.stages] == [True, True, False]
     for name in ("lhc-net", "lhc-net-continued"):
         (stage,) = FULL[name].stages
@@ -529,7 +534,7 @@ def chapter_of(result, name="lhc-net"):
 
 def test_the_page_shows_matrices_only_where_there_is_a_network(result):
     shown = page.attention(chapter_of(result))
-    assert shown.body.count("<img") == 2 and DRAWN in shown.body and "LHC 5" in shown.plain
+    assert shown.body.count("<img") == 2 and SYNTHETIC in shown.body and "LHC 5" in shown.plain
     loaded = page.attention(chapter_of(dataclasses.replace(result, classifier=None)))
     assert "<img" not in loaded.body and "need the network itself" in loaded.body and loaded.plain == shown.plain
     record = result.record | {"facts": {}}
@@ -540,7 +545,7 @@ def test_the_page_shows_matrices_only_where_there_is_a_network(result):
 
 def test_the_picture_of_views_holds_all_sixty():
     figure = page.sixty_views()
-    assert "60 copies" in figure.alt and "sum to 62" in figure.caption and figure.drawn
+    assert "60 copies" in figure.alt and "sum to 62" in figure.caption and figure.synthetic
     (image,) = figure.canvas("dark").axes[0].images
     sheet = np.asarray(image.get_array().filled(np.nan))
     tiles = [sheet[r * 76 : r * 76 + 72, c * 76 : c * 76 + 72] for r in range(5) for c in range(12)]
@@ -551,8 +556,8 @@ def test_the_gain_of_the_best_run():
     assert page.expected_best(1) == pytest.approx(0, abs=1e-9)
     assert page.expected_best(2) == pytest.approx(1 / math.sqrt(math.pi))
     assert page.expected_best(3) == pytest.approx(1.5 / math.sqrt(math.pi))
-    drawn = np.random.default_rng(0).standard_normal((40000, 50)).max(axis=1)
-    assert page.expected_best(50) == pytest.approx(drawn.mean(), abs=0.01)
+    synthetic = np.random.default_rng(0).standard_normal((40000, 50)).max(axis=1)
+    assert page.expected_best(50) == pytest.approx(synthetic.mean(), abs=0.01)
 
 
 def test_the_table_of_luck_uses_the_stored_seeds(result, tmp_path, monkeypatch):

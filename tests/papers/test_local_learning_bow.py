@@ -1,4 +1,4 @@
-"""The method without a network, end to end on drawn faces: selection, ladder, determinism, resuming, stopping."""
+"""The method without a network, end to end on synthetic faces: selection, ladder, determinism, resuming, stopping."""
 
 from __future__ import annotations
 
@@ -15,14 +15,19 @@ from fer_repro.training.run import Interrupted, Run
 pytest.importorskip("faiss")
 VARIANT = papers.get("local-learning-bow")
 SMALL = {
-    "channels": ((4, 1, 150), (4, 2, 150)), "step": 4, "k": (20, 40), "C": (1.0, 10.0), "weights": ((1, 1), (0, 1)),
-    "weight_pool": 100, "pool": "plain",
-}  # fmt: skip
+    "channels": ((4, 1, 150), (4, 2, 150)),
+    "step": 4,
+    "k": (20, 40),
+    "C": (1.0, 10.0),
+    "weights": ((1, 1), (0, 1)),
+    "weight_pool": 100,
+    "pool": "plain",
+}
 
 
 @pytest.fixture(scope="module")
 def splits():
-    return VARIANT.recipe("official", "smoke").protocol.split(data.load("drawn", size=(400, 70, 70)))
+    return VARIANT.recipe("official", "smoke").protocol.split(data.load("synthetic", size=(400, 70, 70)))
 
 
 def a_run(folder, seed=0, **changes):

@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from fer_repro import data, papers, results
 from fer_repro.data.protocol import OFFICIAL
 from fer_repro.errors import FerReproError
-from fer_repro.evaluation.predict import NetworkClassifier, as_input
+from fer_repro.evaluation.predict import NetworkClassifier
+from fer_repro.layers import as_input
 from fer_repro.page import open_chapter
 from fer_repro.papers import mini_resemotenet, resemotenet
 from fer_repro.papers.mini_resemotenet import Distillation, soft_loss, teacher_table
@@ -32,7 +33,7 @@ SGD = step("sgd", lr=0.01, momentum=0.9)
 
 @pytest.fixture(scope="module")
 def splits():
-    return OFFICIAL.split(data.load("drawn", size=(49, 21, 21)))
+    return OFFICIAL.split(data.load("synthetic", size=(49, 21, 21)))
 
 
 @pytest.fixture(scope="module")
@@ -265,11 +266,11 @@ def test_the_table_of_students_says_not_run_and_what_distillation_is_worth(taugh
     assert other.body.count("not run") == rows + 1, "runs of another protocol do not count"
 
 
-def test_the_chapters_own_run_says_drawn(taught):
+def test_the_chapters_own_run_says_synthetic(taught):
     chapter = chapter_of("mini-resemotenet-b")
     chapter._result = taught
     for shown in (figures.agreement(chapter), figures.merged(chapter)):
-        assert "says nothing about the paper" in shown.body
+        assert "not a result" in shown.body
     merged = figures.merged(chapter).body
     assert ">280<" in merged and "includes the selection set" in merged
     taught.record["facts"].pop("agreement")

@@ -115,7 +115,7 @@ def test_mirrored_scores():
             logits[:, 3], logits[:, 4] = 0.1 + 5 * (left - right), 2 * (right - left)
             return logits
 
-    faces = data.load("drawn", size=(35, 21, 14))
+    faces = data.load("synthetic", size=(35, 21, 14))
     recipe = VARIANT.recipe("official", "smoke")
     splits = recipe.protocol.split(faces)
     inputs = torch.from_numpy(splits.test.images.copy())[:, None] / 255
@@ -144,14 +144,14 @@ def test_what_the_published_matrix_implies():
     assert "78.40" in body and "79.79" in body
 
 
-def test_the_chapter_shows_mirrored_scores_and_says_drawn():
+def test_the_chapter_shows_mirrored_scores_and_says_synthetic():
     chosen = {name: field.default for name, field in FIELDS.items()} | {"variant": "resemotenet", "device": "cpu"}
     chapter = open_chapter("resemotenet", chosen)
     with pytest.raises(FerReproError, match="run"):
         figures.mirror(chapter)
     chapter.run()
     page = figures.mirror(chapter)
-    assert "says nothing about the paper" in page.body
+    assert "not a result" in page.body
     told = chapter.result.record["facts"]["mirror"]["PrivateTest"]
     assert f"{100 * told['accuracy_random_mirror']:.2f}" in page.body
     assert told["correct_plain"] / told["n"] == pytest.approx(chapter.result.headline["accuracy"])

@@ -35,7 +35,7 @@ LEAKY, CLEAN = ARMS
 
 @pytest.fixture(scope="module")
 def faces():
-    return data.load("drawn", size=(140, 70, 70))
+    return data.load("synthetic", size=(140, 70, 70))
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def test_equal_images_are_counted(faces):
 
 
 def test_both_orders_are_measured_in_one_run(found):
-    assert list(found.arms) == list(ARMS) and found.drawn
+    assert list(found.arms) == list(ARMS) and found.synthetic
     first, second = (found.arms[arm] for arm in ARMS)
     assert first["siblings"] > 0.3 and second["siblings"] == 0.0
     seen, unseen = (first["scores"][key] for key in ("images with a sibling in training", "images without one"))
@@ -180,13 +180,13 @@ def chapter_of(**changes):
 def test_the_chapter_says_what_it_shows(found, tmp_path, monkeypatch):
     monkeypatch.setattr(leakage, "demonstrate", lambda *arguments, **options: found)
     shown = leakage.show(chapter_of(profile="stored", results_dir=str(tmp_path)))
-    assert "Not run on FER2013" in shown.body and "says nothing about the paper" in shown.body
+    assert "Not run on FER2013" in shown.body and "not a result" in shown.body
     assert shown.body.lower().count(LABEL) >= 2 and LABEL in shown.plain.lower()
     leakage.store(as_measured(found), tmp_path)
     real = leakage.show(chapter_of(profile="stored", results_dir=str(tmp_path)))
     assert "Not run" not in real.body and "says nothing" not in real.body and real.body.lower().count(LABEL) >= 2
     smoke = leakage.show(chapter_of(results_dir=str(tmp_path)))
-    assert "says nothing about the paper" in smoke.body, "a smoke chapter shows its own demonstration"
+    assert "not a result" in smoke.body, "a smoke chapter shows its own demonstration"
 
 
 def test_the_command(found, tmp_path, monkeypatch, capsys):

@@ -22,7 +22,7 @@ from fer_repro.papers.residual_masking import figures as page
 from fer_repro.papers.residual_masking.members import B2, EfficientNet, ResNet, SameConv2d, from_caffe
 from fer_repro.papers.residual_masking.recipes import KINDS, MEMBERS, ROW, TTA_SEED
 from fer_repro.recipe import Stage, step
-from fer_repro.reproduce import reproduce
+from fer_repro.reproduce import reproduce, require_weights
 from fer_repro.training.optim import make_optimiser, make_schedule
 from fer_repro.training.run import Run
 
@@ -37,8 +37,13 @@ def seeded():
 @pytest.fixture(scope="module")
 def ensemble(tmp_path_factory):
     """One smoke run of the ensemble, its members in it."""
-    return reproduce(paper.ENSEMBLE, profile="smoke", device="cpu", say=lambda line: None,
-                     results_dir=tmp_path_factory.mktemp("results"))  # fmt: skip
+    return reproduce(
+        paper.ENSEMBLE,
+        profile="smoke",
+        device="cpu",
+        say=lambda line: None,
+        results_dir=tmp_path_factory.mktemp("results"),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -69,9 +74,7 @@ def test_shapes_and_counts_are_those_of_the_released_network(full):
 
 
 def test_the_printed_size_counts_the_shortcuts_twice(full):
-    shortcuts = sum(
-        parameter.numel() for name, parameter in full.masks.named_parameters() if ".shortcut." in name
-    )  # fmt: skip
+    shortcuts = sum(parameter.numel() for name, parameter in full.masks.named_parameters() if ".shortcut." in name)
     assert cost.count_parameters(full) + shortcuts == 142_943_431 and shortcuts == 5_147_008
 
 
@@ -133,8 +136,7 @@ def shaken(network):
 
 
 @pytest.mark.parametrize(
-    ("member", "name"),
-    [("residual-masking-resnet18", "resnet18"), ("residual-masking-resnet34", "resnet34")],
+    ("member", "name"), [("residual-masking-resnet18", "resnet18"), ("residual-masking-resnet34", "resnet34")]
 )
 def test_a_member_with_torchvisions_weights_is_torchvisions_network(member, name):
     theirs, ours = shaken(torchvision.models.get_model(name)), paper.network(KINDS[member].full).double().eval()
@@ -154,8 +156,9 @@ def test_the_masked_network_takes_the_same_weights_and_keeps_its_masks():
         same = before[name] if name.startswith(("masks.", "fc.")) else theirs.state_dict()[name]
         assert torch.equal(tensor, same), name
     with pytest.raises(FerReproError, match="do not fit ResidualMaskingNetwork"):
-        ours.load_pretrained(torchvision.models.resnet.ResNet(torchvision.models.resnet.BasicBlock, [2, 1, 1, 1])
-                             .state_dict())  # fmt: skip
+        ours.load_pretrained(
+            torchvision.models.resnet.ResNet(torchvision.models.resnet.BasicBlock, [2, 1, 1, 1]).state_dict()
+        )
 
 
 def test_resnet101_has_torchvisions_names_and_shapes():
@@ -227,9 +230,13 @@ def test_pytorchcvs_names_find_their_places():
             (new,) = paper_rename("cbam", name)
             assert own[new] == shape, name
     units = {f"features.stage1.unit{n}.dw_conv.conv.weight": (c, 1, 3, 3) for n, c in ((1, 32), (2, 16))}
-    units |= {"features.stage2.unit1.conv1.conv.weight": (96, 16, 1, 1), "features.stage2.unit1.se.conv1.bias": (4,),
-              "features.stage2.unit1.conv3.bn.bias": (24,), "features.final_block.bn.bias": (1408,),
-              "features.init_block.conv.conv.weight": (32, 3, 3, 3)}  # fmt: skip
+    units |= {
+        "features.stage2.unit1.conv1.conv.weight": (96, 16, 1, 1),
+        "features.stage2.unit1.se.conv1.bias": (4,),
+        "features.stage2.unit1.conv3.bn.bias": (24,),
+        "features.final_block.bn.bias": (1408,),
+        "features.init_block.conv.conv.weight": (32, 3, 3, 3),
+    }
     with torch.device("meta"):
         own = {name: tuple(t.shape) for name, t in EfficientNet().state_dict().items()}
     for new, shape in zip(paper_rename("efficientnet", *units), units.values(), strict=True):
@@ -320,7 +327,7 @@ def test_without_its_weights_the_row_does_not_run(tmp_path, monkeypatch):
     monkeypatch.setenv("FER_REPRO_WEIGHTS", str(tmp_path))
     name = "residual-masking-resnet50-vggface2"
     with pytest.raises(FerReproError, match=r"resnet50_scratch_dims_2048\.pth into a folder.*--from-scratch"):
-        pretrained.require(name, "official", "full")
+        require_weights(name, "official", "full")
     torch.save({"conv1_7x7_s2.weight": torch.zeros(1)}, tmp_path / "resnet50_scratch_dims_2048.pth")
     network = paper.network(KINDS[name].smoke)
     with pytest.raises(FerReproError, match="do not fit ResNet: .* missing"):
@@ -359,9 +366,7 @@ def test_the_sum_is_the_released_rule():
 def test_the_ensemble_stores_what_makes_it(ensemble):
     record, stored = ensemble.record, ensemble.predictions
     assert record["facts"]["members"] == list(MEMBERS) and record["selection"] == "nothing, all is fixed in advance"
-    assert record["parameters"] == sum(
-        cost.count_parameters(paper.network(KINDS[name].smoke)) for name in MEMBERS
-    )  # fmt: skip
+    assert record["parameters"] == sum(cost.count_parameters(paper.network(KINDS[name].smoke)) for name in MEMBERS)
     for half in results.HALVES:
         votes = stored[f"{half}_votes"]
         assert votes.dtype == np.int32 and votes.shape == (7, 140, 7)
@@ -373,7 +378,7 @@ def test_the_ensemble_stores_what_makes_it(ensemble):
 
 
 def test_an_ensemble_without_its_members_is_refused(tmp_path):
-    recipe, faces = ENSEMBLE.recipe("official", "smoke"), data.load("drawn", size=(28, 14, 14))
+    recipe, faces = ENSEMBLE.recipe("official", "smoke"), data.load("synthetic", size=(28, 14, 14))
     run = Run(recipe, 0, "cpu", tmp_path, faces.digest, say=lambda line: None)
     splits = recipe.protocol.split(faces)
     with pytest.raises(FerReproError, match="residual-masking, .* are missing: run `fer-repro run"):
@@ -433,10 +438,10 @@ def chapter_of(variant, result):
     return chapter
 
 
-def test_the_pages_tables_say_drawn_and_not_run(ensemble):
+def test_the_pages_tables_say_synthetic_and_not_run(ensemble):
     chapter = chapter_of(paper.ENSEMBLE, ensemble)
     for shown in (page.ensemble(chapter), page.subsets(chapter)):
-        assert "says nothing about the paper" in shown.body and "Not run:" in shown.body
+        assert "not a result" in shown.body and "Not run:" in shown.body
     listed = page.members(chapter).body
     assert listed.count("weights are lost") == 2 and listed.count("not run") == 7
     assert "resnet50_scratch_dims_2048.pth" in listed and "386,575,651" in listed
@@ -458,7 +463,7 @@ def test_the_views_table_holds_every_seed(tmp_path):
 def test_a_twin_ensemble_adds_up_twins(tmp_path):
     """The members of a twin carry its suffix and keep their order."""
     twin = papers.get(paper.ENSEMBLE + "-scratch")
-    recipe, faces = twin.recipe("official", "smoke"), data.load("drawn", size=(28, 14, 14))
+    recipe, faces = twin.recipe("official", "smoke"), data.load("synthetic", size=(28, 14, 14))
     run = Run(recipe, 0, "cpu", tmp_path, faces.digest, say=lambda line: None)
     for name in reversed(twin.requires):
         own = papers.get(name).recipe("official", "smoke")

@@ -16,7 +16,7 @@ from fer_repro import leaderboard, plots
 from fer_repro.data import LABELS
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation import cost, metrics
-from fer_repro.markup import DRAWN
+from fer_repro.markup import SYNTHETIC
 from fer_repro.page import timeline
 from fer_repro.page.label_placement import overlap, place_names
 from fer_repro.plots import Row
@@ -25,9 +25,9 @@ from fer_repro.plots.figure import DARK, LIGHT, Figure, canvas
 
 def texts(figure: Figure, theme: str = "light") -> list[str]:
     """Every word that the picture really shows."""
-    drawn = figure.canvas(theme)
-    drawn.draw_without_rendering()
-    found = [t.get_text() for t in drawn.findobj(lambda artist: hasattr(artist, "get_text")) if t.get_visible()]
+    synthetic = figure.canvas(theme)
+    synthetic.draw_without_rendering()
+    found = [t.get_text() for t in synthetic.findobj(lambda artist: hasattr(artist, "get_text")) if t.get_visible()]
     return [word for word in found if word]
 
 
@@ -75,7 +75,7 @@ def test_a_figure_needs_words():
         Figure(plain, alt="a line").canvas("blue")
 
 
-def test_a_figure_is_drawn_for_both_themes_on_transparent_ground():
+def test_a_figure_is_synthetic_for_both_themes_on_transparent_ground():
     markup = Figure(plain, alt='a "rising" line <b>', caption="<script>alert(1)</script>")._repr_html_()
     found = pictures(markup)
     assert set(found) == {"only-light", "only-dark"}
@@ -100,11 +100,11 @@ def test_the_page_shows_one_picture_at_a_time():
     assert "[data-theme=dark] .fer .only-light" in css and "[data-jp-theme-light=false] .fer .only-light" in css
 
 
-def test_drawn_faces_are_named_in_picture_caption_and_alt():
-    figure = Figure(plain, alt="a line", drawn=True)
-    assert DRAWN == "drawn faces - says nothing about the paper"
-    assert DRAWN in texts(figure) and DRAWN in figure.alt and DRAWN.capitalize() in figure.figure()
-    assert DRAWN not in " ".join(texts(Figure(plain, alt="a line"))) + Figure(plain, alt="a line").figure()
+def test_synthetic_faces_are_named_in_picture_caption_and_alt():
+    figure = Figure(plain, alt="a line", synthetic=True)
+    assert SYNTHETIC == "synthetic faces - not a result"
+    assert SYNTHETIC in texts(figure) and SYNTHETIC in figure.alt and SYNTHETIC.capitalize() in figure.figure()
+    assert SYNTHETIC not in " ".join(texts(Figure(plain, alt="a line"))) + Figure(plain, alt="a line").figure()
 
 
 def test_a_saved_file_carries_its_metadata(tmp_path):
@@ -252,20 +252,20 @@ def test_a_pipeline_shows_its_steps_in_order(count):
         plots.pipeline([], "A method")
 
 
-def test_samples_put_every_class_in_its_row(few_drawn):
-    figure = plots.samples(few_drawn.images, few_drawn.labels, LABELS, each=3, drawn=True)
+def test_samples_put_every_class_in_its_row(few_synthetic):
+    figure = plots.samples(few_synthetic.images, few_synthetic.labels, LABELS, each=3, synthetic=True)
     sheet = figure.canvas().axes[0].get_images()[0].get_array()
     assert sheet.shape == (7 * 51 - 3, 3 * 51 - 3, 4)
     for label in range(7):
-        first = few_drawn.images[np.flatnonzero(few_drawn.labels == label)[0]]
+        first = few_synthetic.images[np.flatnonzero(few_synthetic.labels == label)[0]]
         assert np.array_equal(sheet[label * 51 : label * 51 + 48, :48, 0], first)
     assert sheet[0, 48:51, 3].max() == 0, "the gaps let the page through"
     with pytest.raises(FerReproError, match="do not fit"):
-        plots.samples(few_drawn.images, few_drawn.labels[:5], LABELS)
+        plots.samples(few_synthetic.images, few_synthetic.labels[:5], LABELS)
 
 
 def test_the_chart_has_its_four_toggles_and_every_point(board):
-    chart = plots.accuracy_over_time(board)
+    chart = timeline.accuracy_over_time(board)
     names = [trace.name for trace in chart.figure.data]
     assert names == ["record line", "claimed", "clean subset (class A, 4)", "reproduced (2 of 17)"]
     claimed = chart.figure.data[1]
@@ -281,7 +281,7 @@ def test_the_chart_has_its_four_toggles_and_every_point(board):
 
 
 def test_hovering_tells_model_claim_and_verdict(board):
-    chart = plots.accuracy_over_time(board)
+    chart = timeline.accuracy_over_time(board)
     told = {words.split("</b>")[0]: words for words in chart.figure.data[1].customdata}
     assert "claimed 73.28\u00a0%" in told["<b>VGGNet"] and "verdict: reproduced" in told["<b>VGGNet"]
     assert "verdict: not run" in told["<b>EmoNeXt"]
@@ -289,7 +289,7 @@ def test_hovering_tells_model_claim_and_verdict(board):
 
 
 def test_the_chart_is_complete_without_anything_from_elsewhere(board):
-    markup = plots.accuracy_over_time(board)._repr_html_()
+    markup = timeline.accuracy_over_time(board)._repr_html_()
     loaded = re.findall(r'(?:src|href)=["\']?([^"\'>]*)', markup)
     assert loaded and all(address.startswith("data:") for address in loaded)
     assert "http" not in re.sub(r"base64,[^\"]+", "", markup)
@@ -309,25 +309,25 @@ def test_the_chart_is_complete_without_anything_from_elsewhere(board):
 def test_a_name_cannot_break_out_of_the_chart(board):
     bad = board.copy()
     bad.loc[0, ["model", "ModelName"]] = "</script><script>alert('x')</script>"
-    markup = plots.accuracy_over_time(bad)._repr_html_()
+    markup = timeline.accuracy_over_time(bad)._repr_html_()
     assert "alert('x')" not in markup and "<script>alert" not in markup
-    assert markup.count("<script") == plots.accuracy_over_time(board)._repr_html_().count("<script")
+    assert markup.count("<script") == timeline.accuracy_over_time(board)._repr_html_().count("<script")
 
 
 def test_a_chart_without_results_keeps_its_toggle(board):
     none = board.assign(measured=np.nan, low=np.nan, high=np.nan)
-    chart = plots.accuracy_over_time(none)
+    chart = timeline.accuracy_over_time(none)
     assert chart.figure.data[3].name == "reproduced (0 of 17)" and list(chart.figure.data[3].x) == [None]
-    assert len(texts(plots.accuracy_over_time_static(none))) > 17
+    assert len(texts(timeline.accuracy_over_time_static(none))) > 17
 
 
 def test_a_foreign_table_is_refused(board):
     with pytest.raises(FerReproError, match="lacks verdict"):
-        plots.accuracy_over_time(board.drop(columns="verdict"))
+        timeline.accuracy_over_time(board.drop(columns="verdict"))
 
 
 def test_the_still_picture_names_every_model_and_carries_the_digest_of_its_data(board, tmp_path):
-    figure = plots.accuracy_over_time_static(board)
+    figure = timeline.accuracy_over_time_static(board)
     assert set(board["model"]) <= set(texts(figure))
     path = figure.save(tmp_path / "chart.png")
     assert timeline.picture_digest(path) == timeline.data_digest(board)

@@ -8,8 +8,8 @@ import re
 import pytest
 
 from fer_repro import speed
-from fer_repro.book import notebooks
 from fer_repro.errors import FerReproError
+from fer_repro.project import project_root
 
 SCRIPT = """
 import _helper
@@ -71,7 +71,7 @@ def test_figures_are_stored_by_device_and_read_again(folder, tmp_path):
 
 
 def test_the_benchmarks_of_this_project_are_known():
-    folder = notebooks.project_root() / "benchmarks"
+    folder = project_root() / "benchmarks"
     names = {path.stem for path in folder.glob("[a-z]*.py")}
     assert names == {"data", "augment", "train", "evaluate", "seeds"}
     for name in ("train", "evaluate", "seeds"):
@@ -84,13 +84,12 @@ def test_what_is_committed_says_when_where_and_by_which_code():
         assert figures["date"] and figures["code_version"] and figures["environment"]["torch"]
         assert (figures["environment"]["gpu"] is None) == (device == "cpu")
         # Nothing that looks like an absolute path, on whatever machine it was measured.
-        assert not re.search(r'(?<![\w.)])/\w+/\w|[A-Z]:\\\\', json.dumps(figures))
+        assert not re.search(r"(?<![\w.)])/\w+/\w|[A-Z]:\\\\", json.dumps(figures))
 
 
 def test_a_refusal_is_one_sentence(folder, capfd):
     (folder / "strict.py").write_text(
-        "from fer_repro.errors import FerReproError\n"
-        "def run(only=''):\n    raise FerReproError(f'no network {only}')\n"
+        "from fer_repro.errors import FerReproError\ndef run(only=''):\n    raise FerReproError(f'no network {only}')\n"
     )
     with pytest.raises(FerReproError, match="^no network vgg$"):
         measure(folder, "strict", only="vgg")

@@ -9,23 +9,39 @@ import re
 import pytest
 
 from fer_repro import papers, speed
-from fer_repro.book import notebooks
 from fer_repro.errors import FerReproError
 from fer_repro.markup import Html
 from fer_repro.plots.figure import Figure
+from fer_repro.project import project_root
 from fer_repro.speed import tables
 from fer_repro.speed.chapter import SpeedPage
 
 MACHINE = {"gpu": None, "cpu": "a <processor>", "cores": 2, "torch": "2.15.0"}
 STAMP = {"date": "2026-02-03T04:05:06+00:00", "code_version": "0.1.0 (abc)", "environment": MACHINE, "device": "cpu"}
 ONE = {
-    "network": "vggnet", "title": "VGGNet", "batch": 16, "recipe_batch": 64, "ours": 20.0, "synthetic": 21.0,
-    "reference_fp32": 8.0, "reference_bf16": None, "ratio_fp32": 2.5, "ratio_bf16": None, "share_of_synthetic": 0.952,
-    "workers": 2, "utilisation": 0.61, "utilisation_of": "fp32", "forward_flops_per_input": 1.9e9,
-    "training_flops_per_image": 5.7e10, "epochs": 350, "seconds_per_epoch": 1435.0, "recipe_seconds": 502250.0,
-    "peak_memory_bytes": 900 * 1024**2, "reference_peak_memory_bytes": None,
+    "network": "vggnet",
+    "title": "VGGNet",
+    "batch": 16,
+    "recipe_batch": 64,
+    "ours": 20.0,
+    "synthetic": 21.0,
+    "reference_fp32": 8.0,
+    "reference_bf16": None,
+    "ratio_fp32": 2.5,
+    "ratio_bf16": None,
+    "share_of_synthetic": 0.952,
+    "workers": 2,
+    "utilisation": 0.61,
+    "utilisation_of": "fp32",
+    "forward_flops_per_input": 1.9e9,
+    "training_flops_per_image": 5.7e10,
+    "epochs": 350,
+    "seconds_per_epoch": 1435.0,
+    "recipe_seconds": 502250.0,
+    "peak_memory_bytes": 900 * 1024**2,
+    "reference_peak_memory_bytes": None,
     "failed": {"reference_bf16": "too slow <here>"},
-}  # fmt: skip
+}
 GOAL = {
     "goal": "times",
     "on": "cpu",
@@ -35,35 +51,76 @@ GOAL = {
     "state": "met",
     "measured_on": "CPU",
 }
-OPEN = {"goal": "minutes", "on": "cuda", "limit": 20.0, "at_least": False, "value": None, "state": "not measured",
-        "measured_on": None}  # fmt: skip
+OPEN = {
+    "goal": "minutes",
+    "on": "cuda",
+    "limit": 20.0,
+    "at_least": False,
+    "value": None,
+    "state": "not measured",
+    "measured_on": None,
+}
 TECHNIQUES = {
     "deep-emotion": {
-        "title": "DeepEmotion", "batch": 128, "precision": "fp32",
+        "title": "DeepEmotion",
+        "batch": 128,
+        "precision": "fp32",
         "images_per_second": {"everything on": 900.0, "without fused optimiser": 450.0, "without novelty": 990.0},
         "share": {"everything on": 1.0, "without fused optimiser": 0.5, "without novelty": 1.1},
         "failed": {"without autocast": "this runs in fp32 already"},
     }
-}  # fmt: skip
+}
 MEASURED = {
-    "train": STAMP | {
-        "turns": 3, "seconds_a_turn": 4.0, "training_images": 28709, "techniques": TECHNIQUES, "goals": [GOAL, OPEN],
+    "train": STAMP
+    | {
+        "turns": 3,
+        "seconds_a_turn": 4.0,
+        "training_images": 28709,
+        "techniques": TECHNIQUES,
+        "goals": [GOAL, OPEN],
         "networks": {"vggnet": ONE, "resnet34": {"title": "ResNet34", "failed": {"ours": "no memory"}}},
     },
-    "evaluate": STAMP | {"goals": [], "networks": {"vggnet": {
-        "title": "VGGNet", "views": "ten-crop 40", "images": 128, "ours": 30.0, "reference": 10.0, "ratio": 3.0,
-        "agreement": 0.9922, "largest_difference": 1e-6, "public_test_seconds": 120.0,
-        "public_test_seconds_reference": 359.0, "failed": {},
-    }}},
-    "seeds": STAMP | {"seeds": 3, "goals": [OPEN | {"goal": "seeds"}], "networks": {"deep-emotion": {
-        "title": "DeepEmotion", "times_of_one": {"one after another": 3.01, "stacked with vmap": 3.6},
-        "failed": {"side by side as processes": "no memory"},
-    }}},
-    "augment": STAMP | {
-        "what": "VGGNet training augmentation", "threads": 1, "batched": 3000.0, "pil_built_once": 150.0,
-        "pil_as_released": 100.0, "goals": [],
+    "evaluate": STAMP
+    | {
+        "goals": [],
+        "networks": {
+            "vggnet": {
+                "title": "VGGNet",
+                "views": "ten-crop 40",
+                "images": 128,
+                "ours": 30.0,
+                "reference": 10.0,
+                "ratio": 3.0,
+                "agreement": 0.9922,
+                "largest_difference": 1e-6,
+                "public_test_seconds": 120.0,
+                "public_test_seconds_reference": 359.0,
+                "failed": {},
+            }
+        },
     },
-}  # fmt: skip
+    "seeds": STAMP
+    | {
+        "seeds": 3,
+        "goals": [OPEN | {"goal": "seeds"}],
+        "networks": {
+            "deep-emotion": {
+                "title": "DeepEmotion",
+                "times_of_one": {"one after another": 3.01, "stacked with vmap": 3.6},
+                "failed": {"side by side as processes": "no memory"},
+            }
+        },
+    },
+    "augment": STAMP
+    | {
+        "what": "VGGNet training augmentation",
+        "threads": 1,
+        "batched": 3000.0,
+        "pil_built_once": 150.0,
+        "pil_as_released": 100.0,
+        "goals": [],
+    },
+}
 SECTIONS = ("training", "picture", "techniques", "evaluation", "seeds")
 
 
@@ -95,8 +152,20 @@ def test_a_folder_that_is_not_there_is_one_sentence(tmp_path):
 
 def test_training_shows_both_sides_and_what_is_missing(page):
     told = words(page.training("cpu"))
-    for part in ("VGGNet", "16 of 64", "20", "2.5", "95.2 %", "61.0 %, fp32", "24 min", "139.5 h", "900",
-                 "reference bf16: too slow &lt;here&gt;", "ours: no memory", "not measured"):  # fmt: skip
+    for part in (
+        "VGGNet",
+        "16 of 64",
+        "20",
+        "2.5",
+        "95.2 %",
+        "61.0 %, fp32",
+        "24 min",
+        "139.5 h",
+        "900",
+        "reference bf16: too slow &lt;here&gt;",
+        "ours: no memory",
+        "not measured",
+    ):
         assert part in told, part
     assert "Not measured" in words(page.training("cuda"))
     assert "<here>" not in page.training("cpu")._repr_html_()
@@ -108,8 +177,8 @@ def test_the_picture_says_in_words_what_it_shows(page):
     assert "VGGNet: 20 images a second, reference in fp32 8" in picture.alt and "ResNet34" not in picture.alt
     axes = picture.canvas("dark").axes[0]
     assert axes.get_xscale() == "log" and [label.get_text() for label in axes.get_yticklabels()] == ["VGGNet"]
-    drawn = {line.get_label(): line.get_xdata()[0] for line in axes.lines if not line.get_label().startswith("_")}
-    assert drawn == {"reference, fp32": 8.0, "bound: augmented before": 21.0, "this library": 20.0}
+    synthetic = {line.get_label(): line.get_xdata()[0] for line in axes.lines if not line.get_label().startswith("_")}
+    assert synthetic == {"reference, fp32": 8.0, "bound: augmented before": 21.0, "this library": 20.0}
     assert [text.get_text() for text in axes.texts] == ["× 2.5"]
 
 
@@ -131,8 +200,10 @@ def test_scoring_seeds_and_augmentation(page):
     assert "99.22 %" in told and "ten-crop 40" in told and "1e-06" in told and "2 min" in told
     grid = tables.several_seeds(MEASURED["seeds"])
     assert grid.rows == [
-        ["one after another", "3.01"], ["stacked with vmap", "3.60"], ["side by side as processes", "no memory"],
-    ]  # fmt: skip
+        ["one after another", "3.01"],
+        ["stacked with vmap", "3.60"],
+        ["side by side as processes", "no memory"],
+    ]
     told = words(page.augmentation())
     assert "3,000" in told and "30" in told and "20" in told
 
@@ -161,7 +232,7 @@ def test_every_benchmark_becomes_tables(page):
 
 
 def test_the_chapter_types_no_measured_number():
-    cells = json.loads((notebooks.project_root() / "chapters/speed.ipynb").read_text(encoding="utf-8"))["cells"]
+    cells = json.loads((project_root() / "chapters/speed.ipynb").read_text(encoding="utf-8"))["cells"]
     prose = "".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
     assert not re.search(r"\d\s?(%|x\b|×|times|images a second|ms\b|minutes)", prose)
     shown = "".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")

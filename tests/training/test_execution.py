@@ -113,9 +113,12 @@ def test_a_resumed_run_keeps_the_choice(tmp_path, monkeypatch):
     resumed = small.run(tmp_path / "b")
     fitted = loop.fit(deep, small.splits(), resumed)
     assert resumed.facts["rehearsal"] == {
-        "channels_last": False, "autocast": False, "forward": "eager", "host_memory": False,
+        "channels_last": False,
+        "autocast": False,
+        "forward": "eager",
+        "host_memory": False,
         "seconds_per_batch": {"eager": 2.0, "contiguous": 1.0},
-    }  # fmt: skip
+    }
     for name, tensor in whole.model.state_dict().items():
         assert torch.equal(tensor, fitted.model.state_dict()[name]), name
 

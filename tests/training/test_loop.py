@@ -61,8 +61,15 @@ def test_history_facts_and_lines(tmp_path):
     assert [row["epoch"] for row in told.history] == [1, 2, 3, 4, 5]
     assert [row["stage"] for row in told.history] == ["train"] * 3 + ["fine-tune"] * 2
     assert set(told.history[0]) == {
-        "stage", "epoch", "lr", "loss", "train_accuracy", "select_accuracy", "select_loss", "seconds",
-    }  # fmt: skip
+        "stage",
+        "epoch",
+        "lr",
+        "loss",
+        "train_accuracy",
+        "select_accuracy",
+        "select_loss",
+        "seconds",
+    }
     facts = told.facts
     assert facts["status"] == "done"
     assert facts["parameters"] == sum(p.numel() for p in small.Net().parameters())

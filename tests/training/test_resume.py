@@ -214,8 +214,10 @@ def test_fit_works_outside_the_main_thread(tmp_path):
 def worker(folder: Path, pause: float = 0.0) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, str(Path(__file__).with_name("worker.py")), str(folder), str(pause)],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 def test_killed_at_random_times_it_ends_as_if_nothing_had_happened(tmp_path, monkeypatch):

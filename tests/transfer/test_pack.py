@@ -228,7 +228,7 @@ FILE = ("packed", 0, "files", 0)
         (("packed",), 7),
         (("format",), 99),
     ],
-)  # fmt: skip
+)
 def test_a_manifest_is_not_trusted(packed, tmp_path, where, value):
     change(packed, *where, value=value)
     with pytest.raises(FerReproError, match="manifest"):
@@ -276,8 +276,11 @@ def test_pieces_of_a_method_without_checkpoints(options, packed, tmp_path):
     out, there = tmp_path / "words", tmp_path / "there"
     packing.pack(out, runs_dir=options.runs_dir, say=lambda line: None)
     unpack(out, there)
-    copied = {p.relative_to(there).as_posix(): p.read_bytes() for p in (there / "words").rglob("*") if p.name != "lock"
-              and p.is_file()}  # fmt: skip
+    copied = {
+        p.relative_to(there).as_posix(): p.read_bytes()
+        for p in (there / "words").rglob("*")
+        if p.name != "lock" and p.is_file()
+    }
     assert copied["words/official/full/seed-0/trial-01/weights.safetensors"] == b"trial-01/weights.safetensors"
     assert copied["words/official/full/seed-0/empty.npz"] == b"" and len(copied) == 5
     (there / "words/official/full/seed-0/words-2.npz").write_bytes(b"more")

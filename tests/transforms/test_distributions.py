@@ -271,7 +271,7 @@ def test_each_crop_is_erased_on_its_own():
     assert len(holes[holes.any(1)].unique(dim=0)) > 0.95 * holes.any(1).sum()
 
 
-def test_only_the_given_generator_is_drawn_from():
+def test_only_the_given_generator_is_synthetic_from():
     images = torch.rand(16, 1, 48, 48, generator=generator(2))
     before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
     first = Augmenter(VGGNET)(images.clone(), generator(4))

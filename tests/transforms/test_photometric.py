@@ -110,7 +110,7 @@ def test_blur_is_opencvs():
     np.testing.assert_allclose(ours[:, 0].numpy(), np.stack(expected), atol=1e-6)
 
 
-def test_brightness_and_contrast_are_drawn_evenly():
+def test_brightness_and_contrast_are_synthetic_evenly():
     images = torch.tensor([0.4, 0.6]).expand(DRAWS, 1, 1, 2)
     out = photometric.brightness_contrast(images, generator(), 0.2, 0.3)[:, 0, 0]
     factor = (out[:, 1] - out[:, 0]) / 0.2
@@ -147,7 +147,7 @@ def test_widths_and_deviations_of_the_blur(monkeypatch):
     assert stats.chisquare(counts, np.array([1, 1, 1]) * DRAWS / 3).pvalue < SMALLEST_P
 
 
-def test_limits_of_clahe_are_drawn_evenly(monkeypatch):
+def test_limits_of_clahe_are_synthetic_evenly(monkeypatch):
     calls = recorded(monkeypatch, "equalise")
     images = torch.rand(DRAWS, 1, 16, 16)
     out = photometric.clahe(images, generator(), p=0.4)

@@ -115,10 +115,16 @@ class AdCorre(nn.Module):
         first, second, a, b, c, d, e, last = widths
         self.colour = GreyAsRgb()
         self.entry = nn.Sequential(
-            nn.Conv2d(3, first, 3, stride=2, bias=False), keras_batch_norm(first), nn.ReLU(),
-            nn.Conv2d(first, second, 3, bias=False), keras_batch_norm(second), nn.ReLU(),
-            XceptionBlock(second, a, a, first_relu=False), XceptionBlock(a, b, b), XceptionBlock(b, c, c),
-        )  # fmt: skip
+            nn.Conv2d(3, first, 3, stride=2, bias=False),
+            keras_batch_norm(first),
+            nn.ReLU(),
+            nn.Conv2d(first, second, 3, bias=False),
+            keras_batch_norm(second),
+            nn.ReLU(),
+            XceptionBlock(second, a, a, first_relu=False),
+            XceptionBlock(a, b, b),
+            XceptionBlock(b, c, c),
+        )
         self.middle = nn.Sequential(*(XceptionBlock(c, c, c, c, halve=False) for _ in range(middle)))
         self.exit = nn.Sequential(
             XceptionBlock(c, c, d), SeparableConv(d, e), nn.ReLU(), SeparableConv(e, last), nn.ReLU()
@@ -164,40 +170,60 @@ AUGMENT = (
 )
 
 DEVIATIONS = (
-    Deviation("released cnn_model.py, weights", "RANDOM INITIAL WEIGHTS instead of ImageNet's: this run measures the "
-              "method from scratch, the claim did not",
-              "pretrained weights are not part of this recipe; Keras' Glorot-uniform initialisation stands in"),
-    Deviation("released custom_loss.py", "ED, FD and MD are tensor operations with a gradient",
-              "the release computes them in NumPy inside the gradient tape, which gives them none"),
-    Deviation("released training data (train_set_aug)",
-              "mirror p 0.5, rotation up to 15 degrees, shift up to 10 %, zoom 0.9 to 1.1, anew in every epoch",
-              "the release trains on an augmented copy on disk; how it was made is not published"),
-    Deviation("released dataset_class.py, input", "the grey image is resized by bilinear interpolation after the "
-              "augmentation and scaled to [-1, 1]",
-              "Keras' Xception expects [-1, 1]; the release resizes on disk, rounds to bytes and gives it [0, 1]"),
-    Deviation("released config.py, epochs", "40 epochs instead of up to 300",
-              "cost; the epoch of the claim is unknown"),
-    Deviation("released dataset_class.py, batches", "the last batch of an epoch, 9 images, is trained on too",
-              "the release drops it because its loss is written for a full batch"),
-    Deviation("released train.py", "bf16 autocast on a GPU, and on a CPU where that is faster; losses in fp32",
-              "speed"),
-)  # fmt: skip
+    Deviation(
+        "released cnn_model.py, weights",
+        "RANDOM INITIAL WEIGHTS instead of ImageNet's: this run measures the method from scratch, the claim did not",
+        "pretrained weights are not part of this recipe; Keras' Glorot-uniform initialisation stands in",
+    ),
+    Deviation(
+        "released custom_loss.py",
+        "ED, FD and MD are tensor operations with a gradient",
+        "the release computes them in NumPy inside the gradient tape, which gives them none",
+    ),
+    Deviation(
+        "released training data (train_set_aug)",
+        "mirror p 0.5, rotation up to 15 degrees, shift up to 10 %, zoom 0.9 to 1.1, anew in every epoch",
+        "the release trains on an augmented copy on disk; how it was made is not published",
+    ),
+    Deviation(
+        "released dataset_class.py, input",
+        "the grey image is resized by bilinear interpolation after the augmentation and scaled to [-1, 1]",
+        "Keras' Xception expects [-1, 1]; the release resizes on disk, rounds to bytes and gives it [0, 1]",
+    ),
+    Deviation(
+        "released config.py, epochs", "40 epochs instead of up to 300", "cost; the epoch of the claim is unknown"
+    ),
+    Deviation(
+        "released dataset_class.py, batches",
+        "the last batch of an epoch, 9 images, is trained on too",
+        "the release drops it because its loss is written for a full batch",
+    ),
+    Deviation(
+        "released train.py", "bf16 autocast on a GPU, and on a CPU where that is faster; losses in fp32", "speed"
+    ),
+)
 SEVEN = Deviation(
     "released config.py, num_embeddings", "k = 7 embeddings instead of 10", "the project's page says one for each class"
 )
 ADAPTIVE = Deviation(
-    "released custom_loss.py", "FD is weighted by the running recall of the classes",
+    "released custom_loss.py",
+    "FD is weighted by the running recall of the classes",
     "the paper's title and page promise it; the release has the function but its active loss does not call it",
-)  # fmt: skip
+)
 OFFICIAL_DEVIATIONS = (
-    Deviation("released FerPlusClass.py, train.py",
-              "the best epoch is chosen on PublicTest, PrivateTest is scored once",
-              "the release scores both halves as one set after every epoch"),
-)  # fmt: skip
+    Deviation(
+        "released FerPlusClass.py, train.py",
+        "the best epoch is chosen on PublicTest, PrivateTest is scored once",
+        "the release scores both halves as one set after every epoch",
+    ),
+)
 CLAIMED_DEVIATIONS = (
-    Deviation("released FerPlusClass.py", "all 7,178 images are scored", "the release drops the last batch: 28 images, "
-              "others every time"),
-)  # fmt: skip
+    Deviation(
+        "released FerPlusClass.py",
+        "all 7,178 images are scored",
+        "the release drops the last batch: 28 images, others every time",
+    ),
+)
 
 # Options of the network and of the loss, and the deviations that only some variants have.
 KINDS = {

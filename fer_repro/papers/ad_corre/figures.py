@@ -1,6 +1,6 @@
 """What the Ad-Corre chapter shows beyond the common sections: do the losses have a gradient, and what do they do.
 
-Both parts train or probe the shrunken network on a few drawn faces while the page is made, so they fit any machine.
+Both parts train or probe the shrunken network on a few synthetic faces while the page is made, so they fit any machine.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from torch import Tensor, nn
 from fer_repro import data as data_sets
 from fer_repro import papers
 from fer_repro.data import LABELS
-from fer_repro.data.load import FER2013
+from fer_repro.data.dataset import FER2013
 from fer_repro.data.protocol import Splits
-from fer_repro.evaluation.predict import as_input, normalise_
-from fer_repro.markup import DRAWN, Html, note, table, text
+from fer_repro.data.synthetic import SMOKE_SIZE
+from fer_repro.layers import as_input, normalise_
+from fer_repro.markup import SYNTHETIC, Html, note, table, text
 from fer_repro.page import Chapter
 from fer_repro.papers.ad_corre.losses import (
     EPSILON,
@@ -38,19 +39,19 @@ from fer_repro.papers.ad_corre.losses import (
 )
 from fer_repro.plots.figure import Figure, Theme, canvas
 from fer_repro.recipe import Recipe, Selection, Stage, step
-from fer_repro.reproduce import SMOKE_SIZE, one_thread
 from fer_repro.training import checkpoint
+from fer_repro.training.execution import one_thread
 from fer_repro.training.losses import CLASSES
 from fer_repro.training.run import Run
 
-EACH = 5  # faces of every class in the batch, where the drawn training faces have so many
+EACH = 5  # faces of every class in the batch, where the synthetic training faces have so many
 EPOCHS = 40  # of one batch each
 WITHOUT, WITH = "ad-corre-cross-entropy", "ad-corre"
 
 
 def batch_of_faces() -> FER2013:
-    """A few drawn training faces of every class, sorted by class."""
-    faces = data_sets.load("drawn", size=SMOKE_SIZE)
+    """A few synthetic training faces of every class, sorted by class."""
+    faces = data_sets.load("synthetic", size=SMOKE_SIZE)
     train = faces.usage == "Training"
     chosen = [np.flatnonzero(train & (faces.labels == index))[:EACH] for index in range(CLASSES)]
     return faces.subset(np.concatenate(chosen))
@@ -71,9 +72,12 @@ def by_heart(variant: str, faces: FER2013, seed: int) -> nn.Module:
     """The shrunken network after learning one undistorted batch by heart with the variant's own loss."""
     smoke = papers.get(variant).recipe("official", "smoke")
     recipe = dataclasses.replace(
-        smoke, augment=(), batch_size=len(faces), selection=Selection("last"),
+        smoke,
+        augment=(),
+        batch_size=len(faces),
+        selection=Selection("last"),
         stages=(Stage("by heart", EPOCHS, step("adam", lr=3e-3)),),
-    )  # fmt: skip
+    )
     nothing = faces.subset(np.arange(0))
     with tempfile.TemporaryDirectory() as folder:
         run = Run(recipe, seed, "cpu", Path(folder), faces.digest, say=lambda line: None)
@@ -123,7 +127,7 @@ class Term:
 
 @one_thread()
 def measure_gradients(variant: str, seed: int) -> list[Term]:
-    """Each term of the loss at an untrained shrunken network's embeddings of one batch of drawn faces."""
+    """Each term of the loss at an untrained shrunken network's embeddings of one batch of synthetic faces."""
     recipe = papers.get(variant).recipe("official", "smoke")
     images, labels = inputs(batch_of_faces(), recipe)
     network = untrained(recipe, seed)
@@ -136,19 +140,27 @@ def measure_gradients(variant: str, seed: int) -> list[Term]:
     lowest = {"CE": 0.0, "ED": floor(embeddings.shape[1]), "FD": floor_of_features(labels), "MD": floor(CLASSES)}
     terms = [
         Term(
-            name, part.item(), lowest[name], gradient_norm(part, embeddings),
-            theirs[name].item(), gradient_norm(theirs[name], embeddings),
+            name,
+            part.item(),
+            lowest[name],
+            gradient_norm(part, embeddings),
+            theirs[name].item(),
+            gradient_norm(theirs[name], embeddings),
         )
         for name, part in ours.items()
-    ]  # fmt: skip
+    ]
     total, released = sum(ours.values()), sum(theirs.values())
     terms.insert(3, Term("FD, adaptive", weighted.item(), None, gradient_norm(weighted, embeddings)))
     terms.append(
         Term(
-            "CE + ED + FD + MD", total.item(), None, gradient_norm(total, embeddings),
-            released.item(), gradient_norm(released, embeddings),
+            "CE + ED + FD + MD",
+            total.item(),
+            None,
+            gradient_norm(total, embeddings),
+            released.item(),
+            gradient_norm(released, embeddings),
         )
-    )  # fmt: skip
+    )
     return terms
 
 
@@ -161,11 +173,15 @@ def gradients(chapter: Chapter) -> Html:
 
     rows = [
         [
-            text(term.name), number(term.value), number(term.released, "not called"), number(term.lowest),
-            number(term.norm, "none"), number(term.released_norm, "not called" if term.released is None else "none"),
+            text(term.name),
+            number(term.value),
+            number(term.released, "not called"),
+            number(term.lowest),
+            number(term.norm, "none"),
+            number(term.released_norm, "not called" if term.released is None else "none"),
         ]
         for term in terms
-    ]  # fmt: skip
+    ]
     header = ["Term", "Value", "Value, NumPy", "Lowest possible", "Gradient norm", "Gradient norm, released way"]
     caption = (
         "At the embeddings of one batch, untrained shrunken network. CE carries its weight of 50/7. none: no path "
@@ -174,8 +190,8 @@ def gradients(chapter: Chapter) -> Html:
     told = "; ".join(
         f"{t.name} {number(t.norm, 'none')} here, {number(t.released_norm, 'none')} released" for t in terms
     )
-    mind = note("Mind:", f"{text(DRAWN)}.")
-    return Html(mind + table(header, rows, caption, numeric=range(1, 6)), f"Gradient norms: {told} ({DRAWN})")
+    mind = note("Mind:", f"{text(SYNTHETIC)}.")
+    return Html(mind + table(header, rows, caption, numeric=range(1, 6)), f"Gradient norms: {told} ({SYNTHETIC})")
 
 
 # ---- correlations ----------------------------------------------------------------------------------------------------
@@ -246,7 +262,7 @@ def correlations(chapter: Chapter) -> Html:
     rows.append(["best possible, each by itself", *(f"{value:.3f}" for value in best)])
     header = ["Network", "r, same class", "r, other class", "r, embeddings of a face", "ED", "FD", "MD"]
     caption = "Mean correlations of the batch, and the three terms of the loss (FD without adaptive weights)."
-    mind = note("Mind:", f"{text(DRAWN)}.")
+    mind = note("Mind:", f"{text(SYNTHETIC)}.")
     return Html(figure.figure() + mind + table(header, rows, caption, numeric=range(1, 7)), repr(figure))
 
 
@@ -289,8 +305,8 @@ def _matrices(panels: Sequence[Panel], labels: np.ndarray) -> Figure:
         draw,
         alt=f"Correlation matrices of the embeddings of {len(labels)} faces sorted by class, and below them of the "
         f"embeddings of one face. Mean correlation, {told}.",
-        caption=f"One batch of {len(labels)} drawn faces. Above: correlation of every pair of faces, mean over the "
+        caption=f"One batch of {len(labels)} synthetic faces. Above: correlation of every pair of faces, mean over the "
         "embeddings; below: of every pair of embeddings, mean over the faces. The trained networks have learnt these "
         "very faces by heart.",
-        drawn=True,
+        synthetic=True,
     )

@@ -132,11 +132,7 @@ class AdCorreLoss(nn.Module):
     """
 
     def __init__(
-        self,
-        cross_entropy: float = 50.0,
-        terms: tuple[str, ...] = TERMS,
-        adaptive: bool = True,
-        history: int = 1000,
+        self, cross_entropy: float = 50.0, terms: tuple[str, ...] = TERMS, adaptive: bool = True, history: int = 1000
     ) -> None:
         super().__init__()
         if unknown := set(terms) - set(TERMS):

@@ -48,21 +48,45 @@ CLAIMED = Protocol("claimed")
 
 # The published configuration and, around it, the values to draw from: the space is our choice, the paper's is unknown.
 PUBLISHED = {
-    "conv1": 256, "conv2": 512, "conv3": 384, "conv4": 192, "conv5": 384, "kernel": 3, "conv_dropout": 0.4,
-    "dense": 256, "dense_dropout": 0.3, "optimiser": "adam", "lr": 1e-3,
-}  # fmt: skip
+    "conv1": 256,
+    "conv2": 512,
+    "conv3": 384,
+    "conv4": 192,
+    "conv5": 384,
+    "kernel": 3,
+    "conv_dropout": 0.4,
+    "dense": 256,
+    "dense_dropout": 0.3,
+    "optimiser": "adam",
+    "lr": 1e-3,
+}
 DEEP, DROPOUT = (128, 192, 256, 384, 512), (0.2, 0.3, 0.4, 0.5)
 SPACE = {
-    "conv1": (64, 128, 192, 256), "conv2": (128, 256, 384, 512), "conv3": DEEP, "conv4": DEEP, "conv5": DEEP,
-    "kernel": (3, 5), "conv_dropout": DROPOUT, "dense": (128, 256, 512, 1024), "dense_dropout": DROPOUT,
-    "optimiser": ("adam", "sgd"), "lr": (1e-2, 1e-3, 1e-4),
-}  # fmt: skip
+    "conv1": (64, 128, 192, 256),
+    "conv2": (128, 256, 384, 512),
+    "conv3": DEEP,
+    "conv4": DEEP,
+    "conv5": DEEP,
+    "kernel": (3, 5),
+    "conv_dropout": DROPOUT,
+    "dense": (128, 256, 512, 1024),
+    "dense_dropout": DROPOUT,
+    "optimiser": ("adam", "sgd"),
+    "lr": (1e-2, 1e-3, 1e-4),
+}
 # Momentum of batch norm: Keras', and one that settles within the few steps of a smoke run.
 KERAS, FAST = 0.01, 0.1
 # What a smoke run divides by how much: a narrow network learns nothing under the dropout of a wide one.
 NARROW = {
-    "conv1": 32, "conv2": 32, "conv3": 32, "conv4": 32, "conv5": 32, "dense": 8, "conv_dropout": 4, "dense_dropout": 4,
-}  # fmt: skip
+    "conv1": 32,
+    "conv2": 32,
+    "conv3": 32,
+    "conv4": 32,
+    "conv5": 32,
+    "dense": 8,
+    "conv_dropout": 4,
+    "dense_dropout": 4,
+}
 
 
 class Block(nn.Sequential):
@@ -70,9 +94,12 @@ class Block(nn.Sequential):
 
     def __init__(self, before: int, after: int, kernel: int, dropout: float) -> None:
         super().__init__(
-            nn.Conv2d(before, after, kernel, padding=kernel // 2), nn.ReLU(), keras_batch_norm(after),
-            nn.MaxPool2d(2), nn.Dropout(dropout),
-        )  # fmt: skip
+            nn.Conv2d(before, after, kernel, padding=kernel // 2),
+            nn.ReLU(),
+            keras_batch_norm(after),
+            nn.MaxPool2d(2),
+            nn.Dropout(dropout),
+        )
 
 
 class SearchedCNN(nn.Module):
@@ -98,9 +125,11 @@ class SearchedCNN(nn.Module):
             *(Block(before, after, kernel, conv_dropout) for before, after in pairwise(channels))
         )
         self.hidden = nn.Sequential(
-            nn.Linear(channels[-1] * 3 * 3, dense), nn.ReLU(), keras_batch_norm(dense, flat=True),
+            nn.Linear(channels[-1] * 3 * 3, dense),
+            nn.ReLU(),
+            keras_batch_norm(dense, flat=True),
             nn.Dropout(dense_dropout),
-        )  # fmt: skip
+        )
         self.linear = nn.Linear(dense, 7)
         keras_init_(self)
         for module in self.modules():
@@ -147,26 +176,47 @@ AUGMENT = (
 )
 
 DEVIATIONS = (
-    Deviation("architecture", "every convolution is padded to keep its size",
-              "the linked re-implementation does so, two others do not everywhere; the paper could not be read"),
-    Deviation("augmentation", "rotation, zoom and mirror image of the linked re-implementation",
-              "what the paper did is unknown"),
-    Deviation("linked train.py", "one batched resampling that zooms, then rotates; the zoom itself is uniform in 0.9 "
-              "to 1.1", "Keras rotates first and draws the inverse of the zoom; at these small values nearly the same"),
+    Deviation(
+        "architecture",
+        "every convolution is padded to keep its size",
+        "the linked re-implementation does so, two others do not everywhere; the paper could not be read",
+    ),
+    Deviation(
+        "augmentation",
+        "rotation, zoom and mirror image of the linked re-implementation",
+        "what the paper did is unknown",
+    ),
+    Deviation(
+        "linked train.py",
+        "one batched resampling that zooms, then rotates; the zoom itself is uniform in 0.9 to 1.1",
+        "Keras rotates first and draws the inverse of the zoom; at these small values nearly the same",
+    ),
     Deviation("linked train.py", "bf16 autocast on a GPU, and on a CPU where that is faster", "speed; no scaler"),
-)  # fmt: skip
+)
 OFFICIAL_DEVIATIONS = (
-    Deviation("linked train.py", "the rate is halved after four epochs without a lower PublicTest loss",
-              "the linked code holds this line commented out; switching it on is our choice"),
-    Deviation("linked train.py", "at most 200 epochs, and the best one by PublicTest accuracy is scored",
-              "the linked code scores whatever the last epoch left"),
-)  # fmt: skip
+    Deviation(
+        "linked train.py",
+        "the rate is halved after four epochs without a lower PublicTest loss",
+        "the linked code holds this line commented out; switching it on is our choice",
+    ),
+    Deviation(
+        "linked train.py",
+        "at most 200 epochs, and the best one by PublicTest accuracy is scored",
+        "the linked code scores whatever the last epoch left",
+    ),
+)
 SEARCH_DEVIATIONS = (
-    Deviation("search", "space, number of trials and epochs per trial are our choice",
-              "the paper's are unknown, and the linked code holds no search"),
-    Deviation("search", "trials are ranked by PublicTest accuracy alone, in both protocols",
-              "which images ranked the paper's trials is unknown"),
-)  # fmt: skip
+    Deviation(
+        "search",
+        "space, number of trials and epochs per trial are our choice",
+        "the paper's are unknown, and the linked code holds no search",
+    ),
+    Deviation(
+        "search",
+        "trials are ranked by PublicTest accuracy alone, in both protocols",
+        "which images ranked the paper's trials is unknown",
+    ),
+)
 
 
 def recipe(protocol: str, profile: str) -> Recipe:
@@ -224,11 +274,15 @@ def search_recipe(protocol: str, profile: str) -> Recipe:
             dataclasses.replace(stage, optimiser=FOUND, epochs=1 if small else stage.epochs) for stage in row.stages
         ),
         options=step(
-            "random-search", trials=4 if small else 30, epochs=1 if small else 20, patience=5,
-            space=tuple(space.items()), first=tuple(published.items()),
+            "random-search",
+            trials=4 if small else 30,
+            epochs=1 if small else 20,
+            patience=5,
+            space=tuple(space.items()),
+            first=tuple(published.items()),
         ),
         deviations=row.deviations + SEARCH_DEVIATIONS,
-    )  # fmt: skip
+    )
 
 
 def trial_recipe(recipe: Recipe, configuration: dict[str, Any]) -> Recipe:
@@ -277,9 +331,11 @@ def fit_search(splits: Splits, run: Run) -> SearchResult:
     options = run.recipe.options.kwargs()
     space = dict(options["space"])
     identity = {
-        "recipe": run.recipe.sha256(), "data set": run.data_digest, "seed": run.seed,
+        "recipe": run.recipe.sha256(),
+        "data set": run.data_digest,
+        "seed": run.seed,
         "device": torch.device(run.device).type,
-    }  # fmt: skip
+    }
     with writer(run.folder), stop_requests(run.say, run.stop) as request:
 
         def pause() -> None:
@@ -312,10 +368,16 @@ def trainer(splits: Splits, run: Run) -> Callable[[int, dict[str, Any]], dict[st
 
     def attempt(number: int, configuration: dict[str, Any]) -> dict[str, Any]:
         inner = Run(
-            trial_recipe(run.recipe, configuration), run.seed, run.device, run.folder / f"trial-{number:02d}",
-            run.data_digest, engine=run.engine, turn=run.turn, deadline=run.deadline,
+            trial_recipe(run.recipe, configuration),
+            run.seed,
+            run.device,
+            run.folder / f"trial-{number:02d}",
+            run.data_digest,
+            engine=run.engine,
+            turn=run.turn,
+            deadline=run.deadline,
             say=lambda line: run.say(f"trial {number} of {total}: {line}"),
-        )  # fmt: skip
+        )
         classifier = loop.fit(build, splits, inner)
         if (facts := inner.facts)["status"] == "diverged":
             raise search.TrialFailed(f"diverged in epoch {len(inner.history) + 1}: loss or weights are not finite")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fer_repro.markup import Html, details, facts, note, percent, seconds, table, text, whole
+from fer_repro.markup import Html, details, facts, note, percent, seconds, synthetic_note, table, text, whole
 from fer_repro.page import Chapter, Thinned
-from fer_repro.page.tables import drawn_note
 from fer_repro.papers.cnn_hyperparameters import search, search_plots
 from fer_repro.papers.cnn_hyperparameters.search_plots import Searched, columns, told
 from fer_repro.plots.figure import Figure
@@ -16,13 +15,13 @@ ENOUGH = 20  # below so many complete trials no setting's importance can be told
 
 
 def open_search(chapter: Chapter, variant: str) -> SearchPage:
-    """The search ``variant`` under the chapter's parameters: its stored result, or else a smoke run (drawn faces)."""
+    """The search ``variant`` under the chapter's parameters: its stored result, or else a smoke run (synthetic faces)."""
     from fer_repro.reproduce import reproduce
 
     p, say = chapter.parameters, Thinned()
     if p.variant == variant:
         return SearchPage(chapter.result)
-    small = p.profile == "smoke" or p.data == "drawn"
+    small = p.profile == "smoke" or p.data == "synthetic"
     result = reproduce(
         variant,
         protocol=p.protocol,
@@ -69,7 +68,7 @@ class SearchPage:
         again = f"fer-repro run {result.variant} --protocol {result.protocol} --profile full"
         remark = note("Not run:", f"{text(result.note)} <code>{text(again)}</code> runs it.") if result.note else ""
         trials = details(f"All {len(found.trials)} trials", self._table())
-        return Html(remark + drawn_note(result) + facts(pairs) + trials, f"{result.variant}: {counts}")
+        return Html(remark + synthetic_note(result.synthetic) + facts(pairs) + trials, f"{result.variant}: {counts}")
 
     def _table(self) -> str:
         """Every trial: configuration, state, epochs, accuracies on both halves, cost."""
@@ -85,7 +84,7 @@ class SearchPage:
         header = ["Trial", *groups, "State", "Epochs", found.select, found.test, "Parameters", "Time"]
         caption = f"Bold: chosen by {found.select}. {found.test} was scored after the last trial and ranked nothing."
         body = table(header, rows, caption, numeric=[0, *range(len(groups) + 2, len(header))])
-        return drawn_note(self.result) + body
+        return synthetic_note(self.result.synthetic) + body
 
     def best_so_far(self) -> Figure:
         """The accuracy of each trial and the best of all up to it."""
@@ -125,5 +124,5 @@ class SearchPage:
             images += f"{whole(result['only_chosen'])} that only trial {chosen['trial']} does"
             pairs.insert(1, ("Images", images))
         figures = search_plots.choices(found), search_plots.halves(found)
-        body = "".join(figure.figure() for figure in figures) + drawn_note(self.result) + facts(pairs)
+        body = "".join(figure.figure() for figure in figures) + synthetic_note(self.result.synthetic) + facts(pairs)
         return Html(body, f"{figures[0]!r}\nselection optimism {points}")

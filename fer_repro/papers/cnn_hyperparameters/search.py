@@ -136,11 +136,15 @@ class Study:
         names = {self._states.COMPLETE: COMPLETE, self._states.FAIL: FAILED, self._states.PRUNED: DUPLICATE}
         return [
             {
-                "trial": number, "state": names[trial.state], "reason": trial.user_attrs.get("reason", ""),
-                "attempts": attempts[number], "configuration": {name: trial.params[name] for name in self._space},
-            } | trial.user_attrs.get("outcome", {})
+                "trial": number,
+                "state": names[trial.state],
+                "reason": trial.user_attrs.get("reason", ""),
+                "attempts": attempts[number],
+                "configuration": {name: trial.params[name] for name in self._space},
+            }
+            | trial.user_attrs.get("outcome", {})
             for number, trial in sorted(self._settled().items())
-        ]  # fmt: skip
+        ]
 
     def _trials(self) -> list[Any]:
         return self._study.get_trials(deepcopy=False)
@@ -197,10 +201,12 @@ class Study:
         optuna = require_optuna()
         self._study.add_trial(
             optuna.trial.create_trial(
-                state=self._states.RUNNING, params=configuration, distributions=_distributions(self._space),
+                state=self._states.RUNNING,
+                params=configuration,
+                distributions=_distributions(self._space),
                 user_attrs={"number": number},
             )
-        )  # fmt: skip
+        )
         return self._trials()[-1]
 
     def _end(self, trial: Any, state: Any, value: float | None = None, **attributes: Any) -> None:
@@ -213,9 +219,13 @@ class Study:
 
 @contextmanager
 def opened(
-    folder: Path, space: Space, seed: int, first: Configuration, identity: Mapping[str, Any],
+    folder: Path,
+    space: Space,
+    seed: int,
+    first: Configuration,
+    identity: Mapping[str, Any],
     say: Callable[[str], None] = print,
-) -> Iterator[Study]:  # fmt: skip
+) -> Iterator[Study]:
     """The study kept in ``folder``, made if there is none; the caller must be the folder's only writer.
 
     ``first``: the configuration of trial 0, a member of ``space``. ``identity``: what the study belongs to (recipe,
@@ -232,9 +242,12 @@ def opened(
         try:
             storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
             study = optuna.create_study(
-                storage=storage, study_name="random-search", direction="maximize", load_if_exists=True,
+                storage=storage,
+                study_name="random-search",
+                direction="maximize",
+                load_if_exists=True,
                 sampler=optuna.samplers.RandomSampler(seed=seed % 2**32),
-            )  # fmt: skip
+            )
             _require_same(study, dict(identity), path)
             yield Study(study, space, seed, first, say)
         except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
@@ -309,10 +322,14 @@ def pretence(hits: Mapping[int, np.ndarray], chosen: int) -> dict[str, Any]:
     other = max(hits, key=lambda number: hits[number].sum())
     gap, low, high = paired_difference(hits[other], hits[chosen])
     return {
-        "chosen": chosen, "other": other, "n": len(hits[chosen]), "gap": gap, "interval": [low, high],
+        "chosen": chosen,
+        "other": other,
+        "n": len(hits[chosen]),
+        "gap": gap,
+        "interval": [low, high],
         "only_chosen": int((hits[chosen] & ~hits[other]).sum()),
         "only_other": int((hits[other] & ~hits[chosen]).sum()),
-    }  # fmt: skip
+    }
 
 
 def chance_of_the_best(trials: int, accuracy: float, n: int) -> float:

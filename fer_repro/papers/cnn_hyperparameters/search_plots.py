@@ -38,7 +38,7 @@ class Searched:
     test: str
     pretence: dict[str, Any]
     fanova: dict[str, float]
-    drawn: bool
+    synthetic: bool
 
     @classmethod
     def of(cls, result: Result) -> Searched:
@@ -49,7 +49,7 @@ class Searched:
             raise FerReproError(f"the result of {result.variant} holds no trials: its method searches nothing")
         space = {name: tuple(values) for name, values in record["recipe"]["options"]["space"]}
         select, test = ("+".join(record["usages"][role]) for role in ("select", "test"))
-        return cls(found["trials"], space, select, test, found["pretence"], found.get("fanova") or {}, result.drawn)
+        return cls(found["trials"], space, select, test, found["pretence"], found.get("fanova") or {}, result.synthetic)
 
     @property
     def complete(self) -> list[dict[str, Any]]:
@@ -97,10 +97,15 @@ def parallel_coordinates(searched: Searched) -> Figure:
             axes.axvline(place, color=theme.line, lw=0.8, zorder=0)
             for value in searched.space[name]:
                 axes.annotate(
-                    f"{value}", (place, height(name, value)), (3, 0), textcoords="offset points", va="center",
-                    fontsize=7.2, zorder=5,
+                    f"{value}",
+                    (place, height(name, value)),
+                    (3, 0),
+                    textcoords="offset points",
+                    va="center",
+                    fontsize=7.2,
+                    zorder=5,
                     bbox={"facecolor": theme.page, "edgecolor": "none", "pad": 0.6, "alpha": 0.8},
-                )  # fmt: skip
+                )
         last = len(names)
         axes.axvline(last, color=theme.ink, lw=1)
         for end in (0.0, 1.0) if spread else (0.5,):
@@ -121,7 +126,7 @@ def parallel_coordinates(searched: Searched) -> Figure:
         alt=f"Parallel coordinates of {len(trials)} trials over {', '.join(names)}; accuracy on {searched.select} from "
         f"{percent(low)} to {percent(low + spread)}. Chosen: trial {chosen['trial']}, {told(chosen)}.",
         caption=f"The stronger the blue, the higher the {searched.select} accuracy. Failed trials have no line.",
-        drawn=searched.drawn,
+        synthetic=searched.synthetic,
     )
 
 
@@ -162,7 +167,7 @@ def importance(searched: Searched) -> Figure:
         f"95 % of {whole(SHUFFLES)} random reorderings of the accuracies stay below. Filled dots lie beyond it; among "
         f"{len(order)} settings without any effect {0.05 * len(order):.2g} would be expected to. At the right: "
         "Optuna's fANOVA, whose shares sum to 100 % whether or not there is an effect.",
-        drawn=searched.drawn,
+        synthetic=searched.synthetic,
     )
 
 
@@ -198,7 +203,7 @@ def best_so_far(searched: Searched) -> Figure:
         alt=f"Best {searched.select} accuracy so far over {len(numbers)} complete trials: {percent(values[0])} after "
         f"the first, {percent(heights[-1])} after the last, reached by trial {searched.chosen['trial']}.{ending}",
         caption="Where the curve is flat, drawing on brought nothing.",
-        drawn=searched.drawn,
+        synthetic=searched.synthetic,
     )
 
 
@@ -223,7 +228,7 @@ def choices(searched: Searched) -> Figure:
         caption="Short trainings of the search, before the chosen configuration is trained in full. Hollow: what a "
         f"report would claim that had ranked its trials on {searched.test}. Bars: Wilson 95 %.",
         columns=("accuracy", "trial"),
-        drawn=searched.drawn,
+        synthetic=searched.synthetic,
     )
 
 
@@ -255,7 +260,7 @@ def halves(searched: Searched) -> Figure:
         draw,
         alt=f"{pair[1]} against {pair[0]} accuracy of {len(both)} trials; correlation {correlation}.",
         caption=f"Each dot is a trial. Correlation of the two halves over the trials: {correlation}.",
-        drawn=searched.drawn,
+        synthetic=searched.synthetic,
     )
 
 

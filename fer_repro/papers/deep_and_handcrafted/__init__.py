@@ -29,7 +29,7 @@ from fer_repro.evaluation import cost
 from fer_repro.evaluation.predict import NetworkClassifier, require_network
 from fer_repro.local_learning import workshop
 from fer_repro.local_learning.pyramid import RECALLED, SEARCHED_WORDS
-from fer_repro.papers.base import Variant
+from fer_repro.papers.base import SCRATCH, Variant, with_scratch
 from fer_repro.papers.deep_and_handcrafted.fusion import WORDS, Fused, fuse
 from fer_repro.papers.deep_and_handcrafted.networks import Three, Vgg13, VggF, VggFace
 from fer_repro.recipe import Deviation, Pretrained, Recipe, Selection, Stage, step
@@ -43,14 +43,21 @@ CLAIMED = Protocol("claimed")  # nothing that could be read says that it was ano
 KINDS = {"VggFace": VggFace, "VggF": VggF, "Vgg13": Vgg13}
 
 FACES = Pretrained(
-    "VGG-Face", source="Visual Geometry Group, Oxford; as tensors of torch from S. Albanie's page",
-    licence="for research, CC BY-NC 4.0 by the word of third parties", file="vgg_face_dag.pth", sha256=None,
+    "VGG-Face",
+    source="Visual Geometry Group, Oxford; as tensors of torch from S. Albanie's page",
+    licence="for research, CC BY-NC 4.0 by the word of third parties",
+    file="vgg_face_dag.pth",
+    sha256=None,
     data="2.6 million faces of 2,622 people",
-)  # fmt: skip
+)
 PHOTOS = Pretrained(
-    "imagenet-vgg-f", source="MatConvNet's page; converted by fer_repro.matconvnet", licence="unknown",
-    file="imagenet-vgg-f.safetensors", sha256=None, data="ImageNet-1k",
-)  # fmt: skip
+    "imagenet-vgg-f",
+    source="MatConvNet's page; converted by fer_repro.matconvnet",
+    licence="unknown",
+    file="imagenet-vgg-f.safetensors",
+    sha256=None,
+    data="ImageNet-1k",
+)
 
 
 def build(recipe: Recipe) -> nn.Module:
@@ -75,8 +82,7 @@ def build_three(recipe: Recipe) -> nn.Module:
     profile = recipe.network["size"]
     recipes = {name: network_recipe(name, recipe.protocol.name, profile) for name in NAMES}
     return Three(
-        {name: build(each) for name, each in recipes.items()},
-        {name: each.input_size for name, each in recipes.items()},
+        {name: build(each) for name, each in recipes.items()}, {name: each.input_size for name, each in recipes.items()}
     )
 
 
@@ -95,7 +101,7 @@ def fit_fusion(splits: Splits, run: Run) -> Fused | NetworkClassifier:
 
 def require_networks(run: Run) -> dict[str, NetworkClassifier]:
     """The three fitted networks in the order of `NAMES`, or a `FerReproError` that says which is missing or wrong."""
-    given = {name.removesuffix(pretrained.SCRATCH): network for name, network in run.required.items()}
+    given = {name.removesuffix(SCRATCH): network for name, network in run.required.items()}
     found = {name: given.get(f"{ROW}-{name}") for name in NAMES}
     missing = [f"{ROW}-{name}" for name, network in found.items() if network is None]
     if missing:
@@ -119,79 +125,135 @@ def stages(first: int, rate: float, pairs: int, length: int = 50) -> tuple[Stage
 
     Each goes on from the best weights of the one before.
     """
-    later = [Stage(f"{kind} {n}", length, step("sgd", lr=rate / 10, **SGD), PLATEAU, start="best")
-             for pair in range(1, pairs + 1) for kind, n in (("sparse", pair), ("dense", pair + 1))]  # fmt: skip
+    later = [
+        Stage(f"{kind} {n}", length, step("sgd", lr=rate / 10, **SGD), PLATEAU, start="best")
+        for pair in range(1, pairs + 1)
+        for kind, n in (("sparse", pair), ("dense", pair + 1))
+    ]
     return (Stage("dense 1" if pairs else "train", first, step("sgd", lr=rate, **SGD), PLATEAU), *later)
 
 
 COMMON = (
-    Deviation("body, not read", "architectures, augmentation, stages and rates follow two third-party implementations",
-              "the paper's text could not be read; where both agree on an unusual number it is probably the paper's"),
-    Deviation("body, not read", "the best epoch of all stages by accuracy on PublicTest is kept",
-              "as one third-party implementation does; the paper's rule is unknown"),
-    Deviation("body, not read", "the 48x48 face is enlarged by bilinear interpolation",
-              "the interpolation is unknown; one third-party implementation repeats pixels"),
+    Deviation(
+        "body, not read",
+        "architectures, augmentation, stages and rates follow two third-party implementations",
+        "the paper's text could not be read; where both agree on an unusual number it is probably the paper's",
+    ),
+    Deviation(
+        "body, not read",
+        "the best epoch of all stages by accuracy on PublicTest is kept",
+        "as one third-party implementation does; the paper's rule is unknown",
+    ),
+    Deviation(
+        "body, not read",
+        "the 48x48 face is enlarged by bilinear interpolation",
+        "the interpolation is unknown; one third-party implementation repeats pixels",
+    ),
     Deviation("both third-party implementations", "bf16 autocast on a GPU", "speed"),
-)  # fmt: skip
+)
 SPARSE = (
-    Deviation("both third-party implementations", "the mask is set once, when a sparse stage starts, on weights only",
-              "as Han et al. define it; one implementation sets it anew in every epoch and prunes biases, too"),
-    Deviation("body, not read", "all stages after the first at a tenth of its rate, each from the best weights so far",
-              "Han et al. name a tenth for the dense one; one implementation goes on from the best weights"),
-)  # fmt: skip
+    Deviation(
+        "both third-party implementations",
+        "the mask is set once, when a sparse stage starts, on weights only",
+        "as Han et al. define it; one implementation sets it anew in every epoch and prunes biases, too",
+    ),
+    Deviation(
+        "body, not read",
+        "all stages after the first at a tenth of its rate, each from the best weights so far",
+        "Han et al. name a tenth for the dense one; one implementation goes on from the best weights",
+    ),
+)
 PRETRAINED_FACE = Deviation(
-    "body, not read", "fc6 and fc7 start from the pretrained file too, at a rate of 0.0001",
+    "body, not read",
+    "fc6 and fc7 start from the pretrained file too, at a rate of 0.0001",
     "the rate is one third-party implementation's; the other starts all three linear layers anew at 0.01",
-)  # fmt: skip
+)
 PRETRAINED_F = (
     Deviation("body, not read", "a rate of 0.001", "the only rate found, 0.01, belongs to random weights"),
     Deviation("MatConvNet's imagenet-vgg-f", "ImageNet's mean colour is subtracted", "instead of its mean image"),
-)  # fmt: skip
+)
 FUSION = (
-    Deviation("body, not read", "every block, the visual words too, has length 1 and the same weight",
-              "third-party code scales the words by their deviation; lengths and weights of the paper are unknown"),
-    Deviation("body, not read", "a network describes a face by its last hidden layer, behind the ReLU, without dropout",
-              "as third-party code does"),
+    Deviation(
+        "body, not read",
+        "every block, the visual words too, has length 1 and the same weight",
+        "third-party code scales the words by their deviation; lengths and weights of the paper are unknown",
+    ),
+    Deviation(
+        "body, not read",
+        "a network describes a face by its last hidden layer, behind the ReLU, without dropout",
+        "as third-party code does",
+    ),
     Deviation("body, not read", "no class weights in the SVMs", "third-party code balances them; accuracy does not"),
-    Deviation("learning", "the one-against-all SVMs of one test image are solved together in the dual",
-              "same problem and decision values as LIBSVM's (tested), several times faster"),
-    Deviation("learning", "probabilities are a softmax of the decision values at a temperature fitted on PublicTest",
-              "the method gives answers only; this changes none of them"),
-)  # fmt: skip
+    Deviation(
+        "learning",
+        "the one-against-all SVMs of one test image are solved together in the dual",
+        "same problem and decision values as LIBSVM's (tested), several times faster",
+    ),
+    Deviation(
+        "learning",
+        "probabilities are a softmax of the decision values at a temperature fitted on PublicTest",
+        "the method gives answers only; this changes none of them",
+    ),
+)
 CLAIMED_FUSION = (
     Deviation("body, not read", "k = 200, C = 100, all four blocks", "k and C as in third-party code"),
-    Deviation("body, not read", "the mirror image of every training face is in the pool, PublicTest is not",
-              "whether either was so is unknown"),
-    Deviation("body, not read", "vocabularies of 17,000, 14,000, 11,000 and 8,000 words, 16-pixel patches, each pixel",
-              "as recalled of the 2013 entry; third-party code has 17,000, 14,000 and 8,000 on three levels"),
-)  # fmt: skip
+    Deviation(
+        "body, not read",
+        "the mirror image of every training face is in the pool, PublicTest is not",
+        "whether either was so is unknown",
+    ),
+    Deviation(
+        "body, not read",
+        "vocabularies of 17,000, 14,000, 11,000 and 8,000 words, 16-pixel patches, each pixel",
+        "as recalled of the 2013 entry; third-party code has 17,000, 14,000 and 8,000 on three levels",
+    ),
+)
 OFFICIAL_FUSION = (
-    Deviation("body, not read", "blocks, k and C are chosen on PublicTest, blocks at k = 200 and C = 100",
-              "what the paper chose them on is unknown"),
-    Deviation("body, not read", "visual words as this book's run of the 2013 method has them",
-              "patches, words and level weights were chosen on PublicTest there"),
-)  # fmt: skip
+    Deviation(
+        "body, not read",
+        "blocks, k and C are chosen on PublicTest, blocks at k = 200 and C = 100",
+        "what the paper chose them on is unknown",
+    ),
+    Deviation(
+        "body, not read",
+        "visual words as this book's run of the 2013 method has them",
+        "patches, words and level weights were chosen on PublicTest there",
+    ),
+)
 
 RANDOM = Deviation("pretraining", "joins networks that started from random weights", "what the method is worth without")
 
 # Network, input, batch, stages, what is pruned and frozen, weights, deviations.
 FULL: dict[str, dict] = {
     "vgg-face": {
-        "network": step("VggFace"), "input_size": 224, "batch_size": 128, "stages": stages(200, 1e-4, 2),
+        "network": step("VggFace"),
+        "input_size": 224,
+        "batch_size": 128,
+        "stages": stages(200, 1e-4, 2),
         "options": step("dense-sparse-dense", scale=255.0, frozen=True, pruned=("fc6", "fc7", "fc8"), sparsity=0.6),
-        "pretrained": FACES, "deviations": (*COMMON, *SPARSE, PRETRAINED_FACE),
+        "pretrained": FACES,
+        "deviations": (*COMMON, *SPARSE, PRETRAINED_FACE),
     },
     "vgg-f": {
-        "network": step("VggF"), "input_size": 224, "batch_size": 256, "stages": stages(300, 1e-3, 3),
-        "options": step("dense-sparse-dense", scale=255.0, sparsity=0.4,
-                        pruned=("conv3", "conv4", "conv5", "fc6", "fc7", "fc8")),
-        "pretrained": PHOTOS, "deviations": (*COMMON, *SPARSE, *PRETRAINED_F),
+        "network": step("VggF"),
+        "input_size": 224,
+        "batch_size": 256,
+        "stages": stages(300, 1e-3, 3),
+        "options": step(
+            "dense-sparse-dense", scale=255.0, sparsity=0.4, pruned=("conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
+        ),
+        "pretrained": PHOTOS,
+        "deviations": (*COMMON, *SPARSE, *PRETRAINED_F),
     },
     "vgg-13": {
-        "network": step("Vgg13"), "input_size": 64, "batch_size": 512, "stages": stages(300, 1e-2, 0),
-        "options": step("dense"), "deviations": COMMON,
+        "network": step("Vgg13"),
+        "input_size": 64,
+        "batch_size": 512,
+        "stages": stages(300, 1e-2, 0),
+        "options": step("dense"),
+        "deviations": COMMON,
     },
-}  # fmt: skip
+}
 SMALL = {"hidden": 32, "dropout": (0.1, 0.1)}
 SMOKE = {
     "vgg-face": step("VggFace", widths=(8, 16, 16), depths=(1, 1, 1), grid=3, **SMALL),
@@ -221,19 +283,33 @@ def network_recipe(name: str, protocol: str, profile: str) -> Recipe:
 
 
 CLAIMED_MACHINE = RECALLED | {
-    "weights": (1, 1, 1, 1), "pool": "mirrored", "blocks": (BLOCKS,), "start": ((200,), (100.0,)),
-    "k": (200,), "C": (100.0,), "global_C": (1.0,),
-}  # fmt: skip
+    "weights": (1, 1, 1, 1),
+    "pool": "mirrored",
+    "blocks": (BLOCKS,),
+    "start": ((200,), (100.0,)),
+    "k": (200,),
+    "C": (100.0,),
+    "global_C": (1.0,),
+}
 OFFICIAL_MACHINE = SEARCHED_WORDS | {
     # the level weights that the run of the 2013 method chose
-    "weights": (2, 2, 1, 1), "pool": "plain", "start": ((200,), (100.0,)),
+    "weights": (2, 2, 1, 1),
+    "pool": "plain",
+    "start": ((200,), (100.0,)),
     "blocks": tuple(group for size in (4, 3, 2, 1) for group in combinations(BLOCKS, size)),
-    "k": (50, 100, 200, 500, 1000), "C": (1.0, 10.0, 100.0), "global_C": (0.1, 1.0, 10.0),
-}  # fmt: skip
+    "k": (50, 100, 200, 500, 1000),
+    "C": (1.0, 10.0, 100.0),
+    "global_C": (0.1, 1.0, 10.0),
+}
 SMOKE_MACHINE = {
-    "step": 4, "channels": ((4, 1, 300), (4, 2, 300)), "points_per_word": 15, "iterations": 3, "weights": (1, 1),
-    "start": ((30,), (10.0,)), "global_C": (1.0,),
-}  # fmt: skip
+    "step": 4,
+    "channels": ((4, 1, 300), (4, 2, 300)),
+    "points_per_word": 15,
+    "iterations": 3,
+    "weights": (1, 1),
+    "start": ((30,), (10.0,)),
+    "global_C": (1.0,),
+}
 
 
 SMOKE_CLAIMED = {"k": (30,), "C": (10.0,)}
@@ -253,22 +329,30 @@ def fusion_recipe(protocol: str, profile: str, scratch: bool = False) -> Recipe:
     members = {variant.id: variant for variant in NETWORK_VARIANTS}
     networks = tuple((name, members[name].recipe(protocol, profile).sha256()[:16]) for name in required(scratch))
     full = Recipe(
-        variant=ROW + (pretrained.SCRATCH if scratch else ""),
+        variant=ROW + (SCRATCH if scratch else ""),
         network=step("Three", size="full"),
         protocol=CLAIMED if claimed else OFFICIAL,
         input_size=224,
         selection=Selection("fixed" if claimed else "grid"),
         options=step("fusion", networks=networks, **machine),
-        deviations=(*FUSION, *(CLAIMED_FUSION if claimed else OFFICIAL_FUSION), *COMMON, *SPARSE,
-                    *((RANDOM,) if scratch else ())),
+        deviations=(
+            *FUSION,
+            *(CLAIMED_FUSION if claimed else OFFICIAL_FUSION),
+            *COMMON,
+            *SPARSE,
+            *((RANDOM,) if scratch else ()),
+        ),
     )
     return full if profile == "full" else full.shrunk(network=step("Three", size="smoke"), input_size=48)
 
 
 def without_weights(recipe: Recipe) -> Recipe:
     """For a twin: all layers learn, on inputs of [0, 1], at the rate that third-party code has for random weights."""
-    note = Deviation("third-party implementation", "no layer is frozen, a rate of 0.01, inputs of [0, 1]",
-                     "random convolutions would stay random; that implementation's rate for layers that start anew")
+    note = Deviation(
+        "third-party implementation",
+        "no layer is frozen, a rate of 0.01, inputs of [0, 1]",
+        "random convolutions would stay random; that implementation's rate for layers that start anew",
+    )
     options = step(recipe.options.name, **(recipe.options.kwargs() | {"scale": 1.0, "frozen": False}))
     first = recipe.stages[0].optimiser["lr"]
     rates = [max(0.01, first) * stage.optimiser["lr"] / first for stage in recipe.stages]
@@ -302,14 +386,14 @@ def _network(name: str) -> Variant:
 
 def required(scratch: bool) -> tuple[str, ...]:
     """The ids of the three networks: where there is a twin from random weights and it is wanted, the twin's."""
-    twins = {name: f"{ROW}-{name}" + (pretrained.SCRATCH if scratch else "") for name in NAMES}
+    twins = {name: f"{ROW}-{name}" + (SCRATCH if scratch else "") for name in NAMES}
     known = {variant.id for variant in NETWORK_VARIANTS}
     return tuple(twin if twin in known else f"{ROW}-{name}" for name, twin in twins.items())
 
 
 def _row(scratch: bool) -> Variant:
     return Variant(
-        id=ROW + (pretrained.SCRATCH if scratch else ""),
+        id=ROW + (SCRATCH if scratch else ""),
         slug=ROW,
         recipe=partial(fusion_recipe, scratch=scratch),
         build=build_three,
@@ -319,5 +403,5 @@ def _row(scratch: bool) -> Variant:
     )
 
 
-NETWORK_VARIANTS = pretrained.with_scratch(*(_network(name) for name in NAMES), scratch=without_weights)
+NETWORK_VARIANTS = with_scratch(*(_network(name) for name in NAMES), scratch=without_weights)
 VARIANTS = (_row(scratch=False), *NETWORK_VARIANTS, _row(scratch=True))

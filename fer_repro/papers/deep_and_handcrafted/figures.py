@@ -13,14 +13,16 @@ import torch
 from scipy import sparse
 
 from fer_repro import data as data_sets
-from fer_repro import leaderboard, papers, plots
+from fer_repro import papers, plots
+from fer_repro.claims import declared_parameters
 from fer_repro.evaluation import cost
+from fer_repro.evaluation.cost import input_shape, weightless
 from fer_repro.evaluation.statistics import wilson
 from fer_repro.local_learning import visual_words
 from fer_repro.markup import Html, note, percent, table, text, whole
 from fer_repro.page import Chapter
-from fer_repro.page import networks as summaries
 from fer_repro.papers import deep_and_handcrafted as paper
+from fer_repro.papers import model_name
 from fer_repro.papers.deep_and_handcrafted.fusion import WORDS
 from fer_repro.papers.deep_and_handcrafted.networks import smallest
 from fer_repro.plots.figure import Canvas, Figure, Theme, canvas
@@ -33,7 +35,7 @@ COLUMNS = 17_000 + 4 * 14_000 + 16 * 8_000
 def steps() -> Figure:
     """The method's steps with the settings of the official protocol's full recipe."""
     recipe = papers.get(paper.ROW).recipe("official", "full")
-    return plots.pipeline(paper.pipeline(recipe), summaries.model_name(paper.ROW))
+    return plots.pipeline(paper.pipeline(recipe), model_name(paper.ROW))
 
 
 def networks() -> Html:
@@ -42,7 +44,7 @@ def networks() -> Html:
     for name in paper.NAMES:
         variant = papers.get(f"{paper.ROW}-{name}")
         recipe = variant.recipe("official", "full")
-        network = summaries.weightless(variant, recipe)
+        network = weightless(variant.build, recipe)
         counted, convolutions = cost.count_parameters(network), cost.count_parameters(network.convolutions)
         total += counted
         pruned = ", ".join(layer for layer, _ in network.masked())
@@ -51,9 +53,9 @@ def networks() -> Html:
                 "Input": f"{recipe.input_size}×{recipe.input_size}",
                 "Pretrained on": text(recipe.pretrained and recipe.pretrained.data, "nothing"),
                 "Parameters, counted": f"<strong>{whole(counted)}</strong>",
-                "Parameters, declared": whole(leaderboard.parameters_of(variant.id)),
+                "Parameters, declared": whole(declared_parameters(variant.id)),
                 "Of these trained": whole(counted - convolutions if network.frozen else counted),
-                "Multiply-adds": whole(cost.count_multiply_adds(network, summaries.input_shape(recipe))),
+                "Multiply-adds": whole(cost.count_multiply_adds(network, input_shape(recipe))),
                 "Pruned in sparse stages": f"{percent(network.sparsity, 0)} of {text(pruned)}" if pruned else "nothing",
                 "Epochs, dense and sparse in turn": " + ".join(str(stage.epochs) for stage in recipe.stages),
                 "Numbers for a face": whole(network.fc7.out_features),
@@ -107,8 +109,8 @@ def masks() -> Figure:
 
 @cache
 def _faces_as_words() -> dict[str, np.ndarray]:
-    """Cosines of 60 drawn faces with themselves, encoded once by the pool's words and once by each vocabulary."""
-    faces = np.asarray(data_sets.load("drawn", size=(120, 7, 7)).images)
+    """Cosines of 60 synthetic faces with themselves, encoded once by the pool's words and once by each vocabulary."""
+    faces = np.asarray(data_sets.load("synthetic", size=(120, 7, 7)).images)
     grid = visual_words.SiftGrid(step=3, cell=4)
 
     def encoded(trained_on: np.ndarray, seed: int, images: np.ndarray) -> sparse.csr_matrix:
@@ -132,8 +134,8 @@ def vocabularies() -> Html:
         rows.append([text(name), f"{np.diag(cosines).mean():.2f}", f"{others:.2f}", percent(found, 0)])
     header = ["Words", "Cosine with itself", "Cosine with other faces", "Nearest face is itself"]
     caption = (
-        "60 drawn faces are the pool, and the very same faces are asked. The second vocabulary was made of 60 others, "
-        "with another seed. Drawn faces - says nothing about the paper"
+        "60 synthetic faces are the pool, and the very same faces are asked. The second vocabulary was made of 60 others, "
+        "with another seed. Synthetic faces - says nothing about the paper"
     )
     return Html(table(header, rows, caption, numeric=(1, 2, 3)), f"a face finds itself: {rows[0][3]}, {rows[1][3]}")
 
@@ -142,8 +144,10 @@ def lengths() -> Html:
     """What each block weighs in the cosine when the words are standardised and the networks' blocks scaled to 1."""
     third = {name: 1.0 for name in paper.NAMES} | {WORDS: float(COLUMNS)}
     total = sum(third.values())
-    rows = [[text(name), whole(square), percent(square / total, 4), percent(1 / len(third), 0)]
-            for name, square in third.items()]  # fmt: skip
+    rows = [
+        [text(name), whole(square), percent(square / total, 4), percent(1 / len(third), 0)]
+        for name, square in third.items()
+    ]
     header = ["Block", "Squared length, third-party code", "Its share", "Share here"]
     caption = (
         f"Standardising a vector of n numbers to mean 0 and deviation 1 gives it the squared length n; here n = "
@@ -174,17 +178,26 @@ def blocks(chapter: Chapter) -> Html:
     for half in halves:
         ordered = sorted(found, key=lambda row: (_place(row["blocks"]), order.index(row["machine"])))
         rows = [
-            Row(words[row["machine"]], row[half]["accuracy"], wilson(row[half]["correct"], row[half]["n"]),
-                "clean" if row["machine"] == "local" else "measured", (percent(row[half]["accuracy"]),),
-                group(row["blocks"]))
+            Row(
+                words[row["machine"]],
+                row[half]["accuracy"],
+                wilson(row[half]["correct"], row[half]["n"]),
+                "clean" if row["machine"] == "local" else "measured",
+                (percent(row[half]["accuracy"]),),
+                group(row["blocks"]),
+            )
             for row in ordered
-        ]  # fmt: skip
+        ]
         figures.append(
-            forest(rows, f"Every block, alone and together: {half}",
-                   alt="; ".join(f"{row.group}, {row.label} {row.words[0]}" for row in rows) + ".",
-                   caption=f"Wilson 95 % intervals. Local machines: k = {chosen['k']}, C = {chosen['C']:g}.",
-                   columns=("accuracy",), drawn=result.drawn)
-        )  # fmt: skip
+            forest(
+                rows,
+                f"Every block, alone and together: {half}",
+                alt="; ".join(f"{row.group}, {row.label} {row.words[0]}" for row in rows) + ".",
+                caption=f"Wilson 95 % intervals. Local machines: k = {chosen['k']}, C = {chosen['C']:g}.",
+                columns=("accuracy",),
+                synthetic=result.synthetic,
+            )
+        )
     return Html("".join(figure.figure() for figure in figures), "\n".join(repr(figure) for figure in figures))
 
 

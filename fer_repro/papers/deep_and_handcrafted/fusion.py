@@ -15,8 +15,9 @@ from sklearn.svm import LinearSVC
 
 from fer_repro.data.protocol import Splits
 from fer_repro.evaluation import cost
-from fer_repro.evaluation.predict import PIXELS_PER_PASS, NetworkClassifier, as_input, normalise_
+from fer_repro.evaluation.predict import PIXELS_PER_PASS, NetworkClassifier
 from fer_repro.evaluation.tta import view_batch
+from fer_repro.layers import as_input, normalise_
 from fer_repro.local_learning import LocalClassifier, Workshop, best, score, svm, visual_words
 from fer_repro.local_learning.pyramid import WordPyramid
 from fer_repro.papers.deep_and_handcrafted.kernels import Block, Blocks, Pool, joined, stacked, unit_rows
@@ -70,7 +71,7 @@ class Fused(LocalClassifier):
 
     def __init__(
         self, describer: Describer, pool: Pool, chosen: dict[str, Any], machines: dict[tuple[str, ...], LinearSVC]
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(chosen["temperature"])
         self.describer, self.pool, self.chosen, self.machines = describer, pool, chosen, machines
 
@@ -150,16 +151,20 @@ def fuse(splits: Splits, work: Workshop, networks: dict[str, NetworkClassifier])
     models = [network.model for network in describer.networks.values()]
     sizes = [network.recipe.input_size for network in describer.networks.values()]
     run.facts |= {
-        "status": "done", "selected_epoch": None, "chosen": chosen, "pool": len(labels),
+        "status": "done",
+        "selected_epoch": None,
+        "chosen": chosen,
+        "pool": len(labels),
         "blocks_tried": [{"blocks": list(n), "select_accuracy": accuracy} for n, accuracy in tried.items()],
         "grid": [{"k": k, "C": c, "select_accuracy": accuracy} for (k, c), accuracy in grid.items()],
         "dimensions": {name: int(block.shape[1]) for name, block in pool.blocks.items()},
-        "seconds": work.seconds(), "peak_memory_bytes": cost.peak_memory(torch.device(run.device)),
+        "seconds": work.seconds(),
+        "peak_memory_bytes": cost.peak_memory(torch.device(run.device)),
         "parameters": sum(cost.count_parameters(model) for model in models),
         "multiply_adds": sum(
             cost.count_multiply_adds(model, (1, 1, size, size)) for model, size in zip(models, sizes, strict=True)
         ),
-    }  # fmt: skip
+    }
     fused = Fused(describer, pool, chosen, linear)
     fused.remember(splits.select.images, decisions[k, c])
     return fused
@@ -167,7 +172,7 @@ def fuse(splits: Splits, work: Workshop, networks: dict[str, NetworkClassifier])
 
 def _global(
     pool: Pool, names: tuple[str, ...], asked: dict[str, Block], costs: tuple[float, ...], work: Workshop
-) -> LinearSVC:  # fmt: skip
+) -> LinearSVC:
     """One linear SVM for all faces on the blocks ``names``, its C chosen on the select images."""
     rows, query, found = joined(pool.blocks, names), joined(_unit(asked), names), {}
     for c in costs:

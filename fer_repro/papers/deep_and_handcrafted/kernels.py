@@ -64,8 +64,10 @@ class Pool:
 
     def similarity(self, blocks: Blocks, names: Sequence[str]) -> np.ndarray:
         """The summed kernel of other images with the pool, float32 [N, pool]; ``blocks`` as in the pool."""
-        return sum((self.one_similarity(name, blocks[name]) for name in names[1:]),
-                   start=self.one_similarity(names[0], blocks[names[0]]))  # fmt: skip
+        return sum(
+            (self.one_similarity(name, blocks[name]) for name in names[1:]),
+            start=self.one_similarity(names[0], blocks[names[0]]),
+        )
 
     def one_similarity(self, name: str, block: Block) -> np.ndarray:
         """One block's kernel with the pool, float32 [N, pool]."""

@@ -72,7 +72,10 @@ def convert(source: Path | str, target: Path | str) -> dict[str, Tensor]:
 
 def main(arguments: list[str]) -> int:
     if len(arguments) != 2:
-        print("usage: python -m fer_repro.papers.deep_and_handcrafted.matconvnet NETWORK.mat TARGET.safetensors", file=sys.stderr)
+        print(
+            "usage: python -m fer_repro.papers.deep_and_handcrafted.matconvnet NETWORK.mat TARGET.safetensors",
+            file=sys.stderr,
+        )
         return 2
     try:
         found = convert(*arguments)

@@ -92,10 +92,18 @@ class Vgg(nn.Module):
     """
 
     def __init__(
-        self, convolutions: Sequence[tuple[str, nn.Module]], flat: int, hidden: int, dropout: tuple[float, float],
-        mean: tuple[float, ...] | None = None, scale: float = 1.0, frozen: bool = False, pruned: tuple[str, ...] = (),
-        sparsity: float = 0.0, spread: float = 0.01,
-    ) -> None:  # fmt: skip
+        self,
+        convolutions: Sequence[tuple[str, nn.Module]],
+        flat: int,
+        hidden: int,
+        dropout: tuple[float, float],
+        mean: tuple[float, ...] | None = None,
+        scale: float = 1.0,
+        frozen: bool = False,
+        pruned: tuple[str, ...] = (),
+        sparsity: float = 0.0,
+        spread: float = 0.01,
+    ) -> None:
         super().__init__()
         self.scale, self.frozen, self.pruned, self.sparsity = scale, frozen, pruned, sparsity
         # The mean belongs to grey levels of 255, whatever the scale.
@@ -149,7 +157,7 @@ class Vgg(nn.Module):
 
 def blocks(
     widths: tuple[int, ...], depths: tuple[int, ...], before: int, dropout: float = 0.0
-) -> Iterator[tuple[str, nn.Module]]:  # fmt: skip
+) -> Iterator[tuple[str, nn.Module]]:
     """Blocks of 3x3 convolutions and ReLUs, each ending in a pool that halves the sides, layers named as by VGG."""
     for block, (width, depth) in enumerate(zip(widths, depths, strict=True), 1):
         for layer in range(1, depth + 1):
@@ -168,9 +176,14 @@ class VggFace(Vgg):
     """
 
     def __init__(
-        self, widths: tuple[int, ...] = (64, 128, 256, 512, 512), depths: tuple[int, ...] = (2, 2, 3, 3, 3),
-        grid: int = 7, hidden: int = 4096, dropout: tuple[float, float] = (0.7, 0.5), **options: object,
-    ) -> None:  # fmt: skip
+        self,
+        widths: tuple[int, ...] = (64, 128, 256, 512, 512),
+        depths: tuple[int, ...] = (2, 2, 3, 3, 3),
+        grid: int = 7,
+        hidden: int = 4096,
+        dropout: tuple[float, float] = (0.7, 0.5),
+        **options: object,
+    ) -> None:
         flat = widths[-1] * grid**2
         super().__init__(list(blocks(widths, depths, 3)), flat, hidden, dropout, FACES_MEAN, **options)
 
@@ -179,22 +192,36 @@ class VggF(Vgg):
     """VGG-f, the fast one: five convolutions, 56,766,215 parameters with 7 outputs. ``grid``: 6 for an input of 224."""
 
     def __init__(
-        self, widths: tuple[int, ...] = (64, 256, 256, 256, 256), grid: int = 6, hidden: int = 4096,
-        inner_dropout: float = 0.35, dropout: tuple[float, float] = (0.5, 0.5), **options: object,
-    ) -> None:  # fmt: skip
+        self,
+        widths: tuple[int, ...] = (64, 256, 256, 256, 256),
+        grid: int = 6,
+        hidden: int = 4096,
+        inner_dropout: float = 0.35,
+        dropout: tuple[float, float] = (0.5, 0.5),
+        **options: object,
+    ) -> None:
         a, b, c, d, e = widths
         # A window of 5 channels; torch divides alpha by its length, MatConvNet does not.
         norm = {"size": 5, "alpha": 5e-4, "beta": 0.75, "k": 2.0}
         layers = [
-            ("conv1", nn.Conv2d(3, a, 11, stride=4)), ("relu1", nn.ReLU()), ("norm1", nn.LocalResponseNorm(**norm)),
+            ("conv1", nn.Conv2d(3, a, 11, stride=4)),
+            ("relu1", nn.ReLU()),
+            ("norm1", nn.LocalResponseNorm(**norm)),
             ("pool1", nn.MaxPool2d(3, 2, ceil_mode=True)),
-            ("conv2", nn.Conv2d(a, b, 5, padding=2)), ("relu2", nn.ReLU()), ("norm2", nn.LocalResponseNorm(**norm)),
+            ("conv2", nn.Conv2d(a, b, 5, padding=2)),
+            ("relu2", nn.ReLU()),
+            ("norm2", nn.LocalResponseNorm(**norm)),
             ("pool2", nn.MaxPool2d(3, 2, ceil_mode=True)),
-            ("conv3", MaskedConv2d(b, c, 3, padding=1)), ("relu3", nn.ReLU()),
-            ("conv4", MaskedConv2d(c, d, 3, padding=1)), ("relu4", nn.ReLU()), ("drop4", nn.Dropout(inner_dropout)),
-            ("conv5", MaskedConv2d(d, e, 3, padding=1)), ("relu5", nn.ReLU()), ("drop5", nn.Dropout(inner_dropout)),
+            ("conv3", MaskedConv2d(b, c, 3, padding=1)),
+            ("relu3", nn.ReLU()),
+            ("conv4", MaskedConv2d(c, d, 3, padding=1)),
+            ("relu4", nn.ReLU()),
+            ("drop4", nn.Dropout(inner_dropout)),
+            ("conv5", MaskedConv2d(d, e, 3, padding=1)),
+            ("relu5", nn.ReLU()),
+            ("drop5", nn.Dropout(inner_dropout)),
             ("pool5", nn.MaxPool2d(3, 2, ceil_mode=True)),
-        ]  # fmt: skip
+        ]
         super().__init__(layers, e * grid**2, hidden, dropout, PHOTOS_MEAN, **options)
 
 
@@ -205,9 +232,15 @@ class Vgg13(Vgg):
     """
 
     def __init__(
-        self, widths: tuple[int, ...] = (64, 128, 256, 256), depths: tuple[int, ...] = (2, 2, 3, 3), grid: int = 4,
-        hidden: int = 1024, inner_dropout: float = 0.25, dropout: tuple[float, float] = (0.5, 0.5), **options: object,
-    ) -> None:  # fmt: skip
+        self,
+        widths: tuple[int, ...] = (64, 128, 256, 256),
+        depths: tuple[int, ...] = (2, 2, 3, 3),
+        grid: int = 4,
+        hidden: int = 1024,
+        inner_dropout: float = 0.25,
+        dropout: tuple[float, float] = (0.5, 0.5),
+        **options: object,
+    ) -> None:
         flat = widths[-1] * grid**2
         super().__init__(list(blocks(widths, depths, 1, inner_dropout)), flat, hidden, dropout, **options)
 

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fer_repro.data.protocol import OFFICIAL, Protocol, Splits
-from fer_repro.evaluation.predict import NetworkClassifier, as_input, normalise_
+from fer_repro.evaluation.predict import NetworkClassifier
+from fer_repro.layers import as_input, normalise_
 from fer_repro.papers.base import Variant
 from fer_repro.recipe import Deviation, Recipe, Selection, Stage, Step, step
 from fer_repro.training import loop
@@ -46,9 +47,13 @@ class Localisation(nn.Module):
         super().__init__()
         first, second, padding, pool, features = self.SIZES[kind]
         self.look = nn.Sequential(
-            nn.Conv2d(1, 8, first, padding=padding), nn.MaxPool2d(pool), nn.ReLU(),
-            nn.Conv2d(8, 10, second, padding=padding), nn.MaxPool2d(pool), nn.ReLU(),
-        )  # fmt: skip
+            nn.Conv2d(1, 8, first, padding=padding),
+            nn.MaxPool2d(pool),
+            nn.ReLU(),
+            nn.Conv2d(8, 10, second, padding=padding),
+            nn.MaxPool2d(pool),
+            nn.ReLU(),
+        )
         self.answer = nn.Sequential(nn.Linear(features, 32), nn.ReLU(), nn.Linear(32, 6))
 
     def start_as_identity(self) -> None:
@@ -82,19 +87,34 @@ class DeepEmotion(nn.Module):
     """
 
     def __init__(
-        self, localisation: str = "figure", warps: str = "features", width: int = 10, hidden: int = 50,
-        norm: bool = False, dropout: float = 0.5, by_channel: bool = False, between: float = 0.0,
+        self,
+        localisation: str = "figure",
+        warps: str = "features",
+        width: int = 10,
+        hidden: int = 50,
+        norm: bool = False,
+        dropout: float = 0.5,
+        by_channel: bool = False,
+        between: float = 0.0,
         gaussian: float | None = 0.05,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         self.warps = warps
         self.localisation = None if localisation == "none" else Localisation(localisation)
         self.trunk = nn.Sequential(
-            nn.Conv2d(1, width, 3), nn.ReLU(), nn.Conv2d(width, width, 3), nn.MaxPool2d(2), nn.ReLU(),
-            nn.Conv2d(width, width, 3), nn.ReLU(), nn.Conv2d(width, width, 3),
-            *([nn.BatchNorm2d(width)] if norm else []), nn.MaxPool2d(2), nn.ReLU(),
+            nn.Conv2d(1, width, 3),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3),
+            nn.MaxPool2d(2),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3),
+            *([nn.BatchNorm2d(width)] if norm else []),
+            nn.MaxPool2d(2),
+            nn.ReLU(),
             nn.Dropout2d(dropout) if by_channel else nn.Dropout(dropout),
-        )  # fmt: skip
+        )
         self.hidden = nn.Sequential(nn.Linear(width * 9 * 9, hidden), nn.ReLU(), nn.Dropout(between))
         self.classifier = nn.Linear(hidden, 7)
         if gaussian is not None:
@@ -188,9 +208,10 @@ LIGHT = (
     step("translate", fraction=0.1, p=0.5),
 )
 PRECISION = Deviation(
-    "all", "bf16 autocast on a GPU, and on a CPU where that is faster",
+    "all",
+    "bf16 autocast on a GPU, and on a CPU where that is faster",
     "speed; a stored run names its device and, where it rehearsed, what it chose",
-)  # fmt: skip
+)
 
 
 def with_options(network: Step, **options: Any) -> Step:
@@ -254,41 +275,72 @@ def official(variant: str, network: Step) -> Recipe:
 
 
 UNKNOWN = (
-    Deviation("figure, localisation network", "convolutions with a border and pools of 4",
-              "the figure's 90 features do not follow from its own layers at 48 pixels; this is the way to get them"),
-    Deviation("figure, classifier", "a ReLU between the two linear layers",
-              "none is drawn, but without it the two would be one linear map"),
-    Deviation("training text", "batch of 128, charge of 0.001 on the linear weights, dropout 0.5, constant rate",
-              "these values are not known to us"),
-    Deviation("training text", "mirror, rotation by up to 10 degrees, shift by up to 10 %, each with probability 1/2",
-              "that small distortions were used is recalled, which ones is not"),
-    Deviation("training text", "the epoch with the best PublicTest accuracy is scored",
-              "how the paper chose its checkpoint is not known to us"),
-)  # fmt: skip
+    Deviation(
+        "figure, localisation network",
+        "convolutions with a border and pools of 4",
+        "the figure's 90 features do not follow from its own layers at 48 pixels; this is the way to get them",
+    ),
+    Deviation(
+        "figure, classifier",
+        "a ReLU between the two linear layers",
+        "none is drawn, but without it the two would be one linear map",
+    ),
+    Deviation(
+        "training text",
+        "batch of 128, charge of 0.001 on the linear weights, dropout 0.5, constant rate",
+        "these values are not known to us",
+    ),
+    Deviation(
+        "training text",
+        "mirror, rotation by up to 10 degrees, shift by up to 10 %, each with probability 1/2",
+        "that small distortions were used is recalled, which ones is not",
+    ),
+    Deviation(
+        "training text",
+        "the epoch with the best PublicTest accuracy is scored",
+        "how the paper chose its checkpoint is not known to us",
+    ),
+)
 
 AS_LINKED = (
     Deviation("linked deep_emotion.py", "dropout is off in evaluation", "the released forward leaves it on: a defect"),
-    Deviation("linked generate_data.py", "all of Training trains, the last epoch is scored on PrivateTest",
-              "the release takes the first 3,589 training rows away and never scores PrivateTest exactly"),
+    Deviation(
+        "linked generate_data.py",
+        "all of Training trains, the last epoch is scored on PrivateTest",
+        "the release takes the first 3,589 training rows away and never scores PrivateTest exactly",
+    ),
     Deviation("linked generate_data.py", "pixels are read as they are", "the release stores them as lossy JPEG first"),
-)  # fmt: skip
+)
 AS_WIDE = (
-    Deviation("mkmohangb train.py", "0.0005 times the squared weights in the loss instead of Adam's decay of 0.001",
-              "the same gradient for the weights; the release decays the two biases as well"),
+    Deviation(
+        "mkmohangb train.py",
+        "0.0005 times the squared weights in the loss instead of Adam's decay of 0.001",
+        "the same gradient for the weights; the release decays the two biases as well",
+    ),
     Deviation("mkmohangb test.py", "all 3,589 images are scored", "the release drops the last incomplete batch"),
-)  # fmt: skip
+)
 SEARCHED = (
     *UNKNOWN[:2],
     *UNKNOWN[3:4],
-    Deviation("training text", "80 epochs on a cosine schedule from 0.005 instead of 500 at a constant rate",
-              "a falling rate was no worse on PublicTest; two processor cores allow so many epochs for three seeds"),
-    Deviation("training text", "no charge on the linear layers, dropout of 0.1",
-              "the charge cost accuracy on PublicTest, dropout hardly mattered: the network is too small for its data"),
-    Deviation("training text", "torch's default initial weights instead of a deviation of 0.05",
-              "better on PublicTest"),
-    Deviation("training text", "batch of 128; the epoch with the best PublicTest accuracy is scored",
-              "the paper's batch and choice are not known to us"),
-)  # fmt: skip
+    Deviation(
+        "training text",
+        "80 epochs on a cosine schedule from 0.005 instead of 500 at a constant rate",
+        "a falling rate was no worse on PublicTest; two processor cores allow so many epochs for three seeds",
+    ),
+    Deviation(
+        "training text",
+        "no charge on the linear layers, dropout of 0.1",
+        "the charge cost accuracy on PublicTest, dropout hardly mattered: the network is too small for its data",
+    ),
+    Deviation(
+        "training text", "torch's default initial weights instead of a deviation of 0.05", "better on PublicTest"
+    ),
+    Deviation(
+        "training text",
+        "batch of 128; the epoch with the best PublicTest accuracy is scored",
+        "the paper's batch and choice are not known to us",
+    ),
+)
 MADE = {
     "deep-emotion": (recalled, FIGURE),
     "deep-emotion-input-stn": (as_linked, INPUT_STN),

@@ -12,12 +12,11 @@ from torch.nn import functional
 from fer_repro import data as data_sets
 from fer_repro import papers, results
 from fer_repro.data import LABELS
+from fer_repro.data.synthetic import SMOKE_SIZE
 from fer_repro.errors import FerReproError
-from fer_repro.markup import Html, percent, table, text
+from fer_repro.markup import Html, percent, synthetic_note, table, text
 from fer_repro.page import Chapter
-from fer_repro.page.tables import drawn_note
 from fer_repro.plots.figure import Canvas, Figure, Theme, canvas
-from fer_repro.reproduce import SMOKE_SIZE
 from fer_repro.results import Result
 
 ENTRIES = ("x from x", "x from y", "x shift", "y from x", "y from y", "y shift")
@@ -37,22 +36,22 @@ def recorded(result: Result) -> Mapping[str, Any]:
 
 
 def faces_for(result: Result) -> tuple[np.ndarray, bool]:
-    """One uint8 [48,48] face for each recorded window, and whether they are drawn.
+    """One uint8 [48,48] face for each recorded window, and whether they are synthetic.
 
-    They are the scored faces themselves where this page's run had the data, otherwise drawn faces of the same classes:
+    They are the scored faces themselves where this page's run had the data, otherwise synthetic faces of the same classes:
     FER2013's pictures are not part of the book.
     """
     wanted = recorded(result)["faces"]
-    if result.drawn or result.classifier is None:
-        faces = data_sets.load("drawn", size=SMOKE_SIZE)
+    if result.synthetic or result.classifier is None:
+        faces = data_sets.load("synthetic", size=SMOKE_SIZE)
     else:
         faces = data_sets.load("fer2013")
-    if result.drawn or result.classifier is not None:
+    if result.synthetic or result.classifier is not None:
         place = {str(name): index for index, name in enumerate(faces.ids)}
         index = [place[face["id"]] for face in wanted]
     else:
         index = [int(np.flatnonzero(faces.labels == face["label"])[0]) for face in wanted]
-    return np.asarray(faces.images[index]), faces.name == "drawn"
+    return np.asarray(faces.images[index]), faces.name == "synthetic"
 
 
 def through(images: np.ndarray, theta: np.ndarray) -> np.ndarray:
@@ -73,7 +72,7 @@ def before_and_after(chapter: Chapter) -> Figure:
     result = chapter.result
     chosen = recorded(result)["faces"]
     theta = np.array([face["theta"] for face in chosen]).reshape(-1, 2, 3)
-    images, drawn = faces_for(result)
+    images, synthetic = faces_for(result)
     after = through(images, theta)
     names = [LABELS[face["label"]] for face in chosen]
 
@@ -92,17 +91,17 @@ def before_and_after(chapter: Chapter) -> Figure:
             axes[row, 0].set_ylabel(word, color=theme.ink)
         return figure
 
-    stands_in = drawn and not result.drawn
+    stands_in = synthetic and not result.synthetic
     caption = "One face per class, the window that the localisation network chose, and the face through it."
     if stands_in:
         caption = (
-            "The windows are those of the stored run, one PrivateTest face per class. The faces under them are drawn: "
+            "The windows are those of the stored run, one PrivateTest face per class. The faces under them are synthetic: "
             "they show only what such a window does."
         )
     size = np.sqrt(np.abs(np.linalg.det(theta[:, :, :2])))
     told = ", ".join(f"{name} {share:.0%}" for name, share in zip(names, size, strict=True))
     alt = f"Seven faces before and after the transformer; edge of the window against that of the image: {told}."
-    return Figure(draw, alt=alt, caption=caption, drawn=drawn)
+    return Figure(draw, alt=alt, caption=caption, synthetic=synthetic)
 
 
 def spread(chapter: Chapter) -> Html:
@@ -114,7 +113,7 @@ def spread(chapter: Chapter) -> Html:
     ]
     caption = f"The affine map over {found['n']:,} scored faces"
     body = table(["entry", "identity", "mean", "standard deviation"], rows, caption, numeric=range(1, 4))
-    return Html(drawn_note(chapter.result) + body + stored_runs(chapter), caption)
+    return Html(synthetic_note(chapter.result.synthetic) + body + stored_runs(chapter), caption)
 
 
 def stored_runs(chapter: Chapter) -> str:
@@ -127,10 +126,12 @@ def stored_runs(chapter: Chapter) -> str:
         largest = max(windows["deviation"])
         rows.append(
             [
-                text(f"{run.variant}, {run.protocol}, seed {run.seed}"), percent(run.headline["accuracy"]),
-                f"{largest:.3f}", "the same for every face" if largest < SAME else "differ between faces",
+                text(f"{run.variant}, {run.protocol}, seed {run.seed}"),
+                percent(run.headline["accuracy"]),
+                f"{largest:.3f}",
+                "the same for every face" if largest < SAME else "differ between faces",
             ]
-        )  # fmt: skip
+        )
     if not rows:
         return "<p>No full run with a transformer is stored.</p>"
     header = ["stored run", "accuracy", "largest standard deviation", "windows"]

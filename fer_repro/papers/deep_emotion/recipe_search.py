@@ -18,7 +18,6 @@ import pandas as pd
 import typer
 
 from fer_repro import data as data_sets
-from fer_repro import results
 from fer_repro.data.protocol import OFFICIAL
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation.statistics import wilson
@@ -27,15 +26,26 @@ from fer_repro.markup import percent
 from fer_repro.papers import deep_emotion
 from fer_repro.plots.figure import Figure
 from fer_repro.plots.forest import Row, forest
+from fer_repro.project import code_version, default_results_dir, default_runs_dir
 from fer_repro.recipe import Recipe, Stage, Step, step
-from fer_repro.reproduce import code_version, default_runs_dir
 from fer_repro.training.run import Run
 
 EPOCHS = 20
 COLUMNS = (
-    "recipe", "change", "recipe_sha256", "epochs", "seed", "train_accuracy", "n", "correct", "accuracy", "epoch",
-    "seconds", "device", "code_version",
-)  # fmt: skip
+    "recipe",
+    "change",
+    "recipe_sha256",
+    "epochs",
+    "seed",
+    "train_accuracy",
+    "n",
+    "correct",
+    "accuracy",
+    "epoch",
+    "seconds",
+    "device",
+    "code_version",
+)
 
 
 @dataclass(frozen=True)
@@ -76,13 +86,17 @@ TRIED = (
 
 
 def path_of(results_dir: Path | None = None) -> Path:
-    return (results_dir or results.default_results_dir()) / "deep-emotion" / "search.csv"
+    return (results_dir or default_results_dir()) / "deep-emotion" / "search.csv"
 
 
 def search(
-    root: str | None = None, results_dir: Path | None = None, runs_dir: Path | None = None, device: str = "cpu",
-    say: Callable[[str], None] = print, only: str | None = None,
-) -> Path:  # fmt: skip
+    root: str | None = None,
+    results_dir: Path | None = None,
+    runs_dir: Path | None = None,
+    device: str = "cpu",
+    say: Callable[[str], None] = print,
+    only: str | None = None,
+) -> Path:
     """Train what is missing (or ``only`` one recipe), adding a row after each, and return the file's path."""
     faces = data_sets.load("fer2013", root)
     seen = faces.subset(np.flatnonzero(faces.usage != "PrivateTest"))
@@ -139,20 +153,26 @@ def shown(results_dir: Path | None = None) -> Figure:
     """Every recipe's PublicTest accuracy with its interval, and its training accuracy."""
     rows = [
         Row(
-            f"{one['recipe']}  {one['change']}", one["accuracy"], wilson(one["correct"], one["n"]),
+            f"{one['recipe']}  {one['change']}",
+            one["accuracy"],
+            wilson(one["correct"], one["n"]),
             words=(percent(one["accuracy"]), percent(one["train_accuracy"])),
         )
         for one in read(path_of(results_dir))
-    ]  # fmt: skip
+    ]
     if not rows:
-        raise FerReproError("results/deep-emotion/search.csv holds no row: run python -m fer_repro.papers.deep_emotion.recipe_search")
+        raise FerReproError(
+            "results/deep-emotion/search.csv holds no row: run python -m fer_repro.papers.deep_emotion.recipe_search"
+        )
     told = "; ".join(f"{row.label} {percent(row.value)}" for row in rows)
     return forest(
-        rows, f"{len(rows)} recipes, PublicTest", alt=f"Search for a recipe on PublicTest: {told}.",
+        rows,
+        f"{len(rows)} recipes, PublicTest",
+        alt=f"Search for a recipe on PublicTest: {told}.",
         caption=f"Best epoch of {EPOCHS} on PublicTest, seed 0; bars are 95 % intervals. Second column: accuracy "
         "on the distorted training images in the last epoch.",
         columns=("PublicTest", "training"),
-    )  # fmt: skip
+    )
 
 
 def main(root: str = "", only: str = "", device: str = "cpu") -> None:

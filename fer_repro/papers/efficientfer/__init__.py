@@ -25,7 +25,7 @@ from fer_repro import pretrained
 from fer_repro.data.official import OFFICIAL_COUNTS
 from fer_repro.data.protocol import OFFICIAL, Protocol
 from fer_repro.layers import IMAGENET_MEAN, IMAGENET_STD, GreyAsRgb
-from fer_repro.papers.base import Variant
+from fer_repro.papers.base import Variant, with_scratch
 from fer_repro.papers.efficientfer import lite0
 from fer_repro.recipe import Deviation, Pretrained, Recipe, Selection, Stage, Step, Views, step
 from fer_repro.training import loop
@@ -33,9 +33,13 @@ from fer_repro.training import loop
 # The usages are the official ones; what makes it "claimed" is the released code's recipe.
 CLAIMED = Protocol("claimed")
 WEIGHTS = Pretrained(
-    "EfficientNet_V2_S_Weights.IMAGENET1K_V1", source="torchvision", licence="BSD-3-Clause",
-    file="efficientnet_v2_s-dd5fe13b.pth", sha256="dd5fe13b", data="ImageNet-1k",
-)  # fmt: skip
+    "EfficientNet_V2_S_Weights.IMAGENET1K_V1",
+    source="torchvision",
+    licence="BSD-3-Clause",
+    file="efficientnet_v2_s-dd5fe13b.pth",
+    sha256="dd5fe13b",
+    data="ImageNet-1k",
+)
 
 
 class EfficientFER(nn.Module):
@@ -47,9 +51,16 @@ class EfficientFER(nn.Module):
     """
 
     def __init__(
-        self, backbone: str = "v2-s", attend: str = "pooled", heads: int = 8, width: int = 64, ratio: int = 16,
-        hidden: tuple[int, int] = (512, 256), dropout: float = 0.3, depth_drop: float = 0.2,
-    ) -> None:  # fmt: skip
+        self,
+        backbone: str = "v2-s",
+        attend: str = "pooled",
+        heads: int = 8,
+        width: int = 64,
+        ratio: int = 16,
+        hidden: tuple[int, int] = (512, 256),
+        dropout: float = 0.3,
+        depth_drop: float = 0.2,
+    ) -> None:
         super().__init__()
         self.attend = attend
         self.rgb = GreyAsRgb(IMAGENET_MEAN, IMAGENET_STD)
@@ -86,10 +97,16 @@ class Classifier(nn.Sequential):
     def __init__(self, channels: int, hidden: tuple[int, int], dropout: float) -> None:
         first, second = hidden
         super().__init__(
-            nn.Linear(channels, first), nn.BatchNorm1d(first), nn.ReLU(), nn.Dropout(dropout),
-            nn.Linear(first, second), nn.BatchNorm1d(second), nn.ReLU(), nn.Dropout(dropout),
+            nn.Linear(channels, first),
+            nn.BatchNorm1d(first),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(first, second),
+            nn.BatchNorm1d(second),
+            nn.ReLU(),
+            nn.Dropout(dropout),
             nn.Linear(second, 7),
-        )  # fmt: skip
+        )
 
 
 class SelfAttention(nn.Module):
@@ -152,47 +169,78 @@ def build(recipe: Recipe) -> nn.Module:
 
 SIZE = 224
 NOISE_OR_BLUR = step(
-    "one_of", p=0.4, shares=(0.3, 0.5),
+    "one_of",
+    p=0.4,
+    shares=(0.3, 0.5),
     steps=(step("gaussian_noise", std=(0.2, 0.44)), step("gaussian_blur", kernel=(3, 7), sigma=(0.5, 3.0))),
-)  # fmt: skip
+)
 LIGHT = step("brightness_contrast", brightness=0.2, contrast=0.2)
 CLAHE_OR_LIGHT = step("one_of", p=0.4, shares=(0.5, 0.5), steps=(step("clahe", clip=(1.0, 4.0), tiles=8), LIGHT))
-AFFINE = step(
-    "affine", degrees=15, shift=0.0625, scale=(0.9, 1.1), per_axis=True, p=0.4, interpolation="bilinear"
-)  # fmt: skip
+AFFINE = step("affine", degrees=15, shift=0.0625, scale=(0.9, 1.1), per_axis=True, p=0.4, interpolation="bilinear")
 # N / (7 n_c), from the training images (released calculate_weight.py).
 CLASS_WEIGHTS = tuple(round(float(n), 6) for n in OFFICIAL_COUNTS[0].sum() / (7 * OFFICIAL_COUNTS[0]))
 
 DEVIATIONS = (
-    Deviation("all", "read through a copy of the repository; the paper's text could not be read",
-              "the repository itself could not be read; the author's answers and the abstract agree with the copy, "
-              "which has the claimed number of parameters"),
+    Deviation(
+        "all",
+        "read through a copy of the repository; the paper's text could not be read",
+        "the repository itself could not be read; the author's answers and the abstract agree with the copy, "
+        "which has the claimed number of parameters",
+    ),
     Deviation("abstract", "trained on Training alone", "the further images were never released"),
-    Deviation("released dataloader.py", "noise of deviation 0.2 to 0.44 and blur of deviation 0.5 to 3, as by default "
-              "in albumentations 2.0.8", "no version is pinned; before version 2 the noise was sixteen times weaker"),
-    Deviation("released dataloader.py", "the noise is the same in the three channels", "the grey image is repeated to "
-              "RGB behind the augmentation; the library draws noise for each channel"),
-    Deviation("released dataloader.py", "only the enlargement and CLAHE round to 8 bits",
-              "the original rounds after every step; batched on the device"),
-    Deviation("released train.py", "epochs are compared by the plain cross-entropy on PublicTest",
-              "the release compares its weighted focal loss there"),
-    Deviation("released train.py", "batch statistics are averaged like the weights",
-              "the average's library has done so only in newer versions; none is pinned"),
-    Deviation("released train.py", "a fixed seed, classes in the order of fer2013.csv",
-              "the release sets no seed; the order only names the outputs"),
-)  # fmt: skip
+    Deviation(
+        "released dataloader.py",
+        "noise of deviation 0.2 to 0.44 and blur of deviation 0.5 to 3, as by default in albumentations 2.0.8",
+        "no version is pinned; before version 2 the noise was sixteen times weaker",
+    ),
+    Deviation(
+        "released dataloader.py",
+        "the noise is the same in the three channels",
+        "the grey image is repeated to RGB behind the augmentation; the library draws noise for each channel",
+    ),
+    Deviation(
+        "released dataloader.py",
+        "only the enlargement and CLAHE round to 8 bits",
+        "the original rounds after every step; batched on the device",
+    ),
+    Deviation(
+        "released train.py",
+        "epochs are compared by the plain cross-entropy on PublicTest",
+        "the release compares its weighted focal loss there",
+    ),
+    Deviation(
+        "released train.py",
+        "batch statistics are averaged like the weights",
+        "the average's library has done so only in newer versions; none is pinned",
+    ),
+    Deviation(
+        "released train.py",
+        "a fixed seed, classes in the order of fer2013.csv",
+        "the release sets no seed; the order only names the outputs",
+    ),
+)
 CLAIMED_DEVIATIONS = (
-    Deviation("released train.py", "no loss scaler: the gradients are clipped to the norm that the release's leaves "
-              "them, 1 / 65,536 and half of it after every 2,000 batches", "the same arithmetic without the detour"),
-)  # fmt: skip
+    Deviation(
+        "released train.py",
+        "no loss scaler: the gradients are clipped to the norm that the release's leaves "
+        "them, 1 / 65,536 and half of it after every 2,000 batches",
+        "the same arithmetic without the detour",
+    ),
+)
 OFFICIAL_DEVIATIONS = (
-    Deviation("released train.py", "the one-cycle schedule steps every batch, with a peak of 0.0005 instead of 0.005",
-              "stepped once per epoch it never leaves its start; its real peak would destroy what was pretrained"),
-    Deviation("released train.py", "gradients are clipped to a norm of 1",
-              "the release clips what a loss scaler has multiplied"),
+    Deviation(
+        "released train.py",
+        "the one-cycle schedule steps every batch, with a peak of 0.0005 instead of 0.005",
+        "stepped once per epoch it never leaves its start; its real peak would destroy what was pretrained",
+    ),
+    Deviation(
+        "released train.py",
+        "gradients are clipped to a norm of 1",
+        "the release clips what a loss scaler has multiplied",
+    ),
     Deviation("released train.py", "at most 30 epochs", "the schedule now ends; it falls over the last 21"),
     Deviation("released test.py", "the averaged weights are scored", "they are the ones that chose the epoch"),
-)  # fmt: skip
+)
 ON_THE_MAP = Deviation("released efficientfer.py", "attention before the pool", "what the text probably intends")
 
 
@@ -212,8 +260,13 @@ def recipe(protocol: str, profile: str, variant: str = "efficientfer", attend: s
         network=step("EfficientFER", backbone="v2-s", attend=attend),
         protocol=CLAIMED if claimed else OFFICIAL,
         stages=(
-            Stage("train", 50 if claimed else 30, step("adamw", lr=rate, weight_decay=0.03),
-                  step("one-cycle", max_lr=rate, pct_start=0.3, **cycle), patience=7),
+            Stage(
+                "train",
+                50 if claimed else 30,
+                step("adamw", lr=rate, weight_decay=0.03),
+                step("one-cycle", max_lr=rate, pct_start=0.3, **cycle),
+                patience=7,
+            ),
         ),
         input_size=SIZE,
         augment=augmentation(SIZE),
@@ -224,10 +277,13 @@ def recipe(protocol: str, profile: str, variant: str = "efficientfer", attend: s
         plain=Views("lanczos4", SIZE),
         clip_norm=step("scaled", norm=1.0, start=65536.0, every=2000) if claimed else 1.0,
         ema=averaging(keep="online" if claimed else "average"),
-        deviations=(*DEVIATIONS, *(CLAIMED_DEVIATIONS if claimed else OFFICIAL_DEVIATIONS),
-                    *((ON_THE_MAP,) if attend == "map" else ())),
+        deviations=(
+            *DEVIATIONS,
+            *(CLAIMED_DEVIATIONS if claimed else OFFICIAL_DEVIATIONS),
+            *((ON_THE_MAP,) if attend == "map" else ()),
+        ),
         pretrained=WEIGHTS,
-    )  # fmt: skip
+    )
     return full if profile == "full" else smoke(full)
 
 
@@ -243,13 +299,26 @@ def smoke(full: Recipe) -> Recipe:
         schedule = step("one-cycle", **(stage.schedule.kwargs() | {"max_lr": 1e-2}))
         stage = dataclasses.replace(stage, optimiser=step("adamw", lr=1e-2, weight_decay=0.03), schedule=schedule)
     network = step(
-        "EfficientFER", backbone="tiny", attend=full.network["attend"], heads=2, width=8, ratio=4, hidden=(32, 16),
-        dropout=0.05, depth_drop=0.0,
-    )  # fmt: skip
+        "EfficientFER",
+        backbone="tiny",
+        attend=full.network["attend"],
+        heads=2,
+        width=8,
+        ratio=4,
+        hidden=(32, 16),
+        dropout=0.05,
+        depth_drop=0.0,
+    )
     return full.shrunk(
-        network=network, stages=(stage,), input_size=48, augment=augmentation(48), batch_size=32,
-        views=Views("lanczos4", 48), plain=Views("lanczos4", 48), ema=averaging(full.ema["keep"], start=4),
-    )  # fmt: skip
+        network=network,
+        stages=(stage,),
+        input_size=48,
+        augment=augmentation(48),
+        batch_size=32,
+        views=Views("lanczos4", 48),
+        plain=Views("lanczos4", 48),
+        ema=averaging(full.ema["keep"], start=4),
+    )
 
 
 def _variant(variant: str, attend: str) -> Variant:
@@ -264,6 +333,6 @@ def _variant(variant: str, attend: str) -> Variant:
 
 
 VARIANTS = (
-    *pretrained.with_scratch(_variant("efficientfer", "pooled"), _variant("efficientfer-map-attention", "map")),
+    *with_scratch(_variant("efficientfer", "pooled"), _variant("efficientfer-map-attention", "map")),
     *lite0.VARIANTS,  # the pair that tells what pretraining is worth
 )

@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from fer_repro import data as data_sets
 from fer_repro import papers, plots
 from fer_repro.data import LABELS
+from fer_repro.evaluation.cost import input_shape, weightless
 from fer_repro.markup import Html, table, text, whole
-from fer_repro.page import networks
 from fer_repro.papers.efficientfer import EfficientFER, build
 from fer_repro.plots.figure import Canvas, Figure, Theme, canvas
 from fer_repro.recipe import Recipe
@@ -37,25 +37,25 @@ def _recipe(protocol: str) -> Recipe:
 def architecture() -> Figure:
     """The full network's blocks as they ran, the backbone's stages of one kind drawn as one."""
     recipe = _recipe("official")
-    shape = networks.input_shape(recipe)
-    blocks = plots.trace(networks.weightless(papers.get("efficientfer"), recipe), shape)
-    drawn: list[plots.Block] = []
+    shape = input_shape(recipe)
+    blocks = plots.trace(weightless(papers.get("efficientfer").build, recipe), shape)
+    synthetic: list[plots.Block] = []
     for block in blocks:
         count, _, kind = block.content.partition(" × ")
-        before = drawn[-1] if drawn else block
+        before = synthetic[-1] if synthetic else block
         if block.name.startswith("features.") and kind and before.content.endswith(f" × {kind}"):
             many = int(before.content.split()[0]) + int(count)
-            drawn[-1] = dataclasses.replace(
+            synthetic[-1] = dataclasses.replace(
                 block, content=f"{many} × {kind}", parameters=before.parameters + block.parameters
             )
         else:
-            drawn.append(block)
+            synthetic.append(block)
     caption = (
         "Height = edge in pixels, width = logarithm of the channels. Below: output shape (channels × height × width), "
         "content, parameters as counted. SelfAttention and Cbam stand side by side: both see what the global mean "
         "leaves, and their outputs are added."
     )
-    return plots.architecture(drawn, shape[1:], "EfficientFER", caption=caption)
+    return plots.architecture(synthetic, shape[1:], "EfficientFER", caption=caption)
 
 
 @dataclass(frozen=True)
@@ -181,8 +181,9 @@ def rates(protocol: str, per: str) -> list[tuple[float, float]]:
     (stage,) = _recipe(protocol).stages
     optimiser = make_optimiser(stage.optimiser, [torch.nn.Parameter(torch.zeros(1))], fused=False)
     options = stage.schedule.kwargs() | {"per": per, "total_steps": stage.epochs * BATCHES}
-    schedule = make_schedule(type(stage.schedule)(stage.schedule.name, tuple(options.items())), optimiser, stage.epochs,
-                             BATCHES)  # fmt: skip
+    schedule = make_schedule(
+        type(stage.schedule)(stage.schedule.name, tuple(options.items())), optimiser, stage.epochs, BATCHES
+    )
     found = []
     for _ in range(stage.epochs):
         found.append((optimiser.param_groups[0]["lr"], optimiser.param_groups[0]["betas"][0]))
@@ -229,8 +230,8 @@ def schedule() -> Figure:
 
 
 def augmented() -> Figure:
-    """One drawn face after each step of the released augmentation, most at the middle of its range."""
-    faces = data_sets.load("drawn", size=(70, 7, 7))
+    """One synthetic face after each step of the released augmentation, most at the middle of its range."""
+    faces = data_sets.load("synthetic", size=(70, 7, 7))
     face = torch.tensor(faces.images[list(faces.labels).index(LABELS.index("happy"))])[None, None].float() / 255
     large, generator = geometry.lanczos4(face, 224), torch.Generator().manual_seed(0)
     one = torch.ones(1)

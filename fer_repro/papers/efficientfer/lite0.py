@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fer_repro import pretrained
 from fer_repro.data.protocol import OFFICIAL, Protocol
 from fer_repro.errors import FerReproError
-from fer_repro.papers.base import Variant
+from fer_repro.papers.base import Variant, with_scratch
 from fer_repro.recipe import Deviation, Pretrained, Recipe, Stage, step
 from fer_repro.training import loop
 
@@ -106,7 +106,7 @@ def smoke(full: Recipe) -> Recipe:
     )
 
 
-VARIANTS = pretrained.with_scratch(
+VARIANTS = with_scratch(
     Variant(
         id="efficientfer-lite0",
         slug="efficientfer",
@@ -114,5 +114,5 @@ VARIANTS = pretrained.with_scratch(
         build=build,
         fit=lambda splits, run: loop.fit(pretrained.loaded(build), splits, run),
         ablation_of="efficientfer",
-    ),
+    )
 )

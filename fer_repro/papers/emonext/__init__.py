@@ -25,10 +25,10 @@ from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 
 from fer_repro import pretrained
 from fer_repro.data.protocol import OFFICIAL, Protocol, Splits
-from fer_repro.evaluation.predict import NetworkClassifier, as_input, normalise_
+from fer_repro.evaluation.predict import NetworkClassifier
 from fer_repro.evaluation.tta import view_batch
-from fer_repro.layers import IMAGENET_MEAN, IMAGENET_STD, GreyAsRgb, SqueezeExcite
-from fer_repro.papers.base import Variant
+from fer_repro.layers import IMAGENET_MEAN, IMAGENET_STD, GreyAsRgb, SqueezeExcite, as_input, normalise_
+from fer_repro.papers.base import Variant, with_scratch
 from fer_repro.papers.emonext.weights import torchvision_names
 from fer_repro.recipe import Deviation, Pretrained, Recipe, Selection, Stage, Step, Views, step
 from fer_repro.training import loop
@@ -58,10 +58,15 @@ class EmoNeXt(nn.Module):
     """
 
     def __init__(
-        self, depths: tuple[int, ...] = SIZES["tiny"][0], dims: tuple[int, ...] = SIZES["tiny"][1],
-        input_size: int = 224, depth_drop: float = 0.1, normalise: bool = False, power: float = 0.25,
+        self,
+        depths: tuple[int, ...] = SIZES["tiny"][0],
+        dims: tuple[int, ...] = SIZES["tiny"][1],
+        input_size: int = 224,
+        depth_drop: float = 0.1,
+        normalise: bool = False,
+        power: float = 0.25,
         layer_scale: float = 1e-6,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         self.rgb = GreyAsRgb(IMAGENET_MEAN, IMAGENET_STD) if normalise else GreyAsRgb()
         self.transformer = SpatialTransformer(input_size)
@@ -111,9 +116,15 @@ class SpatialTransformer(nn.Module):
     def __init__(self, size: int) -> None:
         super().__init__()
         self.look = nn.Sequential(
-            nn.Conv2d(3, 8, 7), nn.BatchNorm2d(8), nn.MaxPool2d(2), nn.ReLU(),
-            nn.Conv2d(8, 10, 5), nn.BatchNorm2d(10), nn.MaxPool2d(2), nn.ReLU(),
-        )  # fmt: skip
+            nn.Conv2d(3, 8, 7),
+            nn.BatchNorm2d(8),
+            nn.MaxPool2d(2),
+            nn.ReLU(),
+            nn.Conv2d(8, 10, 5),
+            nn.BatchNorm2d(10),
+            nn.MaxPool2d(2),
+            nn.ReLU(),
+        )
         edge = ((size - 6) // 2 - 4) // 2
         self.answer = nn.Sequential(nn.Linear(10 * edge * edge, 32), nn.ReLU(), nn.Linear(32, 6))
 
@@ -182,8 +193,11 @@ class EmoNeXtClassifier(NetworkClassifier):
             told = [self._parts(loss, images[batch], labels[batch]) for batch in range(count)]
             means = torch.stack(told).mean(dim=0).tolist() if told else (None, None)
             found["+".join(sorted(set(part.usage)))] = {
-                "batches": count, "batch_size": size, "cross_entropy": means[0], "spread": means[1],
-            }  # fmt: skip
+                "batches": count,
+                "batch_size": size,
+                "cross_entropy": means[0],
+                "spread": means[1],
+            }
         return {"loss_parts": found}
 
     def _parts(self, loss: SmoothedWithSpread, images: Tensor, labels: Tensor) -> Tensor:
@@ -206,38 +220,68 @@ def fit(splits: Splits, run: Run) -> EmoNeXtClassifier:
 
 RESIZED, SIZE = 236, 224
 DEVIATIONS = (
-    Deviation("released scripts/download_dataset.py", "the images as published",
-              "the release stores them as JPEG of quality 75 and so loses some detail in all parts"),
-    Deviation("released train.py", "no rounding to 8 bits after the enlargement",
-              "batched on the device; the original's images are bytes until they are normalised"),
+    Deviation(
+        "released scripts/download_dataset.py",
+        "the images as published",
+        "the release stores them as JPEG of quality 75 and so loses some detail in all parts",
+    ),
+    Deviation(
+        "released train.py",
+        "no rounding to 8 bits after the enlargement",
+        "batched on the device; the original's images are bytes until they are normalised",
+    ),
     Deviation("released train.py", "bf16 instead of fp16 on a GPU, tests in fp32", "speed; no overflow"),
-    Deviation("released train.py", "the average is updated after batches 16, 32, ... instead of 1, 17, ...; batch "
-              "statistics are averaged like the weights", "the average's library does so only in newer versions; none "
-              "is pinned"),
-    Deviation("released train.py", "another seed, classes in the order of fer2013.csv",
-              "the release has the seed 2001; the order only names the outputs"),
-)  # fmt: skip
+    Deviation(
+        "released train.py",
+        "the average is updated after batches 16, 32, ... instead of 1, 17, ...; batch "
+        "statistics are averaged like the weights",
+        "the average's library does so only in newer versions; none is pinned",
+    ),
+    Deviation(
+        "released train.py",
+        "another seed, classes in the order of fer2013.csv",
+        "the release has the seed 2001; the order only names the outputs",
+    ),
+)
 CLAIMED_DEVIATIONS = (
-    Deviation("released train.py", "gradients are clipped to the norm that the release's loss scaler leaves them, 1 / "
-              "65,536 and half of it after every 2,000 batches", "the same arithmetic without the detour; where fp16 "
-              "overflows, the release's scale falls again"),
-    Deviation("paper, training", "a peak rate of 0.001",
-              "as the released schedule sets it, whatever its flag says; the paper prints 0.0001"),
-)  # fmt: skip
+    Deviation(
+        "released train.py",
+        "gradients are clipped to the norm that the release's loss scaler leaves them, 1 / "
+        "65,536 and half of it after every 2,000 batches",
+        "the same arithmetic without the detour; where fp16 overflows, the release's scale falls again",
+    ),
+    Deviation(
+        "paper, training",
+        "a peak rate of 0.001",
+        "as the released schedule sets it, whatever its flag says; the paper prints 0.0001",
+    ),
+)
 OFFICIAL_DEVIATIONS = (
-    Deviation("released train.py", "one cosine over 30 epochs from a rate of 0.0001 (tiny and small) or 0.00005, after "
-              "an epoch of linear rise", "the released schedule restarts every 2.3 epochs and ends by patience"),
-    Deviation("released train.py", "gradients are clipped to a norm of 1",
-              "the release clips what a loss scaler has multiplied"),
+    Deviation(
+        "released train.py",
+        "one cosine over 30 epochs from a rate of 0.0001 (tiny and small) or 0.00005, after an epoch of linear rise",
+        "the released schedule restarts every 2.3 epochs and ends by patience",
+    ),
+    Deviation(
+        "released train.py",
+        "gradients are clipped to a norm of 1",
+        "the release clips what a loss scaler has multiplied",
+    ),
     Deviation("released train.py", "no upside-down faces", "neither split has any, and the paper names none"),
-    Deviation("released train.py", "epochs are compared by the averaged weights on the middle crop, and the best one "
-              "is scored", "the release compares one random crop of the other weights and scores the last epoch"),
-    Deviation("released train.py", "inputs are shifted and scaled like ImageNet's photos",
-              "the pretrained weights expect it; the release gives them [0, 1]"),
-)  # fmt: skip
+    Deviation(
+        "released train.py",
+        "epochs are compared by the averaged weights on the middle crop, and the best one is scored",
+        "the release compares one random crop of the other weights and scores the last epoch",
+    ),
+    Deviation(
+        "released train.py",
+        "inputs are shifted and scaled like ImageNet's photos",
+        "the pretrained weights expect it; the release gives them [0, 1]",
+    ),
+)
 FROM_SCRATCH = Deviation(
     "released train.py", "60 epochs from a rate of 0.0005", "random weights need more and larger steps"
-)  # fmt: skip
+)
 
 
 def augmentation(resized: int, size: int, upside_down: bool) -> tuple[Step, ...]:
@@ -264,9 +308,13 @@ def averaging(measure: str, every: int = 16, start: int = 100) -> Step:
 
 def weights_of(size: str) -> Pretrained:
     return Pretrained(
-        f"convnext_{size}.fb_in22k", source="timm", licence="Apache-2.0 (as timm states it)",
-        file=f"convnext_{size}_22k_224.pth", sha256=None, data="ImageNet-22k",
-    )  # fmt: skip
+        f"convnext_{size}.fb_in22k",
+        source="timm",
+        licence="Apache-2.0 (as timm states it)",
+        file=f"convnext_{size}_22k_224.pth",
+        sha256=None,
+        data="ImageNet-22k",
+    )
 
 
 def _adamw(rate: float) -> Step:
@@ -307,18 +355,26 @@ def smoke(full: Recipe) -> Recipe:
     """The same steps with one small network for all sizes, which one core trains in seconds."""
     claimed, (stage,) = full.protocol == CLAIMED, full.stages
     schedule = stage.schedule.kwargs() | ({"rise": 4, "cycle": 16} if claimed else {"warmup": 4})
-    train = dataclasses.replace(
-        stage, epochs=6, schedule=step(stage.schedule.name, **schedule), optimiser=_adamw(3e-3)
-    )  # fmt: skip
+    train = dataclasses.replace(stage, epochs=6, schedule=step(stage.schedule.name, **schedule), optimiser=_adamw(3e-3))
     network = step(
-        "EmoNeXt", depths=(1, 1, 1, 1), dims=(16, 24, 32, 48), input_size=32, depth_drop=0.0,
-        normalise=full.network["normalise"], layer_scale=0.1,
-    )  # fmt: skip
+        "EmoNeXt",
+        depths=(1, 1, 1, 1),
+        dims=(16, 24, 32, 48),
+        input_size=32,
+        depth_drop=0.0,
+        normalise=full.network["normalise"],
+        layer_scale=0.1,
+    )
     return full.shrunk(
-        network=network, stages=(train,), input_size=32, augment=augmentation(36, 32, upside_down=claimed),
-        batch_size=32, views=ten_crops(36, 32), plain=single_view(36, 32, random=claimed),
+        network=network,
+        stages=(train,),
+        input_size=32,
+        augment=augmentation(36, 32, upside_down=claimed),
+        batch_size=32,
+        views=ten_crops(36, 32),
+        plain=single_view(36, 32, random=claimed),
         ema=averaging(full.ema["measure"], every=2, start=4),
-    )  # fmt: skip
+    )
 
 
 def from_scratch(recipe: Recipe) -> Recipe:
@@ -342,4 +398,4 @@ def _variant(size: str) -> Variant:
     )
 
 
-VARIANTS = pretrained.with_scratch(*(_variant(size) for size in reversed(SIZES)), scratch=from_scratch)
+VARIANTS = with_scratch(*(_variant(size) for size in reversed(SIZES)), scratch=from_scratch)

@@ -18,10 +18,10 @@ from fer_repro import papers, plots
 from fer_repro.data import LABELS
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation import cost
+from fer_repro.evaluation.cost import input_shape, weightless
 from fer_repro.layers import SqueezeExcite
-from fer_repro.markup import DRAWN, Html, percent, table, text, whole
-from fer_repro.page import Chapter, networks
-from fer_repro.page.tables import drawn_note
+from fer_repro.markup import SYNTHETIC, Html, percent, synthetic_note, table, text, whole
+from fer_repro.page import Chapter
 from fer_repro.papers.emonext import RESIZED, SIZE, SIZES, BatchAttention, EmoNeXt, build
 from fer_repro.plots.figure import Canvas, Figure, Theme, canvas
 from fer_repro.recipe import Recipe, step
@@ -35,8 +35,18 @@ BATCH_SIZES = (10, 32, 64)
 FLAG = 1e-4  # the released command's learning rate, and the paper's
 FACES, SIDE = 4, 128  # that gradients are measured on: at 128 pixels every tap of the last stage's kernels meets a map
 SCALES = {0.25: "released: D to the power of 1/4", 0.5: "usual: D to the power of 1/2"}
-PARTS = ("transformer: look", "transformer: answer", "stages", "channel weights", "attention: query", "attention: key",
-         "attention: value", "attention: norm", "norm", "head")  # fmt: skip
+PARTS = (
+    "transformer: look",
+    "transformer: answer",
+    "stages",
+    "channel weights",
+    "attention: query",
+    "attention: key",
+    "attention: value",
+    "attention: norm",
+    "norm",
+    "head",
+)
 
 
 def _recipe(protocol: str, size: str = "tiny") -> Recipe:
@@ -47,25 +57,25 @@ def _recipe(protocol: str, size: str = "tiny") -> Recipe:
 def architecture() -> Figure:
     """The largest size's blocks as they ran, each halving drawn with the stage behind it."""
     recipe = _recipe("official", "xlarge")
-    shape = networks.input_shape(recipe)
-    blocks = plots.trace(networks.weightless(papers.get("emonext"), recipe), shape)
-    drawn: list[plots.Block] = []
+    shape = input_shape(recipe)
+    blocks = plots.trace(weightless(papers.get("emonext").build, recipe), shape)
+    synthetic: list[plots.Block] = []
     for block in blocks:
-        before = drawn[-1] if drawn else None
+        before = synthetic[-1] if synthetic else None
         if before and before.name.startswith("features.") and "CNBlock" in block.content:
             told = f"{before.content.removesuffix(', stride 2, SqueezeExcite')}, {block.content}"
             told = told.replace("conv 2×2,", "conv 2×2, SqueezeExcite,")
             # The trace tells the last stage with the mean and the norm behind it.
             size = block.shape if len(block.shape) == 3 else before.shape
-            drawn[-1] = plots.Block(before.name, told, size, before.parameters + block.parameters)
+            synthetic[-1] = plots.Block(before.name, told, size, before.parameters + block.parameters)
         elif block.parameters:
-            drawn.append(block)
+            synthetic.append(block)
     caption = (
         "Height = edge in pixels, width = logarithm of the channels. Below: output shape (channels × height × width), "
         "content, parameters as counted; the last stage's with the norm behind the mean over all places. "
         "BatchAttention stands beside the way to the scores: only the loss sees its weights."
     )
-    return plots.architecture(drawn, shape[1:], "EmoNeXt", caption=caption)
+    return plots.architecture(synthetic, shape[1:], "EmoNeXt", caption=caption)
 
 
 @cache
@@ -79,7 +89,7 @@ def sizes() -> Html:
         gates = sum(cost.count_parameters(m) for m in network.modules() if isinstance(m, SqueezeExcite))
         parts = (network, network.attention, network.attention.value)
         total, attention, values = (whole(cost.count_parameters(part)) for part in parts)
-        adds = 10 * cost.count_multiply_adds(network, networks.input_shape(recipe)) / 1e9
+        adds = 10 * cost.count_multiply_adds(network, input_shape(recipe)) / 1e9
         shape = (" ".join(map(str, depths)), f"{dims[0]} to {dims[-1]}")
         rows.append([text(size), *shape, total, whole(gates), attention, values, f"{adds:.0f}"])
     header = ["Size", "Blocks", "Channels", "Parameters", "Channel weights", "Attention", "Its values", "Test image"]
@@ -99,15 +109,15 @@ def _network(side: int, **options: Any) -> EmoNeXt:
 
 
 def _faces(count: int, side: int) -> tuple[Tensor, Tensor]:
-    """Drawn faces, float32 [count,1,side,side], and their labels."""
-    faces = data_sets.load("drawn", size=(max(BATCH_SIZES), 7, 7))
+    """Synthetic faces, float32 [count,1,side,side], and their labels."""
+    faces = data_sets.load("synthetic", size=(max(BATCH_SIZES), 7, 7))
     images = geometry.resize(torch.tensor(faces.images[:count])[:, None].float() / 255, side)
     return images, torch.tensor(faces.labels[:count].astype("int64"))
 
 
 @dataclass(frozen=True)
 class Start:
-    """The loss of an untrained network on 64 drawn faces.
+    """The loss of an untrained network on 64 synthetic faces.
 
     ``loss``: its two parts. ``pull``: the norms of the gradients that they send to the features. ``spreads``: (power,
     N) -> spread of the attention between the first N faces.
@@ -149,7 +159,7 @@ class Gradients:
 
 @cache
 def gradients() -> Gradients:
-    """Measure them on four drawn faces of 128 pixels, no block skipped, the blocks' layer scales at 1."""
+    """Measure them on four synthetic faces of 128 pixels, no block skipped, the blocks' layer scales at 1."""
     network, (images, labels) = _network(SIDE, layer_scale=1.0), _faces(FACES, SIDE)
     loss = make_loss(_recipe("official").loss)
     optimiser = make_optimiser(_recipe("official").stages[0].optimiser, network.parameters())
@@ -198,7 +208,7 @@ def idle_weights() -> Html:
     rows.append(["all", whole(sum(found.counts.values())), *(whole(sum(zero.values())) for zero in found.idle)])
     caption = (
         f"Weights without a gradient, or with one of exactly 0: tiny size at full width, random weights with layer "
-        f"scales of 1, {FACES} faces of {SIDE} × {SIDE} pixels, no block skipped ({DRAWN})"
+        f"scales of 1, {FACES} faces of {SIDE} × {SIDE} pixels, no block skipped ({SYNTHETIC})"
     )
     header = ["Part", "Parameters", "Idle, first batch", "Idle, after one step"]
     never = "attention: value"
@@ -226,16 +236,28 @@ def regulariser() -> Html:
     for n in BATCH_SIZES:
         values = [found.spreads[power, n] for power in SCALES]
         share = values[0] / (values[0] + found.loss["cross-entropy"])
-        rows.append([whole(n), *(f"{value:.1e}" for value in values), percent(share, 3), f"{ceiling(n):.4f}",
-                     percent(ceiling(n) / (ceiling(n) + lowest), 1)])  # fmt: skip
+        rows.append(
+            [
+                whole(n),
+                *(f"{value:.1e}" for value in values),
+                percent(share, 3),
+                f"{ceiling(n):.4f}",
+                percent(ceiling(n) / (ceiling(n) + lowest), 1),
+            ]
+        )
     ratio = found.pull["spread"] / found.pull["cross-entropy"]
     caption = (
-        f"Tiny size at full width, random weights, cross-entropy {found.loss['cross-entropy']:.2f} ({DRAWN}). The "
+        f"Tiny size at full width, random weights, cross-entropy {found.loss['cross-entropy']:.2f} ({SYNTHETIC}). The "
         f"gradient that the spread sends to the features is {ratio:.1e} of the cross-entropy's. Largest share: at the "
         f"lowest cross-entropy that the smoothed labels allow, {lowest:.3f}"
     )
-    header = ["Images N", *(f"Spread, {name}" for name in SCALES.values()), "Share of the loss", "Largest spread",
-              "Largest share"]  # fmt: skip
+    header = [
+        "Images N",
+        *(f"Spread, {name}" for name in SCALES.values()),
+        "Share of the loss",
+        "Largest spread",
+        "Largest share",
+    ]
     plain = f"share of the loss: {rows[-1][3]} at the start, {rows[-1][5]} at most, with {rows[-1][0]} images"
     return Html(table(header, rows, caption, numeric=range(6)), plain)
 
@@ -250,11 +272,19 @@ def loss_parts(chapter: Chapter) -> Html:
     for half in HALVES:
         part = told[half]
         share = part["spread"] / (part["spread"] + part["cross_entropy"])
-        rows.append([text(half), f"{part['batches']} × {part['batch_size']}", f"{part['cross_entropy']:.4f}",
-                     f"{part['spread']:.1e}", f"{share:.1e}", f"{ceiling(part['batch_size']):.4f}"])  # fmt: skip
+        rows.append(
+            [
+                text(half),
+                f"{part['batches']} × {part['batch_size']}",
+                f"{part['cross_entropy']:.4f}",
+                f"{part['spread']:.1e}",
+                f"{share:.1e}",
+                f"{ceiling(part['batch_size']):.4f}",
+            ]
+        )
     header = ["Half", "Batches × images", "Cross-entropy", "Spread", "Its share", "Largest spread"]
     caption = "Middle crops, the weights that are scored; smoothed labels, the spread with its weight in the loss"
-    body = drawn_note(result) + table(header, rows, caption, numeric=range(1, 6))
+    body = synthetic_note(result.synthetic) + table(header, rows, caption, numeric=range(1, 6))
     return Html(body, f"spread {rows[-1][3]} beside a cross-entropy of {rows[-1][2]}")
 
 
@@ -316,8 +346,8 @@ def clipping() -> Html:
 
 
 def crops_of_a_face() -> Figure:
-    """One drawn face as training as released shows it, and three of the ten crops of the test."""
-    faces = data_sets.load("drawn", size=(70, 7, 7))
+    """One synthetic face as training as released shows it, and three of the ten crops of the test."""
+    faces = data_sets.load("synthetic", size=(70, 7, 7))
     face = torch.tensor(faces.images[list(faces.labels).index(LABELS.index("happy"))])[None, None].float() / 255
     large, one = geometry.resize(face, RESIZED), torch.ones(1)
     turned = geometry.warp(large, 20 * one, one, one, 0 * one, 0 * one)
@@ -325,10 +355,15 @@ def crops_of_a_face() -> Figure:
     generator = torch.Generator().manual_seed(0)
     upside_down = crops.crop(geometry.warp(large.flip(-2), -15 * one, one, one, 0 * one, 0 * one), generator, SIZE)
     pictures = {
-        "48 pixels": face, f"enlarged, {RESIZED}": large, "turned by 20°": turned, "upside down, a crop": upside_down,
-        "test: top left": ten[:1], "test: bottom right": ten[3:4], "test: middle": ten[4:5],
+        "48 pixels": face,
+        f"enlarged, {RESIZED}": large,
+        "turned by 20°": turned,
+        "upside down, a crop": upside_down,
+        "test: top left": ten[:1],
+        "test: bottom right": ten[3:4],
+        "test: middle": ten[4:5],
         "test: middle, mirrored": ten[9:],
-    }  # fmt: skip
+    }
 
     alt = f"One face in training and test: {', '.join(pictures)}; the test's crops differ by a few pixels only."
     caption = "Above: what training as released does, each step alone or together. Below: crops of the test."

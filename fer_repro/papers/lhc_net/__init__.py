@@ -27,7 +27,7 @@ from fer_repro import pretrained
 from fer_repro.data.protocol import OFFICIAL, Protocol, Splits
 from fer_repro.evaluation.predict import NetworkClassifier
 from fer_repro.layers import GreyAsRgb
-from fer_repro.papers.base import Variant
+from fer_repro.papers.base import Variant, with_scratch
 from fer_repro.papers.lhc_net.scoring import Attending, poses
 from fer_repro.pretrained import keras
 from fer_repro.recipe import Deviation, Pretrained, Recipe, Selection, Stage, Step, Views, step
@@ -149,16 +149,25 @@ class LhcNet(nn.Module):
     """
 
     def __init__(
-        self, heads: tuple[int, ...] = (), embeddings: tuple[int, ...] = (), size: int = SIZE, width: int = 64,
-        units: tuple[int, ...] = (3, 4, 6, 3), hidden: tuple[int, int] = (4096, 1024), dropout: float = 0.4,
+        self,
+        heads: tuple[int, ...] = (),
+        embeddings: tuple[int, ...] = (),
+        size: int = SIZE,
+        width: int = 64,
+        units: tuple[int, ...] = (3, 4, 6, 3),
+        hidden: tuple[int, int] = (4096, 1024),
+        dropout: float = 0.4,
         momentum: float = 0.01,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         self.stem = nn.Sequential(
-            GreyAsRgb(), ShiftNorm(3, momentum),
-            nn.Conv2d(3, width, 7, 2, padding=3, bias=False), nn.BatchNorm2d(width, 2e-5, momentum), nn.ReLU(),
+            GreyAsRgb(),
+            ShiftNorm(3, momentum),
+            nn.Conv2d(3, width, 7, 2, padding=3, bias=False),
+            nn.BatchNorm2d(width, 2e-5, momentum),
+            nn.ReLU(),
             nn.MaxPool2d(3, 2, padding=1),
-        )  # fmt: skip
+        )
         self.stages = nn.ModuleList()
         channels, edges = [width], [-(-size // 4)]
         for index, count in enumerate(units):
@@ -170,10 +179,14 @@ class LhcNet(nn.Module):
             edges.append(-(-edges[-1] // stride))
         self.norm = nn.BatchNorm2d(channels[-1], 2e-5, momentum)
         self.head = nn.Sequential(
-            nn.Linear(channels[-1], hidden[0]), nn.ReLU(), nn.Dropout(dropout),
-            nn.Linear(hidden[0], hidden[1]), nn.ReLU(), nn.Dropout(dropout),
+            nn.Linear(channels[-1], hidden[0]),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden[0], hidden[1]),
+            nn.ReLU(),
+            nn.Dropout(dropout),
             nn.Linear(hidden[1], 7),
-        )  # fmt: skip
+        )
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_uniform_(module.weight, nonlinearity="relu")
@@ -230,28 +243,47 @@ SMALL = step("LhcNet", size=32, width=8, units=(1, 1, 1, 1), hidden=(64, 32), dr
 SMALL_BLOCKS = step("LhcNet", **SMALL.kwargs(), heads=(4, 4, 2, 2, 1), embeddings=(8, 8, 4, 2, 1))
 
 DEVIATIONS = (
-    Deviation("released ETL.py", "training images stay floating-point numbers",
-              "the release stores the enlarged ones as JPEG of quality 100 and reads them back, the held-out ones not"),
-    Deviation("released scripts", "one seed for all stages, given on the command line",
-              "the release sets 5678, 9101112, 131415, then 1115, then 0: the choice of seeds is part of the claim's "
-              "problem, not of the method"),
-    Deviation("released Lib/Utils.py", "the six enlarged views know the pixels just beyond their border",
-              "the release cuts first and repeats the border of the cut: half a pixel, less than one grey level"),
-)  # fmt: skip
+    Deviation(
+        "released ETL.py",
+        "training images stay floating-point numbers",
+        "the release stores the enlarged ones as JPEG of quality 100 and reads them back, the held-out ones not",
+    ),
+    Deviation(
+        "released scripts",
+        "one seed for all stages, given on the command line",
+        "the release sets 5678, 9101112, 131415, then 1115, then 0: the choice of seeds is part of the claim's "
+        "problem, not of the method",
+    ),
+    Deviation(
+        "released Lib/Utils.py",
+        "the six enlarged views know the pixels just beyond their border",
+        "the release cuts first and repeats the border of the cut: half a pixel, less than one grey level",
+    ),
+)
 FIRST_DEVIATIONS = (
-    Deviation("released ResNet34_Train.py", "the best epoch over phases A, B and C is handed on",
-              "the release overwrites its file when a phase begins: it hands on phase C's best, even if a worse one"),
-    Deviation("released ResNet34_Train.py", "phase B turns, then moves by whole pixels; it enlarges by 0.9 to 1.1",
-              "Keras moves first, by fractions of a pixel, and draws the inverse factor: the same ranges otherwise"),
-)  # fmt: skip
+    Deviation(
+        "released ResNet34_Train.py",
+        "the best epoch over phases A, B and C is handed on",
+        "the release overwrites its file when a phase begins: it hands on phase C's best, even if a worse one",
+    ),
+    Deviation(
+        "released ResNet34_Train.py",
+        "phase B turns, then moves by whole pixels; it enlarges by 0.9 to 1.1",
+        "Keras moves first, by fractions of a pixel, and draws the inverse factor: the same ranges otherwise",
+    ),
+)
 SECOND_DEVIATIONS = (
-    Deviation("released readme", "the backbone is this book's own run of the same protocol and seed",
-              "the claim starts from one 'very well performing' backbone, picked among an unknown number"),
-)  # fmt: skip
+    Deviation(
+        "released readme",
+        "the backbone is this book's own run of the same protocol and seed",
+        "the claim starts from one 'very well performing' backbone, picked among an unknown number",
+    ),
+)
 CONTROL = Deviation(
-    "no section", "the second stage without the blocks: the same backbone trained on by the same rule",
+    "no section",
+    "the second stage without the blocks: the same backbone trained on by the same rule",
     "the paper has no such control; without it nobody knows whether the blocks or the extra epochs help",
-)  # fmt: skip
+)
 
 
 def keras_affine(size: int, degrees: float, shift: float = 0.0, zoom: float = 0.0) -> tuple[Step, ...]:
@@ -299,17 +331,23 @@ def smoke(full: Recipe) -> Recipe:
     size = SMALL["size"]
     stages = tuple(
         dataclasses.replace(
-            stage, epochs=epochs, patience=None, batch_size=None,
+            stage,
+            epochs=epochs,
+            patience=None,
+            batch_size=None,
             optimiser=step("adam", lr=5e-3) if stage.name == "phase A" else step("sgd", lr=0.02),
         )
         for stage, epochs in zip(phases(size) if len(full.stages) > 1 else full.stages, (3, 1, 1), strict=False)
-    )  # fmt: skip
+    )
     every = poses(size, shift=1)
     return full.shrunk(
-        network=SMALL_BLOCKS if full.network == BLOCKS else SMALL, stages=stages, input_size=size, batch_size=28,
+        network=SMALL_BLOCKS if full.network == BLOCKS else SMALL,
+        stages=stages,
+        input_size=size,
+        batch_size=28,
         views=dataclasses.replace(full.views, resize=size, poses=(every[0], every[53], every[-1])),
         plain=dataclasses.replace(full.plain, resize=size),
-    )  # fmt: skip
+    )
 
 
 def going_on(before: NetworkClassifier) -> Callable[[Recipe], nn.Module]:
@@ -332,7 +370,7 @@ def fit(splits: Splits, run: Run) -> Attending:
     return Attending(fitted.model, fitted.recipe, fitted.device)
 
 
-VARIANTS = pretrained.with_scratch(
+VARIANTS = with_scratch(
     *(
         Variant(
             id=name,

@@ -16,14 +16,13 @@ from scipy.stats import norm
 
 from fer_repro import data as data_sets
 from fer_repro import results
-from fer_repro.evaluation.predict import as_input
+from fer_repro.data.synthetic import SMOKE_SIZE
 from fer_repro.evaluation.tta import posed
-from fer_repro.markup import Html, note, table, text
+from fer_repro.layers import as_input
+from fer_repro.markup import Html, note, synthetic_note, table, text
 from fer_repro.page import Chapter
-from fer_repro.page.tables import drawn_note
 from fer_repro.papers.lhc_net.scoring import LOOKED_AT, poses
 from fer_repro.plots.figure import Figure, Theme, canvas
-from fer_repro.reproduce import SMOKE_SIZE
 from fer_repro.results import Result
 from fer_repro.transforms.geometry import resize
 
@@ -44,28 +43,32 @@ def attention(chapter: Chapter) -> Html:
         return Html(note("No blocks:", f"{text(result.variant)} has none, so nothing attends."), "no attention blocks")
     picture = ""
     if result.classifier is not None:
-        picture = matrices(result.classifier.looks(scored_faces(result)), result.drawn).figure()
+        picture = matrices(result.classifier.looks(scored_faces(result)), result.synthetic).figure()
     else:
         picture = "<p>The matrices need the network itself, and this result was loaded. The numbers it recorded:</p>"
-    return Html(drawn_note(result) + picture + blocks_table(recorded), _told(recorded))
+    return Html(synthetic_note(result.synthetic) + picture + blocks_table(recorded), _told(recorded))
 
 
 def scored_faces(result: Result) -> np.ndarray:
     """The first scored images of a run of this page: uint8 [N,48,48]."""
-    faces = data_sets.load("drawn", size=SMOKE_SIZE) if result.drawn else data_sets.load("fer2013")
+    faces = data_sets.load("synthetic", size=SMOKE_SIZE) if result.synthetic else data_sets.load("fer2013")
     scored = np.isin(faces.usage, result.record["usages"]["test"])
-    return np.asarray(faces.images[np.flatnonzero(scored)[: LOOKED_AT]])
+    return np.asarray(faces.images[np.flatnonzero(scored)[:LOOKED_AT]])
 
 
 def blocks_table(recorded: Mapping[str, Any]) -> str:
     """A row for each block; figures of several heads as their range."""
     rows = [
         [
-            f"LHC {place}", str(block["channels"]), str(block["heads"]), _range(block["evenness"]),
-            _range(block["exponent"]), f"{block['share']:.3f}",
+            f"LHC {place}",
+            str(block["channels"]),
+            str(block["heads"]),
+            _range(block["evenness"]),
+            _range(block["exponent"]),
+            f"{block['share']:.3f}",
         ]
         for place, block in enumerate(recorded["blocks"], 1)
-    ]  # fmt: skip
+    ]
     caption = (
         f"Means over {recorded['n']:,} scored faces. Evenness: entropy of a row over its largest possible value, 1 = "
         "all channels alike. Added / input: norm of what the block adds over the norm of what it is added to."
@@ -86,7 +89,7 @@ def _told(recorded: Mapping[str, Any]) -> str:
     )
 
 
-def matrices(looks: Sequence[Mapping[str, np.ndarray]], drawn: bool) -> Figure:
+def matrices(looks: Sequence[Mapping[str, np.ndarray]], synthetic: bool) -> Figure:
     """Above: the first head of every block; below: the heads of the first block, from the top of the face down."""
     first = [(f"LHC {place}", look["attention"][0]) for place, look in enumerate(looks, 1)]
     heads = looks[0]["attention"]
@@ -126,7 +129,7 @@ def matrices(looks: Sequence[Mapping[str, np.ndarray]], drawn: bool) -> Figure:
         caption="Mean attention weights over scored faces: row i tells which channels (columns) channel i takes its "
         "mixture from. White or black: the even share. Above: the first head of every block. Below: heads of the first "
         "block, each of which sees one strip of the face.",
-        drawn=drawn,
+        synthetic=synthetic,
     )
 
 
@@ -139,8 +142,8 @@ def relative(weights: np.ndarray) -> np.ndarray:
 
 
 def sixty_views() -> Figure:
-    """All views of one drawn face, in their order; the framed one counts three times."""
-    faces = data_sets.load("drawn", size=SMOKE_SIZE)
+    """All views of one synthetic face, in their order; the framed one counts three times."""
+    faces = data_sets.load("synthetic", size=SMOKE_SIZE)
     face = torch.tensor(np.asarray(faces.images[:1]))
     views = poses()
     made = resize(posed(resize(as_input(face), 224), views), 72)[:, 0].numpy()
@@ -167,7 +170,7 @@ def sixty_views() -> Figure:
         alt=f"{len(views)} copies of one face: turned, shifted, mirrored, and six of them enlarged.",
         caption=f"The {len(views)} views of one face; the framed one counts three times, so that the weights sum to "
         f"{total:.0f}. Outside the image the border is repeated.",
-        drawn=True,
+        synthetic=True,
         photo=True,
     )
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from fer_repro.data.protocol import Splits
-from fer_repro.evaluation.predict import NetworkClassifier, as_input, normalise_
+from fer_repro.evaluation.predict import NetworkClassifier
+from fer_repro.layers import as_input, normalise_
 from fer_repro.transforms.geometry import resize
 
 LOOKED_AT = 256  # scored images whose attention is averaged for the result
@@ -65,12 +66,14 @@ class Attending(NetworkClassifier):
         images = np.asarray(splits.test.images[:LOOKED_AT])
         blocks = [
             {
-                "channels": int(look["attention"].shape[1]), "heads": len(look["attention"]),
-                "evenness": rounded(look["evenness"]), "exponent": rounded(look["exponent"]),
+                "channels": int(look["attention"].shape[1]),
+                "heads": len(look["attention"]),
+                "evenness": rounded(look["evenness"]),
+                "exponent": rounded(look["exponent"]),
                 "share": rounded(look["share"]),
             }
             for look in self.looks(images)
-        ]  # fmt: skip
+        ]
         return {"attention": {"n": len(images), "blocks": blocks}} if blocks else {}
 
 

@@ -26,12 +26,12 @@ from torch.nn import functional as F
 from fer_repro.data.protocol import Splits
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation.predict import NetworkClassifier
+from fer_repro.layers import logits_of
 from fer_repro.papers import resemotenet
 from fer_repro.papers.base import Variant
 from fer_repro.recipe import Deviation, Recipe, step
 from fer_repro.training.artifacts import Shelf
 from fer_repro.training.checkpoint import writer
-from fer_repro.training.losses import logits_of
 from fer_repro.training.run import Run
 from fer_repro.training.weights import digest
 
@@ -135,9 +135,12 @@ class Student(resemotenet.MirrorClassifier):
         rows = (model.predict_proba(np.asarray(images)).astype(np.float16) for model in (self, self.teacher))
         own, told = (scores.argmax(axis=1) for scores in rows)
         counts = {
-            "same": own == told, "teacher": told == labels, "student": own == labels,
-            "both": (own == labels) & (told == labels), "same_mistake": (own == told) & (own != labels),
-        }  # fmt: skip
+            "same": own == told,
+            "teacher": told == labels,
+            "student": own == labels,
+            "both": (own == labels) & (told == labels),
+            "same_mistake": (own == told) & (own != labels),
+        }
         return {"n": len(labels)} | {name: int(hits.sum()) for name, hits in counts.items()}
 
 
@@ -162,17 +165,30 @@ def fit(splits: Splits, run: Run) -> NetworkClassifier:
 LOSS = step("distillation", temperature=4.0, alpha=0.5)
 
 DEVIATIONS = (
-    Deviation("abstract", "every hidden width divided by 2, 4 or 8, the linear layers' too",
-              "it says that the channels of each layer are reduced by about 50, 75 and 87.5 %"),
-    Deviation("body, not read", "Hinton's loss with T = 4 and alpha = 0.5",
-              "abstract and a review name distillation and cross-entropy; temperature and weight could not be read"),
-    Deviation("body, not read", "the teacher is this book's own run of ResEmoteNet, with the same protocol and seed",
-              "which checkpoint taught the claimed students, and on which images, could not be read"),
-    Deviation("body, not read", "optimiser, schedule, batch, epochs and selection are the teacher's",
-              "none could be read"),
-    Deviation("implementation", "the teacher is asked once for every training image and its mirror",
-              "the mirror is the only augmentation, so its answers never change; without this each step pays for it"),
-)  # fmt: skip
+    Deviation(
+        "abstract",
+        "every hidden width divided by 2, 4 or 8, the linear layers' too",
+        "it says that the channels of each layer are reduced by about 50, 75 and 87.5 %",
+    ),
+    Deviation(
+        "body, not read",
+        "Hinton's loss with T = 4 and alpha = 0.5",
+        "abstract and a review name distillation and cross-entropy; temperature and weight could not be read",
+    ),
+    Deviation(
+        "body, not read",
+        "the teacher is this book's own run of ResEmoteNet, with the same protocol and seed",
+        "which checkpoint taught the claimed students, and on which images, could not be read",
+    ),
+    Deviation(
+        "body, not read", "optimiser, schedule, batch, epochs and selection are the teacher's", "none could be read"
+    ),
+    Deviation(
+        "implementation",
+        "the teacher is asked once for every training image and its mirror",
+        "the mirror is the only augmentation, so its answers never change; without this each step pays for it",
+    ),
+)
 ALONE = Deviation("abstract", "no teacher: plain cross-entropy", "the control that tells what distillation is worth")
 
 

@@ -51,11 +51,17 @@ class ResEmoteNet(nn.Module):
         self.blocks = nn.Sequential(ResidualBlock(c3, r1), ResidualBlock(r1, r2), ResidualBlock(r2, r3))
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.head = nn.Sequential(
-            nn.Linear(r3, f1), nn.ReLU(), nn.Dropout(fc_dropout),
-            nn.Linear(f1, f2), nn.ReLU(), nn.Dropout(fc_dropout),
-            nn.Linear(f2, f3), nn.ReLU(), nn.Dropout(fc_dropout),
+            nn.Linear(r3, f1),
+            nn.ReLU(),
+            nn.Dropout(fc_dropout),
+            nn.Linear(f1, f2),
+            nn.ReLU(),
+            nn.Dropout(fc_dropout),
+            nn.Linear(f2, f3),
+            nn.ReLU(),
+            nn.Dropout(fc_dropout),
             nn.Linear(f3, 7),
-        )  # fmt: skip
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         # Grey to normalised RGB: [B,1,64,64] -> [B,3,64,64]
@@ -97,30 +103,54 @@ def build(recipe: Recipe) -> nn.Module:
 
 
 DEVIATIONS = (
-    Deviation("released data_preprocessing/data_csv.py and get_dataset.py", "no image is lost: 28,709 / 3,589 / 3,589",
-              "the CSV files have no header row and the reader expects one, so the first image of each split vanishes; "
-              "a bug, and one image moves an accuracy by 0.03 points at most"),
-    Deviation("released data_preprocessing/data_csv.py", "seven classes",
-              "the script knows a folder 'anger' and skips one called 'angry', as the public folder copies call it"),
-    Deviation("released train_files/ResEmoteNet_train.py", "the random mirror of the evaluation is left out: an image "
-              "is scored as it is; the run records the mirrored score as well, and the mean of both is what the "
-              "released evaluation gives on average",
-              "a score that a coin decides cannot be repeated; the epochs are selected without the coin too"),
-    Deviation("released data_preprocessing/data_augmentation.py", "no image is augmented offline",
-              "the paper's text does not mention it and the amount is unknown; see the demonstration of leakage"),
-    Deviation("released transform", "resized from 48 to 64 pixels as floating-point numbers, batched on the device",
-              "the original resizes image by image in PIL, which rounds to 8 bits"),
-    Deviation("released training loop", "classes in the order of fer2013.csv, a fixed seed",
-              "the order only names the outputs; the release sets no seed"),
-)  # fmt: skip
+    Deviation(
+        "released data_preprocessing/data_csv.py and get_dataset.py",
+        "no image is lost: 28,709 / 3,589 / 3,589",
+        "the CSV files have no header row and the reader expects one, so the first image of each split vanishes; "
+        "a bug, and one image moves an accuracy by 0.03 points at most",
+    ),
+    Deviation(
+        "released data_preprocessing/data_csv.py",
+        "seven classes",
+        "the script knows a folder 'anger' and skips one called 'angry', as the public folder copies call it",
+    ),
+    Deviation(
+        "released train_files/ResEmoteNet_train.py",
+        "the random mirror of the evaluation is left out: an image "
+        "is scored as it is; the run records the mirrored score as well, and the mean of both is what the "
+        "released evaluation gives on average",
+        "a score that a coin decides cannot be repeated; the epochs are selected without the coin too",
+    ),
+    Deviation(
+        "released data_preprocessing/data_augmentation.py",
+        "no image is augmented offline",
+        "the paper's text does not mention it and the amount is unknown; see the demonstration of leakage",
+    ),
+    Deviation(
+        "released transform",
+        "resized from 48 to 64 pixels as floating-point numbers, batched on the device",
+        "the original resizes image by image in PIL, which rounds to 8 bits",
+    ),
+    Deviation(
+        "released training loop",
+        "classes in the order of fer2013.csv, a fixed seed",
+        "the order only names the outputs; the release sets no seed",
+    ),
+)
 OFFICIAL_DEVIATIONS = (
-    Deviation("paper, training details", "the rate falls to a tenth at the sixth epoch in a row without a better "
-              "PublicTest accuracy", "the text says only that a predetermined number of epochs is waited for"),
-)  # fmt: skip
+    Deviation(
+        "paper, training details",
+        "the rate falls to a tenth at the sixth epoch in a row without a better PublicTest accuracy",
+        "the text says only that a predetermined number of epochs is waited for",
+    ),
+)
 CLAIMED_DEVIATIONS = (
-    Deviation("issue #28 of the repository", "Training, PublicTest and PrivateTest train, select and are scored",
-              "these are the roles the author names; the images behind 79.79 % are not established"),
-)  # fmt: skip
+    Deviation(
+        "issue #28 of the repository",
+        "Training, PublicTest and PrivateTest train, select and are scored",
+        "these are the roles the author names; the images behind 79.79 % are not established",
+    ),
+)
 
 
 def recipe(protocol: str, profile: str, variant: str = "resemotenet", divisor: int = 1) -> Recipe:
@@ -178,10 +208,13 @@ class MirrorClassifier(NetworkClassifier):
             correct = [int((rows.argmax(axis=1) == labels).sum()) for rows in rounded]
             n = len(labels)
             found["+".join(sorted(set(part.usage)))] = {
-                "n": n, "correct_plain": correct[0], "correct_mirrored": correct[1],
+                "n": n,
+                "correct_plain": correct[0],
+                "correct_mirrored": correct[1],
                 "accuracy_random_mirror": (correct[0] + correct[1]) / (2 * n),
-                "correct_flip_average": correct[2], "accuracy_flip_average": correct[2] / n,
-            }  # fmt: skip
+                "correct_flip_average": correct[2],
+                "accuracy_flip_average": correct[2] / n,
+            }
         return {"mirror": found}
 
 

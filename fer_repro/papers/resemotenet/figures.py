@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from fer_repro import leaderboard, papers, results
+from fer_repro import papers, results
+from fer_repro.claims import claim_of, declared_parameters, leaderboard_claims
 from fer_repro.data import LABELS, USAGES
 from fer_repro.data.official import OFFICIAL_COUNTS
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation import metrics
 from fer_repro.evaluation.statistics import mcnemar, paired_difference
-from fer_repro.markup import Html, interval, percent, table, text, whole
+from fer_repro.markup import Html, interval, percent, synthetic_note, table, text, whole
 from fer_repro.page import Chapter
-from fer_repro.page.networks import model_name
-from fer_repro.page.tables import drawn_note
+from fer_repro.papers import model_name
 from fer_repro.papers.mini_resemotenet import TEACHER
 from fer_repro.results import HALVES, Result, paired_hits
 
@@ -44,7 +44,7 @@ def implied_accuracy(recall: Sequence[float], counts: Sequence[int]) -> tuple[fl
 
 def published_matrix() -> Html:
     """The published recalls beside PrivateTest's class counts and the paper's, and the accuracies that follow."""
-    claimed = leaderboard.claim(TEACHER).accuracy / 100
+    claimed = claim_of(TEACHER).accuracy / 100
     rows = [
         [text(name), f"{recall:.2f}", whole(true), whole(told)]
         for name, recall, true, told in zip(LABELS, PUBLISHED_RECALL, PRIVATE_TEST, PUBLISHED_COUNTS, strict=True)
@@ -68,15 +68,18 @@ def mirror(chapter: Chapter) -> Html:
         raise FerReproError(f"the result of {result.variant} records no mirrored scores: run it again")
     rows = [
         [
-            text(half), whole(told["n"]), percent(told["correct_plain"] / told["n"]),
-            percent(told["correct_mirrored"] / told["n"]), percent(told["accuracy_random_mirror"]),
+            text(half),
+            whole(told["n"]),
+            percent(told["correct_plain"] / told["n"]),
+            percent(told["correct_mirrored"] / told["n"]),
+            percent(told["accuracy_random_mirror"]),
             percent(told["accuracy_flip_average"]),
         ]
         for half, told in found.items()
-    ]  # fmt: skip
+    ]
     header = ["Half", "Images", "As it is", "Mirrored", "Random mirror, on average", "Mean logits of both"]
     body = table(header, rows, "What the mirror of the released evaluation does to the accuracy", range(1, 6))
-    return Html(drawn_note(result) + body, f"{result.variant}: plain and mirrored scores")
+    return Html(synthetic_note(result.synthetic) + body, f"{result.variant}: plain and mirrored scores")
 
 
 def both_halves(result: Result) -> dict[str, Any]:
@@ -91,12 +94,12 @@ def students(chapter: Chapter) -> Html:
     """Teacher, students and controls under the chapter's protocol: every stored run, "not run" where there is none."""
     protocol = chapter.parameters.protocol
     stored = [run for run in results.read_all(chapter.results_dir) if run.protocol == protocol]
-    known, claims = papers.variants(), leaderboard.claims()
+    known, claims = papers.variants(), leaderboard_claims()
     rows = []
     for name in [TEACHER, *(v for v in known if known[v].slug == chapter.slug)]:
         own = [run for run in stored if run.variant == name]
         taught = f", taught by {model_name(TEACHER)}" if known[name].requires else ", no teacher"
-        told = text(f"{whole(leaderboard.parameters_of(name))} parameters{taught}")
+        told = text(f"{whole(declared_parameters(name))} parameters{taught}")
         claimed = f"{claims[name].accuracy:.2f}\u00a0%" if name in claims else ""
         head = [f'{text(model_name(name))}<br><span class="fer-small">{told}</span>', claimed]
         rows += [[*head, *_measured(run)] for run in own] or [[*head, "not run", "", "", ""]]
@@ -154,7 +157,7 @@ def agreement(chapter: Chapter) -> Html:
     header = ["Half", "Images", "Teacher right", "Student right", "Both right", "Same answer", "Same mistake"]
     body = table(header, rows, f"{result.variant} beside its teacher", range(1, len(header)))
     told = ", ".join(f"{half} {percent(t['same'] / t['n'])}" for half, t in found.items())
-    return Html(drawn_note(result) + body, f"student and teacher give the same answer: {told}")
+    return Html(synthetic_note(result.synthetic) + body, f"student and teacher give the same answer: {told}")
 
 
 def merged(chapter: Chapter) -> Html:
@@ -162,4 +165,4 @@ def merged(chapter: Chapter) -> Html:
     score, result = both_halves(chapter.result), chapter.result
     rows = [[BOTH, whole(score["n"]), percent(score["accuracy"]), interval(score["interval"])]]
     body = table(["Images", "Number", "Accuracy", "95 % interval"], rows, result.variant, (1, 2, 3))
-    return Html(drawn_note(result) + body, f"{result.variant}, {BOTH}: {percent(score['accuracy'])}")
+    return Html(synthetic_note(result.synthetic) + body, f"{result.variant}, {BOTH}: {percent(score['accuracy'])}")

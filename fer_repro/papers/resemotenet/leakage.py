@@ -26,20 +26,20 @@ import torch
 import typer
 
 from fer_repro import data as data_sets
-from fer_repro import parameters, results
 from fer_repro.data import FER2013, USAGES
 from fer_repro.data.official import digest
 from fer_repro.data.protocol import Splits
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation import cost, metrics
 from fer_repro.files import atomic_write
-from fer_repro.markup import DRAWN, Html, interval, note, percent, table, text, whole
+from fer_repro.markup import SYNTHETIC, Html, interval, note, percent, table, text, whole
 from fer_repro.page import Chapter
 from fer_repro.papers import resemotenet
 from fer_repro.plots.figure import Figure
 from fer_repro.plots.forest import Row, forest
+from fer_repro.project import code_version, default_results_dir, default_runs_dir
 from fer_repro.recipe import Recipe, Stage, step
-from fer_repro.reproduce import code_version, default_runs_dir, one_thread
+from fer_repro.training.execution import one_thread, resolve_device
 from fer_repro.training.run import Run
 from fer_repro.transforms import geometry
 
@@ -50,7 +50,7 @@ SHARES = {"full": (0.8, 0.1, 0.1), "smoke": (0.6, 0.1, 0.3)}  # of training, sel
 OPERATIONS = ("photo", "rotated", "mirrored", "trimmed")
 DEGREES, BORDER = 30, 10
 CHUNK = 2048  # images changed at once
-SMOKE_SIZE = (210, 70, 70)  # drawn faces: few enough to be learnt by heart in seconds
+SMOKE_SIZE = (210, 70, 70)  # synthetic faces: few enough to be learnt by heart in seconds
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,9 @@ def grown(pool: Pool, rng: np.random.Generator) -> Pool:
     copies = altered(pool.images[source], operation, angle, border)
     joined = zip(
         (pool.images, pool.labels, pool.origin, pool.operation),
-        (copies, pool.labels[source], pool.origin[source], operation), strict=True,
-    )  # fmt: skip
+        (copies, pool.labels[source], pool.origin[source], operation),
+        strict=True,
+    )
     return Pool(*(np.concatenate(pair) for pair in joined))
 
 
@@ -150,27 +151,33 @@ class Leakage:
         return self.record["arms"]
 
     @property
-    def drawn(self) -> bool:
-        return self.record["data"]["name"] == "drawn"
+    def synthetic(self) -> bool:
+        return self.record["data"]["name"] == "synthetic"
 
     def reported(self, arm: str) -> dict[str, Any]:
         return next(iter(self.arms[arm]["scores"].values()))
 
 
 def demonstrate(
-    profile: str = "smoke", seed: int = 0, device: str = "auto", *, root: str | None = None,
-    runs_dir: str | Path | None = None, resume: bool = True, time_budget: float | None = None,
+    profile: str = "smoke",
+    seed: int = 0,
+    device: str = "auto",
+    *,
+    root: str | None = None,
+    runs_dir: str | Path | None = None,
+    resume: bool = True,
+    time_budget: float | None = None,
     say: Callable[[str], None] = print,
-) -> Leakage:  # fmt: skip
-    """Train and score both arms: ``smoke`` on drawn faces in seconds, ``full`` on FER2013.
+) -> Leakage:
+    """Train and score both arms: ``smoke`` on synthetic faces in seconds, ``full`` on FER2013.
 
     A full run keeps checkpoints in ``runs_dir`` (``runs/leakage/`` by default) and goes on from them. Raises
     `FerReproError` for bad input and `Interrupted` when ``time_budget`` seconds are over.
     """
     if profile not in SHARES:
         raise FerReproError(f"leakage: unknown profile '{profile}', expected {' or '.join(SHARES)}")
-    smoke, device = profile == "smoke", parameters.resolve_device(device)
-    faces = data_sets.load("drawn", size=SMOKE_SIZE) if smoke else data_sets.load("fer2013", root)
+    smoke, device = profile == "smoke", resolve_device(device)
+    faces = data_sets.load("synthetic", size=SMOKE_SIZE) if smoke else data_sets.load("fer2013", root)
     deadline = None if time_budget is None else time.monotonic() + time_budget
     followed, version, arms = recipe(profile), code_version(), {}
 
@@ -192,12 +199,20 @@ def demonstrate(
             arms[arm] = _score(parts, resemotenet.fit(Splits(train, select, test, train), run), run, seed)
     return Leakage(
         {
-            "schema": SCHEMA, "kind": LABEL, "profile": profile, "seed": seed, "shares": list(SHARES[profile]),
-            "data": {"name": faces.name, "source": faces.source, "digest": faces.digest}, "arms": arms,
-            "recipe": followed.as_dict(), "recipe_sha256": followed.sha256(), "code_version": version,
-            "device": device, "environment": cost.environment(),
+            "schema": SCHEMA,
+            "kind": LABEL,
+            "profile": profile,
+            "seed": seed,
+            "shares": list(SHARES[profile]),
+            "data": {"name": faces.name, "source": faces.source, "digest": faces.digest},
+            "arms": arms,
+            "recipe": followed.as_dict(),
+            "recipe_sha256": followed.sha256(),
+            "code_version": version,
+            "device": device,
+            "environment": cost.environment(),
         }
-    )  # fmt: skip
+    )
 
 
 def leaky(faces: FER2013, profile: str, seed: int) -> list[Pool]:
@@ -240,22 +255,28 @@ def _score(parts: list[Pool], classifier: Any, run: Run, seed: int) -> dict[str,
             found = metrics.evaluate(classifier.predict_proba(part.images), part.labels)
             scores[what] = {key: found[key] for key in kept}
     return {
-        "n_train": len(train.labels), "n_select": len(select.labels), "n_test": len(test.labels),
-        "siblings": float(siblings.mean()), "equal": float(with_equal(test, train).mean()),
-        "train_accuracy": run.history[-1]["train_accuracy"], "epochs": len(run.history),
-        "selected_epoch": run.facts["selected_epoch"], "status": run.facts["status"], "seconds": run.facts["seconds"],
+        "n_train": len(train.labels),
+        "n_select": len(select.labels),
+        "n_test": len(test.labels),
+        "siblings": float(siblings.mean()),
+        "equal": float(with_equal(test, train).mean()),
+        "train_accuracy": run.history[-1]["train_accuracy"],
+        "epochs": len(run.history),
+        "selected_epoch": run.facts["selected_epoch"],
+        "status": run.facts["status"],
+        "seconds": run.facts["seconds"],
         "scores": scores,
-    }  # fmt: skip
+    }
 
 
 def path_of(seed: int, results_dir: str | Path | None = None) -> Path:
-    return Path(results_dir or results.default_results_dir()) / "leakage" / f"seed-{seed}.json"
+    return Path(results_dir or default_results_dir()) / "leakage" / f"seed-{seed}.json"
 
 
 def store(found: Leakage, results_dir: str | Path | None = None) -> Path:
     """Write a full measurement on FER2013; anything else, and an existing file, is a `FerReproError`."""
     path = path_of(found.record["seed"], results_dir)
-    if found.record["profile"] != "full" or found.drawn:
+    if found.record["profile"] != "full" or found.synthetic:
         raise FerReproError("only a full demonstration on FER2013 is stored; this one is shown and forgotten")
     if path.exists():
         raise FerReproError(f"{path} is there already: move it away first if it should be replaced")
@@ -279,11 +300,17 @@ def stored(seed: int, results_dir: str | Path | None = None) -> Leakage | None:
 
 
 def show(chapter: Chapter) -> Html:
-    """The chapter's section: the stored demonstration on FER2013 and, where there is none, one on drawn faces."""
+    """The chapter's section: the stored demonstration on FER2013 and, where there is none, one on synthetic faces."""
     p = chapter.parameters
     kept = None if p.profile == "smoke" else stored(p.seed, chapter.results_dir)
     found = kept or demonstrate("smoke", p.seed, p.device, say=lambda line: None)
-    missing = "" if kept else note("Not run on FER2013:", "<code>python -m fer_repro.papers.resemotenet.leakage</code> measures it there.")
+    missing = (
+        ""
+        if kept
+        else note(
+            "Not run on FER2013:", "<code>python -m fer_repro.papers.resemotenet.leakage</code> measures it there."
+        )
+    )
     picture = figure(found)
     return Html(missing + picture.figure() + as_table(found), repr(picture))
 
@@ -292,33 +319,46 @@ def figure(found: Leakage) -> Figure:
     """Every score of both arms with its interval."""
     rows = [
         Row(
-            what, score["accuracy"], tuple(score["interval"]), "measured" if arm == ARMS[0] else "clean",
-            (percent(score["accuracy"]), whole(score["n"])), arm,
+            what,
+            score["accuracy"],
+            tuple(score["interval"]),
+            "measured" if arm == ARMS[0] else "clean",
+            (percent(score["accuracy"]), whole(score["n"])),
+            arm,
         )
-        for arm, told in found.arms.items() for what, score in told["scores"].items()
-    ]  # fmt: skip
+        for arm, told in found.arms.items()
+        for what, score in told["scores"].items()
+    ]
     told = "; ".join(f"{row.group}, {row.label}: {percent(row.value)}" for row in rows)
     return forest(
-        rows, f"{LABEL[0].upper()}{LABEL[1:]}", alt=f"{LABEL}: {told}.", drawn=found.drawn,
+        rows,
+        f"{LABEL[0].upper()}{LABEL[1:]}",
+        alt=f"{LABEL}: {told}.",
+        synthetic=found.synthetic,
         caption="One network and recipe, two orders of work. Bars: Wilson 95 % intervals; copies of one photo are not "
-        "independent, so those of the grown parts are too narrow.", columns=("accuracy", "images"),
-    )  # fmt: skip
+        "independent, so those of the grown parts are too narrow.",
+        columns=("accuracy", "images"),
+    )
 
 
 def as_table(found: Leakage) -> str:
     """Both arms in numbers, with the shares of test images that training has seen in another or the same form."""
     rows = [
         [
-            text(arm), whole(told["n_train"]), whole(told["n_test"]), percent(told["siblings"], 1),
-            percent(told["equal"], 1), percent(told["train_accuracy"]),
-            f'{percent(found.reported(arm)["accuracy"])}<br>'
+            text(arm),
+            whole(told["n_train"]),
+            whole(told["n_test"]),
+            percent(told["siblings"], 1),
+            percent(told["equal"], 1),
+            percent(told["train_accuracy"]),
+            f"{percent(found.reported(arm)['accuracy'])}<br>"
             f'<span class="fer-small">{interval(found.reported(arm)["interval"])}</span>',
         ]
         for arm, told in found.arms.items()
-    ]  # fmt: skip
+    ]
     where = f"seed {found.record['seed']}, {found.record['data']['name']}"
     caption = (
-        f"{LABEL[0].upper()}{LABEL[1:]} ({where}{f'; {DRAWN}' if found.drawn else ''}). Sibling, equal: test "
+        f"{LABEL[0].upper()}{LABEL[1:]} ({where}{f'; {SYNTHETIC}' if found.synthetic else ''}). Sibling, equal: test "
         "images with a copy of the same photo, or with the very same pixels, in the training part."
     )
     header = ["Order of work", "Training", "Test", "Sibling", "Equal", "Training accuracy", "Test accuracy"]
@@ -326,16 +366,24 @@ def as_table(found: Leakage) -> str:
 
 
 def main(
-    profile: str = "full", seed: int = 0, device: str = "auto", root: str = "", results_dir: str = "",
-    runs_dir: str = "", time_budget: float | None = None, resume: bool = True,
-) -> None:  # fmt: skip
+    profile: str = "full",
+    seed: int = 0,
+    device: str = "auto",
+    root: str = "",
+    results_dir: str = "",
+    runs_dir: str = "",
+    time_budget: float | None = None,
+    resume: bool = True,
+) -> None:
     """Measure both orders of work; a full run is stored. Stops at a checkpoint after ``time_budget`` seconds."""
     options = {"root": root or None, "runs_dir": runs_dir or None, "resume": resume, "time_budget": time_budget}
     found = demonstrate(profile, seed, device, **options)
     for arm in ARMS:
         score = found.reported(arm)
         siblings = f"{percent(found.arms[arm]['siblings'], 1)} of the test images with a sibling in training"
-        print(f"{arm}: {percent(score['accuracy'])} of {score['n']:,}, {siblings} ({DRAWN if found.drawn else LABEL})")
+        print(
+            f"{arm}: {percent(score['accuracy'])} of {score['n']:,}, {siblings} ({SYNTHETIC if found.synthetic else LABEL})"
+        )
     if profile == "full":
         print(f"stored as {store(found, results_dir or None).name} ({LABEL})")
 

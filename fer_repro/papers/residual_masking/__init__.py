@@ -32,7 +32,7 @@ from fer_repro.evaluation import cost
 from fer_repro.evaluation.predict import NetworkClassifier, require_network
 from fer_repro.evaluation.tta import TURNS, turned_views
 from fer_repro.layers import MaskingBlock
-from fer_repro.papers.base import Variant
+from fer_repro.papers.base import SCRATCH, Variant, with_scratch
 from fer_repro.papers.residual_masking.members import EfficientNet, ResNet
 from fer_repro.papers.residual_masking.recipes import (
     DEVIATIONS,
@@ -63,9 +63,13 @@ class ResidualMaskingNetwork(ResNet):
     """
 
     def __init__(
-        self, blocks: tuple[int, ...] = (3, 4, 6, 3), width: int = 64, depths: tuple[int, ...] = (4, 3, 2, 1),
-        dropout: float = 0.4, gate: str = "softmax",
-    ) -> None:  # fmt: skip
+        self,
+        blocks: tuple[int, ...] = (3, 4, 6, 3),
+        width: int = 64,
+        depths: tuple[int, ...] = (4, 3, 2, 1),
+        dropout: float = 0.4,
+        gate: str = "softmax",
+    ) -> None:
         super().__init__("basic", blocks, width, dropout)
         self.masks = nn.ModuleList(MaskingBlock(width * 2**i, depth, gate) for i, depth in enumerate(depths))
 
@@ -280,17 +284,20 @@ def fit_ensemble(splits: Splits, run: Run) -> Sum | NetworkClassifier:
         run.say(f"{name}: {accuracy:.4f} on {where}, {recipe.views.count} random views")
     models, shape = [member.model for member in added.members], (1, 1, recipe.input_size, recipe.input_size)
     run.facts |= {
-        "status": "done", "selected_epoch": None, "members": list(added.names), "seconds": time.monotonic() - begin,
+        "status": "done",
+        "selected_epoch": None,
+        "members": list(added.names),
+        "seconds": time.monotonic() - begin,
         "parameters": sum(cost.count_parameters(model) for model in models),
         "multiply_adds": sum(cost.count_multiply_adds(model, shape) for model in models),
         "peak_memory_bytes": cost.peak_memory(torch.device(run.device)),
-    }  # fmt: skip
+    }
     return added
 
 
 def require_members(run: Run) -> dict[str, NetworkClassifier]:
     """The seven fitted networks in the order of `MEMBERS`, or a `FerReproError` that says which is missing or wrong."""
-    found = {name.removesuffix(pretrained.SCRATCH): name for name in run.required}
+    found = {name.removesuffix(SCRATCH): name for name in run.required}
     missing = [name for name in MEMBERS if name not in found]
     if missing or len(found) != len(MEMBERS):
         raise FerReproError(
@@ -327,5 +334,5 @@ def _ensemble(suffix: str) -> Variant:
     )
 
 
-NETWORK_VARIANTS = pretrained.with_scratch(*(_variant(name) for name in KINDS))
-VARIANTS = (*NETWORK_VARIANTS, _ensemble(""), _ensemble(pretrained.SCRATCH))
+NETWORK_VARIANTS = with_scratch(*(_variant(name) for name in KINDS))
+VARIANTS = (*NETWORK_VARIANTS, _ensemble(""), _ensemble(SCRATCH))

@@ -14,26 +14,36 @@ from matplotlib.figure import Figure as Canvas
 from torch import Tensor
 
 from fer_repro import data as data_sets
-from fer_repro import leaderboard, papers, plots, results
-from fer_repro.evaluation.predict import as_input, normalise_
+from fer_repro import papers, plots, results
+from fer_repro.claims import declared_parameters
+from fer_repro.data.synthetic import SMOKE_SIZE
+from fer_repro.evaluation.cost import input_shape, weightless
 from fer_repro.evaluation.statistics import paired_difference
-from fer_repro.markup import DRAWN, Html, interval, note, percent, table, text, whole
+from fer_repro.layers import as_input, normalise_
+from fer_repro.markup import SYNTHETIC, Html, interval, note, percent, synthetic_note, table, text, whole
 from fer_repro.page import Chapter
-from fer_repro.page.networks import input_shape, model_name, weightless
-from fer_repro.page.tables import drawn_note
+from fer_repro.papers import model_name
+from fer_repro.papers.base import SCRATCH
 from fer_repro.papers.residual_masking import ENSEMBLE, ResidualMaskingNetwork
 from fer_repro.papers.residual_masking.recipes import KINDS, MEMBERS
 from fer_repro.plots.architecture import Block
 from fer_repro.plots.figure import Figure, Theme, canvas
-from fer_repro.pretrained import SCRATCH
 from fer_repro.recipe import Pretrained
-from fer_repro.reproduce import SMOKE_SIZE, one_thread, reproduce
+from fer_repro.reproduce import reproduce
 from fer_repro.results import HALVES, Result
+from fer_repro.training.execution import one_thread
 from fer_repro.transforms.geometry import resize
 
 # Short names for figures and tables, in the order of `MEMBERS`.
-SHORT = ("RMN", "ResNet18", "ResNet50 of VGGFace2", "ResNet101", "CBAM-ResNet50", "EfficientNet-B2",
-         "RMN without dropout")  # fmt: skip
+SHORT = (
+    "RMN",
+    "ResNet18",
+    "ResNet50 of VGGFace2",
+    "ResNet101",
+    "CBAM-ResNet50",
+    "EfficientNet-B2",
+    "RMN without dropout",
+)
 LOST = ("residual-masking-resnet18", "residual-masking-resnet50-vggface2")  # released repository, issue #46
 
 
@@ -49,11 +59,15 @@ def members(chapter: Chapter) -> Html:
         own = [run for run in stored if run.variant == name and run.protocol == protocol]
         lost = '<br><span class="fer-small">the claim’s trained weights are lost</span>' if name in LOST else ""
         scored = "<br>".join(percent(run.score("PrivateTest")["accuracy"]) for run in own) or "not run"
-        rows.append([
-            f'{number}. {text(short)}<br><code>{text(name)}</code>{lost}',
-            whole(leaderboard.parameters_of(name)), f"{text(weights.data)}<br>{_obtained(weights)}", scored,
-        ])  # fmt: skip
-    rows.append(["all seven", whole(leaderboard.parameters_of(ENSEMBLE)), "", ""])
+        rows.append(
+            [
+                f"{number}. {text(short)}<br><code>{text(name)}</code>{lost}",
+                whole(declared_parameters(name)),
+                f"{text(weights.data)}<br>{_obtained(weights)}",
+                scored,
+            ]
+        )
+    rows.append(["all seven", whole(declared_parameters(ENSEMBLE)), "", ""])
     header = ["Network", "Parameters", "Starts from", "PrivateTest"]
     caption = f"Accuracy: stored runs under the {protocol} protocol, ten views, one line per seed."
     return Html(table(header, rows, caption, numeric=(1, 3)), f"{len(MEMBERS)} members")
@@ -74,7 +88,7 @@ def architecture() -> Figure:
     recipe = variant.recipe("official", "full")
     shape = input_shape(recipe)
     blocks: list[Block] = []
-    for block in plots.trace(weightless(variant, recipe), shape):
+    for block in plots.trace(weightless(variant.build, recipe), shape):
         if block.name == "rgb":  # it only repeats the grey channel
             continue
         if block.name.startswith("masks."):
@@ -123,7 +137,7 @@ def masks(chapter: Chapter) -> Html:
         why = "the stored result keeps no weights" if result.classifier is None else "this network has no masks"
         return Html(f"<p>No masks to look at: {text(why)}.</p>", f"no masks: {why}")
     recipe = result.classifier.recipe
-    faces = data_sets.load("drawn", size=SMOKE_SIZE)
+    faces = data_sets.load("synthetic", size=SMOKE_SIZE)
     chosen = [int(np.flatnonzero((faces.usage == "PrivateTest") & (faces.labels == c))[0]) for c in (0, 3, 5, 6)]
     images = torch.tensor(np.asarray(faces.images[chosen]), device=result.classifier.device)
     inputs = normalise_(resize(as_input(images), recipe.input_size), recipe.mean, recipe.std)
@@ -134,15 +148,25 @@ def masks(chapter: Chapter) -> Html:
     rows = []
     for stage, channels in enumerate(widths):
         here = found[stage] if stage < len(found) else None
-        cells = [""] * 4 if here is None else [
-            f"{here.channels}", f"{here.mean:.4f}", f"{here.largest:.3f}", percent(float(here.gain.mean())),
-        ]  # fmt: skip
+        cells = (
+            [""] * 4
+            if here is None
+            else [f"{here.channels}", f"{here.mean:.4f}", f"{here.largest:.3f}", percent(float(here.gain.mean()))]
+        )
         rows.append([f"{stage + 1}", f"{channels}", f"{1 / channels:.4f}", f"{full['depths'][stage]}", *cells])
-    header = ["Stage", "Channels, full", "Mean of a mask, 1/C", "Levels of the U-Net", "Channels here", "Mean here",
-              "Largest here", "Mean gain here"]  # fmt: skip
-    caption = "Left: arithmetic of the full network. Right (here): this page's network on four drawn faces."
+    header = [
+        "Stage",
+        "Channels, full",
+        "Mean of a mask, 1/C",
+        "Levels of the U-Net",
+        "Channels here",
+        "Mean here",
+        "Largest here",
+        "Mean gain here",
+    ]
+    caption = "Left: arithmetic of the full network. Right (here): this page's network on four synthetic faces."
     figure = _gains(np.asarray(faces.images[chosen]), found)
-    mind = note("Mind:", f"{text(DRAWN)}.")
+    mind = note("Mind:", f"{text(SYNTHETIC)}.")
     return Html(figure.figure() + mind + table(header, rows, caption, numeric=range(1, 8)), repr(figure))
 
 
@@ -178,7 +202,7 @@ def _gains(images: np.ndarray, found: Sequence[Masked]) -> Figure:
         f"each place: {told}.",
         caption="How much each place of a stage's maps is turned up by its mask. Where the softmax spreads evenly over "
         "C channels, every place gains 1/C; only a peaked mask on a strong channel gains more.",
-        drawn=True,
+        synthetic=True,
     )
 
 
@@ -204,14 +228,14 @@ def views(chapter: Chapter) -> Html:
         spreads.append(f"{100 * statistics.stdev(shares):.2f} points")
     rows += [["mean over the seeds", *means], ["standard deviation", *spreads]]
     body = table(["Views", *HALVES], rows, f"{result.variant}: the same network, other draws", (1, 2))
-    return Html(drawn_note(result) + body, f"{result.variant}: {len(found)} draws of {count} views")
+    return Html(synthetic_note(result.synthetic) + body, f"{result.variant}: {len(found)} draws of {count} views")
 
 
 # ---- the ensemble ----------------------------------------------------------------------------------------------------
 
 
 def ensemble_result(chapter: Chapter) -> Result:
-    """The ensemble's run that belongs to this page: its own, a stored one, else a smoke run on drawn faces."""
+    """The ensemble's run that belongs to this page: its own, a stored one, else a smoke run on synthetic faces."""
     p = chapter.parameters
     if p.variant.removesuffix(SCRATCH) == ENSEMBLE:
         return chapter.result
@@ -248,14 +272,14 @@ def ensemble(chapter: Chapter) -> Html:
 
 
 def _source(result: Result) -> str:
-    if not result.drawn:
+    if not result.synthetic:
         return ""
-    remark = f"no run of the ensemble is stored under this protocol; tiny networks, a smoke run on {text(DRAWN)}."
+    remark = f"no run of the ensemble is stored under this protocol; tiny networks, a smoke run on {text(SYNTHETIC)}."
     return note("Not run:", remark)
 
 
 def _words(result: Result) -> str:
-    return DRAWN if result.drawn else "stored"
+    return SYNTHETIC if result.synthetic else "stored"
 
 
 def _right(result: Result, half: str) -> np.ndarray:
@@ -310,11 +334,11 @@ def subsets(chapter: Chapter) -> Html:
         f"Choosing on PrivateTest instead of PublicTest moves the PrivateTest accuracy by {100 * gain:+.2f} points "
         f"({100 * low:+.2f} to {100 * high:+.2f}, bootstrap over the same {whole(len(hits[0]))} images)"
     )
-    figure = _scatter(found, rules, result.drawn)
+    figure = _scatter(found, rules, result.synthetic)
     return Html(_source(result) + figure.figure() + body + f"<p>{text(told)}.</p>", f"{told} ({_words(result)})")
 
 
-def _scatter(found: Subsets, rules: dict[str, int], drawn: bool) -> Figure:
+def _scatter(found: Subsets, rules: dict[str, int], synthetic: bool) -> Figure:
     sizes = np.array([sum(one) for one in found.members])
     x, y = (100 * found.accuracies[half] for half in HALVES)
 
@@ -325,9 +349,15 @@ def _scatter(found: Subsets, rules: dict[str, int], drawn: bool) -> Figure:
         marks = zip(rules.items(), ("s", "o", "D"), (theme.measured, theme.clean, theme.claimed), strict=True)
         for step, ((rule, index), mark, colour) in enumerate(marks):
             axes.scatter(
-                x[index], y[index], s=190 - 55 * step, marker=mark, facecolors="none", edgecolors=colour, lw=2,
+                x[index],
+                y[index],
+                s=190 - 55 * step,
+                marker=mark,
+                facecolors="none",
+                edgecolors=colour,
+                lw=2,
                 label=rule,
-            )  # fmt: skip
+            )
         axes.set_xlabel("accuracy on PublicTest, %")
         axes.set_ylabel("accuracy on PrivateTest, %")
         axes.grid(True)
@@ -340,5 +370,5 @@ def _scatter(found: Subsets, rules: dict[str, int], drawn: bool) -> Figure:
         alt=f"Accuracy of all {len(x)} subsets of the members on PublicTest and PrivateTest. {told}.",
         caption=f"All {len(x)} subsets of the seven members. The published search takes the highest point, a fair one "
         "the point farthest right.",
-        drawn=drawn,
+        synthetic=synthetic,
     )

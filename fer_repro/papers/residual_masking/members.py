@@ -110,7 +110,7 @@ class ResNet(nn.Module):
 
     def __init__(
         self, kind: str, blocks: tuple[int, ...] = (3, 4, 6, 3), width: int = 64, dropout: float = 0.0
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         if kind not in KINDS:
             raise FerReproError(f"ResNet of kind '{kind}', expected one of {', '.join(KINDS)}")
@@ -156,13 +156,13 @@ class ResNet(nn.Module):
         pretrained.fill_(self, rename(state), leave=("fc.", "masks."), where=f"a ResNet ({self.kind})")
 
 
-CAFFE = (
-    (r"^conv1_7x7_s2_bn\.", "bn1."),
-    (r"^conv1_7x7_s2\.", "conv1."),
-    (r"^classifier\.", "fc."),
-)
-CAFFE_PARTS = {"1x1_reduce": ("conv1", "bn1"), "3x3": ("conv2", "bn2"), "1x1_increase": ("conv3", "bn3"),
-               "1x1_proj": ("downsample.0", "downsample.1")}  # fmt: skip
+CAFFE = ((r"^conv1_7x7_s2_bn\.", "bn1."), (r"^conv1_7x7_s2\.", "conv1."), (r"^classifier\.", "fc."))
+CAFFE_PARTS = {
+    "1x1_reduce": ("conv1", "bn1"),
+    "3x3": ("conv2", "bn2"),
+    "1x1_increase": ("conv3", "bn3"),
+    "1x1_proj": ("downsample.0", "downsample.1"),
+}
 
 
 def from_caffe(state: State) -> dict[str, Tensor]:
@@ -212,8 +212,15 @@ def _substituted(name: str, rules: tuple[tuple[str, str], ...]) -> str:
 # ---- EfficientNet ----------------------------------------------------------------------------------------------------
 
 # Channels, blocks, kernel, stride, expansion of each stage (Tan, Le 2019), scaled to B2: width 1.1, depth 1.2.
-B2 = ((16, 2, 3, 1, 1), (24, 3, 3, 2, 6), (48, 3, 5, 2, 6), (88, 4, 3, 2, 6), (120, 4, 5, 1, 6), (208, 5, 5, 2, 6),
-      (352, 2, 3, 1, 6))  # fmt: skip
+B2 = (
+    (16, 2, 3, 1, 1),
+    (24, 3, 3, 2, 6),
+    (48, 3, 5, 2, 6),
+    (88, 4, 3, 2, 6),
+    (120, 4, 5, 1, 6),
+    (208, 5, 5, 2, 6),
+    (352, 2, 3, 1, 6),
+)
 
 
 class SameConv2d(nn.Conv2d):
@@ -261,7 +268,7 @@ class EfficientNet(nn.Module):
 
     def __init__(
         self, stages: tuple[tuple[int, ...], ...] = B2, stem: int = 32, head: int = 1408, dropout: float = 0.3
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         self.rgb, self.stem = GreyAsRgb(), convolution(3, stem, 3, 2)
         blocks, before = [], stem

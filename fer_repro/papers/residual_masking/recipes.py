@@ -66,61 +66,94 @@ VGGFACE2 = Pretrained(
 )
 
 DEVIATIONS = (
-    Deviation("released fer2013dataset.py, augment.py", "images are resized and rotated as floating-point numbers, in "
-              "batches on the device", "the release works on 8-bit images one by one and rounds after each step"),
-    Deviation("released trainers/tta_trainer.py, validation", "the accuracy of all PublicTest images selects",
-              "the release averages the accuracies of its batches, of which the last holds 37 images, not 48"),
-    Deviation("released trainers/tta_trainer.py, schedule", "the plateau watches the accuracy, relative threshold 1e-4",
-              "the release watches 100 minus the accuracy; both thresholds are less than one image of PublicTest"),
-    Deviation("released main_fer2013.py, test", "the random views come from a generator of their own, seed 1234",
-              "in the release they depend on how many random numbers training has drawn before"),
-    Deviation("released data loader", "every sample has its own mirror and angle",
-              "the release's eight workers copy one random state, so that they repeat each other's draws"),
-    Deviation("paper, training details", "bf16 autocast on a GPU, and on a CPU where that is faster; 1 + M and the "
-              "losses in fp32", "speed"),
-)  # fmt: skip
+    Deviation(
+        "released fer2013dataset.py, augment.py",
+        "images are resized and rotated as floating-point numbers, in batches on the device",
+        "the release works on 8-bit images one by one and rounds after each step",
+    ),
+    Deviation(
+        "released trainers/tta_trainer.py, validation",
+        "the accuracy of all PublicTest images selects",
+        "the release averages the accuracies of its batches, of which the last holds 37 images, not 48",
+    ),
+    Deviation(
+        "released trainers/tta_trainer.py, schedule",
+        "the plateau watches the accuracy, relative threshold 1e-4",
+        "the release watches 100 minus the accuracy; both thresholds are less than one image of PublicTest",
+    ),
+    Deviation(
+        "released main_fer2013.py, test",
+        "the random views come from a generator of their own, seed 1234",
+        "in the release they depend on how many random numbers training has drawn before",
+    ),
+    Deviation(
+        "released data loader",
+        "every sample has its own mirror and angle",
+        "the release's eight workers copy one random state, so that they repeat each other's draws",
+    ),
+    Deviation(
+        "paper, training details",
+        "bf16 autocast on a GPU, and on a CPU where that is faster; 1 + M and the losses in fp32",
+        "speed",
+    ),
+)
 ACTIVE = Deviation(
-    "released models/resmasking.py", "the ResNet34 part starts from ImageNet weights",
+    "released models/resmasking.py",
+    "the ResNet34 part starts from ImageNet weights",
     "the lines that load them are commented out since January 2020; the author says that 74 % needs them",
-)  # fmt: skip
+)
 TODAY = Deviation(
-    "released models, weights", "torchvision's file of today for the same entry",
+    "released models, weights",
+    "torchvision's file of today for the same entry",
     "the release names an older upload; whether every number in it is the same was not checked",
-)  # fmt: skip
+)
 PLAIN = Deviation("paper, table of baselines", "no masks", "the paper's own ablation: what the masks are worth")
-NO_DROPOUT = Deviation("released models/resmasking.py", "no dropout before the last layer",
-                       "the seventh member is the same network without it")
+NO_DROPOUT = Deviation(
+    "released models/resmasking.py",
+    "no dropout before the last layer",
+    "the seventh member is the same network without it",
+)
 UNKNOWN_START = Deviation(
-    "released models/resnet.py", "ImageNet weights", "the code says no pretraining in every public version, the "
-    "reported accuracy speaks for it: unknown",
-)  # fmt: skip
+    "released models/resnet.py",
+    "ImageNet weights",
+    "the code says no pretraining in every public version, the reported accuracy speaks for it: unknown",
+)
 FACES = Deviation(
-    "released models/resnet50_scratch_dims_2048.py", "VGGFace2 weights",
+    "released models/resnet50_scratch_dims_2048.py",
+    "VGGFace2 weights",
     "the lines that load them are commented out in every public version; the member's name says that they were used",
-)  # fmt: skip
+)
 OTHER_PYTORCHCV = Deviation(
-    "released models/__init__.py", "pytorchcv's file of its version 0.0.74",
+    "released models/__init__.py",
+    "pytorchcv's file of its version 0.0.74",
     "which file the version of 2019 loaded is unknown",
-)  # fmt: skip
+)
 ENSEMBLE_DEVIATIONS = (
-    Deviation("paper and released script/gen_ensemble.py", "the seven members are fixed in advance",
-              "the paper describes a search by validation accuracy, the first published script searches PrivateTest"),
-    Deviation("released checkpoints", "all seven members are fitted here",
-              "the author says that the trained ResNet18 and VGGFace2 ResNet50 are lost"),
-    Deviation("released script/gen_results.py", "each member draws its views from a seed of its own, 1234 and upwards",
-              "in the release one generator runs on from member to member"),
-)  # fmt: skip
+    Deviation(
+        "paper and released script/gen_ensemble.py",
+        "the seven members are fixed in advance",
+        "the paper describes a search by validation accuracy, the first published script searches PrivateTest",
+    ),
+    Deviation(
+        "released checkpoints",
+        "all seven members are fitted here",
+        "the author says that the trained ResNet18 and VGGFace2 ResNet50 are lost",
+    ),
+    Deviation(
+        "released script/gen_results.py",
+        "each member draws its views from a seed of its own, 1234 and upwards",
+        "in the release one generator runs on from member to member",
+    ),
+)
 
 
 def _masked(dropout: float) -> dict[str, Step]:
     # Two narrow stages, and little noise, so that three epochs teach anything.
     sizes = {"full": ((3, 4, 6, 3), 64, (4, 3, 2, 1), dropout), "smoke": ((1, 1), 6, (2, 1), min(dropout, 0.1))}
     return {
-        size: step(
-            "ResidualMaskingNetwork", blocks=blocks, width=width, depths=depths, gate="softmax", dropout=share
-        )
+        size: step("ResidualMaskingNetwork", blocks=blocks, width=width, depths=depths, gate="softmax", dropout=share)
         for size, (blocks, width, depths, share) in sizes.items()
-    }  # fmt: skip
+    }
 
 
 def _resnet(kind: str, *blocks: int) -> dict[str, Step]:
@@ -139,9 +172,7 @@ _EFFICIENTNET = {
 
 KINDS = {
     ROW: Kind(**_masked(0.4), pretrained=RESNET34, deviations=(ACTIVE, TODAY), seeds=EXTRA_SEEDS, of_row=True),
-    "residual-masking-resnet18": Kind(
-        **_resnet("basic", 2, 2, 2, 2), pretrained=RESNET18, deviations=(TODAY,)
-    ),
+    "residual-masking-resnet18": Kind(**_resnet("basic", 2, 2, 2, 2), pretrained=RESNET18, deviations=(TODAY,)),
     "residual-masking-resnet50-vggface2": Kind(
         **_resnet("caffe", 3, 4, 6, 3), pretrained=VGGFACE2, deviations=(FACES,)
     ),
@@ -151,13 +182,11 @@ KINDS = {
     "residual-masking-cbam-resnet50": Kind(
         **_resnet("cbam", 3, 4, 6, 3), pretrained=CBAM, deviations=(OTHER_PYTORCHCV,)
     ),
-    "residual-masking-efficientnet-b2": Kind(
-        **_EFFICIENTNET, pretrained=EFFICIENTNET, deviations=(OTHER_PYTORCHCV,)
-    ),
+    "residual-masking-efficientnet-b2": Kind(**_EFFICIENTNET, pretrained=EFFICIENTNET, deviations=(OTHER_PYTORCHCV,)),
     "residual-masking-no-dropout": Kind(
         **_masked(0.0), pretrained=RESNET34, deviations=(ACTIVE, TODAY, NO_DROPOUT), of_row=True
     ),
     "residual-masking-resnet34": Kind(
         **_resnet("basic", 3, 4, 6, 3), pretrained=RESNET34, deviations=(TODAY, PLAIN), seeds=EXTRA_SEEDS, of_row=True
     ),
-}  # fmt: skip
+}

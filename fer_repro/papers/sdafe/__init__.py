@@ -25,8 +25,8 @@ from torchvision.models import convnext
 from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 
 from fer_repro import pretrained
-from fer_repro.data.official import OFFICIAL_COUNTS
-from fer_repro.data.protocol import OFFICIAL, USAGES, Protocol, Splits
+from fer_repro.data.official import OFFICIAL_COUNTS, USAGES
+from fer_repro.data.protocol import OFFICIAL, Protocol, Splits
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation.predict import NetworkClassifier
 from fer_repro.layers import IMAGENET_MEAN, IMAGENET_STD, GreyAsRgb
@@ -56,9 +56,12 @@ class FernextProxy(nn.Module):
     """
 
     def __init__(
-        self, size: str = "tiny", widths: tuple[int, ...] = (), depths: tuple[int, ...] = (),
+        self,
+        size: str = "tiny",
+        widths: tuple[int, ...] = (),
+        depths: tuple[int, ...] = (),
         stochastic_depth: float = 0.1,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         self.grey = GreyAsRgb(IMAGENET_MEAN, IMAGENET_STD)
         if widths:
@@ -161,56 +164,123 @@ def require_maker(run: Run) -> LabelSimilarity | None:
 
 # The generator fitted here (official protocol) and its two filters.
 OWN = {
-    "generator": "mini_diffusion", "target": "neutral", "surplus": 2.0, "most": None,
-    "base": 64, "widths": (1, 2, 4), "blocks": 2, "heads": 4, "dropout": 0.1, "size": 48,
-    "steps": 60_000, "batch": 128, "rate": 2e-4, "ema": 0.9995, "silent": 0.1,
-    "strength": 0.6, "grid": 50, "guidance": 2.0, "portion": 256,
-    "encoder_channels": (64, 128, 256, 512), "encoder_steps": 6_000, "encoder_batch": 128, "encoder_rate": 1e-3,
-    "psnr_percentile": 10.0, "psnr_highest": None, "pilot": 500, "cosine_percentile": 25.0,
-}  # fmt: skip
+    "generator": "mini_diffusion",
+    "target": "neutral",
+    "surplus": 2.0,
+    "most": None,
+    "base": 64,
+    "widths": (1, 2, 4),
+    "blocks": 2,
+    "heads": 4,
+    "dropout": 0.1,
+    "size": 48,
+    "steps": 60_000,
+    "batch": 128,
+    "rate": 2e-4,
+    "ema": 0.9995,
+    "silent": 0.1,
+    "strength": 0.6,
+    "grid": 50,
+    "guidance": 2.0,
+    "portion": 256,
+    "encoder_channels": (64, 128, 256, 512),
+    "encoder_steps": 6_000,
+    "encoder_batch": 128,
+    "encoder_rate": 1e-3,
+    "psnr_percentile": 10.0,
+    "psnr_highest": None,
+    "pilot": 500,
+    "cosine_percentile": 25.0,
+}
 # Stable Diffusion from the user's folder (claimed protocol); what only the generator fitted here needs stays out.
 OUTSIDE = {name: OWN[name] for name in ("psnr_percentile", "psnr_highest", "pilot", "cosine_percentile", "most")} | {
-    "generator": "stable-diffusion", "target": "largest", "surplus": 2.0,
-    "strength": 0.55, "grid": 50, "guidance": 7.5, "size": 512, "portion": 16,
-}  # fmt: skip
+    "generator": "stable-diffusion",
+    "target": "largest",
+    "surplus": 2.0,
+    "strength": 0.55,
+    "grid": 50,
+    "guidance": 7.5,
+    "size": 512,
+    "portion": 16,
+}
 SMOKE = OWN | {
-    "base": 8, "widths": (1, 1, 2), "blocks": 1, "heads": 2, "steps": 30, "batch": 2, "rate": 6e-3, "ema": 0.9,
-    "strength": 0.2, "grid": 10, "most": 8, "portion": 64,
-    "encoder_channels": (8, 16, 16), "encoder_steps": 20, "encoder_batch": 16, "encoder_rate": 5e-3,
-}  # fmt: skip
+    "base": 8,
+    "widths": (1, 1, 2),
+    "blocks": 1,
+    "heads": 2,
+    "steps": 30,
+    "batch": 2,
+    "rate": 6e-3,
+    "ema": 0.9,
+    "strength": 0.2,
+    "grid": 10,
+    "most": 8,
+    "portion": 64,
+    "encoder_channels": (8, 16, 16),
+    "encoder_steps": 20,
+    "encoder_batch": 16,
+    "encoder_rate": 5e-3,
+}
 
 WEIGHTS = Pretrained(
-    "ConvNeXt_Tiny_Weights.IMAGENET1K_V1", source="torchvision", licence="BSD-3-Clause",
-    file="convnext_tiny-983f1562.pth", sha256="983f1562", data="ImageNet-1k",
+    "ConvNeXt_Tiny_Weights.IMAGENET1K_V1",
+    source="torchvision",
+    licence="BSD-3-Clause",
+    file="convnext_tiny-983f1562.pth",
+    sha256="983f1562",
+    data="ImageNet-1k",
     why="our choice for the claimed protocol: how FERNeXt was initialised could not be read",
-)  # fmt: skip
+)
 
 UNREAD = "not in the abstract, which is all that could be read"
 DEVIATIONS = (
-    Deviation("classifier", "fernext-proxy, torchvision's ConvNeXt-T, instead of FERNeXt",
-              "FERNeXt is described in nothing that could be read; the name suggests a relative of ConvNeXt"),
-    Deviation("filters", "PSNR against the source image, at least the 10th percentile of 500 candidates",
-              f"reference image and threshold: {UNREAD}"),
-    Deviation("filters", "the wanted label must be the most similar of the seven, and no less similar than the lowest "
-              "quarter of real images is to its own", f"rule and threshold: {UNREAD}"),
+    Deviation(
+        "classifier",
+        "fernext-proxy, torchvision's ConvNeXt-T, instead of FERNeXt",
+        "FERNeXt is described in nothing that could be read; the name suggests a relative of ConvNeXt",
+    ),
+    Deviation(
+        "filters",
+        "PSNR against the source image, at least the 10th percentile of 500 candidates",
+        f"reference image and threshold: {UNREAD}",
+    ),
+    Deviation(
+        "filters",
+        "the wanted label must be the most similar of the seven, and no less similar than the lowest "
+        "quarter of real images is to its own",
+        f"rule and threshold: {UNREAD}",
+    ),
     Deviation("training", "AdamW, cosine schedule, 40 epochs, batch 64, label smoothing, augmentation", UNREAD),
-    Deviation("training", "every arm has as many images, so as many steps; too few accepted faces are repeated",
-              "a comparison at equal cost; the paper's numbers of generated images could not be read"),
-)  # fmt: skip
+    Deviation(
+        "training",
+        "every arm has as many images, so as many steps; too few accepted faces are repeated",
+        "a comparison at equal cost; the paper's numbers of generated images could not be read",
+    ),
+)
 OWN_DEVIATIONS = (
-    Deviation("generator", "mini_diffusion, a class-conditional U-Net fitted on Training, instead of Stable Diffusion",
-              "needs no outside data or download, and provably saw Training only"),
-    Deviation("filters", "mini_clip, two encoders fitted on the halves of Training, instead of CLIP",
-              "the same; it is at heart a check by a classifier of labels"),
+    Deviation(
+        "generator",
+        "mini_diffusion, a class-conditional U-Net fitted on Training, instead of Stable Diffusion",
+        "needs no outside data or download, and provably saw Training only",
+    ),
+    Deviation(
+        "filters",
+        "mini_clip, two encoders fitted on the halves of Training, instead of CLIP",
+        "the same; it is at heart a check by a classifier of labels",
+    ),
     Deviation("generator", "classes are filled up to the number of neutral faces", f"how many were made: {UNREAD}"),
     Deviation("classifier", "random weights to start from", "so that nothing but Training has a part in a result"),
-)  # fmt: skip
+)
 OUTSIDE_DEVIATIONS = (
     Deviation("protocol", "Training trains, PublicTest selects, PrivateTest is scored", f"our reading: {UNREAD}"),
-    Deviation("generator", "Stable Diffusion 1.x or 2.x as the user's folder holds it; strength 0.55, guidance 7.5, a "
-              "grid of 50 DDIM steps; classes are filled up to the largest", f"checkpoint and settings: {UNREAD}"),
+    Deviation(
+        "generator",
+        "Stable Diffusion 1.x or 2.x as the user's folder holds it; strength 0.55, guidance 7.5, a "
+        "grid of 50 DDIM steps; classes are filled up to the largest",
+        f"checkpoint and settings: {UNREAD}",
+    ),
     Deviation("classifier", "starts from ImageNet weights", f"its initialisation: {UNREAD}"),
-)  # fmt: skip
+)
 SMOKE_OUTSIDE = Deviation(
     "generator", "the smoke run uses mini_diffusion and mini_clip", "no checkpoint of Stable Diffusion is at hand"
 )
@@ -244,9 +314,12 @@ def recipe(protocol: str, profile: str, arm: str | None) -> Recipe:
     if arm is not None:
         changes |= {
             "network": step("fernext-proxy", widths=(16, 32), depths=(1, 1), stochastic_depth=0.0),
-            "input_size": 48, "augment": _augmentation(48), "ema": 0.9, "batch_size": 64,
+            "input_size": 48,
+            "augment": _augmentation(48),
+            "ema": 0.9,
+            "batch_size": 64,
             "stages": (Stage("train", 2, step("adamw", lr=3e-3, weight_decay=0.05)),),
-        }  # fmt: skip
+        }
     shrunk = full.shrunk(**changes)
     extra = (SMOKE_OUTSIDE,) if claimed else ()
     return dataclasses.replace(shrunk, deviations=(*shrunk.deviations, *extra))
@@ -265,7 +338,9 @@ def _with_proxy(images: Recipe, arm: str, claimed: bool) -> Recipe:
         augment=_augmentation(224),
         stages=(
             Stage(
-                "train", epochs, step("adamw", lr=1e-4 if claimed else 1e-3, weight_decay=0.05),
+                "train",
+                epochs,
+                step("adamw", lr=1e-4 if claimed else 1e-3, weight_decay=0.05),
                 step("cosine", eta_min=1e-6, per="batch", warmup=warm),
             ),
         ),
@@ -276,14 +351,17 @@ def _with_proxy(images: Recipe, arm: str, claimed: bool) -> Recipe:
         options=step("synthesis", arm=arm, **settings_of(images)),
         deviations=images.deviations + ((ARMS[arm],) if arm in ARMS else ()),
         pretrained=WEIGHTS if claimed else None,
-    )  # fmt: skip
+    )
 
 
 def _augmentation(size: int) -> tuple[Any, ...]:
     return (
-        step("random_resized_crop", size=size, scale=(0.8, 1.0)), step("flip", p=0.5), step("rotate", degrees=10),
-        step("jitter", brightness=0.2, contrast=0.2), step("erase", p=0.25),
-    )  # fmt: skip
+        step("random_resized_crop", size=size, scale=(0.8, 1.0)),
+        step("flip", p=0.5),
+        step("rotate", degrees=10),
+        step("jitter", brightness=0.2, contrast=0.2),
+        step("erase", p=0.25),
+    )
 
 
 def pipeline(recipe: Recipe) -> list[tuple[str, str]]:

@@ -77,9 +77,14 @@ class Unet(nn.Module):
     """
 
     def __init__(
-        self, base: int = 64, widths: tuple[int, ...] = (1, 2, 4), blocks: int = 2, heads: int = 4,
-        dropout: float = 0.1, classes: int = 7,
-    ) -> None:  # fmt: skip
+        self,
+        base: int = 64,
+        widths: tuple[int, ...] = (1, 2, 4),
+        blocks: int = 2,
+        heads: int = 4,
+        dropout: float = 0.1,
+        classes: int = 7,
+    ) -> None:
         super().__init__()
         self.base, self.classes, told = base, classes, 256
         self.time = nn.Sequential(nn.Linear(base, told), nn.SiLU(), nn.Linear(told, told))
@@ -218,9 +223,15 @@ def ddim(noisy: Tensor, noise: Tensor, left: float, then: float) -> Tensor:
 
 @torch.inference_mode()
 def edit(
-    network: Unet, images: Tensor, classes: Tensor, noise: Tensor, strength: float, grid: int, guidance: float,
+    network: Unet,
+    images: Tensor,
+    classes: Tensor,
+    noise: Tensor,
+    strength: float,
+    grid: int,
+    guidance: float,
     autocast: bool = False,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """SDEdit: ``images`` uint8 [B,48,48], noised half way, denoised as ``classes`` int64 [B] -> uint8 [B,48,48].
 
     ``noise`` float32 [B,1,S,S] decides everything that is random. ``guidance``: 1 follows the class as learnt, more

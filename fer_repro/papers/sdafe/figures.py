@@ -11,13 +11,13 @@ import numpy as np
 from matplotlib.figure import Figure as Canvas
 from matplotlib.patches import Rectangle
 
-from fer_repro import leaderboard, papers, results
+from fer_repro import papers, results
+from fer_repro.claims import claim_of, declared_parameters, leaderboard_claims
 from fer_repro.data import LABELS, USAGES
 from fer_repro.data.official import OFFICIAL_COUNTS
 from fer_repro.errors import FerReproError
-from fer_repro.markup import DRAWN, Html, interval, note, percent, table, text, whole
+from fer_repro.markup import SYNTHETIC, Html, interval, note, percent, synthetic_note, table, text, whole
 from fer_repro.page import Chapter
-from fer_repro.page.tables import drawn_note
 from fer_repro.papers.sdafe import IMAGES, WITHOUT_FACES, generated
 from fer_repro.papers.sdafe.generated import Generated
 from fer_repro.plots.figure import Figure, Theme, canvas
@@ -108,7 +108,7 @@ def faces(chapter: Chapter) -> Figure | Html:
         axes.spines[:].set_visible(False)
         return figure
 
-    drawn = chapter.result.drawn
+    synthetic = chapter.result.synthetic
     told = ", ".join(
         f"{LABELS[index]} {len(chosen)}, {int(made.accepted[chosen].sum())} accepted"
         for index, chosen in zip(classes, rows, strict=True)
@@ -119,7 +119,7 @@ def faces(chapter: Chapter) -> Figure | Html:
         alt=f"Pairs of a neutral source face and the face generated from it, below it, by class: {told}.",
         caption=f"The first {EACH} candidates of each class, not chosen by anybody: above the neutral source, below "
         f"what became of it. A frame: both filters let it pass.{smoke}",
-        drawn=drawn,
+        synthetic=synthetic,
         photo=True,
     )
 
@@ -160,8 +160,8 @@ def acceptance(chapter: Chapter) -> Html:
     )
     filters = recorded_images.get("filters", {})
     bound = f"<p>PSNR bound: {filters['psnr_lowest']:.2f} dB.</p>" if filters else ""
-    body = drawn_note(result) + table(header, rows, caption, range(1, len(header))) + bound
-    return Html(body, f"accepted by both filters: {total['both']} of {total['candidates']}{_drawn(result)}")
+    body = synthetic_note(result.synthetic) + table(header, rows, caption, range(1, len(header))) + bound
+    return Html(body, f"accepted by both filters: {total['both']} of {total['candidates']}{_synthetic(result)}")
 
 
 def distributions(chapter: Chapter) -> Figure:
@@ -183,9 +183,14 @@ def distributions(chapter: Chapter) -> Figure:
         for axes, values, passed, failed, name in parts:
             bins = np.histogram_bin_edges(values[passed | failed], bins=24)
             axes.hist(
-                [values[passed], values[failed]], bins=bins, stacked=True, color=[theme.measured, theme.claimed],
-                label=["passes", "fails"], edgecolor=theme.page, linewidth=0.4,
-            )  # fmt: skip
+                [values[passed], values[failed]],
+                bins=bins,
+                stacked=True,
+                color=[theme.measured, theme.claimed],
+                label=["passes", "fails"],
+                edgecolor=theme.page,
+                linewidth=0.4,
+            )
             axes.set_xlabel(name)
             axes.grid(axis="y")
         left.set_ylabel("candidates")
@@ -199,7 +204,7 @@ def distributions(chapter: Chapter) -> Figure:
         f"{made.cosine.min():.2f} to {made.cosine.max():.2f}, {int(fitting.sum())} pass.",
         caption="Left: the PSNR filter cuts at one bound. Right: the label filter also wants the label to be the most "
         "similar of the seven, so the two kinds overlap.",
-        drawn=chapter.result.drawn,
+        synthetic=chapter.result.synthetic,
     )
 
 
@@ -218,13 +223,17 @@ def arms(chapter: Chapter) -> Html:
         own = [run for run in stored if run.variant == variant]
         rows += [[head, *_measured(run)] for run in own] or [[head, "not run", "", "", "", ""]]
     header = ["Arm", "Seed", *HALVES, "Balanced accuracy", "Recall of disgust"]
-    size = whole(leaderboard.parameters_of("sdafe"))
+    size = whole(declared_parameters("sdafe"))
     caption = (
         f"fernext-proxy ({size} parameters) on six training sets, as many steps on each; {protocol} protocol, plain "
         "view, Wilson 95 % intervals; the last two columns on PrivateTest."
     )
     count = sum(run.variant.removeprefix("sdafe-") in generated.ARMS or run.variant == "sdafe" for run in stored)
-    mind = note("Mind:", f"the run of this page is not in the table: {text(DRAWN)}.") if chapter.result.drawn else ""
+    mind = (
+        note("Mind:", f"the run of this page is not in the table: {text(SYNTHETIC)}.")
+        if chapter.result.synthetic
+        else ""
+    )
     return Html(mind + table(header, rows, caption, range(1, len(header))), f"{count} stored runs of the six arms")
 
 
@@ -244,19 +253,22 @@ def _measured(run: Result) -> list[str]:
 
 def how_far() -> Html:
     """The claim in faces of one half, beside the best claims of class A, whose images are known to be PrivateTest."""
-    claim = leaderboard.claim("sdafe")
+    claim = claim_of("sdafe")
     half = int(np.sum(OFFICIAL_COUNTS[USAGES.index("PrivateTest")]))
-    known = [other for other in leaderboard.claims().values() if other.audit.comparability == "A"]
+    known = [other for other in leaderboard_claims().values() if other.audit.comparability == "A"]
     if not known:
         raise FerReproError("no claim is of comparability class A: the claims file has changed")
     shown = sorted((claim, *known), key=lambda other: -other.accuracy)
     rows = [
         [
-            text(other.model), f"{other.accuracy:.2f}\u00a0%", whole(round(other.accuracy * half / 100)),
-            f"{other.accuracy - claim.accuracy:+.2f}", text(other.audit.comparability),
+            text(other.model),
+            f"{other.accuracy:.2f}\u00a0%",
+            whole(round(other.accuracy * half / 100)),
+            f"{other.accuracy - claim.accuracy:+.2f}",
+            text(other.audit.comparability),
         ]
         for other in shown
-    ]  # fmt: skip
+    ]
     header = ["Claim", "Accuracy", f"Right faces of {half:,}", "Points from this claim", "Class"]
     caption = "This claim beside all whose scored images and selection are known to be clean (class A)"
     best = max(other.accuracy for other in known)
@@ -264,5 +276,5 @@ def how_far() -> Html:
     return Html(table(header, rows, caption, range(1, 4)), told)
 
 
-def _drawn(result: Result) -> str:
-    return f" ({DRAWN})" if result.drawn else ""
+def _synthetic(result: Result) -> str:
+    return f" ({SYNTHETIC})" if result.synthetic else ""

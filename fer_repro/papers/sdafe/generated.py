@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from fer_repro.data.load import FER2013
+from fer_repro.data.dataset import FER2013
 from fer_repro.data.official import LABELS
 from fer_repro.errors import FerReproError
 from fer_repro.files import atomic_write
@@ -174,12 +174,15 @@ class Generated:
         """Per class that was generated: candidates, and how many pass the PSNR filter, the label filter, both."""
         return [
             {
-                "class": LABELS[index], "candidates": int(own.sum()), "psnr": int(self.near[own].sum()),
-                "cosine": int(self.fitting[own].sum()), "both": int(self.accepted[own].sum()),
+                "class": LABELS[index],
+                "candidates": int(own.sum()),
+                "psnr": int(self.near[own].sum()),
+                "cosine": int(self.fitting[own].sum()),
+                "both": int(self.accepted[own].sum()),
             }
             for index in range(CLASSES)
             if (own := self.classes == index).any()
-        ]  # fmt: skip
+        ]
 
     def save(self, path: Path) -> None:
         with atomic_write(path) as file:
@@ -202,7 +205,7 @@ def load(path: Path) -> Generated | None:
 
 def training_set(
     train: FER2013, generated: Generated | None, arm: str, target: str, seed: int
-) -> tuple[FER2013, list[dict[str, int | str]]]:  # fmt: skip
+) -> tuple[FER2013, list[dict[str, int | str]]]:
     """The Training images of an arm, and what was added to each class.
 
     All arms have equally many images, so that equal epochs are equal steps. ``real-only`` repeats images as the classes

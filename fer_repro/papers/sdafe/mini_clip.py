@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fer_repro.evaluation.predict import as_input
+from fer_repro.layers import as_input
 from fer_repro.papers.sdafe.training import ClassDraw
 from fer_repro.transforms.geometry import coin, mirror
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fer_repro.data.load import FER2013
+from fer_repro.data.dataset import FER2013
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation.cost import count_parameters
 from fer_repro.papers.sdafe import diffusion, generated, mini_clip, stable_diffusion
@@ -76,9 +76,11 @@ class Maker:
             self.checkpoints = {name: stable_diffusion.folder_digest(path) for name, path in self.folders.items()}
         told = json.dumps([self.settings, self.checkpoints], sort_keys=True)
         self.identity = {
-            "settings": hashlib.sha256(told.encode()).hexdigest(), "data set": run.data_digest, "seed": run.seed,
+            "settings": hashlib.sha256(told.encode()).hexdigest(),
+            "data set": run.data_digest,
+            "seed": run.seed,
             "device": self.device.type,
-        }  # fmt: skip
+        }
         self.shelf = Shelf(run.folder, self.identity, run.resume, run.say)
 
     def make(self) -> LabelSimilarity:
@@ -103,9 +105,15 @@ class Maker:
     def _by_steps(self, name: str) -> StepFit:
         seed = int(np.random.SeedSequence([self.run.seed, *name.encode()]).generate_state(1)[0])
         return StepFit(
-            self.run.folder / name, self.identity, seed, self.device, self.pause, self.run.say, self.run.resume,
+            self.run.folder / name,
+            self.identity,
+            seed,
+            self.device,
+            self.pause,
+            self.run.say,
+            self.run.resume,
             autocast=self.run.recipe.precision == "bf16" and self.run.engine.autocast,
-        )  # fmt: skip
+        )
 
     def _resident(self, chosen: np.ndarray | slice) -> tuple[Tensor, Tensor]:
         return (
@@ -121,9 +129,12 @@ class Maker:
             name = f"encoder-{half + 1}"
             lesson = mini_clip.Lesson(*self._resident(side == half), s["encoder_batch"])
             encoder, seconds = self._by_steps(name).fit(
-                name, lambda: mini_clip.DualEncoder(s["encoder_channels"]), lesson, s["encoder_steps"],
+                name,
+                lambda: mini_clip.DualEncoder(s["encoder_channels"]),
+                lesson,
+                s["encoder_steps"],
                 step("adamw", lr=s["encoder_rate"], weight_decay=0.05),
-            )  # fmt: skip
+            )
             encoders.append(encoder)
             total += seconds
         self._note("encoders", total)
@@ -165,10 +176,15 @@ class Maker:
 
         def edit(sources: np.ndarray, classes: np.ndarray, seeds: np.ndarray) -> np.ndarray:
             made = diffusion.edit(
-                network, torch.tensor(sources, device=self.device), torch.tensor(classes, device=self.device),
-                diffusion.start_noise(seeds, s["size"]).to(self.device), s["strength"], s["grid"], s["guidance"],
+                network,
+                torch.tensor(sources, device=self.device),
+                torch.tensor(classes, device=self.device),
+                diffusion.start_noise(seeds, s["size"]).to(self.device),
+                s["strength"],
+                s["grid"],
+                s["guidance"],
                 told.autocast,
-            )  # fmt: skip
+            )
             return made.cpu().numpy()
 
         return edit
@@ -208,8 +224,10 @@ class Maker:
         rows = judge(made, None if judged_by is None else whose)
         fitting = generated.passes_cosine(rows, plan.classes, bounds[whose])
         self.run.facts["filters"] = {
-            "psnr_lowest": lowest, "psnr_highest": s["psnr_highest"], "cosine_lowest": bounds.round(4).tolist()
-        }  # fmt: skip
+            "psnr_lowest": lowest,
+            "psnr_highest": s["psnr_highest"],
+            "cosine_lowest": bounds.round(4).tolist(),
+        }
         return Generated(
             images=made,
             source=np.asarray(self.train.ids)[plan.sources],
@@ -233,14 +251,15 @@ class Maker:
     def _tell(self, found: Generated, classifier: LabelSimilarity, encoders: int) -> None:
         facts = self.run.facts
         facts |= {
-            "generator": "mini_diffusion and mini_clip, fitted on Training only" if self.own
+            "generator": "mini_diffusion and mini_clip, fitted on Training only"
+            if self.own
             else "Stable Diffusion and CLIP from local folders; what those were trained on is not ours to know",
             "fitted_on": self._about(found.seen) if self.own else self.checkpoints,
             "sources": self._about(np.unique(found.source)),
             "encoder_parameters": encoders,
             "acceptance": found.rates(),
             "images_sha256": found.digest(),
-        }  # fmt: skip
+        }
         if self.own:
             with torch.device("meta"):
                 facts["generator_parameters"] = count_parameters(unet(self.run.recipe))

@@ -89,9 +89,13 @@ class ImageToImage:
         with _readable(folder, FOLDERS["SD_CHECKPOINT"][1]):
             # The safety checker is left out: it blacks out pictures, and these are portraits of 48 pixels.
             pipeline = StableDiffusionImg2ImgPipeline.from_pretrained(
-                folder, local_files_only=True, use_safetensors=True, dtype=half, safety_checker=None,
+                folder,
+                local_files_only=True,
+                use_safetensors=True,
+                dtype=half,
+                safety_checker=None,
                 requires_safety_checker=False,
-            )  # fmt: skip
+            )
             pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
         self.pipeline = pipeline.to(device)
         self.pipeline.set_progress_bar_config(disable=True)

@@ -65,9 +65,14 @@ class StepFit:
     autocast: bool = False
 
     def fit(
-        self, name: str, build: Callable[[], nn.Module], loss_of: LossOf, steps: int, optimiser: Step,
+        self,
+        name: str,
+        build: Callable[[], nn.Module],
+        loss_of: LossOf,
+        steps: int,
+        optimiser: Step,
         ema: float | None = None,
-    ) -> tuple[nn.Module, float]:  # fmt: skip
+    ) -> tuple[nn.Module, float]:
         """Train ``build()`` for ``steps`` updates; returns it (its average, with ``ema``) and the seconds that it took.
 
         ``loss_of(network, generator)`` draws a batch from the generator (on the device) and gives its loss. Raises
@@ -112,10 +117,14 @@ class _Fit:
 
     def save(self) -> None:
         state = {
-            "network": self.network.state_dict(), "optimiser": self.optimiser.state_dict(),
-            "ema": self.ema.state_dict() if self.ema else None, "done": self.done, "seconds": self.seconds,
-            "generator": self.generator.get_state(), "random": checkpoint.random_state(self.told.device),
-        }  # fmt: skip
+            "network": self.network.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "ema": self.ema.state_dict() if self.ema else None,
+            "done": self.done,
+            "seconds": self.seconds,
+            "generator": self.generator.get_state(),
+            "random": checkpoint.random_state(self.told.device),
+        }
         checkpoint.save(self.told.folder, self.told.identity, state)
 
     def run(self, name: str, loss_of: LossOf, steps: int) -> None:

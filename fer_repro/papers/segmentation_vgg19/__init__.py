@@ -26,10 +26,10 @@ from torchvision.models.vgg import make_layers
 
 from fer_repro import pretrained
 from fer_repro.data.protocol import OFFICIAL, Protocol, Splits
-from fer_repro.evaluation.predict import NetworkClassifier, as_input
+from fer_repro.evaluation.predict import NetworkClassifier
 from fer_repro.evaluation.tta import TURNS, turned_views
-from fer_repro.layers import MaskingBlock
-from fer_repro.papers.base import Variant
+from fer_repro.layers import MaskingBlock, as_input
+from fer_repro.papers.base import Variant, with_scratch
 from fer_repro.papers.segmentation_vgg19.gates import gate_statistics
 from fer_repro.recipe import Deviation, Pretrained, Recipe, Selection, Stage, Views, step
 from fer_repro.training import loop
@@ -98,10 +98,14 @@ class SegmentationVgg19(nn.Module):
         self.stages = nn.ModuleList(body)
         self.pool = nn.Sequential(*last, nn.AdaptiveAvgPool2d(7))
         self.head = nn.Sequential(
-            nn.Linear(widths[-1] * 49, hidden), nn.ReLU(), nn.Dropout(dropout),
-            nn.Linear(hidden, hidden), nn.ReLU(), nn.Dropout(dropout),
+            nn.Linear(widths[-1] * 49, hidden),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, hidden),
+            nn.ReLU(),
+            nn.Dropout(dropout),
             nn.Linear(hidden, 7),
-        )  # fmt: skip
+        )
         for layer in self.trunk():
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
@@ -164,8 +168,8 @@ class Vgg19Classifier(NetworkClassifier):
             return int((scores.astype(np.float16).argmax(axis=1) == labels).sum())
 
         size, options = self.recipe.input_size, self.recipe.options
-        drawn = [right(turned_views(size, options["count"], seed)) for seed in range(options["draws"])]
-        return {"n": len(labels), "count": options["count"], "plain": right(None), "views": drawn}
+        synthetic = [right(turned_views(size, options["count"], seed)) for seed in range(options["draws"])]
+        return {"n": len(labels), "count": options["count"], "plain": right(None), "views": synthetic}
 
 
 def build(recipe: Recipe) -> nn.Module:
@@ -188,28 +192,50 @@ def fit(splits: Splits, run: Run) -> NetworkClassifier:
 
 
 DEVIATIONS = (
-    Deviation("released trainer.py, selection", "accuracy on PublicTest counts every image once",
-              "the release averages the accuracies of batches of 8, so that the last 5 images weigh as much as 8"),
-    Deviation("released trainer.py, test", "the network that was selected on PublicTest is the one that is scored",
-              "the release loads a file of a fixed name instead, from a run that is not told"),
-    Deviation("released augment.py", "every image has draws of its own, other ones in every epoch",
-              "the release copies one seeded generator into eight workers anew each epoch: all replay one sequence"),
-    Deviation("released fer2013dataset.py, augment.py", "enlarged and turned as floating-point numbers, black outside",
-              "OpenCV rounds to bytes after each step and blends the border's pixels with black"),
-    Deviation("released trainer.py",
-              "bf16 autocast on a GPU, and on a CPU where that is faster, losses in fp32", "speed"),
-)  # fmt: skip
+    Deviation(
+        "released trainer.py, selection",
+        "accuracy on PublicTest counts every image once",
+        "the release averages the accuracies of batches of 8, so that the last 5 images weigh as much as 8",
+    ),
+    Deviation(
+        "released trainer.py, test",
+        "the network that was selected on PublicTest is the one that is scored",
+        "the release loads a file of a fixed name instead, from a run that is not told",
+    ),
+    Deviation(
+        "released augment.py",
+        "every image has draws of its own, other ones in every epoch",
+        "the release copies one seeded generator into eight workers anew each epoch: all replay one sequence",
+    ),
+    Deviation(
+        "released fer2013dataset.py, augment.py",
+        "enlarged and turned as floating-point numbers, black outside",
+        "OpenCV rounds to bytes after each step and blends the border's pixels with black",
+    ),
+    Deviation(
+        "released trainer.py", "bf16 autocast on a GPU, and on a CPU where that is faster, losses in fp32", "speed"
+    ),
+)
 GATED = (
-    Deviation("released vgg_19_bn_mask.py, first training",
-              "starts from this book's own segmentation-vgg19-plain, with the same protocol and seed",
-              "the release loads a checkpoint of 14 August 2021 that is not published"),
-    Deviation("paper, figures", "four gates of depth one", "the figures draw five gates of four levels; the released "
-              "network has these four, and their drawn widths would make billions of parameters"),
-)  # fmt: skip
+    Deviation(
+        "released vgg_19_bn_mask.py, first training",
+        "starts from this book's own segmentation-vgg19-plain, with the same protocol and seed",
+        "the release loads a checkpoint of 14 August 2021 that is not published",
+    ),
+    Deviation(
+        "paper, figures",
+        "four gates of depth one",
+        "the figures draw five gates of four levels; the released "
+        "network has these four, and their drawn widths would make billions of parameters",
+    ),
+)
 OFFICIAL_DEVIATIONS = (
-    Deviation("released trainer.py, test", "the score is that of the image as it is",
-              "a score without chance in it; the ten random views stand beside it"),
-)  # fmt: skip
+    Deviation(
+        "released trainer.py, test",
+        "the score is that of the image as it is",
+        "a score without chance in it; the ten random views stand beside it",
+    ),
+)
 
 
 def recipe(protocol: str, profile: str, variant: str) -> Recipe:
@@ -249,11 +275,7 @@ def smoke(full: Recipe) -> Recipe:
     )
 
 
-VARIANTS = pretrained.with_scratch(
-    Variant(
-        id=PLAIN, slug=ROW, recipe=partial(recipe, variant=PLAIN), build=build, fit=fit, ablation_of=ROW
-    ),
-    Variant(
-        id=ROW, slug=ROW, recipe=partial(recipe, variant=ROW), build=build, fit=fit, requires=(PLAIN,)
-    ),
-)  # fmt: skip
+VARIANTS = with_scratch(
+    Variant(id=PLAIN, slug=ROW, recipe=partial(recipe, variant=PLAIN), build=build, fit=fit, ablation_of=ROW),
+    Variant(id=ROW, slug=ROW, recipe=partial(recipe, variant=ROW), build=build, fit=fit, requires=(PLAIN,)),
+)

@@ -15,27 +15,28 @@ import torch
 from matplotlib.figure import Figure as Canvas
 
 from fer_repro import data as data_sets
-from fer_repro import leaderboard, papers, results
-from fer_repro.claims import HALF, counts_that_print
+from fer_repro import papers, results
+from fer_repro.claims import HALF, claim_of, counts_that_print
+from fer_repro.data.synthetic import SMOKE_SIZE
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation import cost
-from fer_repro.evaluation.predict import as_input
+from fer_repro.evaluation.cost import input_shape, weightless
 from fer_repro.evaluation.statistics import wilson
-from fer_repro.markup import DRAWN, Html, interval, note, percent, table, text, whole
+from fer_repro.layers import as_input
+from fer_repro.markup import SYNTHETIC, Html, interval, note, percent, synthetic_note, table, text, whole
 from fer_repro.page import Chapter
-from fer_repro.page.networks import input_shape, model_name, weightless
-from fer_repro.page.tables import drawn_note
+from fer_repro.papers import model_name
 from fer_repro.papers.resemotenet.figures import paired
 from fer_repro.papers.segmentation_vgg19 import PLAIN, ROW, SegmentationVgg19
 from fer_repro.papers.segmentation_vgg19.gates import GateFacts, gate_statistics
 from fer_repro.plots.figure import Figure, Theme, canvas
-from fer_repro.reproduce import SMOKE_SIZE, one_thread
 from fer_repro.results import HALVES
 from fer_repro.training import checkpoint
+from fer_repro.training.execution import one_thread
 
 CUT = "Cut: further digits are dropped, not rounded."
 BATCH = 8  # images in a batch of the released validation
-FACES = 4  # drawn faces that the untrained network sees
+FACES = 4  # synthetic faces that the untrained network sees
 
 
 # ---- the number ------------------------------------------------------------------------------------------------------
@@ -60,7 +61,7 @@ def batch_means_that_print(accuracy: float, n: int = HALF, batch: int = BATCH) -
 
 def arithmetic() -> Html:
     """Which numbers of right answers print as the claim, for the sets of images that could be meant."""
-    accuracy = leaderboard.claim(ROW).accuracy
+    accuracy = claim_of(ROW).accuracy
     sets = {
         "PublicTest, or PrivateTest": HALF,
         "one image short": HALF - 1,
@@ -98,7 +99,7 @@ def readings(chapter: Chapter) -> Html:
             for half in HALVES
         }
         both = np.concatenate([hits[half] for half in HALVES])
-        for name, right in ((*reversed(hits.items()), ("both halves, as one set", both))):
+        for name, right in (*reversed(hits.items()), ("both halves, as one set", both)):
             low_high = wilson(int(right.sum()), len(right))
             cells = [whole(len(right)), whole(int(right.sum())), percent(right.mean()), interval(low_high)]
             rows.append([text(name), views, *cells])
@@ -109,7 +110,7 @@ def readings(chapter: Chapter) -> Html:
             rows.append([f"PublicTest, mean over batches of {BATCH}", views, *mean])
     header = ["Images", "Views", "Number", "Right", "Accuracy", "95 % interval"]
     caption = "PublicTest selected the epoch: what contains it is no test. Only PrivateTest is scored."
-    return Html(drawn_note(result) + table(header, rows, caption, range(2, 6)), "; ".join(told))
+    return Html(synthetic_note(result.synthetic) + table(header, rows, caption, range(2, 6)), "; ".join(told))
 
 
 def views(chapter: Chapter) -> Html:
@@ -127,7 +128,7 @@ def views(chapter: Chapter) -> Html:
     spread = f"{100 * statistics.fmean(scores):.2f} ± {100 * statistics.stdev(scores):.2f}\u00a0%"
     rows.append(["their mean ± standard deviation", "", spread])
     body = table(["View", f"Right of {n:,}", "Accuracy"], rows, f"{result.variant} on {result.scored}", (1, 2))
-    return Html(drawn_note(result) + body, f"plain {percent(found['plain'] / n)}, random views {spread}")
+    return Html(synthetic_note(result.synthetic) + body, f"plain {percent(found['plain'] / n)}, random views {spread}")
 
 
 # ---- the gates -------------------------------------------------------------------------------------------------------
@@ -135,19 +136,19 @@ def views(chapter: Chapter) -> Html:
 
 @one_thread()
 def measure_start(seed: int) -> list[GateFacts]:
-    """The four gates at their real widths in an untrained network, on a few drawn faces of 48x48 pixels.
+    """The four gates at their real widths in an untrained network, on a few synthetic faces of 48x48 pixels.
 
     The head, which no gate sees, is left small; batch norm uses the batch's statistics, as there are no others yet.
     """
     with checkpoint.seeded(seed, torch.device("cpu")):
         network = SegmentationVgg19(hidden=16).train()
-    faces = data_sets.load("drawn", size=SMOKE_SIZE)
+    faces = data_sets.load("synthetic", size=SMOKE_SIZE)
     return gate_statistics(network, network.gates, as_input(torch.tensor(np.asarray(faces.images[:FACES]))))
 
 
 def gates_at_start(chapter: Chapter) -> Html:
     """How far the gates are from doing nothing before training, at full width."""
-    return _gates(measure_start(chapter.parameters.seed), "Before training, at full width", drawn=True)
+    return _gates(measure_start(chapter.parameters.seed), "Before training, at full width", synthetic=True)
 
 
 def gates_of_run(chapter: Chapter) -> Html:
@@ -156,27 +157,44 @@ def gates_of_run(chapter: Chapter) -> Html:
     found = result.record["facts"].get("gates")
     if not found:
         return Html(f"<p>{text(result.variant)} has no gates to look at.</p>", f"{result.variant}: no gates")
-    return _gates([GateFacts(**gate) for gate in found], f"After training: {result.variant}", drawn=result.drawn)
+    return _gates(
+        [GateFacts(**gate) for gate in found], f"After training: {result.variant}", synthetic=result.synthetic
+    )
 
 
-def _gates(gates: Sequence[GateFacts], title: str, drawn: bool) -> Html:
-    figure = _ranges(gates, title, drawn)
+def _gates(gates: Sequence[GateFacts], title: str, synthetic: bool) -> Html:
+    figure = _ranges(gates, title, synthetic)
     rows = [
         [
-            f"after stage {text(g.name)}", whole(g.channels), f"{1 / g.channels:.5f}", f"{g.mean:.5f}",
-            f"{g.median:.5f}", f"{g.high:.4f}", f"{g.largest:.4f}", percent(g.change), percent(g.shaped),
+            f"after stage {text(g.name)}",
+            whole(g.channels),
+            f"{1 / g.channels:.5f}",
+            f"{g.mean:.5f}",
+            f"{g.median:.5f}",
+            f"{g.high:.4f}",
+            f"{g.largest:.4f}",
+            percent(g.change),
+            percent(g.shaped),
         ]
         for g in gates
-    ]  # fmt: skip
+    ]
     header = [
-        "Gate", "C", "1/C", "Mean of m", "Median", "99th percentile", "Largest", "Maps move by", "No common factor",
-    ]  # fmt: skip
+        "Gate",
+        "C",
+        "1/C",
+        "Mean of m",
+        "Median",
+        "99th percentile",
+        "Largest",
+        "Maps move by",
+        "No common factor",
+    ]
     caption = "Maps move by: |x m| / |x|. No common factor: what is left of it when one factor for all of x is allowed."
-    mind = note("Mind:", f"{text(DRAWN)}.") if drawn else ""
+    mind = note("Mind:", f"{text(SYNTHETIC)}.") if synthetic else ""
     return Html(figure.figure() + mind + table(header, rows, caption, range(1, 9)), repr(figure))
 
 
-def _ranges(gates: Sequence[GateFacts], title: str, drawn: bool) -> Figure:
+def _ranges(gates: Sequence[GateFacts], title: str, synthetic: bool) -> Figure:
     def draw(theme: Theme) -> Canvas:
         figure = canvas(7.2, 0.9 + 0.42 * len(gates))
         axes = figure.add_subplot()
@@ -204,11 +222,12 @@ def _ranges(gates: Sequence[GateFacts], title: str, drawn: bool) -> Figure:
         for g in gates
     )
     return Figure(
-        draw, alt=f"{title}. Values of the masks: {told}.",
+        draw,
+        alt=f"{title}. Values of the masks: {told}.",
         caption="Values of the masks over all channels, places and faces, on a logarithmic axis. A gate that does "
         "nothing has m = 0 everywhere, one that doubles the maps has m = 1.",
-        drawn=drawn,
-    )  # fmt: skip
+        synthetic=synthetic,
+    )
 
 
 # ---- what they are worth ---------------------------------------------------------------------------------------------
@@ -221,7 +240,7 @@ def worth(chapter: Chapter) -> Html:
     for name in (PLAIN, ROW):
         variant = papers.get(name)
         recipe = variant.recipe(protocol, "full")
-        network = weightless(variant, recipe)
+        network = weightless(variant.build, recipe)
         adds = cost.count_multiply_adds(network, input_shape(recipe))
         own = sum(cost.count_parameters(gate) for gate in network.gates.values())
         rows.append([text(name), whole(cost.count_parameters(network)), whole(own), f"{adds / 1e9:.1f}"])

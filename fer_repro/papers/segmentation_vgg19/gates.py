@@ -57,6 +57,12 @@ def describe(name: str, maps: Tensor, mask: Tensor) -> GateFacts:
     shaped = (change - (along / squared).square()).clamp(min=0)
     rank = lambda share: values[round(share * (len(values) - 1))].item()  # noqa: E731
     return GateFacts(
-        name, mask.shape[1], mask.mean().item(), rank(0.5), rank(0.99), rank(1.0), change.sqrt().item(),
+        name,
+        mask.shape[1],
+        mask.mean().item(),
+        rank(0.5),
+        rank(0.99),
+        rank(1.0),
+        change.sqrt().item(),
         shaped.sqrt().item(),
-    )  # fmt: skip
+    )

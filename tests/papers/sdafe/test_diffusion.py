@@ -86,26 +86,28 @@ class Oracle(torch.nn.Module):
         return (noisy - left.sqrt() * self.known[label]) / (1 - left).sqrt()
 
 
-def test_an_edit_ends_at_the_wanted_class(few_drawn):
-    known = diffusion.as_signal(torch.tensor(np.asarray(few_drawn.images[:8])), 48)
-    sources = torch.tensor(np.asarray(few_drawn.images[20:23]))
+def test_an_edit_ends_at_the_wanted_class(few_synthetic):
+    known = diffusion.as_signal(torch.tensor(np.asarray(few_synthetic.images[:8])), 48)
+    sources = torch.tensor(np.asarray(few_synthetic.images[20:23]))
     classes, noise = torch.tensor([4, 0, 2]), diffusion.start_noise(np.arange(3), 48)
     made = diffusion.edit(Oracle(known), sources, classes, noise, strength=0.6, grid=10, guidance=1.0)
-    assert (made.int() - torch.tensor(few_drawn.images[:8])[classes].int()).abs().max() <= 1
+    assert (made.int() - torch.tensor(few_synthetic.images[:8])[classes].int()).abs().max() <= 1
     # without guidance the class is not heard: everything becomes what "no class" knows
     made = diffusion.edit(Oracle(known), sources, classes, noise, strength=0.6, grid=10, guidance=0.0)
-    assert (made.int() - torch.tensor(few_drawn.images[7]).int()).abs().max() <= 1
+    assert (made.int() - torch.tensor(few_synthetic.images[7]).int()).abs().max() <= 1
 
 
-def test_less_strength_stays_nearer_to_the_source(few_drawn):
+def test_less_strength_stays_nearer_to_the_source(few_synthetic):
     torch.manual_seed(0)
-    network, sources = Unet(**TINY).eval(), torch.tensor(np.asarray(few_drawn.images[:4]))
+    network, sources = Unet(**TINY).eval(), torch.tensor(np.asarray(few_synthetic.images[:4]))
     noise = diffusion.start_noise(np.arange(4), 24)
     errors = [
         (diffusion.edit(network, sources, torch.zeros(4, dtype=torch.long), noise, strength, 10, 1.0).float() - sources)
-        .abs().mean().item()
+        .abs()
+        .mean()
+        .item()
         for strength in (0.1, 0.5, 0.9)
-    ]  # fmt: skip
+    ]
     assert errors == sorted(errors) and errors[0] < errors[2] / 1.5
 
 
@@ -116,8 +118,8 @@ def test_noise_belongs_to_a_seed_not_to_a_place():
     assert abs(both.mean().item()) < 0.1 and both.std().item() == pytest.approx(1, abs=0.1)
 
 
-def test_pixels_survive_the_way_there_and_back(few_drawn):
-    faces = torch.tensor(np.asarray(few_drawn.images[:5]))
+def test_pixels_survive_the_way_there_and_back(few_synthetic):
+    faces = torch.tensor(np.asarray(few_synthetic.images[:5]))
     assert torch.equal(diffusion.as_images(diffusion.as_signal(faces, 48)), faces)
     small = diffusion.as_signal(faces, 24)
     assert small.shape == (5, 1, 24, 24) and small.abs().max() <= 1
@@ -132,9 +134,9 @@ def test_half_a_batch_comes_as_the_classes_do_and_half_alike():
     assert draws.float().mean().item() == pytest.approx(0.5, abs=0.015)
 
 
-def test_it_learns_to_tell_noise_from_faces(few_drawn):
+def test_it_learns_to_tell_noise_from_faces(few_synthetic):
     torch.manual_seed(0)
-    faces, labels = torch.tensor(np.asarray(few_drawn.images[:40])), torch.tensor(few_drawn.labels[:40])
+    faces, labels = torch.tensor(np.asarray(few_synthetic.images[:40])), torch.tensor(few_synthetic.labels[:40])
     network, generator = Unet(**TINY), torch.Generator().manual_seed(0)
     lesson = Lesson(faces, labels, 24, 6, silent=0.1)
     optimiser = torch.optim.AdamW(network.parameters(), lr=4e-3)

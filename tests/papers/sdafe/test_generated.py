@@ -47,9 +47,10 @@ def test_psnr():
     values = generated.psnr(near, faces)
     assert values[0] == pytest.approx(20 * np.log10(255), abs=1e-4) and np.isinf(values[1:]).all()
     noise = rng.integers(0, 256, faces.shape, dtype=np.uint8)
-    assert generated.passes_psnr(values, 12.0).all() and not generated.passes_psnr(
-        generated.psnr(noise, faces), 12.0
-    ).any()
+    assert (
+        generated.passes_psnr(values, 12.0).all()
+        and not generated.passes_psnr(generated.psnr(noise, faces), 12.0).any()
+    )
     # an upper bound rejects what did not change
     assert generated.passes_psnr(values, 12.0, highest=50.0).tolist() == [True, False, False]
 
@@ -92,15 +93,22 @@ def made(train, each=6):
     neutral = np.flatnonzero(train.labels == 6)
     return Generated(
         images=np.random.default_rng(0).integers(0, 256, (n, 48, 48), dtype=np.uint8),
-        source=np.asarray(train.ids)[np.resize(neutral, n)], classes=classes, seed=np.arange(n),
-        psnr=np.linspace(5, 30, n).astype(np.float32), cosine=np.zeros(n, np.float32), guess=classes,
-        near=near, fitting=fitting, accepted=near & fitting, seen=np.asarray(train.ids),
-    )  # fmt: skip
+        source=np.asarray(train.ids)[np.resize(neutral, n)],
+        classes=classes,
+        seed=np.arange(n),
+        psnr=np.linspace(5, 30, n).astype(np.float32),
+        cosine=np.zeros(n, np.float32),
+        guess=classes,
+        near=near,
+        fitting=fitting,
+        accepted=near & fitting,
+        seen=np.asarray(train.ids),
+    )
 
 
 @pytest.fixture(scope="module")
-def train(few_drawn):
-    return few_drawn.subset(few_drawn.usage == "Training")
+def train(few_synthetic):
+    return few_synthetic.subset(few_synthetic.usage == "Training")
 
 
 def test_the_arms_have_as_many_images_and_the_right_ones(train):
@@ -131,14 +139,14 @@ def test_where_nothing_passes_real_faces_are_repeated(train):
     assert all(row["generated"] == 0 for row in told) and np.array_equal(part.images, plain.images)
 
 
-def test_what_is_refused(train, few_drawn):
+def test_what_is_refused(train, few_synthetic):
     with pytest.raises(FerReproError, match="unknown arm"):
         generated.training_set(train, None, "leaky", "neutral", 0)
     with pytest.raises(FerReproError, match="none were given"):
         generated.training_set(train, None, "both", "neutral", 0)
     generated.require_training_only(train, "a test")
     with pytest.raises(FerReproError, match="Training images only, got images of PrivateTest and PublicTest"):
-        generated.require_training_only(few_drawn, "a test")
+        generated.require_training_only(few_synthetic, "a test")
 
 
 def test_the_store_comes_back_or_not_at_all(train, tmp_path):

@@ -46,9 +46,9 @@ def test_the_halves_share_every_class():
     assert np.array_equal(side, mini_clip.halves(labels, 3)) and not np.array_equal(side, mini_clip.halves(labels, 4))
 
 
-def test_it_finds_the_label_of_faces_it_has_seen(few_drawn):
+def test_it_finds_the_label_of_faces_it_has_seen(few_synthetic):
     torch.manual_seed(0)
-    faces, labels = np.asarray(few_drawn.images[:28]), np.asarray(few_drawn.labels[:28])
+    faces, labels = np.asarray(few_synthetic.images[:28]), np.asarray(few_synthetic.labels[:28])
     network, generator = DualEncoder((8, 16, 16)), torch.Generator().manual_seed(0)
     lesson = Lesson(torch.tensor(faces), torch.tensor(labels), 28)
     optimiser = torch.optim.AdamW(network.parameters(), lr=5e-3)

@@ -35,8 +35,8 @@ def a_run(folder, variant=IMAGES, seed=0, **changes):
 
 
 @pytest.fixture(scope="module")
-def splits(few_drawn):
-    return Protocol("official").split(few_drawn)
+def splits(few_synthetic):
+    return Protocol("official").split(few_synthetic)
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +49,7 @@ def fitted(splits, tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("size", "parameters"),
-    [("tiny", 27_825_511), ("small", 49_460_071), ("base", 87_573_639), ("large", 196_241_095)],
+    ("size", "parameters"), [("tiny", 27_825_511), ("small", 49_460_071), ("base", 87_573_639), ("large", 196_241_095)]
 )
 def test_the_proxy_is_a_convnext_of_every_size(size, parameters):
     with torch.device("meta"):
@@ -90,32 +89,32 @@ def test_only_the_claimed_protocol_asks_for_anything_from_outside():
 # ---- Training only ---------------------------------------------------------------------------------------------------
 
 
-def test_nothing_but_training_is_seen(fitted, splits, few_drawn):
+def test_nothing_but_training_is_seen(fitted, splits, few_synthetic):
     run, classifier = fitted
-    sources = set(few_drawn.ids[few_drawn.usage == "Training"])
-    neutral = set(few_drawn.ids[(few_drawn.usage == "Training") & (few_drawn.labels == 6)])
+    sources = set(few_synthetic.ids[few_synthetic.usage == "Training"])
+    neutral = set(few_synthetic.ids[(few_synthetic.usage == "Training") & (few_synthetic.labels == 6)])
     made = classifier.generated
     assert set(made.seen) == sources and set(made.source) <= neutral
     facts = run.facts
     assert facts["fitted_on"] == {
-        "n": len(sources), "usages": ["Training"], "ids_sha256": generated.ids_digest(sources)
-    }  # fmt: skip
+        "n": len(sources),
+        "usages": ["Training"],
+        "ids_sha256": generated.ids_digest(sources),
+    }
     used = set(made.source.tolist())
-    assert facts["sources"] == {
-        "n": len(used), "usages": ["Training"], "ids_sha256": generated.ids_digest(used)
-    }  # fmt: skip
+    assert facts["sources"] == {"n": len(used), "usages": ["Training"], "ids_sha256": generated.ids_digest(used)}
     assert facts["images_sha256"] == made.digest() and facts["status"] == "done"
     kept = pipeline.store_in(run.folder)
     assert kept.digest() == made.digest() and np.array_equal(kept.seen, made.seen)
 
 
-def test_held_out_images_cannot_change_a_generated_face(fitted, few_drawn, tmp_path):
+def test_held_out_images_cannot_change_a_generated_face(fitted, few_synthetic, tmp_path):
     """Other pictures and other labels in PublicTest and PrivateTest: the same generator, filters and faces."""
-    held = few_drawn.usage != "Training"
-    images, labels = np.array(few_drawn.images), np.array(few_drawn.labels)
+    held = few_synthetic.usage != "Training"
+    images, labels = np.array(few_synthetic.images), np.array(few_synthetic.labels)
     images[held] = np.random.default_rng(1).integers(0, 256, images[held].shape)
     labels[held] = (labels[held] + 1) % 7
-    other = dataclasses.replace(few_drawn, images=images, labels=labels)
+    other = dataclasses.replace(few_synthetic, images=images, labels=labels)
     run = a_run(tmp_path)
     again = IMAGES.fit(Protocol("official").split(other), run)
     assert again.generated.digest() == fitted[1].generated.digest()
@@ -125,8 +124,8 @@ def test_held_out_images_cannot_change_a_generated_face(fitted, few_drawn, tmp_p
 
 
 @pytest.mark.parametrize("name", ["sdafe-images", "sdafe", "sdafe-real-only"])
-def test_other_images_are_refused(name, few_drawn, tmp_path):
-    merged = Protocol("merged", train=("Training", "PublicTest")).split(few_drawn)
+def test_other_images_are_refused(name, few_synthetic, tmp_path):
+    merged = Protocol("merged", train=("Training", "PublicTest")).split(few_synthetic)
     variant = papers.get(name)
     with pytest.raises(FerReproError, match="may see Training images only, got images of PublicTest"):
         variant.fit(merged, a_run(tmp_path, variant))
@@ -264,16 +263,23 @@ def test_two_arms_of_a_seed_generate_once(tmp_path):
 
 def test_the_page_shows_faces_and_rates(monkeypatch):
     parameters = {
-        "variant": "sdafe", "protocol": "official", "profile": "smoke", "seed": 0, "data": "", "device": "cpu",
-        "epochs": None, "results_dir": "", "resume": True,
-    }  # fmt: skip
+        "variant": "sdafe",
+        "protocol": "official",
+        "profile": "smoke",
+        "seed": 0,
+        "data": "",
+        "device": "cpu",
+        "epochs": None,
+        "results_dir": "",
+        "resume": True,
+    }
     chapter = page.open_chapter("sdafe", parameters)
     chapter.run()
     made = chapter.result.classifier.generated
     grid = figures.faces(chapter)
-    assert "drawn faces" in grid.alt and f"angry {min(8, (made.classes == 0).sum())}" in grid.alt
+    assert "synthetic faces" in grid.alt and f"angry {min(8, (made.classes == 0).sum())}" in grid.alt
     rates = figures.acceptance(chapter)
-    assert f"{made.accepted.sum()} of {len(made.classes)}" in rates.plain and "drawn faces" in rates.body
+    assert f"{made.accepted.sum()} of {len(made.classes)}" in rates.plain and "synthetic faces" in rates.body
     assert "<figure>" in figures.filtered(chapter).body
     arms = figures.arms(chapter)
     assert all(f"<code>{name}</code>" in arms.body for name in ARMS)
@@ -286,7 +292,8 @@ def test_the_page_shows_faces_and_rates(monkeypatch):
 
 
 def test_nothing_is_called_what_it_is_not():
-    from fer_repro.page.networks import architecture, model_name
+    from fer_repro.page.networks import architecture
+    from fer_repro.papers import model_name
 
     assert model_name("sdafe") == "fernext-proxy" and "fernext-proxy" in architecture("sdafe").alt
     assert "FERNeXt" not in architecture("sdafe").alt and "sdafe-images" in architecture("sdafe-images").alt

@@ -1,4 +1,4 @@
-"""The drawn faces: a small stand-in for FER2013 that every machine can make.
+"""The synthetic faces: a small stand-in for FER2013 that every machine can make.
 
 Parametric grey 48x48 faces with brows, eyes, a nose and a mouth, under a pose, a light and noise of their own. Each of
 the seven expressions is a point in a space of 15 shape parameters; a face lies somewhere between the neutral point and
@@ -14,9 +14,8 @@ import functools
 
 import numpy as np
 
-from fer_repro.data.load import FER2013
-from fer_repro.data.official import LABELS, OFFICIAL_COUNTS, SIDE, digest
-from fer_repro.data.protocol import USAGES
+from fer_repro.data.dataset import FER2013
+from fer_repro.data.official import LABELS, OFFICIAL_COUNTS, SIDE, USAGES, digest
 from fer_repro.errors import FerReproError
 
 SIZE = (1600, 200, 200)
@@ -79,16 +78,16 @@ def draw(seed: int = 0, size: tuple[int, int, int] = SIZE) -> FER2013:
         counts, whole = (), False
     if len(counts) != len(USAGES) or not whole or min(counts) < len(LABELS) or sum(counts) > LARGEST:
         raise FerReproError(
-            f"the size of the drawn faces is {size!r}, expected three whole numbers (Training, PublicTest, "
+            f"the size of the synthetic faces is {size!r}, expected three whole numbers (Training, PublicTest, "
             f"PrivateTest) of at least {len(LABELS)}, {LARGEST:,} in all; for example {SIZE}"
         )
     if not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise FerReproError(f"the seed of the drawn faces is {seed!r}, expected a whole number from 0 on")
+        raise FerReproError(f"the seed of the synthetic faces is {seed!r}, expected a whole number from 0 on")
     return _draw(int(seed), counts)
 
 
 def repeated(counts: np.ndarray = OFFICIAL_COUNTS, seed: int = 0) -> FER2013:
-    """Drawn faces in exactly ``counts`` [3,7] (usage x class; default FER2013's own), each drawn face being used many
+    """Synthetic faces in exactly ``counts`` [3,7] (usage x class; default FER2013's own), each synthetic face being used many
     times.
 
     For measuring readers and for fixtures of the full size, where 35,887 different faces would only take time. The rows
@@ -105,10 +104,10 @@ def repeated(counts: np.ndarray = OFFICIAL_COUNTS, seed: int = 0) -> FER2013:
     codes = np.repeat(np.arange(len(USAGES), dtype=np.uint8), [len(p) for p in parts])
     images, labels = pool.images[at], pool.labels[at]
     ids = np.array([f"repeated-{seed}-{i:05d}" for i in range(len(at))])
-    source = f"drawn faces repeated, seed {seed}"
+    source = f"synthetic faces repeated, seed {seed}"
     words, value = np.array(USAGES)[codes], digest(images, labels, codes)
     facts = {**pool.facts, "rows": len(at)}
-    return FER2013(images, labels, words, ids, "drawn", source, value, facts)
+    return FER2013(images, labels, words, ids, "synthetic", source, value, facts)
 
 
 @functools.lru_cache(maxsize=4)
@@ -123,12 +122,12 @@ def _draw(seed: int, size: tuple[int, ...]) -> FER2013:
         usage.append(np.full(total, code, np.uint8))
     pixels, label, codes = np.concatenate(images), np.concatenate(labels), np.concatenate(usage)
     words = np.array(USAGES)[codes]
-    ids = np.array([f"drawn-{seed}-{i:05d}" for i in range(len(label))])
+    ids = np.array([f"synthetic-{seed}-{i:05d}" for i in range(len(label))])
     for array in (pixels, label, words, ids):
         array.setflags(write=False)
-    facts = {"kind": "drawn", "layout": "drawn", "rows": len(label), "from_cache": False, "in_memory": True}
-    source = f"faces drawn by the library, seed {seed}"
-    return FER2013(pixels, label, words, ids, "drawn", source, digest(pixels, label, codes), facts)
+    facts = {"kind": "synthetic", "layout": "synthetic", "rows": len(label), "from_cache": False, "in_memory": True}
+    source = f"faces synthesised by the library, seed {seed}"
+    return FER2013(pixels, label, words, ids, "synthetic", source, digest(pixels, label, codes), facts)
 
 
 def _shapes(label: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -307,3 +306,7 @@ def _mouth(image, fx, fy, shade, shape, look) -> None:
     _paint(image, hole, np.float32(0.05))
     teeth = _inside(np.maximum(my - top - (bottom - top) * np.float32(0.62), top + np.float32(0.01) - my))
     _paint(image, hole * teeth * shape["teeth"], np.float32(0.92))
+
+
+# Training, PublicTest, PrivateTest: enough synthetic faces for every class in every part, few enough for seconds.
+SMOKE_SIZE = (280, 140, 140)

@@ -1,4 +1,4 @@
-"""The drawn faces: the same everywhere, in FER2013's proportions, learnable but not perfectly."""
+"""The synthetic faces: the same everywhere, in FER2013's proportions, learnable but not perfectly."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import pytest
 import torch
 from torch import nn
 
-from fer_repro.data import LABELS, OFFICIAL, USAGES, drawn, load
+from fer_repro.data import LABELS, OFFICIAL, USAGES, load, synthetic
 from fer_repro.data.official import OFFICIAL_COUNTS
 from fer_repro.errors import FerReproError
 
 
 @pytest.fixture(name="faces")
-def default_faces(drawn):
-    """The session's drawn faces under another name, since the module is called ``drawn`` here."""
-    return drawn
+def default_faces(synthetic):
+    """The session's synthetic faces under another name, since the module is called ``synthetic`` here."""
+    return synthetic
 
 
 def test_shape_and_kind(faces):
     assert faces.images.shape == (2000, 48, 48) and faces.images.dtype == np.uint8
-    assert faces.labels.dtype == np.int64 and faces.name == "drawn"
+    assert faces.labels.dtype == np.int64 and faces.name == "synthetic"
     assert [int((faces.usage == u).sum()) for u in USAGES] == [1600, 200, 200]
     assert len(set(faces.ids)) == 2000
     assert not faces.images.flags.writeable
@@ -37,22 +37,22 @@ def test_proportions(faces):
 
 @pytest.mark.parametrize("size", [(7, 7, 7), (21, 30, 50), (300, 100, 100)])
 def test_small_sizes_hold_every_class(size):
-    counts = load("drawn", size=size).counts().to_numpy()
+    counts = load("synthetic", size=size).counts().to_numpy()
     assert tuple(counts.sum(axis=1)) == size
     assert (counts.min(axis=1) >= np.minimum(3, np.array(size) // 7)).all()
 
 
 def test_the_same_seed_gives_the_same_faces():
-    first = load("drawn", seed=3, size=(40, 20, 20))
-    drawn._draw.cache_clear()
-    again = load("drawn", seed=3, size=(40, 20, 20))
+    first = load("synthetic", seed=3, size=(40, 20, 20))
+    synthetic._draw.cache_clear()
+    again = load("synthetic", seed=3, size=(40, 20, 20))
     assert first is not again and first.digest == again.digest
     np.testing.assert_array_equal(first.images, again.images)
-    assert load("drawn", seed=4, size=(40, 20, 20)).digest != first.digest
+    assert load("synthetic", seed=4, size=(40, 20, 20)).digest != first.digest
 
 
 def test_faces_do_not_depend_on_the_other_usages():
-    one, other = load("drawn", size=(40, 20, 20)), load("drawn", size=(90, 20, 20))
+    one, other = load("synthetic", size=(40, 20, 20)), load("synthetic", size=(90, 20, 20))
     np.testing.assert_array_equal(one.images[one.usage == "PublicTest"], other.images[other.usage == "PublicTest"])
 
 
@@ -63,9 +63,9 @@ def test_no_two_faces_are_the_same_and_none_is_empty(faces):
 
 
 def test_drawing_is_quick():
-    drawn._draw.cache_clear()
+    synthetic._draw.cache_clear()
     began = time.process_time()
-    load("drawn", seed=11)
+    load("synthetic", seed=11)
     assert time.process_time() - began < 12, "2,000 faces in 3 s is the goal; this leaves room"
 
 
@@ -73,20 +73,20 @@ def test_drawing_is_quick():
     "size", [(1600, 200), (1600, 200, 6), (10.5, 20, 20), "abc", 5, (10**6, 200, 200), (None, 1, 2), (-9, 20, 20)]
 )
 def test_a_size_that_makes_no_sense(size):
-    with pytest.raises(FerReproError, match="the size of the drawn faces is"):
-        load("drawn", size=size)
+    with pytest.raises(FerReproError, match="the size of the synthetic faces is"):
+        load("synthetic", size=size)
 
 
 @pytest.mark.parametrize("seed", [-1, 0.5, "1", None])
 def test_a_seed_that_makes_no_sense(seed):
-    with pytest.raises(FerReproError, match="the seed of the drawn faces is"):
-        load("drawn", seed=seed)
+    with pytest.raises(FerReproError, match="the seed of the synthetic faces is"):
+        load("synthetic", seed=seed)
 
 
 def test_every_expression_moves_its_own_features():
     """Without pose, light and noise: the mean face of each expression differs from every other one's, eyes to mouth."""
     rng = np.random.default_rng(0)
-    means = np.stack([drawn._faces(np.full(96, c), rng).mean(axis=0) for c in range(len(LABELS))])
+    means = np.stack([synthetic._faces(np.full(96, c), rng).mean(axis=0) for c in range(len(LABELS))])
     features = means[:, 12:42, 8:40]
     for a in range(len(LABELS)):
         for b in range(a):

@@ -1,0 +1,66 @@
+"""FER2013 in memory: read-only arrays with labels, usages and ids."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fer_repro.data import source as source_module
+from fer_repro.data.official import LABELS, USAGES, count
+
+SYNTHETIC_WORDS = "synthetic faces - not a result"
+
+
+@dataclass(frozen=True, eq=False)
+class FER2013:
+    """Grey faces with labels and usages; all arrays are read-only and in the order of the source.
+
+    images uint8 [N,48,48] (memory-mapped where the cache can be written); labels int64 [N], an index into LABELS;
+    usage str [N], one of USAGES; ids str [N], unique (``angry/Training_10118481`` in the folder copies, ``row-00000``
+    counting data rows from 0 in the CSV, ``synthetic-<seed>-...`` in the synthetic faces); name ``fer2013`` or ``synthetic``;
+    source says where it came from, without a path; digest is the sha256 (hex) over pixels, labels and usages of the
+    whole set, which a subset keeps; facts hold how it was opened (see `describe`).
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    usage: np.ndarray
+    ids: np.ndarray
+    name: str
+    source: str
+    digest: str
+    facts: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    place: source_module.Place | None = field(default=None, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def subset(self, index: np.ndarray | slice | list) -> FER2013:
+        """The images at ``index`` (positions, a slice or a boolean mask [N]) as a `FER2013` of their own.
+
+        Neighbouring positions are returned as a view, so that cutting a set by usage copies nothing.
+        """
+        if not isinstance(index, slice):
+            index = np.asarray(index)
+            index = np.flatnonzero(index) if index.dtype == bool else index.astype(np.int64)
+            if len(index) and index[0] >= 0 and (np.diff(index) == 1).all() and index[-1] < len(self):
+                index = slice(int(index[0]), int(index[-1]) + 1)
+        parts = {name: getattr(self, name)[index] for name in ("images", "labels", "usage", "ids")}
+        for array in parts.values():
+            array.setflags(write=False)
+        return replace(self, **parts)
+
+    def counts(self) -> pd.DataFrame:
+        """Images per usage (rows) and class (columns)."""
+        usage = np.zeros(len(self), np.int64)
+        for code, word in enumerate(USAGES):
+            usage[self.usage == word] = code
+        return pd.DataFrame(count(self.labels, usage), index=list(USAGES), columns=list(LABELS))
+
+    def _repr_html_(self) -> str:
+        words = f"<p>{SYNTHETIC_WORDS}</p>" if self.name == "synthetic" else ""
+        return f"{words}{self.counts().to_html()}"
