@@ -7,7 +7,8 @@ same and stopped at a checkpoint.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import logging
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,10 @@ from fer_repro.campaign import runner
 from fer_repro.campaign.estimate import Estimator, Remaining
 from fer_repro.campaign.tasks import Options, Outcome, Task
 from fer_repro.errors import FerReproError
+from fer_repro.logs import shown
 from fer_repro.training.progress import duration
+
+log = logging.getLogger(__name__)
 
 STORED, TO_DO, UNKNOWN, STUCK = range(4)
 
@@ -163,8 +167,8 @@ def _rank(entry: Entry) -> tuple[Any, ...]:
 class _Watch(runner.Watch):
     """Keeps the end of the budget free for scoring, and notes how fast each run was."""
 
-    def __init__(self, estimator: Estimator, say: Callable[[str], None]) -> None:
-        self.estimator, self.say, self.fresh = estimator, say, True
+    def __init__(self, estimator: Estimator) -> None:
+        self.estimator, self.fresh = estimator, True
 
     def reserve(self, task: Task, left: float) -> float:
         if self.estimator.stored(task):
@@ -174,7 +178,7 @@ class _Watch(runner.Watch):
             return tail
         if not self.fresh:
             return left  # the next command begins it with a whole budget
-        self.say(
+        log.info(
             f"{task}: scoring and saving may take {duration(tail)} and cannot stop in between; {duration(left)} of "
             "the time budget are left, so it may be overrun"
         )
@@ -196,13 +200,13 @@ class _Watch(runner.Watch):
                     estimator.speeds.remember(each.variant, flops, seconds)
 
 
+@shown()
 def run(
     tasks: Iterable[Task],
     options: Options,
     *,
     jobs: int = 1,
     budget: float | None = None,
-    say: Callable[[str], None] = print,
     estimator: Estimator | None = None,
     together: bool = False,
 ) -> list[Outcome]:
@@ -215,13 +219,13 @@ def run(
     stored = [task for task in order if estimator.stored(task)]
     rest = [task for task in order if task not in stored]
     # Telling what is stored trains nothing, so no budget stands in its way and no process of its own is started.
-    outcomes = runner.run([stored], options, say=say) if stored else []
+    outcomes = runner.run([stored], options) if stored else []
     if together:
         waves = runner.seeds_together(rest)
     else:
         waves = [[task] for task in rest] if jobs == 1 else runner.side_by_side(rest)
-    watch = _Watch(estimator, say)
-    return outcomes + runner.run(waves, options, jobs=jobs, budget=budget, say=say, watch=watch, together=together)
+    watch = _Watch(estimator)
+    return outcomes + runner.run(waves, options, jobs=jobs, budget=budget, watch=watch, together=together)
 
 
 def verify(outcomes: Iterable[Outcome], before: Iterable[Task], estimator: Estimator) -> tuple[int, list[str]]:

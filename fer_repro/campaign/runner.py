@@ -17,6 +17,7 @@ from fer_repro import papers, parameters, results
 from fer_repro.campaign import workers
 from fer_repro.campaign.tasks import Options, Outcome, Task
 from fer_repro.errors import FerReproError
+from fer_repro.logs import rewritten, shown
 from fer_repro.project import default_results_dir
 from fer_repro.training.execution import resolve_device
 from fer_repro.training.run import Interrupted
@@ -102,13 +103,13 @@ class Watch:
         return nullcontext()
 
 
+@shown()
 def run(
     waves: list[list[Task]],
     options: Options,
     *,
     jobs: int = 1,
     budget: float | None = None,
-    say: Callable[[str], None] = print,
     watch: Watch | None = None,
     together: bool = False,
 ) -> list[Outcome]:
@@ -122,11 +123,11 @@ def run(
     with _interrupting():
         for wave in waves:
             if together and len(wave) > 1:
-                done = _together(wave, options, deadline, say, watch or Watch())
+                done = _together(wave, options, deadline, watch or Watch())
             elif jobs == 1 or len(wave) == 1:
-                done = _serial(wave, options, deadline, say, watch or Watch())
+                done = _serial(wave, options, deadline, watch or Watch())
             else:
-                done = workers.run(wave, options, jobs, deadline, say)
+                done = workers.run(wave, options, jobs, deadline)
             outcomes += done
             if len(done) < len(wave) or any(outcome.state == "stopped" for outcome in done):
                 break
@@ -162,16 +163,14 @@ def _left(deadline: float | None) -> float | None:
     return None if deadline is None else deadline - time.monotonic()
 
 
-def _serial(
-    wave: list[Task], options: Options, deadline: float | None, say: Callable[[str], None], watch: Watch
-) -> list[Outcome]:
+def _serial(wave: list[Task], options: Options, deadline: float | None, watch: Watch) -> list[Outcome]:
     outcomes = []
     for task in wave:
         left = _budget(task, deadline, watch)
         if left is not None and left <= 0:
             break
         with watch.around(task):
-            outcomes.append(_attempt(task, options, left, say))
+            outcomes.append(_attempt(task, options, left))
         if outcomes[-1].state == "stopped":
             break
     return outcomes
@@ -183,14 +182,12 @@ def _budget(task: Task, deadline: float | None, watch: Watch) -> float | None:
     return left if left is None or left <= 0 else left - watch.reserve(task, left)
 
 
-def _attempt(
-    task: Task, options: Options, left: float | None, say: Callable[[str], None], turn: Turn | None = None
-) -> Outcome:
+def _attempt(task: Task, options: Options, left: float | None, turn: Turn | None = None) -> Outcome:
     """One run in this process, and how it ended."""
     from fer_repro.reproduce import reproduce
 
     try:
-        result = reproduce(task.variant, seed=task.seed, time_budget=left, turn=turn, say=say, **_keywords(options))
+        result = reproduce(task.variant, seed=task.seed, time_budget=left, turn=turn, **_keywords(options))
     except Interrupted as stop:
         return Outcome(task, "stopped", str(stop))
     except KeyboardInterrupt:
@@ -203,9 +200,7 @@ def _attempt(
     return Outcome(task, "done" if result.status in results.FINISHED else "failed", _headline(result))
 
 
-def _together(
-    wave: list[Task], options: Options, deadline: float | None, say: Callable[[str], None], watch: Watch
-) -> list[Outcome]:
+def _together(wave: list[Task], options: Options, deadline: float | None, watch: Watch) -> list[Outcome]:
     """All tasks of the wave in this process, a batch each in turn; see `fer_repro.training.interleave`."""
     from fer_repro.training.execution import one_thread
     from fer_repro.training.interleave import take_turns
@@ -219,12 +214,13 @@ def _together(
 
     def work(task: Task) -> Callable[[Turn], Outcome]:
         def attempt(turn: Turn) -> Outcome:
-            return _attempt(task, options, _left(end), lambda line: say(f"[{task}] {line}"), turn)
+            with rewritten(lambda line: f"[{task}] {line}"):
+                return _attempt(task, options, _left(end), turn)
 
         return attempt
 
     with one_thread() if options.profile == "smoke" else nullcontext():
-        return take_turns([work(task) for task in wave], resolve_device(options.device), say)
+        return take_turns([work(task) for task in wave], resolve_device(options.device))
 
 
 def _keywords(options: Options) -> dict[str, Any]:

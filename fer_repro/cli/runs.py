@@ -90,15 +90,7 @@ def run(
         print_json(made.as_dict()) if as_json else _print_plan(made)
         return
     stored = [task for task in tasks if estimator.stored(task)]
-    outcomes = plan.run(
-        tasks,
-        options,
-        jobs=jobs,
-        budget=budget,
-        say=lambda line: print(line, flush=True),
-        estimator=estimator,
-        together=together,
-    )
+    outcomes = plan.run(tasks, options, jobs=jobs, budget=budget, estimator=estimator, together=together)
     _tell(outcomes)
     sound = len(tasks) == 1 or _tell_campaign(outcomes, stored, estimator)
     _exit(outcomes, sound)
@@ -210,7 +202,6 @@ def pack(
         inference=inference,
         runs_dir=runs_dir,
         results_dir=results_dir,
-        say=print,
     )
     print(f"packed: {packed} in {out}")
 
@@ -225,4 +216,4 @@ def unpack(
     """Check every part, then put the run folders back; the command that was running goes on from them."""
     from fer_repro.transfer import pack
 
-    print(f"unpacked: {pack.unpack(folder, runs_dir=runs_dir, exports_dir=exports_dir, force=force, say=print)}")
+    print(f"unpacked: {pack.unpack(folder, runs_dir=runs_dir, exports_dir=exports_dir, force=force)}")

@@ -5,8 +5,9 @@ Nothing is compressed: trained weights are close to noise, and what compression 
 
 from __future__ import annotations
 
+import logging
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 from fer_repro import papers
 from fer_repro.errors import FerReproError
 from fer_repro.files import atomic_write
+from fer_repro.logs import shown
 from fer_repro.project import default_runs_dir
 from fer_repro.results import FINISHED
 from fer_repro.training import checkpoint
@@ -22,10 +24,12 @@ from fer_repro.transfer import chunks
 from fer_repro.transfer.chunks import File, Packed
 from fer_repro.transfer.export import WEIGHTS, export
 
+log = logging.getLogger(__name__)
+
 PART_SIZE = 15_000_000  # bytes
-Say = Callable[[str], None]
 
 
+@shown()
 def pack(
     out: str | Path,
     variants: Iterable[str] = (),
@@ -37,7 +41,6 @@ def pack(
     inference: bool = False,
     runs_dir: str | Path = "",
     results_dir: str | Path = "",
-    say: Say = print,
 ) -> str:
     """Pack the chosen runs (all, where nothing is chosen) into parts of ``part_size`` bytes in the folder ``out``.
 
@@ -48,7 +51,7 @@ def pack(
     out, runs = Path(out), Path(runs_dir) if runs_dir else default_runs_dir()
     chosen = _chosen(runs, list(variants), protocol, profile, set(seeds), with_needed=not inference)
     if inference:
-        chosen = [folder for folder in chosen if _exportable(folder, runs, say)]
+        chosen = [folder for folder in chosen if _exportable(folder, runs)]
     if not chosen:
         what = "finished network" if inference else "run with a checkpoint"
         raise FerReproError(f"there is no {what} to pack in {runs}: `fer-repro list` shows what was begun")
@@ -60,7 +63,7 @@ def pack(
             with checkpoint.writer(folder):
                 add = _export if inference else _run
                 made.append(add(folder, runs, out, part_size, Path(results_dir) if results_dir else ""))
-            say(f"{made[-1].path}: {_told(made[-1])}")
+            log.info(f"{made[-1].path}: {_told(made[-1])}")
         new = {(packed.kind, packed.path) for packed in made}
         chunks.write_manifest(out, [packed for packed in before if (packed.kind, packed.path) not in new] + made)
     except OSError as error:
@@ -119,7 +122,7 @@ def _facts(standing: Standing | None) -> dict[str, Any]:
     return place | {"identity": dict(standing.identity)}
 
 
-def _exportable(folder: Path, runs: Path, say: Say) -> bool:
+def _exportable(folder: Path, runs: Path) -> bool:
     path = folder.relative_to(runs)
     standing, variant, kind = checkpoint.peek(folder), papers.get(path.parts[0]), path.parts[2]
     why = (
@@ -132,7 +135,7 @@ def _exportable(folder: Path, runs: Path, say: Say) -> bool:
         else ""
     )
     if why:
-        say(f"{path.as_posix()}: left out ({why})")
+        log.info(f"{path.as_posix()}: left out ({why})")
     return not why
 
 
@@ -147,14 +150,8 @@ def _export(folder: Path, runs: Path, out: Path, part_size: int, results_dir: An
     return Packed("export", f"{variant}-{protocol}{trial}-{seed}-bf16", facts, files)
 
 
-def unpack(
-    folder: str | Path,
-    *,
-    runs_dir: str | Path = "",
-    exports_dir: str | Path = "",
-    force: bool = False,
-    say: Say = print,
-) -> str:
+@shown()
+def unpack(folder: str | Path, *, runs_dir: str | Path = "", exports_dir: str | Path = "", force: bool = False) -> str:
     """Put back what `pack` has put into ``folder``: runs into ``runs_dir``, networks into ``exports_dir``.
 
     Every checksum is checked before anything is replaced. Returns a summary. Raises `FerReproError` for a part that is
@@ -181,7 +178,7 @@ def unpack(
         try:
             for packed, target in targets:
                 _place(folder, packed, target)
-                say(f"{packed.path}: {_told(packed)}")
+                log.info(f"{packed.path}: {_told(packed)}")
         except OSError as error:
             raise FerReproError(
                 f"{error.filename or runs} cannot be written ({error.strerror}): free some space, then unpack again"
