@@ -83,12 +83,12 @@ class EpochLineHandler(LineHandler):
             self.held = line if self.epochs > 5 and self.epochs % 10 else ""
             if self.held:
                 return
-        super().write(line)
+        print(line)
 
     def close(self) -> None:
         """Print the last epoch if it was held back."""
         if self.held:
-            super().write(self.held)
+            print(self.held)
             self.held = ""
         super().close()
 

@@ -1,4 +1,4 @@
-"""Between the loop and the person at the terminal: a line per epoch, and the wish to stop."""
+"""Progress output and stop requests: a log line per epoch, Ctrl-C and SIGTERM."""
 
 from __future__ import annotations
 
@@ -15,23 +15,20 @@ from fer_repro.recipe import Recipe
 log = logging.getLogger(__name__)
 
 
-class Progress:
-    """Says how each epoch went and how long the rest will take, judged by the last few epochs."""
+def log_epoch(recipe: Recipe, history: list[dict[str, Any]], best_epoch: int | None) -> None:
+    """One line on the last row of ``history``, with how long the rest will take, judged by the last five epochs.
 
-    def __init__(self, recipe: Recipe) -> None:
-        self.recipe = recipe
-
-    def line(self, history: list[dict[str, Any]], best_epoch: int | None) -> None:
-        """Log the last row of ``history``; an epoch that is the best so far gets a star."""
-        row, epochs = history[-1], self.recipe.epochs
-        recent = [earlier["seconds"] for earlier in history[-5:]]
-        left = (epochs - row["epoch"]) * sum(recent) / len(recent)
-        select = "+".join(self.recipe.protocol.select)
-        score = "" if row["select_accuracy"] is None else f"  {select} {row['select_accuracy']:.2%}"
-        star = "*" if best_epoch == row["epoch"] else ""
-        measured = f"loss {row['loss']:.4f}  train {row['train_accuracy']:.2%}{score}{star}  lr {row['lr']:.2g}"
-        times = f"{duration(row['seconds'])}, {duration(left)} left"
-        log.info(f"epoch {row['epoch']}/{epochs} {row['stage']}: {measured}  {times}")
+    An epoch that is the best so far gets a star.
+    """
+    row, epochs = history[-1], recipe.epochs
+    recent = [earlier["seconds"] for earlier in history[-5:]]
+    left = (epochs - row["epoch"]) * sum(recent) / len(recent)
+    select = "+".join(recipe.protocol.select)
+    score = "" if row["select_accuracy"] is None else f"  {select} {row['select_accuracy']:.2%}"
+    star = "*" if best_epoch == row["epoch"] else ""
+    measured = f"loss {row['loss']:.4f}  train {row['train_accuracy']:.2%}{score}{star}  lr {row['lr']:.2g}"
+    times = f"{duration(row['seconds'])}, {duration(left)} left"
+    log.info(f"epoch {row['epoch']}/{epochs} {row['stage']}: {measured}  {times}")
 
 
 def duration(seconds: float) -> str:

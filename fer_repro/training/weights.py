@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import math
 
 import torch
 from torch import Tensor, nn
 
 Weights = dict[str, Tensor]
-
-
-class Best:
-    """The best measured weights so far: their (signed) value, epoch number and a copy."""
-
-    def __init__(self, value: float = -math.inf, epoch: int | None = None, weights: Weights | None = None) -> None:
-        self.value, self.epoch, self.weights = value, epoch, weights
 
 
 def copied(model: nn.Module) -> Weights:

@@ -19,9 +19,10 @@ from fer_repro.files import atomic_write
 from fer_repro.logs import shown
 from fer_repro.papers.base import Variant
 from fer_repro.project import code_version, default_runs_dir
-from fer_repro.recipe import Recipe, Step
+from fer_repro.recipe import Recipe
 from fer_repro.reproduce import run_folder
 from fer_repro.training import checkpoint
+from fer_repro.training.state import winner_of
 
 WEIGHTS, CARD, CONFIG = "model.safetensors", "README.md", "config.json"
 BF16 = (
@@ -104,12 +105,7 @@ def _weights(variant: Variant, recipe: Recipe, folder: Path, seed: int) -> dict[
         raise FerReproError(
             f"the run in {folder} has status '{state['status']}', only a finished one is exported: {again}"
         )
-    best = state["best"]["weights"] if recipe.selection.rule == "best" else None
-    if best is None:  # the last ones; between epochs these are the average's, or the network's own
-        online = isinstance(recipe.ema, Step) and recipe.ema.get("keep") == "online"
-        scored = state["ema"]["module"] if state["ema"] and not online else state["model"]
-        best = state["good"] if state["good"] is not None else scored
-    weights = best
+    weights = winner_of(recipe, state).weights
     network = variant.build(recipe)
     try:
         network.load_state_dict(weights)

@@ -245,7 +245,7 @@ def watched(monkeypatch):
     seen, end = [], loop.Trainer._end_epoch
 
     def note(trainer, stage, select):
-        layers = dict(trainer.model.masked())
+        layers = dict(trainer.state.model.masked())
         weights = {name: layer.weight.detach().clone() for name, layer in layers.items()}
         seen.append((stage.name, weights, {name: layer.mask.clone() for name, layer in layers.items()}))
         return end(trainer, stage, select)

@@ -14,6 +14,7 @@ from fer_repro.recipe import Selection, Stage, Views, step
 from fer_repro.training import loop
 from fer_repro.training.loop import fit
 from fer_repro.training.run import Interrupted
+from fer_repro.training.state import TrainState
 from fer_repro.training.step import TrainStep, norm_limit
 from fer_repro.training.weights import copied
 
@@ -90,7 +91,7 @@ def scripted(monkeypatch, values: list[float]) -> list[dict[str, torch.Tensor]]:
     seen: list[dict[str, torch.Tensor]] = []
 
     def measure(self, images, labels):
-        seen.append(copied(self.scored))
+        seen.append(copied(self.state.scored))
         return values[len(seen) - 1], -values[len(seen) - 1]
 
     monkeypatch.setattr(loop.Trainer, "_measure", measure)
@@ -121,13 +122,13 @@ def test_selection(tmp_path, monkeypatch, selection, values, chosen):
 def test_a_stage_starts_where_it_says(tmp_path, monkeypatch, start):
     seen = scripted(monkeypatch, [0.9, 0.1, 0.2, 0.3])
     begun = []
-    begin = loop.Trainer._begin
+    begin = TrainState.begin_stage
 
     def record(self, index):
         begin(self, index)
         begun.append(copied(self.model))
 
-    monkeypatch.setattr(loop.Trainer, "_begin", record)
+    monkeypatch.setattr(TrainState, "begin_stage", record)
     stages = (Stage("a", 2, small.SGD), Stage("b", 1, small.SGD, start="last"), Stage("c", 1, small.SGD, start=start))
     fit(small.build, small.splits(), small.run(tmp_path, dataclasses.replace(small.PLAIN, stages=stages)))
     assert same(begun[1], seen[1])
@@ -166,7 +167,9 @@ def test_finetune_images_train_the_second_stage(tmp_path, monkeypatch):
     sizes = []
     monkeypatch.setattr(TrainStep, "__call__", lambda self, images, labels, chosen: sizes.append(len(images)))
     monkeypatch.setattr(
-        loop.Trainer, "_end_epoch", lambda self, stage, select: setattr(self, "epoch", self.epoch + 1) or True
+        loop.Trainer,
+        "_end_epoch",
+        lambda self, stage, select: setattr(self.state, "epoch", self.state.epoch + 1) or True,
     )
     stages = (Stage("a", 1, small.SGD), Stage("b", 1, small.SGD, images="finetune", start="last"))
     monkeypatch.setattr(loop.Trainer, "finish", lambda self: None)
