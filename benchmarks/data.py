@@ -63,7 +63,7 @@ def run(csv: str | os.PathLike | None = None, repeats: int = 3) -> dict[str, Any
     ``csv`` names a file of the layout fer2013.csv; without it one is made from synthetic faces. Seconds are wall-clock
     seconds, memory is the peak resident size of the whole process in bytes.
     """
-    from csv_writer import write_csv
+    from _csv_writer import write_csv
 
     from fer_repro.data import synthetic
 

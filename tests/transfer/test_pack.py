@@ -120,7 +120,7 @@ def test_packing_again_adds_only_what_changed_and_drops_what_is_old(options, tmp
     after = {path.name: path.stat().st_mtime_ns for path in out.glob("*.part")}
     kept = before.keys() & after.keys()
     assert kept and all(before[name] == after[name] for name in kept) and before.keys() - after.keys()
-    assert chunks.strangers(out, chunks.read_manifest(out)) == [] and not list(out.glob(".*"))
+    assert chunks.unknown_parts(out, chunks.read_manifest(out)) == [] and not list(out.glob(".*"))
     (out / min(kept)).write_bytes(b"damaged since")
     pack(options, out)
     unpack(out, tmp_path / "there")
