@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,26 +55,22 @@ class SpeedPage:
         """What was measured when, on what, by which code."""
         rows = []
         for (name, device), figures in self.found.items():
-            machine = figures["environment"]
-            what = machine["gpu"] or f"{machine['cpu'] or 'unknown CPU'}, {machine['cores']} cores"
-            rows.append(
-                [
-                    name,
-                    DEVICES.get(device, device),
-                    what,
-                    f"torch {machine['torch']}",
-                    figures["date"][:10],
-                    figures["code_version"],
-                ]
-            )
+            used = figures["environment"]
+            machine = used["gpu"] or f"{used['cpu'] or 'unknown CPU'}, {used['cores']} cores"
+            made = [f"torch {used['torch']}", figures["date"][:10], figures["code_version"]]
+            rows.append([name, DEVICES.get(device, device), machine, *made])
         if not rows:
             return missing("any device")
         return shown([Grid(["Benchmark", "On", "Machine", "Software", "Date", "Code"], rows)])
 
+    def _section(self, benchmark: str, device: str, *makers: Callable[[Mapping[str, Any]], Grid]) -> Html:
+        """What ``makers`` make of a stored measurement, or the sentence that there is none."""
+        figures = self.found.get((benchmark, device))
+        return missing(device) if figures is None else shown([make(figures) for make in makers])
+
     def training(self, device: str) -> Html:
         """Images per second of this library and of the reference, network by network; what a network costs."""
-        figures = self.found.get(("train", device))
-        return missing(device) if figures is None else shown([training(figures), costs(figures)])
+        return self._section("train", device, training, costs)
 
     def picture(self, device: str) -> Figure | Html:
         """The same as a figure."""
@@ -82,32 +78,29 @@ class SpeedPage:
         return missing(device) if figures is None else sides(figures, device)
 
     def techniques(self, device: str) -> Html:
-        """What training is worth without one technique."""
-        figures = self.found.get(("train", device))
-        studied = figures is not None and figures.get("techniques")
-        return shown([techniques(figures)]) if studied else missing(device)
+        """The speed of training without one technique."""
+        studied = self.found.get(("train", device), {}).get("techniques")
+        return self._section("train", device, techniques) if studied else missing(device)
 
     def evaluation(self, device: str) -> Html:
         """Scoring, both ways."""
-        figures = self.found.get(("evaluate", device))
-        return missing(device) if figures is None else shown([evaluation(figures)])
+        return self._section("evaluate", device, evaluation)
 
     def seeds(self, device: str) -> Html:
         """Several seeds at once."""
-        figures = self.found.get(("seeds", device))
-        return missing(device) if figures is None else shown([several_seeds(figures)])
+        return self._section("seeds", device, several_seeds)
 
     def augmentation(self) -> Html:
         """Augmentation alone, on one thread."""
         figures = self.found.get(("augment", "cpu"))
         if figures is None:
             return missing("cpu")
-        kinds = {
+        ways = {
             "batched": "batched",
             "pil_built_once": "PIL, transforms built once",
             "pil_as_released": "PIL, as released",
         }
-        rows = [[kinds[k], rate(figures[k]), times(figures["batched"] / figures[k])] for k in kinds]
+        rows = [[name, rate(figures[key]), times(figures["batched"] / figures[key])] for key, name in ways.items()]
         header = ["Way", "Images a second", "The batched steps, times as fast"]
         return shown([Grid(header, rows, (1, 2), f"{figures['what']}. {figures['threads']} thread.")])
 
@@ -117,8 +110,7 @@ class SpeedPage:
 
     def goals(self) -> Html:
         """Every goal with its state; what no stored measurement covers is not measured."""
-        measured = list(self.found.values())
-        grid = goals(measured)
+        grid = goals(list(self.found.values()))
         return shown([grid]) if grid.rows else missing("any device")
 
 
