@@ -49,12 +49,12 @@ def states(results_dir: Path) -> list[dict[str, Any]]:
 
 
 def furthest(folders: list[Path], epochs: int) -> str:
-    """The run among ``folders`` that has finished most of its ``epochs``, in words; "begun" where none can be read."""
-    found = [standing for folder in folders if (standing := checkpoint.peek(folder)) is not None]
-    return words(max(found, key=lambda standing: standing.epochs), epochs) if found else "begun"
+    """The run among ``folders`` that has finished most of its ``epochs``, as a text; "begun" where none can be read."""
+    standings = [standing for folder in folders if (standing := checkpoint.peek(folder)) is not None]
+    return progress(max(standings, key=lambda standing: standing.epochs), epochs) if standings else "begun"
 
 
-def words(standing: Standing, epochs: int) -> str:
+def progress(standing: Standing, epochs: int) -> str:
     """How far a run of ``epochs`` has come."""
     if standing.status == "running":
         return f"begun, epoch {standing.epochs} of {epochs}"

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from fer_repro.campaign.tasks import Options, Outcome, Task
+from fer_repro.campaign import Options, Outcome, Task
 from fer_repro.errors import INTERRUPTED
 
 COMMAND = (sys.executable, "-m", "fer_repro.cli")
@@ -81,7 +81,7 @@ def run(
 def _start(
     task: Task, slot: int, options: Options, jobs: int, left: float | None, say: Callable[[str], None]
 ) -> _Child:
-    words = ["run", task.variant, "--seed", str(task.seed), *options.as_words()]
+    words = ["run", task.variant, "--seed", str(task.seed), *options.as_arguments()]
     words += [] if left is None else ["--time-budget", f"{left:.1f}"]
     cores = max(1, (os.cpu_count() or 1) // jobs)
     environment = os.environ | {"OMP_NUM_THREADS": str(cores), "PYTHONUNBUFFERED": "1"} | _gpu(options.device, slot)

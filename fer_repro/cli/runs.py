@@ -16,9 +16,9 @@ from fer_repro.papers import from_scratch
 from fer_repro.reproduce import require_weights
 
 if TYPE_CHECKING:
+    from fer_repro.campaign import Outcome, Task
     from fer_repro.campaign.estimate import Estimator
     from fer_repro.campaign.plan import Plan
-    from fer_repro.campaign.tasks import Outcome, Task
 
 ExportsDir = Annotated[str, typer.Option(help="Folder of exported networks. Default: exports/.")]
 checkpoints = typer.Typer(help="Carry unfinished runs, or finished networks, from one machine to another.")
@@ -61,7 +61,7 @@ def run(
     Several runs are a campaign: it says what it did and what comes next, and the same command goes on from there.
     """
     from fer_repro import papers
-    from fer_repro.campaign import estimate, plan, runner
+    from fer_repro.campaign import Options, Task, estimate, plan, runner
 
     if bool(variants) == everything:
         raise FerReproError("name the variants to run, or --all (not both): `fer-repro list` shows them")
@@ -80,11 +80,12 @@ def run(
             [name for name in chosen if name not in done], protocol, profile, fetch=not show_plan, quiet=as_json
         )
         chosen = [name for name in chosen if name in done or name in able]
-    waves = runner.ordered(chosen, seed or [0])
-    options = runner.Options(protocol, profile, data_set, device, epochs, results_dir, runs_dir, root, resume)
-    runner.check(waves, options)
+    where = (results_dir or None, runs_dir or None, root or None)
+    tasks = [Task(name, one) for name in chosen for one in seed or [0]]
+    options = Options(protocol, profile, data_set, device, epochs, *where, resume)
+    runner.check(tasks, options)
     budget = runner.duration(time_budget) - (time.monotonic() - context.obj) if time_budget else None
-    tasks, estimator = [task for wave in waves for task in wave], estimate.Estimator(options)
+    estimator = estimate.Estimator(options)
     if show_plan:
         made = plan.plan(tasks, estimator)
         print_json(made.as_dict()) if as_json else _print_plan(made)
@@ -152,7 +153,7 @@ def _tell_campaign(outcomes: list[Outcome], stored: list[Task], estimator: Estim
     new, problems = plan.verify(outcomes, stored, estimator)
     word = "result" if new == 1 else "results"
     lines = [*problems, f"{new} new {word} stored in {estimator.results_dir}, {len(problems)} problems"]
-    print("\n".join([*(lines if estimator.stores else []), *plan.coming(outcomes, estimator)]))
+    print("\n".join([*(lines if estimator.stores else []), *plan.next_runs(outcomes, estimator)]))
     return not problems
 
 

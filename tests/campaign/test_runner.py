@@ -13,8 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from fer_repro import papers
-from fer_repro.campaign import runner
-from fer_repro.campaign.tasks import Options, Task
+from fer_repro.campaign import Options, Task, runner
 from fer_repro.errors import FerReproError
 from fer_repro.training.run import Interrupted
 
@@ -57,29 +56,23 @@ def test_what_is_no_duration(text):
         runner.duration(text)
 
 
-def test_waves_follow_what_is_required(variants):
-    variants(a=(), b=("a",), c=("b",), d=())
-    assert runner.ordered(["c", "d", "a", "a"], [0, 1]) == [
-        [Task("d", 0), Task("d", 1), Task("a", 0), Task("a", 1)],
-        [Task("c", 0), Task("c", 1)],  # through b, which nobody asked for
-    ]
-
-
-def test_unknown_and_circular_variants_are_errors(variants):
-    variants(a=("b",), b=("a",))
-    with pytest.raises(FerReproError, match="unknown variant 'x'"):
-        runner.ordered(["x"], [0])
+def test_circular_variants_are_an_error():
+    a, b = Task("a", 0), Task("b", 0)
+    with pytest.raises(FerReproError, match="b seed 0, a seed 0 require each other|a seed 0, b seed 0 require each"):
+        runner.sorter({a: [b], b: [a]})
 
 
 def test_a_wrong_option_is_refused_before_the_first_run(tmp_path):
-    waves = runner.ordered(["vggnet"], [0])
+    tasks = [Task("vggnet", 0)]
     with pytest.raises(FerReproError, match="protocol is 'oficial'"):
-        runner.check(waves, Options(protocol="oficial"))
+        runner.check(tasks, Options(protocol="oficial"))
+    with pytest.raises(FerReproError, match="unknown variant 'x'"):
+        runner.check([*tasks, Task("x", 0)], Options())
     blocked = tmp_path / "file"
     blocked.write_text("")
     with pytest.raises(FerReproError, match="cannot be written"):
-        runner.check(waves, Options(results_dir=str(blocked / "results")))
-    runner.check(waves, Options(profile="smoke", results_dir=str(blocked / "results")))
+        runner.check(tasks, Options(results_dir=str(blocked / "results")))
+    runner.check(tasks, Options(profile="smoke", results_dir=str(blocked / "results")))
 
 
 @pytest.fixture
@@ -176,9 +169,9 @@ def test_a_signal_reaches_every_child_once_and_waits_for_its_checkpoint(children
     assert all(o.text == "stopped: checkpoint saved" for o in outcomes[:2])
 
 
-def test_options_as_words_of_the_command():
-    words = Options(profile="smoke", device="cpu", epochs=2, resume=False, root="x y").as_words()
-    assert words == [
+def test_options_as_arguments_of_the_command():
+    arguments = Options(profile="smoke", device="cpu", epochs=2, resume=False, root="x y").as_arguments()
+    assert arguments == [
         "--protocol",
         "official",
         "--profile",

@@ -15,8 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from fer_repro import cli, papers, results
-from fer_repro.campaign import plan
-from fer_repro.campaign.tasks import Options, Task
+from fer_repro.campaign import Options, Task, plan
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation.predict import NetworkClassifier
 from fer_repro.files import sha256_of
