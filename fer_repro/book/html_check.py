@@ -1,4 +1,4 @@
-"""A look at built pages: links that lead nowhere, pictures without words, anything fetched from elsewhere."""
+"""Checks of built pages: dead links, pictures without alternative text, resources loaded from other sites."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def problems(folder: Path) -> list[str]:
 def _faults(page: Page, pages: dict[Path, Page], folder: Path) -> Iterator[str]:
     for address in page.loaded:
         if _is_external(address):
-            yield f"loads {address} from elsewhere"
+            yield f"loads {address} from another site"
         elif fault := _dead(page, address, pages, folder):
             yield fault
     for address in page.links:

@@ -1,4 +1,4 @@
-"""The numbers of the benchmarks as tables of text, for a terminal and for the chapter on speed alike."""
+"""The numbers of the benchmarks as tables of text, for a terminal and for the chapter on speed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KEPT = 5  # float32 numbers a parameter: itself, its gradient, and three copies
 # Optimiser -> numbers of state a parameter (SGD's with momentum).
 MOMENTS = {"sgd": 1, "adam": 2, "adamw": 2, "radam": 2}
 ALL_ON = "everything on"
-# What is turned off -> what that is, in the chapter's words. What is not named here is shown by its own name.
+# What is turned off -> the technique's name in the chapter; others are shown by their own name.
 TECHNIQUES = {
     "without channels last": "channels-last memory",
     "without fused augmentation": "augmentation steps in one resampling",
@@ -26,7 +26,7 @@ TECHNIQUES = {
     "without autotune": "convolutions timed by cuDNN",
     "without compile": "compiling, or CUDA graphs, by autotuning",
     "without keep memory": "freed memory kept",
-    "a wait for the device each step": "no wait for the device",
+    "a wait for the device each step": "no host-device synchronisation",
     "PIL images in a DataLoader": "augmentation in batches on the device",
 }
 
@@ -231,7 +231,7 @@ def several_seeds(figures: Mapping[str, Any]) -> Grid:
     header = [f"{figures['seeds']} seeds", *(one["title"] for one in measured)]
     caption = (
         f"Time for {figures['seeds']} seeds as times of one seed alone on the same machine; {figures['seeds']} is "
-        "what waiting for one after the other costs, less is a gain."
+        "what one after the other costs, less is a gain."
     )
     return Grid(header, rows, tuple(range(1, len(header))), caption)
 

@@ -68,7 +68,7 @@ def test_warnings_stop_the_build_and_the_old_book_stays(tiny):
 
 def test_a_page_that_would_load_something_from_elsewhere_stops_the_build(tiny):
     code = 'from IPython.display import HTML; HTML(\'<img src="https://example.org/a.png" alt="a">\')'
-    with pytest.raises(FerReproError, match=r"page.html: loads https://example.org/a.png from elsewhere"):
+    with pytest.raises(FerReproError, match=r"page.html: loads https://example.org/a.png from another site"):
         build.build_book(tiny(code=code))
 
 
