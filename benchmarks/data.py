@@ -4,7 +4,7 @@
 
 Every measurement runs in a process of its own, so that neither reader warms anything up for the other, and the two take
 turns. torchvision gives the training set and the two test sets together as two data sets and reads the file for each;
-`load` gives all of it. The file has been read once before, so that both find it in the system's page cache. torchvision's
+`load` gives all of it. The file has been read once before, so that both find it in the page cache. torchvision's
 check of the file's md5 is patched out here, because a CSV written from other faces than the original's would not pass
 it. Without ``--csv`` a CSV of the full size (35,887 rows) is written from synthetic faces into a temporary folder; its
 pixels have the same range as the original's.
