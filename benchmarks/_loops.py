@@ -182,7 +182,7 @@ class Ours:
         """What a long run does at its start: choose by measurement how to compute."""
         steps = self.recipe.stages[0].epochs * math.ceil(len(self.labels) / self.recipe.batch_size)
         if steps >= MANY_STEPS:
-            choice, self.rehearsal = rehearse(self.step, self.images, self.labels, quiet)
+            choice, self.rehearsal = rehearse(self.step, self.images, self.labels)
             self.step.choose(choice)
 
     def next(self) -> tuple[Tensor, Tensor]:
@@ -273,7 +273,3 @@ class Hybrid(FromLoader):
         if step.mix is not None:
             inputs, targets = step.mix(inputs, soft(targets), step.generator)
         step.learn(inputs.contiguous(memory_format=step.memory_format), targets)
-
-
-def quiet(line: str) -> None:
-    """A rehearsal's lines are in the figures already."""

@@ -19,7 +19,7 @@ import torch
 from _cases import TRAINING_IMAGES, Case, chosen
 from _command import command_line
 from _goals import goal, rounded
-from _loops import Ours, quiet
+from _loops import Ours
 from _turns import Failed, contestants, race, wait
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state
@@ -53,7 +53,7 @@ class BatchByBatch(InTurn):
     def __init__(self, case: Case, device: str, batch: int, n: int) -> None:
         # Made in their threads, as a run is: what works in the first thread alone must not be chosen.
         makers = [lambda turn, seed=seed: Ours(case, device, batch, n, 0.0, seed=seed) for seed in range(SEEDS)]
-        self.members = _all(take_turns(makers, device, quiet))
+        self.members = _all(take_turns(makers, device))
 
     def work(self, steps: int) -> float:
         """Seconds from the first seed's start to the last one's end; every thread warms up before."""
@@ -70,7 +70,7 @@ class BatchByBatch(InTurn):
             ended.append(time.perf_counter())
 
         device = self.members[0].device
-        _all(take_turns([partial(train, member) for member in self.members], str(device), quiet))
+        _all(take_turns([partial(train, member) for member in self.members], str(device)))
         return max(ended) - min(began)
 
 

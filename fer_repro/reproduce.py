@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import time
-from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +18,7 @@ from fer_repro import papers, parameters, pretrained, results
 from fer_repro.data.synthetic import SMOKE_SIZE
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation import cost
+from fer_repro.logs import shown
 from fer_repro.papers.base import Variant
 from fer_repro.project import code_version, default_results_dir, default_runs_dir
 from fer_repro.recipe import Recipe
@@ -26,7 +27,10 @@ from fer_repro.training.execution import one_thread, resolve_device
 from fer_repro.training.interleave import Turn
 from fer_repro.training.run import Classifier, Interrupted, Run
 
+log = logging.getLogger(__name__)
 
+
+@shown()
 def reproduce(
     variant: str,
     protocol: str = "official",
@@ -41,7 +45,6 @@ def reproduce(
     runs_dir: str | Path | None = None,
     time_budget: float | None = None,
     turn: Turn | None = None,
-    say: Callable[[str], None] = print,
 ) -> Result:
     """Fit ``variant`` under ``protocol``, score both held-out halves, and store what may be stored.
 
@@ -72,7 +75,7 @@ def reproduce(
         stored = results.find(variant, protocol, seed, where)
         if stored is not None:
             _require_same_recipe(stored, papers.get(variant).recipe(protocol, "full"), where)
-            say(f"{variant} / {protocol} / seed {seed}: stored result of {stored.record['ended'][:10]}")
+            log.info(f"{variant} / {protocol} / seed {seed}: stored result of {stored.record['ended'][:10]}")
             return stored
     if profile == "stored":
         note = (
@@ -93,9 +96,7 @@ def reproduce(
         tempfile.TemporaryDirectory() if temporary else nullcontext(runs_dir or default_runs_dir()) as runs,
         one_thread() if profile == "smoke" else nullcontext(),
     ):
-        road = _Road(
-            Path(runs), protocol, profile, seed, epochs, resolve_device(device), faces, resume, deadline, turn, say
-        )
+        road = _Road(Path(runs), protocol, profile, seed, epochs, resolve_device(device), faces, resume, deadline, turn)
         try:
             run, classifier = road.fit(papers.get(variant))
         except Interrupted as stopped:
@@ -106,7 +107,7 @@ def reproduce(
     result.note = note
     if result.storable and epochs is None:
         folder = results.write(result, where)
-        say(f"stored in {folder.relative_to(where)}/: {result.headline['accuracy']:.4f} on {result.scored}")
+        log.info(f"stored in {folder.relative_to(where)}/: {result.headline['accuracy']:.4f} on {result.scored}")
     return result
 
 
@@ -140,11 +141,10 @@ class _Road:
         resume: bool,
         deadline: float | None,
         turn: Turn | None,
-        say: Callable[[str], None],
     ) -> None:
         self.runs, self.protocol, self.profile, self.seed, self.epochs = runs, protocol, profile, seed, epochs
         self.device, self.faces, self.resume, self.deadline = device, faces, resume, deadline
-        self.turn, self.say = turn, say
+        self.turn = turn
 
     def fit(self, variant: Variant) -> tuple[Run, Classifier]:
         """Fit ``variant`` after what it requires; a finished run folder answers at once with its last state."""
@@ -163,7 +163,6 @@ class _Road:
             resume=self.resume,
             turn=self.turn,
             deadline=self.deadline,
-            say=self.say,
             required=required,
         )
         return run, variant.fit(recipe.protocol.split(self.faces), run)

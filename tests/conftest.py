@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from listening import listening
 
 from fer_repro.data import FER2013, load
 
@@ -43,6 +45,14 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FER_REPRO_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture
+def said() -> Iterator[list[str]]:
+    """The lines that the package logs in a test."""
+    lines: list[str] = []
+    with listening(lines.append):
+        yield lines
 
 
 @pytest.fixture(scope="session")

@@ -135,7 +135,7 @@ def test_the_printed_module_is_a_paper(small_net):
 def test_the_printed_module_runs_the_whole_road(small_net):
     from fer_repro.reproduce import reproduce
 
-    result = reproduce("small-net", profile="smoke", device="cpu", say=lambda line: None)
+    result = reproduce("small-net", profile="smoke", device="cpu")
     assert result.status == "done" and result.synthetic
     assert 0 <= result.headline["accuracy"] <= 1
     assert np.isfinite(result.predictions["PrivateTest_views"].astype(np.float32)).all()

@@ -11,6 +11,7 @@ import nbformat
 import numpy as np
 import pytest
 import torch
+from listening import listening
 from torch import nn
 from waiting import Watch
 
@@ -128,7 +129,7 @@ def test_the_network_overfits_one_batch(name, tmp_path, monkeypatch):
     )
     faces = data.load("synthetic", size=(64, 16, 16))
     batch = faces.subset(np.linspace(0, 63, 28).astype(int))
-    run = Run(recipe, 0, "cpu", tmp_path, faces.digest, say=lambda line: None)
+    run = Run(recipe, 0, "cpu", tmp_path, faces.digest)
     classifier = variant.fit(Splits(batch, batch, batch, batch), run)
     losses = [epoch["loss"] for epoch in run.history]
     assert losses[1] < losses[0] and losses[-1] < 0.02 * losses[0]
@@ -141,7 +142,8 @@ def test_smoke_run_gives_a_whole_result(name, protocol, tmp_path, monkeypatch):
     """And its batches, the paper's own loss in them, wait for no device."""
     watch = Watch(monkeypatch)
     lines: list[str] = []
-    result = reproduce(name, protocol, "smoke", results_dir=tmp_path / "results", device="cpu", say=lines.append)
+    with listening(lines.append):
+        result = reproduce(name, protocol, "smoke", results_dir=tmp_path / "results", device="cpu")
     assert result.status == "done" and result.synthetic
     assert watch.found == [] and bool(watch.batches) == (name in NETWORKS or bool(result.record["recipe"]["stages"]))
     assert results.KEYS <= result.record.keys()

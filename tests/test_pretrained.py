@@ -192,14 +192,14 @@ def test_from_scratch_names_the_twins():
 def test_a_row_whose_weights_are_missing_never_runs_under_its_own_name(folder, monkeypatch, capsys):
     monkeypatch.setattr(lite0, "WEIGHTS", dataclasses.replace(lite0.WEIGHTS, file="missing.pth"))
     with pytest.raises(FerReproError, match="missing.pth"):
-        reproduce("efficientfer-lite0", results_dir=folder / "results", say=lambda line: None)
+        reproduce("efficientfer-lite0", results_dir=folder / "results")
     with pytest.raises(SystemExit) as stopped:
         cli.main(["run", "efficientfer-lite0", "--profile", "smoke", "--runs-dir", str(folder / "runs")])
     assert stopped.value.code == 1 and "missing.pth" in capsys.readouterr().out
 
 
 def test_a_result_names_the_file_it_started_from(tmp_path):
-    result = reproduce("efficientfer-lite0", results_dir=tmp_path, device="cpu", say=lambda line: None)
+    result = reproduce("efficientfer-lite0", results_dir=tmp_path, device="cpu")
     assert result.record["facts"]["pretrained_sha256"].startswith("57934424")
     assert result.record["recipe"]["pretrained"]["licence"] == "Apache-2.0"
     assert results.KEYS <= result.record.keys()

@@ -23,7 +23,7 @@ def small_full(monkeypatch):
 
 def run(tmp_path, **options):
     folders = {"results_dir": tmp_path / "results", "runs_dir": tmp_path / "runs", "device": "cpu"}
-    return reproduce.reproduce("vggnet", **({"profile": "full", "say": lambda line: None} | folders | options))
+    return reproduce.reproduce("vggnet", **({"profile": "full"} | folders | options))
 
 
 def test_a_full_run_is_stored_once_and_then_read(tmp_path, small_full, monkeypatch):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import getpass
+import logging
 import os
 import re
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
@@ -18,8 +19,11 @@ from typing import Any
 from fer_repro.book import html_check, notebooks
 from fer_repro.book.front import write_front
 from fer_repro.errors import FerReproError
+from fer_repro.logs import shown
 from fer_repro.papers.base import PROFILES
 from fer_repro.project import project_root
+
+log = logging.getLogger(__name__)
 
 COPIED = ("_config.yml", "_toc.yml", "_ext", "_static", "references.bib")
 CELL_TIMEOUT = 1800.0  # seconds; a cell of a smoke chapter takes a few
@@ -31,6 +35,7 @@ PROMPTS = {
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
+@shown()
 def build_book(
     root: Path | None = None,
     *,
@@ -40,7 +45,6 @@ def build_book(
     only: Collection[str] | None = None,
     jobs: int = 2,
     timeout: float = CELL_TIMEOUT,
-    say: Callable[[str], None] = print,
 ) -> Path:
     """Execute the notebooks of ``_toc.yml`` and build the book; returns the folder of finished HTML.
 
@@ -65,14 +69,14 @@ def build_book(
             f"the book cannot be prepared in {staging} ({error.strerror}): choose another place"
         ) from error
     chosen = [page for page in pages if only is None or page.stem in only]
-    execute_chapters(root, staging, chosen, profile, results_dir, jobs, timeout, say)
-    say("building the pages")
+    execute_chapters(root, staging, chosen, profile, results_dir, jobs, timeout)
+    log.info("building the pages")
     html = build_html(staging)
     problems = html_check.problems(html)
     if problems:
         raise FerReproError(_listed(f"the built pages in {html} have {len(problems)} faults", problems))
     publish(html, out)
-    say(f"the book is in {out}: open {out / 'index.html'}")
+    log.info(f"the book is in {out}: open {out / 'index.html'}")
     return out
 
 
@@ -113,14 +117,7 @@ def stage(root: Path, staging: Path) -> list[Path]:
 
 
 def execute_chapters(
-    root: Path,
-    staging: Path,
-    pages: list[Path],
-    profile: str,
-    results_dir: str,
-    jobs: int,
-    timeout: float,
-    say: Callable[[str], None],
+    root: Path, staging: Path, pages: list[Path], profile: str, results_dir: str, jobs: int, timeout: float
 ) -> None:
     """Execute each notebook in a process of its own (papermill's memory grows from one to the next)."""
     failures, cores = [], os.cpu_count() or 1
@@ -137,9 +134,9 @@ def execute_chapters(
             for count, future in enumerate(as_completed(asked), 1):
                 page = asked[future]
                 try:
-                    say(f"[{count}/{len(pages)}] {page.stem}: {future.result():.0f} s")
+                    log.info(f"[{count}/{len(pages)}] {page.stem}: {future.result():.0f} s")
                 except FerReproError as error:
-                    say(f"[{count}/{len(pages)}] {page.stem}: failed")
+                    log.info(f"[{count}/{len(pages)}] {page.stem}: failed")
                     failures.append(str(error))
         except BrokenExecutor as error:
             raise FerReproError(

@@ -7,7 +7,8 @@ and stopped at a checkpoint.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -15,7 +16,10 @@ from typing import Any
 from fer_repro import papers, results
 from fer_repro.campaign import Options, Outcome, Task, runner
 from fer_repro.campaign.estimate import Estimator, Remaining
+from fer_repro.logs import shown
 from fer_repro.training.progress import duration
+
+log = logging.getLogger(__name__)
 
 STORED, TO_DO, UNKNOWN, STUCK = range(4)
 
@@ -142,7 +146,7 @@ def plan(tasks: Iterable[Task], estimator: Estimator) -> Plan:
     return Plan(tuple(entries), estimator.speeds.name)
 
 
-def time_to_reserve(estimator: Estimator, say: Callable[[str], None]) -> Callable[[Task, float, bool], float]:
+def time_to_reserve(estimator: Estimator) -> runner.Reserve:
     """How much of a budget must stay free when a run's training stops: the time to score it, or to save it.
 
     The function takes the run, the seconds left and whether they are the whole budget, and returns seconds.
@@ -156,7 +160,7 @@ def time_to_reserve(estimator: Estimator, say: Callable[[str], None]) -> Callabl
             return tail
         if not whole:
             return left  # the next command begins it with a whole budget
-        say(
+        log.info(
             f"{task}: scoring and saving may take {duration(tail)} and cannot stop in between; {duration(left)} of "
             "the time budget are left, so it may be overrun"
         )
@@ -165,13 +169,13 @@ def time_to_reserve(estimator: Estimator, say: Callable[[str], None]) -> Callabl
     return reserve
 
 
+@shown()
 def run(
     tasks: Iterable[Task],
     options: Options,
     *,
     jobs: int = 1,
     budget: float | None = None,
-    say: Callable[[str], None] = print,
     estimator: Estimator | None = None,
     together: bool = False,
 ) -> list[Outcome]:
@@ -184,13 +188,13 @@ def run(
     stored = [task for task in order if estimator.stored(task)]
     rest = [task for task in order if task not in stored]
     # Reading what is stored trains nothing, so it needs no budget and no process of its own.
-    outcomes = runner.run([stored], options, say=say) if stored else []
+    outcomes = runner.run([stored], options) if stored else []
     if together:
         waves = runner.seeds_together(rest)
     else:
         waves = [[task] for task in rest] if jobs == 1 else runner.side_by_side(rest)
-    reserve = time_to_reserve(estimator, say)
-    return outcomes + runner.run(waves, options, jobs=jobs, budget=budget, say=say, reserve=reserve, together=together)
+    reserve = time_to_reserve(estimator)
+    return outcomes + runner.run(waves, options, jobs=jobs, budget=budget, reserve=reserve, together=together)
 
 
 def verify(outcomes: Iterable[Outcome], before: Iterable[Task], estimator: Estimator) -> tuple[int, list[str]]:

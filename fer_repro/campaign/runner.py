@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from fer_repro import papers, parameters, results
 from fer_repro.campaign import Options, Outcome, Task, workers
 from fer_repro.errors import FerReproError
+from fer_repro.logs import rewritten, shown
 from fer_repro.project import default_results_dir
 from fer_repro.training.execution import resolve_device
 from fer_repro.training.run import Interrupted
@@ -24,6 +25,7 @@ from fer_repro.training.run import Interrupted
 if TYPE_CHECKING:
     from fer_repro.training.interleave import Turn
 
+LeftFor = Callable[..., float | None]
 Reserve = Callable[[Task, float, bool], float]
 UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 
@@ -79,39 +81,49 @@ def check(tasks: Iterable[Task], options: Options) -> None:
         results.require_writable(Path(options.results_dir) if options.results_dir else default_results_dir())
 
 
+@shown()
 def run(
     waves: list[list[Task]],
     options: Options,
     *,
     jobs: int = 1,
     budget: float | None = None,
-    say: Callable[[str], None] = print,
     reserve: Reserve = lambda task, left, whole: 0.0,
     together: bool = False,
 ) -> list[Outcome]:
     """Run all tasks; a failure does not stop the others, the end of the ``budget`` (seconds) or Ctrl-C does.
 
-    With ``jobs`` > 1 each task is a process of its own: they share the processor's cores, and GPUs are dealt out. With
-    ``together`` the tasks of a wave share this process. ``reserve(task, left, whole)``: seconds of the ``left`` ones
-    that must stay free when the task's training stops; ``whole``: nothing of the budget was used before it.
+    With ``jobs`` > 1 each task is a process of its own: they share the processor's cores, and each has its own GPU.
+    With ``together`` the tasks of a wave share this process. ``reserve(task, left, whole)``: seconds of the ``left``
+    ones that must stay free when the task's training stops; ``whole``: nothing of the budget was used before it.
     """
     deadline = None if budget is None else time.monotonic() + budget
     outcomes: list[Outcome] = []
+    whole = True
+
+    def left_for(*tasks: Task) -> float | None:
+        """Seconds that the next tasks may train; None without a budget."""
+        nonlocal whole
+        left = _left(deadline)
+        if left is None or left <= 0:
+            return left
+        kept = sum(reserve(task, left, whole) for task in tasks)  # they are scored one after the other
+        whole = False
+        return left - (kept if len(tasks) == 1 else min(left / 2, kept))
+
+    stopped = False
     with _interrupting():
         for wave in waves:
-            whole = not outcomes
-            if together and len(wave) > 1:
-                done = _together(wave, options, deadline, say, reserve, whole)
-            elif jobs == 1 or len(wave) == 1:
-                done = _serial(wave, options, deadline, say, reserve, whole)
+            if jobs > 1 and len(wave) > 1:
+                done = workers.run(wave, options, jobs, deadline)
             else:
-                done = workers.run(wave, options, jobs, deadline, say)
+                done = (_together if together and len(wave) > 1 else _one_by_one)(wave, options, left_for)
             outcomes += done
-            if len(done) < len(wave) or any(outcome.state == "stopped" for outcome in done):
+            stopped = any(outcome.state == "stopped" for outcome in done)
+            if stopped or len(done) < len(wave):
                 break
-    ended, why = {outcome.task for outcome in outcomes}, ""
-    if (left := _left(deadline)) is not None and not any(outcome.state == "stopped" for outcome in outcomes):
-        why = f"time budget used up ({max(0.0, left):.0f} s left)"
+    ended, left = {outcome.task for outcome in outcomes}, _left(deadline)
+    why = "" if left is None or stopped else f"time budget used up ({max(0.0, left):.0f} s left)"
     return outcomes + [Outcome(task, "not started", why) for wave in waves for task in wave if task not in ended]
 
 
@@ -141,35 +153,24 @@ def _left(deadline: float | None) -> float | None:
     return None if deadline is None else deadline - time.monotonic()
 
 
-def _serial(
-    wave: list[Task],
-    options: Options,
-    deadline: float | None,
-    say: Callable[[str], None],
-    reserve: Reserve,
-    whole: bool,
-) -> list[Outcome]:
+def _one_by_one(wave: list[Task], options: Options, left_for: LeftFor) -> list[Outcome]:
     outcomes: list[Outcome] = []
     for task in wave:
-        left = _left(deadline)
-        if left is not None and left > 0:
-            left -= reserve(task, left, whole and not outcomes)
+        left = left_for(task)
         if left is not None and left <= 0:
             break
-        outcomes.append(_attempt(task, options, left, say))
+        outcomes.append(_attempt(task, options, left))
         if outcomes[-1].state == "stopped":
             break
     return outcomes
 
 
-def _attempt(
-    task: Task, options: Options, left: float | None, say: Callable[[str], None], turn: Turn | None = None
-) -> Outcome:
+def _attempt(task: Task, options: Options, left: float | None, turn: Turn | None = None) -> Outcome:
     """One run in this process, and how it ended."""
     from fer_repro.reproduce import reproduce
 
     try:
-        result = reproduce(task.variant, seed=task.seed, time_budget=left, turn=turn, say=say, **vars(options))
+        result = reproduce(task.variant, seed=task.seed, time_budget=left, turn=turn, **vars(options))
     except Interrupted as stop:
         return Outcome(task, "stopped", str(stop))
     except KeyboardInterrupt:
@@ -182,33 +183,25 @@ def _attempt(
     return Outcome(task, "done" if result.status in results.FINISHED else "failed", _headline(result))
 
 
-def _together(
-    wave: list[Task],
-    options: Options,
-    deadline: float | None,
-    say: Callable[[str], None],
-    reserve: Reserve,
-    whole: bool,
-) -> list[Outcome]:
+def _together(wave: list[Task], options: Options, left_for: LeftFor) -> list[Outcome]:
     """All tasks of the wave in this process, a batch each in turn; see `fer_repro.training.interleave`."""
     from fer_repro.training.execution import one_thread
     from fer_repro.training.interleave import take_turns
 
-    left = _left(deadline)
-    if left is not None and left > 0:  # they score one after the other
-        left -= min(left / 2, sum(reserve(task, left, whole) for task in wave))
+    left = left_for(*wave)
     if left is not None and left <= 0:
         return []
     end = None if left is None else time.monotonic() + left
 
     def work(task: Task) -> Callable[[Turn], Outcome]:
         def attempt(turn: Turn) -> Outcome:
-            return _attempt(task, options, _left(end), lambda line: say(f"[{task}] {line}"), turn)
+            with rewritten(lambda line: f"[{task}] {line}"):
+                return _attempt(task, options, _left(end), turn)
 
         return attempt
 
     with one_thread() if options.profile == "smoke" else nullcontext():
-        return take_turns([work(task) for task in wave], resolve_device(options.device), say)
+        return take_turns([work(task) for task in wave], resolve_device(options.device))
 
 
 def _headline(result: Any) -> str:

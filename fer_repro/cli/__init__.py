@@ -18,6 +18,7 @@ import typer
 from fer_repro.cli import runs
 from fer_repro.cli.console import AsJson, ResultsDir, Root, console, print_json, progress, table
 from fer_repro.errors import INTERRUPTED, FerReproError
+from fer_repro.logs import LineHandler, shown
 from fer_repro.project import default_results_dir, project_root
 
 app = typer.Typer(
@@ -243,8 +244,8 @@ def bench(
     from fer_repro.speed.tables import grids
 
     options = {"only": only, "seconds": seconds, "turns": turns, "device": device}
-    with _interruptible("nothing was written"):
-        found = benchmarks.measure(what, progress, options=options)
+    with _interruptible("nothing was written"), shown(LineHandler("stderr")):
+        found = benchmarks.measure(what, options=options)
     if keep or out:
         for path in benchmarks.store(found, Path(out) if out else None):
             progress(f"stored: {path}")

@@ -91,15 +91,7 @@ def run(
         print_json(made.as_dict()) if as_json else _print_plan(made)
         return
     stored = [task for task in tasks if estimator.stored(task)]
-    outcomes = plan.run(
-        tasks,
-        options,
-        jobs=jobs,
-        budget=budget,
-        say=lambda line: print(line, flush=True),
-        estimator=estimator,
-        together=together,
-    )
+    outcomes = plan.run(tasks, options, jobs=jobs, budget=budget, estimator=estimator, together=together)
     _print_outcomes(outcomes)
     sound = len(tasks) == 1 or _print_campaign(outcomes, stored, estimator)
     _exit(outcomes, sound)
@@ -208,7 +200,6 @@ def pack(
         inference=inference,
         runs_dir=runs_dir,
         results_dir=results_dir,
-        say=print,
     )
     print(f"packed: {packed} in {out}")
 
@@ -223,4 +214,4 @@ def unpack(
     """Check every part, then restore the run folders; the command that made them resumes from there."""
     from fer_repro.transfer import pack
 
-    print(f"unpacked: {pack.unpack(folder, runs_dir=runs_dir, exports_dir=exports_dir, force=force, say=print)}")
+    print(f"unpacked: {pack.unpack(folder, runs_dir=runs_dir, exports_dir=exports_dir, force=force)}")

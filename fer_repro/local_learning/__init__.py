@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +18,8 @@ from fer_repro.training.artifacts import Shelf
 from fer_repro.training.checkpoint import writer
 from fer_repro.training.progress import stop_requests
 from fer_repro.training.run import Interrupted, Run
+
+log = logging.getLogger(__name__)
 
 Pause = Callable[[], None]
 
@@ -39,7 +42,7 @@ def workshop(run: Run, select: FER2013) -> Iterator[Workshop]:
     Finished pieces lie in the folder and are found again by a resumed run. ``pause`` raises `Interrupted` between two
     pieces when the time budget ends or somebody presses Ctrl-C.
     """
-    with writer(run.folder), stop_requests(run.say, run.stop) as request:
+    with writer(run.folder), stop_requests(run.stop) as request:
 
         def pause() -> None:
             if request.reason or run.out_of_time():
@@ -47,7 +50,7 @@ def workshop(run: Run, select: FER2013) -> Iterator[Workshop]:
                 raise Interrupted(f"{run.recipe.variant}: stopped ({why}); the same command goes on from what is kept")
 
         identity = {"data": run.data_digest, "seed": run.seed, "train": run.recipe.protocol.train}
-        yield Workshop(run, select, Shelf(run.folder, identity, run.resume, run.say), pause)
+        yield Workshop(run, select, Shelf(run.folder, identity, run.resume), pause)
 
 
 class Workshop:
@@ -76,7 +79,7 @@ class Workshop:
             row |= {"select_accuracy": found["accuracy"], "n": found["n"]}
             told += f", {'+'.join(self.run.recipe.protocol.select)} accuracy {found['accuracy']:.4f}"
         self.run.history.append(row)
-        self.run.say(told)
+        log.info(told)
         self.last = now
 
     def machines(

@@ -21,6 +21,7 @@ from fer_repro.claims import Claim
 from fer_repro.data import LABELS, USAGES
 from fer_repro.data.synthetic import SMOKE_SIZE
 from fer_repro.errors import FerReproError
+from fer_repro.logs import LineHandler, quiet, shown
 from fer_repro.markup import (
     SYNTHETIC,
     Html,
@@ -69,28 +70,27 @@ def open_chapter(slug: str, namespace: Mapping[str, Any]) -> Chapter:
     return Chapter(slug, chosen, claims_of(slug))
 
 
-class Thinned:
-    """Prints a run's lines, but of the epochs only the first few, every tenth and the last."""
+class EpochLineHandler(LineHandler):
+    """Prints a run's lines, but of the epochs only the first five, every tenth and the last."""
 
     def __init__(self) -> None:
-        self.epochs = 0
-        self.held = ""
+        super().__init__()
+        self.epochs, self.held = 0, ""
 
-    def __call__(self, line: str) -> None:
-        if not EPOCH_LINE.search(line):
-            print(line)
-            return
-        self.epochs += 1
-        shown = self.epochs <= 5 or self.epochs % 10 == 0
-        self.held = "" if shown else line
-        if shown:
-            print(line)
+    def write(self, line: str) -> None:
+        if EPOCH_LINE.search(line):
+            self.epochs += 1
+            self.held = line if self.epochs > 5 and self.epochs % 10 else ""
+            if self.held:
+                return
+        super().write(line)
 
     def close(self) -> None:
         """Print the last epoch if it was held back."""
         if self.held:
-            print(self.held)
+            super().write(self.held)
             self.held = ""
+        super().close()
 
 
 @dataclass
@@ -135,16 +135,16 @@ class Chapter:
             small = p.profile == "smoke" or p.data == "synthetic"
             known = [name for name in (variant, variant + SCRATCH) if name in papers.variants()]
             kept = [] if small else [results.find(name, p.protocol, p.seed, self.results_dir) for name in known]
-            self._companions[variant] = next((result for result in kept if result is not None), None) or reproduce(
-                variant,
-                protocol=p.protocol,
-                profile="smoke" if small else "stored",
-                seed=p.seed,
-                device=p.device,
-                results_dir=p.results_dir or None,
-                resume=p.resume,
-                say=lambda line: None,
-            )
+            with quiet():
+                self._companions[variant] = next((result for result in kept if result is not None), None) or reproduce(
+                    variant,
+                    protocol=p.protocol,
+                    profile="smoke" if small else "stored",
+                    seed=p.seed,
+                    device=p.device,
+                    results_dir=p.results_dir or None,
+                    resume=p.resume,
+                )
         return self._companions[variant]
 
     def _stored(self) -> Result | None:
@@ -200,20 +200,19 @@ class Chapter:
 
     def run(self) -> Html:
         """Train, or load the stored result; says in one box what was done and what it cost."""
-        p, say = self.parameters, Thinned()
-        self._result = reproduce(
-            p.variant,
-            protocol=p.protocol,
-            profile=p.profile,
-            seed=p.seed,
-            data=p.data,
-            device=p.device,
-            epochs=p.epochs,
-            results_dir=p.results_dir or None,
-            resume=p.resume,
-            say=say,
-        )
-        say.close()
+        p = self.parameters
+        with shown(EpochLineHandler()):
+            self._result = reproduce(
+                p.variant,
+                protocol=p.protocol,
+                profile=p.profile,
+                seed=p.seed,
+                data=p.data,
+                device=p.device,
+                epochs=p.epochs,
+                results_dir=p.results_dir or None,
+                resume=p.resume,
+            )
         result, record = self._result, self._result.record
         costs = record["cost"]
         remark = note("Not run:", text(result.note)) if result.note else ""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ast
 import json
+import logging
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from typing import Any
 from fer_repro.errors import FerReproError
 from fer_repro.files import atomic_write
 from fer_repro.project import project_root
+
+log = logging.getLogger(__name__)
 
 # Every script has a run() that returns what it measured; its last line here is that as JSON.
 # Imported by its name, so that what it defines can be sent to the processes it starts.
@@ -29,7 +32,7 @@ except FerReproError as error:
 
 
 def measure(
-    what: str, say: Callable[[str], None], folder: Path | None = None, options: Mapping[str, Any] | None = None
+    what: str, folder: Path | None = None, options: Mapping[str, Any] | None = None
 ) -> dict[str, dict[str, Any]]:
     """Run one benchmark, or ``all``; name -> its figures, with the date and the code that was measured.
 
@@ -51,7 +54,7 @@ def measure(
             raise FerReproError(
                 f"benchmark '{name}' has no option '{strange[0]}': it takes {', '.join(taken) or 'none'}"
             )
-        say(f"measuring: {name}")
+        log.info(f"measuring: {name}")
         command = [sys.executable, "-c", RUN, str(folder), name]
         command.append(json.dumps({key: value for key, value in given.items() if key in taken}))
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import time
 import zipfile
 from collections.abc import Callable, Mapping
@@ -14,6 +15,8 @@ import numpy as np
 
 from fer_repro.files import atomic_write
 
+log = logging.getLogger(__name__)
+
 
 class Shelf:
     """Arrays kept in ``folder`` as ``<name>-<key>.npz``, each whole or not there.
@@ -23,8 +26,8 @@ class Shelf:
     seconds that the pieces found on disk had taken to make.
     """
 
-    def __init__(self, folder: Path, identity: Mapping[str, Any], resume: bool, say: Callable[[str], None]) -> None:
-        self._folder, self._identity, self._say = folder, dict(identity), say
+    def __init__(self, folder: Path, identity: Mapping[str, Any], resume: bool) -> None:
+        self._folder, self._identity = folder, dict(identity)
         self.saved = 0.0
         self._seen: set[Path] = set()
         if not resume:
@@ -40,7 +43,7 @@ class Shelf:
                 with np.load(path, allow_pickle=False) as kept:
                     found, seconds = kept["array"], float(kept["seconds"])
             except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-                self._say(f"warning: {path.name} is damaged ({type(error).__name__}); making it anew")
+                log.warning(f"{path.name} is damaged ({type(error).__name__}); making it anew")
             else:
                 # a piece made or read earlier in this run is not an earlier run's work
                 self.saved += 0 if path in self._seen else seconds

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,8 @@ from fer_repro.training.checkpoint import random_state, set_random_state
 from fer_repro.training.execution import FORWARDS, Choice, first_choice, may_use_bf16
 from fer_repro.training.step import TrainStep
 
+log = logging.getLogger(__name__)
+
 MANY_STEPS = 1000  # ahead: fewer would not repay a rehearsal
 REHEARSED = 8  # batches of which each way is timed, or as many as begin within `PATIENCE`
 PATIENCE = 4.0  # seconds
@@ -24,11 +27,7 @@ CLEARLY = 0.97  # another way must take less than this share of the present one'
 
 
 def rehearse(
-    step: TrainStep,
-    images: Tensor,
-    labels: Tensor,
-    say: Callable[[str], None],
-    in_time: Callable[[float], bool] = lambda seconds: True,
+    step: TrainStep, images: Tensor, labels: Tensor, in_time: Callable[[float], bool] = lambda seconds: True
 ) -> tuple[Choice, dict[str, float]]:
     """Choose how ``step`` computes by trying it on the first batch: (choice, seconds a batch of each way that ran).
 
@@ -40,7 +39,7 @@ def rehearse(
     engine, seconds = step.engine, {}
     with _undone(step):
         batch = step.rehearsal_batch(images, labels)
-        choice = _fitting(step, batch, first_choice(engine, step.recipe, step.device), say)
+        choice = _fitting(step, batch, first_choice(engine, step.recipe, step.device))
         if choice.host_memory:
             return choice, seconds
         try:
@@ -53,10 +52,10 @@ def rehearse(
         changes += [(way, {"forward": way}) for way in ways if way != "eager"]
         for name, change in changes:
             if not in_time(COMPILING if "forward" in change else PATIENCE):
-                say(f"rehearsal: no time left to try {name}")
+                log.info(f"rehearsal: no time left to try {name}")
                 continue
             other = dataclasses.replace(choice, **change)
-            took = _try(step, other, batch, say)
+            took = _try(step, other, batch)
             if took is not None:
                 seconds[name] = took
                 choice, now = (other, took) if took < CLEARLY * now or name == engine.compile else (choice, now)
@@ -64,30 +63,30 @@ def rehearse(
         torch.compiler.reset()  # what was compiled for nothing gives its memory back
     listed = ", ".join(f"{way} {1000 * took:.1f} ms" for way, took in seconds.items())
     order, kind = "channels last" if choice.channels_last else "contiguous", "bf16" if choice.autocast else "fp32"
-    say(f"rehearsal, a batch: {listed}; chosen: {kind}, {order}, {choice.forward}")
+    log.info(f"rehearsal, a batch: {listed}; chosen: {kind}, {order}, {choice.forward}")
     return choice, seconds
 
 
-def confirm(step: TrainStep, choice: Choice, images: Tensor, labels: Tensor, say: Callable[[str], None]) -> Choice:
+def confirm(step: TrainStep, choice: Choice, images: Tensor, labels: Tensor) -> Choice:
     """The choice that an interrupted run had made, as far as it works here: on another machine, with less memory."""
     if choice.forward == "eager" and step.device.type == "cpu":
         return choice
     with _undone(step):
         batch = step.rehearsal_batch(images, labels)
-        eager = _fitting(step, batch, dataclasses.replace(choice, forward="eager"), say)
+        eager = _fitting(step, batch, dataclasses.replace(choice, forward="eager"))
         if choice.forward == "eager" or eager.host_memory:
             return eager
-        return choice if _try(step, choice, batch, say) is not None else eager
+        return choice if _try(step, choice, batch) is not None else eager
 
 
-def _fitting(step: TrainStep, batch: tuple, choice: Choice, say: Callable[[str], None]) -> Choice:
+def _fitting(step: TrainStep, batch: tuple, choice: Choice) -> Choice:
     """``choice``, with activations in host memory where the device's does not hold them.
 
     Raises `FerReproError` where even that does not fit.
     """
     if choice.host_memory or not _fits(step, batch, choice):
         if not choice.host_memory:
-            say("the batch does not fit the device's memory: activations wait in host memory, which is slower")
+            log.info("the batch does not fit the device's memory: activations wait in host memory, which is slower")
         # Kept tensors come back from there with their rows in the usual order.
         choice = dataclasses.replace(choice, host_memory=True, channels_last=False)
         # Only now is the failed try's graph gone: inside its handler the exception still held it.
@@ -115,7 +114,7 @@ def _fits(step: TrainStep, batch: tuple, choice: Choice) -> bool:
     return True
 
 
-def _try(step: TrainStep, choice: Choice, batch: tuple, say: Callable[[str], None]) -> float | None:
+def _try(step: TrainStep, choice: Choice, batch: tuple) -> float | None:
     """Seconds a batch of one choice; None, with a line, where it does not work here."""
     try:
         step.choose(choice)
@@ -123,7 +122,7 @@ def _try(step: TrainStep, choice: Choice, batch: tuple, say: Callable[[str], Non
     # No compiler, an operator it does not know, its own bugs, too little memory: eager always works.
     except (RuntimeError, ArithmeticError, AssertionError, ImportError, OSError) as error:
         first = next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")
-        say(f"{choice.forward} does not work here ({type(error).__name__}: {first[:160]}); going on without")
+        log.info(f"{choice.forward} does not work here ({type(error).__name__}: {first[:160]}); going on without")
         return None
 
 

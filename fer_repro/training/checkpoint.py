@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import pickle
 import random
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ import torch
 
 from fer_repro.errors import FerReproError
 from fer_repro.files import atomic_write, remove_stale_temporaries
+
+log = logging.getLogger(__name__)
 
 NAME, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
 FORMAT = 1
@@ -78,10 +81,10 @@ def save(folder: Path, identity: Mapping[str, Any], state: Mapping[str, Any]) ->
         ) from error
 
 
-def load(folder: Path, identity: Mapping[str, Any], say: Callable[[str], None]) -> dict[str, Any] | None:
+def load(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
     """The newest readable state of ``folder``, on the CPU, or None if there is none.
 
-    A damaged newest file gives way to the previous one, with a line to ``say``. A checkpoint of another recipe, data
+    A damaged newest file gives way to the previous one, with a warning. A checkpoint of another recipe, data
     set, seed or device is a `FerReproError`.
     """
     damaged = []
@@ -92,7 +95,7 @@ def load(folder: Path, identity: Mapping[str, Any], say: Callable[[str], None]) 
             content = _read(path)
         except UNREADABLE as error:
             damaged.append(path)
-            say(f"warning: checkpoint {path} is damaged ({type(error).__name__}), looking for the one before")
+            log.warning(f"checkpoint {path} is damaged ({type(error).__name__}), looking for the one before")
             continue
         _require_same(content["identity"], identity, path)
         return content["state"]

@@ -67,7 +67,7 @@ class _Round:
             self._changed.notify_all()
 
 
-def take_turns(works: list[Callable[[Turn], T]], device: str, say: Callable[[str], None] = print) -> list[Any]:
+def take_turns(works: list[Callable[[Turn], T]], device: str) -> list[Any]:
     """Do all ``works`` side by side, each called with its `Turn`; what each returned, or the exception it raised.
 
     A work that fails ends alone. Ctrl-C and SIGTERM become a wish to stop that every `Turn` shares.
@@ -90,7 +90,7 @@ def take_turns(works: list[Callable[[Turn], T]], device: str, say: Callable[[str
             round_.pass_on(number, leave=True)
 
     threads = [threading.Thread(target=do, args=(number,), daemon=True) for number in range(len(works))]
-    with stop_requests(say, round_.stop):
+    with stop_requests(round_.stop):
         for thread in threads:
             thread.start()
         for thread in threads:

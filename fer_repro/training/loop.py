@@ -7,6 +7,7 @@ stop, inside an epoch too, hold all state: a resumed run equals the uninterrupte
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -31,6 +32,8 @@ from fer_repro.training.run import Interrupted, Run
 from fer_repro.training.step import TrainStep
 from fer_repro.training.weights import Best, Weights, all_finite, copied, has_batch_norm
 
+log = logging.getLogger(__name__)
+
 SAVE_EVERY = 600.0  # seconds between checkpoints inside a long epoch
 SAVING_SHARE = 0.05  # an epoch's end is not saved while saving would take a larger share of the time since the last one
 
@@ -47,11 +50,11 @@ def fit(build: Callable[[Recipe], nn.Module], splits: Splits, run: Run, loss: Lo
     recipe that cannot be followed or a checkpoint of another run.
     """
     device = torch.device(run.device)
-    with checkpoint.writer(run.folder), checkpoint.seeded(run.seed, device), stop_requests(run.say, run.stop) as stop:
+    with checkpoint.writer(run.folder), checkpoint.seeded(run.seed, device), stop_requests(run.stop) as stop:
         trainer = Trainer(build, splits, run, loss, stop)
         if not run.resume:
             checkpoint.discard(run.folder)
-        elif (state := checkpoint.load(run.folder, trainer.identity, run.say)) is not None:
+        elif (state := checkpoint.load(run.folder, trainer.identity)) is not None:
             trainer.load_state_dict(state)
         trainer.train()
         return trainer.finish()
@@ -106,7 +109,7 @@ class Trainer:
         """Every stage from where the state stands."""
         if self.status != "running":
             return
-        self.progress = Progress(self.recipe, self.run.say)
+        self.progress = Progress(self.recipe)
         self.mark = self.saved_at = time.monotonic()
         self.saving = 0.0  # seconds that the last checkpoint took
         for index in range(max(self.stage, 0), len(self.recipe.stages)):
@@ -151,10 +154,10 @@ class Trainer:
         """Let the device choose how this run computes; a run that goes on, or a later stage, keeps the choice."""
         left = stage.epochs * math.ceil(len(labels) / self.step.recipe.batch_size)
         if self.choice is not None and not self.rehearsed:
-            self.choice = confirm(self.step, self.choice, images, labels, self.run.say)
+            self.choice = confirm(self.step, self.choice, images, labels)
         elif self.choice is None and (left >= MANY_STEPS or self.run.engine.compile not in ("auto", "eager")):
             in_time = lambda seconds: not (self.stop.reason or self.run.out_of_time(seconds))  # noqa: E731
-            self.choice, self.ways = rehearse(self.step, images, labels, self.run.say, in_time)
+            self.choice, self.ways = rehearse(self.step, images, labels, in_time)
         self.rehearsed = True
         self.step.choose(self.choice or self.step.choice)  # a resumed optimiser's state came after the step was made
 
@@ -250,7 +253,7 @@ class Trainer:
     def _diverged(self, stage: Stage, number: int) -> bool:
         self.model.load_state_dict(self.good)
         self.status = "diverged"
-        self.run.say(
+        log.info(
             f"diverged: loss or weights of epoch {number} ({stage.name}) are not finite; the weights of epoch "
             f"{len(self.history)} are kept; try a smaller learning rate or clip_norm"
         )
@@ -335,7 +338,7 @@ class Trainer:
         self.generator.set_state(state["generator"])
         checkpoint.set_random_state(state["random"], self.device)
         if self.status == "running":
-            self.run.say(f"going on after epoch {len(self.history)} of {self.recipe.epochs}")
+            log.info(f"going on after epoch {len(self.history)} of {self.recipe.epochs}")
 
     def finish(self) -> NetworkClassifier:
         """Load what the selection rule chose and fill the run's facts."""

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 from fer_repro.recipe import Recipe
 
+log = logging.getLogger(__name__)
+
 
 class Progress:
     """Says how each epoch went and how long the rest will take, judged by the last few epochs."""
 
-    def __init__(self, recipe: Recipe, say: Callable[[str], None]) -> None:
-        self.recipe, self.say = recipe, say
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
 
     def line(self, history: list[dict[str, Any]], best_epoch: int | None) -> None:
-        """Print the last row of ``history``; an epoch that is the best so far gets a star."""
+        """Log the last row of ``history``; an epoch that is the best so far gets a star."""
         row, epochs = history[-1], self.recipe.epochs
         recent = [earlier["seconds"] for earlier in history[-5:]]
         left = (epochs - row["epoch"]) * sum(recent) / len(recent)
@@ -28,7 +31,7 @@ class Progress:
         star = "*" if best_epoch == row["epoch"] else ""
         measured = f"loss {row['loss']:.4f}  train {row['train_accuracy']:.2%}{score}{star}  lr {row['lr']:.2g}"
         times = f"{duration(row['seconds'])}, {duration(left)} left"
-        self.say(f"epoch {row['epoch']}/{epochs} {row['stage']}: {measured}  {times}")
+        log.info(f"epoch {row['epoch']}/{epochs} {row['stage']}: {measured}  {times}")
 
 
 def duration(seconds: float) -> str:
@@ -49,7 +52,7 @@ class StopRequest:
 
 
 @contextmanager
-def stop_requests(say: Callable[[str], None], request: StopRequest | None = None) -> Iterator[StopRequest]:
+def stop_requests(request: StopRequest | None = None) -> Iterator[StopRequest]:
     """Make the first SIGINT or SIGTERM inside the block a `StopRequest`; a second SIGINT raises `KeyboardInterrupt`.
 
     ``request``: one that somebody else looks at too. Outside the main thread Python delivers no signals, so nothing is
@@ -61,7 +64,7 @@ def stop_requests(say: Callable[[str], None], request: StopRequest | None = None
         if request.reason is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         request.reason = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
-        say(f"{request.reason}: stopping at a checkpoint after this batch")
+        log.info(f"{request.reason}: stopping at a checkpoint after this batch")
 
     if threading.current_thread() is not threading.main_thread():
         yield request

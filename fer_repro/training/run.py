@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -35,7 +34,7 @@ class Run:
     ``engine`` says how it is computed, ``turn`` is its place among runs that share this process. ``folder`` holds
     checkpoints (git-ignored) and is locked by one writer. ``deadline`` is a `time.monotonic` value after which the
     method saves a checkpoint and raises `Interrupted`. ``history`` gets one dict per epoch. ``required`` holds the
-    fitted classifiers of the variants named in `Variant.requires`. ``say`` prints one line.
+    fitted classifiers of the variants named in `Variant.requires`.
     """
 
     recipe: Recipe
@@ -47,7 +46,6 @@ class Run:
     engine: Engine = field(default_factory=Engine)
     turn: Turn | None = None
     deadline: float | None = None
-    say: Callable[[str], None] = print
     history: list[dict[str, Any]] = field(default_factory=list)
     required: dict[str, Classifier] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)

@@ -15,6 +15,7 @@ from fer_repro.data import LABELS
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation.cost import weightless
 from fer_repro.files import atomic_write
+from fer_repro.logs import shown
 from fer_repro.papers.base import Variant
 from fer_repro.project import code_version, default_runs_dir
 from fer_repro.recipe import Recipe, Step
@@ -58,6 +59,7 @@ Images of a test set (PublicTest or PrivateTest) were trained on: never score th
 """
 
 
+@shown()
 def export(
     variant_id: str,
     protocol: str = "official",
@@ -118,7 +120,7 @@ def export(
 
 def _weights(variant: Variant, recipe: Recipe, folder: Path, seed: int) -> dict[str, Tensor]:
     """The weights that the recipe's selection rule chose, checked against the network that they belong to."""
-    state = checkpoint.load(folder, {"recipe": recipe.sha256(), "seed": seed}, print) if folder.is_dir() else None
+    state = checkpoint.load(folder, {"recipe": recipe.sha256(), "seed": seed}) if folder.is_dir() else None
     again = f"`fer-repro run {variant.id} --protocol {recipe.protocol.name}` makes one"
     if state is None:
         raise FerReproError(f"{folder} holds no checkpoint of {variant.id} with seed {seed}: {again}")

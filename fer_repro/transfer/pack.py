@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fer_repro import papers
 from fer_repro.errors import FerReproError
 from fer_repro.files import atomic_write, sha256_of
+from fer_repro.logs import shown
 from fer_repro.project import default_runs_dir
 from fer_repro.results import FINISHED
 from fer_repro.training import checkpoint
@@ -19,11 +22,13 @@ from fer_repro.transfer import chunks
 from fer_repro.transfer.chunks import Packed
 from fer_repro.transfer.export import WEIGHTS, export
 
+log = logging.getLogger(__name__)
+
 PART_SIZE = 15_000_000  # bytes
 PLACE = ("epochs", "stage", "epoch", "batch")  # how far a checkpoint has come; see `checkpoint.Standing`
-Say = Callable[[str], None]
 
 
+@shown()
 def pack(
     out: str | Path,
     variants: Iterable[str] = (),
@@ -35,7 +40,6 @@ def pack(
     inference: bool = False,
     runs_dir: str | Path = "",
     results_dir: str | Path = "",
-    say: Say = print,
 ) -> str:
     """Pack the chosen runs (all, where nothing is chosen) into parts of ``part_size`` bytes in the folder ``out``.
 
@@ -48,7 +52,7 @@ def pack(
     reasons = {folder: _why_not_exportable(folder, runs) if inference else "" for folder in chosen}
     for folder, why in reasons.items():
         if why:
-            say(f"{folder.relative_to(runs).as_posix()}: left out ({why})")
+            log.info(f"{folder.relative_to(runs).as_posix()}: left out ({why})")
     chosen = [folder for folder in chosen if not reasons[folder]]
     if not chosen:
         what = "finished network" if inference else "run with a checkpoint"
@@ -59,12 +63,9 @@ def pack(
         made = []
         for folder in chosen:
             with checkpoint.writer(folder):
-                made.append(
-                    _pack_export(folder, runs, out, part_size, results_dir)
-                    if inference
-                    else _pack_run(folder, runs, out, part_size)
-                )
-            say(f"{made[-1].path}: {_description(made[-1])}")
+                export_to = partial(_pack_export, results_dir=results_dir)
+                made.append((export_to if inference else _pack_run)(folder, runs, out, part_size))
+            log.info(f"{made[-1].path}: {_description(made[-1])}")
         new = {(packed.kind, packed.path) for packed in made}
         chunks.write_manifest(out, [packed for packed in before if (packed.kind, packed.path) not in new] + made)
     except OSError as error:
@@ -147,14 +148,8 @@ def _pack_export(folder: Path, runs: Path, out: Path, part_size: int, results_di
     return Packed("export", f"{variant}-{protocol}{trial}-{seed}-bf16", _facts(checkpoint.peek(folder)), files)
 
 
-def unpack(
-    folder: str | Path,
-    *,
-    runs_dir: str | Path = "",
-    exports_dir: str | Path = "",
-    force: bool = False,
-    say: Say = print,
-) -> str:
+@shown()
+def unpack(folder: str | Path, *, runs_dir: str | Path = "", exports_dir: str | Path = "", force: bool = False) -> str:
     """Put back what `pack` has put into ``folder``: runs into ``runs_dir``, networks into ``exports_dir``.
 
     Every checksum is checked before anything is replaced. Returns a summary. Raises `FerReproError` for a part that is
@@ -181,7 +176,7 @@ def unpack(
         try:
             for packed, target in targets:
                 _place(folder, packed, target)
-                say(f"{packed.path}: {_description(packed)}")
+                log.info(f"{packed.path}: {_description(packed)}")
         except OSError as error:
             raise FerReproError(
                 f"{error.filename or runs} cannot be written ({error.strerror}): free some space, then unpack again"

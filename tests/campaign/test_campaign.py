@@ -14,6 +14,7 @@ from pathlib import Path
 import campaign_world
 import numpy as np
 import pytest
+from listening import listening
 
 from fer_repro import cli, papers, results
 from fer_repro.campaign import Options, Task, plan, runner, throughput
@@ -125,7 +126,7 @@ def test_copies_views_and_stages_of_real_recipes_count(name):
 
 def test_what_is_done_and_what_is_left_make_the_whole(options, stop_after):
     stop_after(9)  # 7 batches an epoch: the second epoch is under way
-    outcomes = plan.run(tasks("large"), options, say=lambda line: None)
+    outcomes = plan.run(tasks("large"), options)
     assert outcomes[0].state == "stopped" and "epoch 2 of 4" in outcomes[0].text
     estimator = Estimator(options)
     standing, counted = estimator.standing(Task("large", 0)), estimator.work("large")
@@ -140,7 +141,7 @@ def test_what_is_done_and_what_is_left_make_the_whole(options, stop_after):
 
 def test_a_begun_run_goes_before_an_equal_one(options, stop_after, monkeypatch):
     stop_after(20)
-    plan.run(tasks("large", seeds=(1,)), options, say=lambda line: None)
+    plan.run(tasks("large", seeds=(1,)), options)
     rates(monkeypatch)
     left = plan.plan(tasks("large", seeds=(0, 1)), Estimator(options)).entries
     assert [entry.task.seed for entry in left] == [0, 1]  # a seed is finished before the next one is
@@ -149,7 +150,7 @@ def test_a_begun_run_goes_before_an_equal_one(options, stop_after, monkeypatch):
 
 def test_a_run_of_another_recipe_or_device_comes_last_and_says_why(options, stop_after, monkeypatch):
     stop_after(9)
-    plan.run(tasks("small"), options, say=lambda line: None)
+    plan.run(tasks("small"), options)
     known = papers.variants()
     changed = dataclasses.replace(
         known["small"], recipe=lambda *a: dataclasses.replace(known["small"].recipe(*a), std=2)
@@ -159,20 +160,22 @@ def test_a_run_of_another_recipe_or_device_comes_last_and_says_why(options, stop
     assert [entry.task.variant for entry in entries] == ["large", "small"]
     assert entries[1].remaining.text == "begun, epoch 1 of 4, but with another recipe"
     assert entries[1].estimate == "nothing to gain"
-    assert plan.run(tasks("small"), options, say=lambda line: None)[0].state == "failed"
+    assert plan.run(tasks("small"), options)[0].state == "failed"
 
 
 def test_a_whole_campaign_stores_verifies_and_is_never_repeated(options):
     lines: list[str] = []
     asked = tasks("large", "small", "pupil", "aside")
-    outcomes = plan.run(asked, options, say=lines.append)
+    with listening(lines.append):
+        outcomes = plan.run(asked, options)
     assert [(o.task.variant, o.state) for o in outcomes] == [
         (name, "done") for name in ("small", "large", "pupil", "aside")
     ]
     estimator = Estimator(options)
     assert plan.verify(outcomes, [], estimator) == (4, []) and plan.next_runs(outcomes, estimator) == []
     assert results.verify(Path(options.results_dir)) == []
-    again = plan.run(asked, options, budget=1e-9, say=lines.append)  # no budget is needed to tell what is stored
+    with listening(lines.append):
+        again = plan.run(asked, options, budget=1e-9)  # no budget is needed to read what is stored
     assert {o.task: o.text for o in again} == {o.task: o.text for o in outcomes}
     made = plan.plan(asked, estimator)
     assert {entry.remaining.text for entry in made.entries} == {"stored"} and made.total == ""
@@ -180,7 +183,7 @@ def test_a_whole_campaign_stores_verifies_and_is_never_repeated(options):
 
 
 def test_damage_in_a_new_result_is_told(options):
-    outcomes = plan.run(tasks("small"), options, say=lambda line: None)
+    outcomes = plan.run(tasks("small"), options)
     (results.folder_of(Path(options.results_dir), "small", "official", 0) / "history.csv").write_text("epoch\n1\n")
     assert "history.csv is not the file" in plan.verify(outcomes, [], Estimator(options))[1][0]
 
@@ -190,7 +193,7 @@ def test_small_budgets_again_and_again_reach_the_uninterrupted_end(options, stop
     asked, commands = tasks("small", "pupil"), 0
     while True:
         stop_after(10)
-        outcomes = plan.run(asked, options, say=lambda line: None)
+        outcomes = plan.run(asked, options)
         commands += 1
         assert results.verify(Path(options.results_dir)) == []
         if all(outcome.state == "done" for outcome in outcomes):
@@ -201,7 +204,7 @@ def test_small_budgets_again_and_again_reach_the_uninterrupted_end(options, stop
     assert commands >= 8
     stop_after(10**9)
     whole = dataclasses.replace(options, results_dir=str(tmp_path / "whole"), runs_dir=str(tmp_path / "other"))
-    plan.run(asked, whole, say=lambda line: None)
+    plan.run(asked, whole)
     for task in asked:
         assert same_predictions(Path(options.results_dir), Path(whole.results_dir), task)
 
@@ -225,7 +228,7 @@ def test_a_failure_and_a_defect_cost_nobody_else(options, monkeypatch, capsys):
     changed = {"small": dataclasses.replace(known["small"], fit=broken)}
     changed |= {"large": dataclasses.replace(known["large"], fit=refused)}
     monkeypatch.setattr(papers, "variants", lambda: known | changed)
-    outcomes = plan.run(tasks("small", "large", "aside"), options, say=lambda line: None)
+    outcomes = plan.run(tasks("small", "large", "aside"), options)
     states = {outcome.task.variant: (outcome.state, outcome.text) for outcome in outcomes}
     assert states["small"] == ("failed", "ZeroDivisionError: a defect") and states["large"] == ("failed", "no luck")
     assert states["aside"][0] == "done" and "Traceback" in capsys.readouterr().err
@@ -244,20 +247,21 @@ def test_a_kill_while_a_result_is_written_leaves_nothing_half(options, monkeypat
 
     monkeypatch.setattr(results, "atomic_write", killed_before_the_last)
     with pytest.raises(Killed):
-        plan.run(tasks("small"), options, say=lambda line: None)
+        plan.run(tasks("small"), options)
     where = Path(options.results_dir)
     assert results.verify(where) == [] and results.stored_folders(where) == []
     assert Estimator(options).remaining(Task("small", 0)).text == f"trained, {EPOCHS} of {EPOCHS} epochs"
     monkeypatch.setattr(results, "atomic_write", written)
     lines: list[str] = []
-    assert plan.run(tasks("small"), options, say=lines.append)[0].state == "done"
+    with listening(lines.append):
+        assert plan.run(tasks("small"), options)[0].state == "done"
     assert not any(line.startswith("epoch") for line in lines) and results.verify(where) == []
 
 
-def test_the_end_of_the_budget_is_kept_for_scoring(options, monkeypatch):
+def test_the_end_of_the_budget_is_kept_for_scoring(said, options, monkeypatch):
     rates(monkeypatch)
-    estimator, task, said = Estimator(options), Task("large", 0), []
-    reserve = plan.time_to_reserve(estimator, said.append)
+    estimator, task = Estimator(options), Task("large", 0)
+    reserve = plan.time_to_reserve(estimator)
     tail = estimator.tail(task)
     assert tail > 1.5 * estimator.work("large").scoring / 1e9
     assert reserve(task, 10 * tail, True) == tail and said == []
@@ -274,12 +278,12 @@ def test_only_the_first_run_of_a_budget_may_overrun_it(options):
         return 0.0
 
     waves = [[task] for task in tasks("small", "aside")]
-    runner.run(waves, options, budget=1000, say=lambda line: None, reserve=reserve)
+    runner.run(waves, options, budget=1000, reserve=reserve)
     assert asked == [(Task("small", 0), True), (Task("aside", 0), False)]
 
 
 def test_speeds_are_measured_by_checkpoints_and_preferred(options):
-    plan.run(tasks("small"), options, say=lambda line: None)
+    plan.run(tasks("small"), options)
     estimator = Estimator(options)
     standing = estimator.standing(Task("small", 0))
     measured = estimator.work("small").left(None) / standing.seconds
@@ -295,7 +299,7 @@ def test_speeds_are_measured_by_checkpoints_and_preferred(options):
 
 def test_a_checkpoint_of_another_device_or_a_damaged_one_tells_no_speed(options, stop_after):
     stop_after(9)
-    plan.run(tasks("small"), options, say=lambda line: None)
+    plan.run(tasks("small"), options)
     elsewhere = Estimator(options)
     elsewhere.device = "cuda"
     assert "measured" not in elsewhere.speed("small").source
@@ -411,7 +415,7 @@ def test_killed_in_the_middle_then_ended_without_jupyter(world, tmp_path):
     assert f"going on after epoch {begun.epochs} of {EPOCHS}" in second.stdout
     assert results.verify(where[0]) == [] and len(results.stored_folders(where[0])) == 3
     options = Options(device="cpu", results_dir=str(tmp_path / "whole"), runs_dir=str(tmp_path / "other"))
-    plan.run(tasks("large", "pupil", seeds=(3,)), options, say=lambda line: None)
+    plan.run(tasks("large", "pupil", seeds=(3,)), options)
     for task in tasks("large", "pupil", seeds=(3,)):
         assert same_predictions(where[0], Path(options.results_dir), task)
 

@@ -11,6 +11,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from listening import listening
 
 from fer_repro import papers
 from fer_repro.campaign import Options, Task, runner
@@ -134,7 +135,8 @@ def children(monkeypatch, tmp_path):
 def test_children_run_side_by_side_and_report(children):
     lines: list[str] = []
     tasks = [Task("good", 0), Task("bad", 0), Task("good", 1)]
-    outcomes = runner.run([tasks], Options(device="cpu"), jobs=2, say=lines.append)
+    with listening(lines.append):
+        outcomes = runner.run([tasks], Options(device="cpu"), jobs=2)
     states = {outcome.task: (outcome.state, outcome.text) for outcome in outcomes}
     assert states[Task("good", 0)] == states[Task("good", 1)] == ("done", "70.00 % of 100")
     assert states[Task("bad", 0)] == ("failed", "failed: no luck")
@@ -163,7 +165,8 @@ def test_a_signal_reaches_every_child_once_and_waits_for_its_checkpoint(children
 
     started = time.monotonic()
     tasks = [Task("slow", 0), Task("slow", 1), Task("good", 0)]
-    outcomes = runner.run([tasks], Options(device="cpu"), jobs=2, say=say)
+    with listening(say):
+        outcomes = runner.run([tasks], Options(device="cpu"), jobs=2)
     assert time.monotonic() - started < 20
     assert [o.state for o in outcomes] == ["stopped", "stopped", "not started"]
     assert all(o.text == "stopped: checkpoint saved" for o in outcomes[:2])
@@ -190,9 +193,10 @@ def test_seeds_together_end_as_one_after_the_other(tmp_path):
     options = Options(profile="smoke", epochs=2, device="cpu", runs_dir=str(tmp_path / "one"))
     tasks = [Task("deep-emotion-no-stn", seed) for seed in (0, 1)]
     said: list[str] = []
-    alone = runner.run([tasks], options, say=lambda line: None)
+    alone = runner.run([tasks], options)
     both = dataclasses.replace(options, runs_dir=str(tmp_path / "both"))
-    together = runner.run([tasks], both, say=said.append, together=True)
+    with listening(said.append):
+        together = runner.run([tasks], both, together=True)
     assert together == alone and [outcome.state for outcome in together] == ["done", "done"]
     epochs = [line[: line.index(":")] for line in said if "epoch" in line]
     assert epochs == [f"[{task}] epoch {n}/2 train" for n in (1, 2) for task in tasks]

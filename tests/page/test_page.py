@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import re
 from html.parser import HTMLParser
 
@@ -11,7 +12,7 @@ import pandas as pd
 import pytest
 
 from fer_repro import claims as claims_of_book
-from fer_repro import leaderboard, page, papers, parameters, reproduce, results
+from fer_repro import leaderboard, logs, page, papers, parameters, reproduce, results
 from fer_repro.claims import Arithmetic, Total, claim_of, leaderboard_claims
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation.statistics import wilson
@@ -507,12 +508,13 @@ def test_others_are_listed_with_their_source():
 
 
 def test_long_runs_print_few_lines(capsys):
-    say = page.Thinned()
-    say("going on after epoch 3 of 47")
-    for epoch in range(1, 48):
-        say(f"epoch {epoch}/47 train: loss 1.0")
-    say.close()
-    say("stored in vggnet/official/seed-0/")
+    log = logging.getLogger("fer_repro.training.loop")
+    with logs.shown(page.EpochLineHandler()):
+        log.info("going on after epoch 3 of 47")
+        for epoch in range(1, 48):
+            log.info(f"epoch {epoch}/47 train: loss 1.0")
+    with logs.shown():
+        log.info("stored in vggnet/official/seed-0/")
     printed = capsys.readouterr().out.splitlines()
     assert [int(re.search(r"epoch (\d+)/", line)[1]) for line in printed[1:-1]] == [1, 2, 3, 4, 5, 10, 20, 30, 40, 47]
     assert printed[0].startswith("going on") and printed[-1].startswith("stored")

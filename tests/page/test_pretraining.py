@@ -13,7 +13,7 @@ from fer_repro.reproduce import reproduce
 
 @pytest.fixture(scope="module")
 def runs():
-    return {name: reproduce(name, device="cpu", say=lambda line: None) for name in PAIR}
+    return {name: reproduce(name, device="cpu") for name in PAIR}
 
 
 def page_of(monkeypatch, found) -> PretrainingPage:

@@ -244,7 +244,7 @@ def a_run(folder, looks=None, name="ad-corre"):
     recipe = ad_corre.recipe(name, "official", "smoke")
     loss = dataclasses.replace(recipe.loss, options=tuple(sorted((recipe.loss.kwargs() | {"history": 37}).items())))
     recipe = dataclasses.replace(recipe, stages=(recipe.stages[0].shortened(3),), loss=loss)
-    run = Run(recipe, 0, "cpu", folder, "d" * 64, say=lambda line: None)
+    run = Run(recipe, 0, "cpu", folder, "d" * 64)
     if looks is not None:
         left = iter(range(looks))
         run.out_of_time = lambda: next(left, None) is None
@@ -253,7 +253,7 @@ def a_run(folder, looks=None, name="ad-corre"):
 
 def state_of(run):
     identity = {"recipe": run.recipe.sha256(), "data set": run.data_digest, "seed": 0, "device": "cpu"}
-    return checkpoint.load(run.folder, identity, run.say)
+    return checkpoint.load(run.folder, identity)
 
 
 def test_a_resumed_run_equals_the_uninterrupted_one(faces, tmp_path):

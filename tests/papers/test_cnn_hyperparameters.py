@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from listening import listening
 from safetensors.torch import load_file
 from torch import nn
 
@@ -118,11 +119,11 @@ def splits():
     return data.protocol.Splits(part(60, 1), part(40, 2), part(40, 3), part(60, 1))
 
 
-def a_run(folder, say=lambda line: None, trials=3, epochs=2, first=None, resume=True):
+def a_run(folder, trials=3, epochs=2, first=None, resume=True):
     recipe = SEARCH.recipe("official", "smoke")
     changes = {"trials": trials, "epochs": epochs} | ({"first": tuple(first.items())} if first else {})
     options = step(recipe.options.name, **(recipe.options.kwargs() | changes))
-    return Run(dataclasses.replace(recipe, options=options), 0, "cpu", Path(folder), "digest", resume, say=say)
+    return Run(dataclasses.replace(recipe, options=options), 0, "cpu", Path(folder), "digest", resume)
 
 
 def told(run):
@@ -207,23 +208,25 @@ def test_nothing_of_the_scored_half_reaches_the_search(searched, splits, tmp_pat
 
 KILLED = """
 import os, signal, sys
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {tests!r}
 import torch
 torch.set_num_threads(1)
 import test_cnn_hyperparameters as test
+from listening import listening
 
 def say(line):
     if line.startswith(sys.argv[2]):
         os.kill(os.getpid(), signal.SIGKILL)
 
 splits = test.data.protocol.Splits(test.part(60, 1), test.part(40, 2), test.part(40, 3), test.part(60, 1))
-test.SEARCH.fit(splits, test.a_run(sys.argv[1], say))
+with listening(say):
+    test.SEARCH.fit(splits, test.a_run(sys.argv[1]))
 """
 
 
 def test_a_search_that_is_killed_inside_a_trial_ends_as_if_it_had_not_been(searched, splits, tmp_path):
     run, classifier = searched
-    code = KILLED.format(tests=str(Path(__file__).parent))
+    code = KILLED.format(tests=[str(folder) for folder in Path(__file__).parents[:2]])
     command = [sys.executable, "-c", code, str(tmp_path), "trial 1 of 3: epoch 1/2"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
@@ -243,15 +246,16 @@ def test_ctrl_c_and_the_time_budget_stop_a_search_that_goes_on_later(searched, s
         if line.startswith("trial 0 of 3: epoch 1/2"):
             os.kill(os.getpid(), signal.SIGINT)
 
-    with pytest.raises(Interrupted, match="trial 0 of the search: Ctrl-C"):
-        SEARCH.fit(splits, a_run(tmp_path, say))
+    with listening(say), pytest.raises(Interrupted, match="trial 0 of the search: Ctrl-C"):
+        SEARCH.fit(splits, a_run(tmp_path))
     late = a_run(tmp_path)
     late.deadline = time.monotonic()
     with pytest.raises(Interrupted, match="time budget"):
         SEARCH.fit(splits, late)
     lines = []
-    resumed = a_run(tmp_path, lines.append)
-    SEARCH.fit(splits, resumed)
+    resumed = a_run(tmp_path)
+    with listening(lines.append):
+        SEARCH.fit(splits, resumed)
     assert any("trial 0 of 3: going on after epoch 1" in line for line in lines), "the trial went on at its checkpoint"
     assert told(resumed) == told(run)
 
@@ -280,7 +284,7 @@ def test_a_search_without_resume_begins_anew(searched, splits, tmp_path):
 
 @pytest.fixture(scope="module")
 def smoke_result():
-    return reproduce("cnn-hyperparameters-search", device="cpu", say=lambda line: None)
+    return reproduce("cnn-hyperparameters-search", device="cpu")
 
 
 def chapter_for(**chosen):
@@ -318,7 +322,7 @@ def test_the_claimed_row_stops_by_loss_and_scores_the_last_weights(splits, tmp_p
         ROW.recipe("claimed", "smoke"),
         stages=(dataclasses.replace(full.stages[0], epochs=40, patience=2, optimiser=step("adam", lr=0.03)),),
     )
-    run = Run(recipe, 0, "cpu", tmp_path, "digest", say=lambda line: None)
+    run = Run(recipe, 0, "cpu", tmp_path, "digest")
     loop.fit(paper.build, splits, run)
     losses = [row["select_loss"] for row in run.history]
     assert run.facts["status"] == "stopped early" and len(losses) < 40

@@ -27,7 +27,7 @@ def value_of(number, configuration):
 
 
 def study(folder, attempt=value_of, trials=10, space=SPACE, first=FIRST, seed=0, pause=lambda: None, identity=IDENTITY):
-    with search.opened(folder, space, seed, first, identity, say=lambda line: None) as opened:
+    with search.opened(folder, space, seed, first, identity) as opened:
         opened.run(trials, attempt, pause)
         assert opened.closed
         return opened.records()

@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from listening import listening
 from scipy import sparse
 from scipy.io import savemat
 from sklearn.svm import SVC, LinearSVC
@@ -236,7 +237,7 @@ def splits():
 
 def a_run(folder, variant=F_NET, **changes):
     recipe = dataclasses.replace(variant.recipe("official", "smoke"), **changes)
-    return Run(recipe, 0, "cpu", folder, "digest", say=lambda line: None)
+    return Run(recipe, 0, "cpu", folder, "digest")
 
 
 def watched(monkeypatch):
@@ -396,7 +397,7 @@ def fusion_run(folder, protocol="official", **changes):
     recipe = ROW.recipe(protocol, "smoke")
     machine = SMALL | ({"k": (15,), "C": (10.0,)} if protocol == "claimed" else {}) | changes
     options = step("fusion", **(recipe.options.kwargs() | machine))
-    run = Run(dataclasses.replace(recipe, options=options), 0, "cpu", folder, "digest", say=lambda line: None)
+    run = Run(dataclasses.replace(recipe, options=options), 0, "cpu", folder, "digest")
     run.required = untrained(protocol)
     return run
 
@@ -499,8 +500,7 @@ def test_a_stopped_run_goes_on_to_the_same_result_with_the_same_networks(fused, 
         if line.startswith("descriptions"):
             os.kill(os.getpid(), signal.SIGINT)
 
-    again.say = say
-    with pytest.raises(Interrupted, match="Ctrl-C"):
+    with listening(say), pytest.raises(Interrupted, match="Ctrl-C"):
         ROW.fit(splits, again)
     asked = []
     ask = paper.fuse.__globals__["described"]

@@ -74,7 +74,7 @@ def test_dropout_is_off_in_evaluation(images):
 
 
 def test_a_run_records_the_windows_of_the_scored_faces():
-    result = reproduce("deep-emotion", profile="smoke", epochs=1, device="cpu", say=lambda line: None)
+    result = reproduce("deep-emotion", profile="smoke", epochs=1, device="cpu")
     found = figures.recorded(result)
     assert found["n"] == (result.predictions["PrivateTest_labels"]).size
     assert [face["label"] for face in found["faces"]] == list(range(7))
@@ -87,7 +87,7 @@ def test_a_run_records_the_windows_of_the_scored_faces():
 
 
 def test_without_a_transformer_there_is_nothing_to_show():
-    result = reproduce("deep-emotion-no-stn", profile="smoke", epochs=1, device="cpu", say=lambda line: None)
+    result = reproduce("deep-emotion-no-stn", profile="smoke", epochs=1, device="cpu")
     with pytest.raises(FerReproError, match="no transformer"):
         figures.recorded(result)
 
@@ -126,7 +126,7 @@ def test_a_searched_recipe_trains_without_the_scored_half(tmp_path, monkeypatch)
     monkeypatch.setattr(recipe_search, "EPOCHS", 1)
     faces = data.load("synthetic", size=(64, 32, 16))
     seen = faces.subset(np.flatnonzero(faces.usage != "PrivateTest"))
-    row = recipe_search.train(recipe_search.TRIED[0], seen, tmp_path, "cpu", lambda line: None)
+    row = recipe_search.train(recipe_search.TRIED[0], seen, tmp_path, "cpu")
     assert tuple(row) == recipe_search.COLUMNS
     assert row["n"] == 32 and row["correct"] == round(row["accuracy"] * 32) and row["epochs"] == 1
 
@@ -153,6 +153,6 @@ def test_all_networks_share_the_official_training():
 def test_a_windows_run_gives_probabilities(tmp_path):
     faces = data.load("synthetic", size=(64, 32, 16))
     recipe = papers.get("deep-emotion").recipe("official", "smoke").with_epochs(1)
-    run = Run(recipe, 0, "cpu", tmp_path, faces.digest, say=lambda line: None)
+    run = Run(recipe, 0, "cpu", tmp_path, faces.digest)
     classifier = deep_emotion.fit(OFFICIAL.split(faces), run)
     np.testing.assert_allclose(classifier.predict_proba(faces.images[:5]).sum(axis=1), 1, atol=1e-5)

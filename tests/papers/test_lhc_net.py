@@ -488,7 +488,7 @@ def test_the_backbone_is_taken_over_whole():
 
 @pytest.fixture(scope="module")
 def result():
-    return reproduce("lhc-net", profile="smoke", device="cpu", say=lambda line: None)
+    return reproduce("lhc-net", profile="smoke", device="cpu")
 
 
 def test_a_run_records_its_backbone_and_what_it_attends_to(result):

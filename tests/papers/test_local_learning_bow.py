@@ -33,8 +33,7 @@ def splits():
 def a_run(folder, seed=0, **changes):
     recipe = VARIANT.recipe("official", "smoke")
     options = step("visual-words", **(recipe.options.kwargs() | SMALL | changes))
-    lines: list[str] = []
-    return Run(dataclasses.replace(recipe, options=options), seed, "cpu", folder, "digest", say=lines.append)
+    return Run(dataclasses.replace(recipe, options=options), seed, "cpu", folder, "digest")
 
 
 @pytest.fixture(scope="module")

@@ -48,7 +48,7 @@ def a_run(folder, variant=STUDENT, teacher=None, protocol="official", **changes)
     recipe = dataclasses.replace(variant.recipe(protocol, "smoke"), stages=(Stage("train", 2, SGD),), batch_size=16)
     required = {} if teacher is None else {"resemotenet": teacher}
     recipe = dataclasses.replace(recipe, **changes)
-    return Run(recipe, 3, "cpu", folder, "d" * 64, say=lambda line: None, required=required)
+    return Run(recipe, 3, "cpu", folder, "d" * 64, required=required)
 
 
 def weights(classifier):
@@ -211,7 +211,7 @@ def test_students_follow_the_teachers_recipe():
 
 @pytest.fixture(scope="module")
 def taught():
-    return reproduce("mini-resemotenet-b", device="cpu", say=lambda line: None)
+    return reproduce("mini-resemotenet-b", device="cpu")
 
 
 def test_agreement_is_counted_on_both_halves(taught):
@@ -281,5 +281,5 @@ def test_the_checkpoint_holds_the_teachers_digest_but_not_its_table(splits, teac
     run = a_run(tmp_path, teacher=teacher)
     STUDENT.fit(splits, run)
     identity = {"recipe": run.recipe.sha256(), "data set": run.data_digest, "seed": 3, "device": "cpu"}
-    state = checkpoint.load(tmp_path, identity, run.say)
+    state = checkpoint.load(tmp_path, identity)
     assert set(state["loss"]) == {"digest"} and len(list(tmp_path.glob("teacher-*.npz"))) == 1

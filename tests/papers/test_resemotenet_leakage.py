@@ -7,6 +7,7 @@ import json
 
 import numpy as np
 import pytest
+from listening import listening
 from PIL import Image
 
 from fer_repro import data, leaderboard, results
@@ -40,7 +41,7 @@ def faces():
 
 @pytest.fixture(scope="module")
 def found():
-    return leakage.demonstrate("smoke", device="cpu", say=lambda line: None)
+    return leakage.demonstrate("smoke", device="cpu")
 
 
 def test_operations_are_pillows(faces):
@@ -125,8 +126,9 @@ def test_both_orders_are_measured_in_one_run(found):
 def test_a_stopped_demonstration_goes_on(found, tmp_path):
     lines: list[str] = []
     with pytest.raises(Interrupted):
-        leakage.demonstrate("smoke", device="cpu", runs_dir=tmp_path, time_budget=0, say=lines.append)
-    again = leakage.demonstrate("smoke", device="cpu", runs_dir=tmp_path, say=lines.append)
+        leakage.demonstrate("smoke", device="cpu", runs_dir=tmp_path, time_budget=0)
+    with listening(lines.append):
+        again = leakage.demonstrate("smoke", device="cpu", runs_dir=tmp_path)
     assert again.reported(LEAKY) == found.reported(LEAKY) and again.reported(CLEAN) == found.reported(CLEAN)
     assert any(line.startswith(LABEL) for line in lines)
     epochs = [line for line in lines if line.startswith("epoch")]

@@ -37,13 +37,7 @@ def seeded():
 @pytest.fixture(scope="module")
 def ensemble(tmp_path_factory):
     """One smoke run of the ensemble, its members in it."""
-    return reproduce(
-        paper.ENSEMBLE,
-        profile="smoke",
-        device="cpu",
-        say=lambda line: None,
-        results_dir=tmp_path_factory.mktemp("results"),
-    )
+    return reproduce(paper.ENSEMBLE, profile="smoke", device="cpu", results_dir=tmp_path_factory.mktemp("results"))
 
 
 @pytest.fixture(scope="module")
@@ -379,7 +373,7 @@ def test_the_ensemble_stores_what_makes_it(ensemble):
 
 def test_an_ensemble_without_its_members_is_refused(tmp_path):
     recipe, faces = ENSEMBLE.recipe("official", "smoke"), data.load("synthetic", size=(28, 14, 14))
-    run = Run(recipe, 0, "cpu", tmp_path, faces.digest, say=lambda line: None)
+    run = Run(recipe, 0, "cpu", tmp_path, faces.digest)
     splits = recipe.protocol.split(faces)
     with pytest.raises(FerReproError, match="residual-masking, .* are missing: run `fer-repro run"):
         ENSEMBLE.fit(splits, run)
@@ -449,7 +443,7 @@ def test_the_pages_tables_say_synthetic_and_not_run(ensemble):
 
 
 def test_the_views_table_holds_every_seed(tmp_path):
-    result = reproduce(ROW, profile="smoke", device="cpu", say=lambda line: None, results_dir=tmp_path)
+    result = reproduce(ROW, profile="smoke", device="cpu", results_dir=tmp_path)
     told = result.record["facts"]["views_by_seed"]
     assert [one["seed"] for one in told] == [1234, 1]
     for half in results.HALVES:
@@ -464,7 +458,7 @@ def test_a_twin_ensemble_adds_up_twins(tmp_path):
     """The members of a twin carry its suffix and keep their order."""
     twin = papers.get(paper.ENSEMBLE + "-scratch")
     recipe, faces = twin.recipe("official", "smoke"), data.load("synthetic", size=(28, 14, 14))
-    run = Run(recipe, 0, "cpu", tmp_path, faces.digest, say=lambda line: None)
+    run = Run(recipe, 0, "cpu", tmp_path, faces.digest)
     for name in reversed(twin.requires):
         own = papers.get(name).recipe("official", "smoke")
         run.required[name] = paper.NetworkClassifier(paper.build(own), own, "cpu")

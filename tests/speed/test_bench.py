@@ -28,7 +28,7 @@ def folder(tmp_path):
 
 
 def measure(folder, what, **options):
-    return speed.measure(what, lambda line: None, folder, options)
+    return speed.measure(what, folder, options)
 
 
 def test_a_script_is_imported_by_its_name_and_gets_its_options(folder):

@@ -93,9 +93,5 @@ PLAIN = dataclasses.replace(
 )
 
 
-def run(folder: Path, recipe: Recipe = RECIPE, said: list[str] | None = None, **changes) -> Run:
-    say = (said if said is not None else []).append
-    return Run(
-        **{"recipe": recipe, "seed": 3, "device": "cpu", "folder": folder, "data_digest": "d" * 64, "say": say}
-        | changes
-    )
+def run(folder: Path, recipe: Recipe = RECIPE, **changes) -> Run:
+    return Run(**{"recipe": recipe, "seed": 3, "device": "cpu", "folder": folder, "data_digest": "d" * 64} | changes)

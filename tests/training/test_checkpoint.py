@@ -5,6 +5,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from listening import listening
 
 from fer_repro.errors import FerReproError
 from fer_repro.training import checkpoint
@@ -22,12 +23,12 @@ def saved(folder, *values: float) -> None:
         checkpoint.save(folder, IDENTITY, state(value))
 
 
-def loaded(folder, said=None) -> float:
-    return checkpoint.load(folder, IDENTITY, (said if said is not None else []).append)["model"]["weight"][0].item()
+def loaded(folder) -> float:
+    return checkpoint.load(folder, IDENTITY)["model"]["weight"][0].item()
 
 
 def test_the_newest_is_read_and_the_one_before_is_kept(tmp_path):
-    assert checkpoint.load(tmp_path, IDENTITY, print) is None
+    assert checkpoint.load(tmp_path, IDENTITY) is None
     saved(tmp_path, 1.0)
     assert loaded(tmp_path) == 1.0
     saved(tmp_path, 2.0, 3.0)
@@ -36,7 +37,7 @@ def test_the_newest_is_read_and_the_one_before_is_kept(tmp_path):
     assert loaded(tmp_path) == 2.0
     assert sorted(path.name for path in tmp_path.iterdir()) == [checkpoint.PREVIOUS]
     checkpoint.discard(tmp_path)
-    assert checkpoint.load(tmp_path, IDENTITY, print) is None
+    assert checkpoint.load(tmp_path, IDENTITY) is None
 
 
 def cut(content: bytearray) -> bytearray:
@@ -55,7 +56,8 @@ def test_a_damaged_file_gives_way_to_the_previous_one(tmp_path, damage):
     newest = tmp_path / checkpoint.NAME
     newest.write_bytes(damage(bytearray(newest.read_bytes())))
     said: list[str] = []
-    assert loaded(tmp_path, said) == 1.0
+    with listening(said.append):
+        assert loaded(tmp_path) == 1.0
     assert len(said) == 1 and "checkpoint.pt is damaged" in said[0]
     (tmp_path / checkpoint.PREVIOUS).write_bytes(b"")
     with pytest.raises(FerReproError, match="no readable checkpoint in .* run without resume"):
@@ -84,14 +86,14 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path):
 
     torch.save({"format": checkpoint.FORMAT, "identity": IDENTITY, "state": Harmful()}, tmp_path / checkpoint.NAME)
     with pytest.raises(FerReproError, match="no readable checkpoint"):
-        checkpoint.load(tmp_path, IDENTITY, lambda line: None)
+        checkpoint.load(tmp_path, IDENTITY)
     assert not (tmp_path / "touched").exists()
 
 
 def test_another_format_or_run_is_refused(tmp_path):
     saved(tmp_path, 1.0)
     with pytest.raises(FerReproError, match=r"belongs to another recipe \(aaaaaaaaaaaa, this run has bbbbbbbbbbbb\)"):
-        checkpoint.load(tmp_path, IDENTITY | {"recipe": "b" * 64}, print)
+        checkpoint.load(tmp_path, IDENTITY | {"recipe": "b" * 64})
     torch.save({"format": 0, "identity": IDENTITY, "state": {}}, tmp_path / checkpoint.NAME)
     with pytest.raises(FerReproError, match="has format 0, this version reads 1"):
         loaded(tmp_path)
@@ -122,7 +124,7 @@ def test_random_states_come_back_through_a_file(tmp_path):
     checkpoint.save(tmp_path, IDENTITY, {"random": checkpoint.random_state(CPU)})
     expected = draw()
     assert draw() != expected
-    checkpoint.set_random_state(checkpoint.load(tmp_path, IDENTITY, print)["random"], CPU)
+    checkpoint.set_random_state(checkpoint.load(tmp_path, IDENTITY)["random"], CPU)
     assert draw() == expected
 
 

@@ -82,16 +82,15 @@ def test_a_state_in_the_other_memory_format_is_put_right():
     torch.testing.assert_close(weights(there), weights(here), rtol=1e-4, atol=1e-5)
 
 
-def choose_contiguous(step, images, labels, say, in_time):
+def choose_contiguous(step, images, labels, in_time):
     return Choice(channels_last=False), {"eager": 2.0, "contiguous": 1.0}
 
 
-def test_a_rehearsal_leaves_no_trace(tmp_path, monkeypatch):
+def test_a_rehearsal_leaves_no_trace(said, tmp_path, monkeypatch):
     plain = loop.fit(small.build, small.splits(), small.run(tmp_path / "a"))
     monkeypatch.setattr(loop, "MANY_STEPS", 1)
     monkeypatch.setattr(autotune, "CLEARLY", 0.0)  # tried, but nothing is ever clearly faster
-    said = []
-    rehearsed = small.run(tmp_path / "b", said=said)
+    rehearsed = small.run(tmp_path / "b")
     fitted = loop.fit(small.build, small.splits(), rehearsed)
     assert any(line.startswith("rehearsal, a batch: eager") for line in said)
     assert set(rehearsed.facts["rehearsal"]["seconds_per_batch"]) == {"eager", "bf16", "contiguous"}
@@ -131,7 +130,7 @@ def test_short_runs_are_not_rehearsed(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("way", ["compiled", "cuda-graphs"])
-def test_a_way_that_fails_is_named_and_left_out(tmp_path, monkeypatch, way):
+def test_a_way_that_fails_is_named_and_left_out(said, tmp_path, monkeypatch, way):
     def no_compiler(model, mode):
         def call(inputs):
             raise RuntimeError("no C compiler found\nand more")
@@ -139,8 +138,7 @@ def test_a_way_that_fails_is_named_and_left_out(tmp_path, monkeypatch, way):
         return call
 
     monkeypatch.setattr(torch, "compile", no_compiler)
-    said = []
-    run = small.run(tmp_path, said=said, engine=Engine(compile=way))
+    run = small.run(tmp_path, engine=Engine(compile=way))
     loop.fit(small.build, small.splits(), run)
     assert any(f"{way} does not work here (RuntimeError: no C compiler found)" in line for line in said)
     assert run.facts["rehearsal"]["forward"] == "eager" and run.facts["status"] == "done"
@@ -180,11 +178,10 @@ class Hungry(small.Net):
         return super().forward(images)
 
 
-def test_a_batch_that_does_not_fit_keeps_its_activations_in_host_memory(tmp_path, monkeypatch):
+def test_a_batch_that_does_not_fit_keeps_its_activations_in_host_memory(said, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "MANY_STEPS", 1)
     monkeypatch.setattr(autotune, "CLEARLY", 0.0)
-    said = []
-    run = small.run(tmp_path / "a", recipe=small.PLAIN, said=said)
+    run = small.run(tmp_path / "a", recipe=small.PLAIN)
     fitted = loop.fit(lambda recipe: Hungry(), small.splits(), run)
     assert any("activations wait in host memory" in line for line in said)
     assert run.facts["rehearsal"]["host_memory"] is True
@@ -218,11 +215,10 @@ def test_the_allocator_can_be_told_to_keep_memory():
     assert execution.keep_freed_memory() == (platform.libc_ver()[0] == "glibc")
 
 
-def test_no_way_is_tried_that_there_is_no_time_for(tmp_path, monkeypatch):
+def test_no_way_is_tried_that_there_is_no_time_for(said, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "MANY_STEPS", 1)
     monkeypatch.setattr(torch, "compile", lambda *_, **__: pytest.fail("compiled"))
-    said = []
-    run = small.run(tmp_path, said=said, engine=Engine(compile="compiled"), deadline=time.monotonic() + 100)
+    run = small.run(tmp_path, engine=Engine(compile="compiled"), deadline=time.monotonic() + 100)
     loop.fit(small.build, small.splits(), run)
     assert any("no time left to try compiled" in line for line in said)
     assert set(run.facts["rehearsal"]["seconds_per_batch"]) == {"eager", "bf16", "contiguous"}

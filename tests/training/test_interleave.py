@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import small
 import torch
+from listening import listening
 
 from fer_repro.training import loop
 from fer_repro.training.interleave import take_turns
@@ -90,6 +91,7 @@ def test_a_signal_stops_all_at_a_checkpoint(tmp_path, number):
 
     threading.Thread(target=interrupt).start()
     said = []
-    ended = take_turns([lambda turn, s=seed: work(turn, s) for seed in SEEDS], "cpu", said.append)
-    assert all(isinstance(end, Interrupted) for end in ended) and len(said) == 1
+    with listening(said.append):
+        ended = take_turns([lambda turn, s=seed: work(turn, s) for seed in SEEDS], "cpu")
+    assert all(isinstance(end, Interrupted) for end in ended) and sum("stopping" in line for line in said) == 1
     assert all((tmp_path / f"seed-{seed}" / "checkpoint.pt").exists() for seed in SEEDS)

@@ -53,9 +53,8 @@ def test_it_learns(tmp_path):
     assert hits.mean() > 0.5  # chance is 1/7
 
 
-def test_history_facts_and_lines(tmp_path):
-    said: list[str] = []
-    told = small.run(tmp_path, said=said)
+def test_history_facts_and_lines(said, tmp_path):
+    told = small.run(tmp_path)
     data = small.splits()
     classifier = fit(small.build, data, told)
     assert [row["epoch"] for row in told.history] == [1, 2, 3, 4, 5]
@@ -260,9 +259,8 @@ class Exploding(small.Net):
         return super().forward(images) * (math.inf if self.training and self.calls >= self.after else 1.0)
 
 
-def test_divergence_keeps_the_last_good_weights(tmp_path, monkeypatch):
-    said: list[str] = []
-    told = small.run(tmp_path, dataclasses.replace(small.PLAIN, selection=Selection("last")), said)
+def test_divergence_keeps_the_last_good_weights(said, tmp_path, monkeypatch):
+    told = small.run(tmp_path, dataclasses.replace(small.PLAIN, selection=Selection("last")))
     classifier = fit(lambda recipe: Exploding(), small.splits(), told)  # five batches an epoch: the second one explodes
     assert told.facts["status"] == "diverged" and told.facts["selected_epoch"] == 1 and len(told.history) == 1
     assert "diverged: loss or weights of epoch 2 (train) are not finite; the weights of epoch 1 are kept" in said[-1]

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import small
 import torch
+from listening import listening
 from worker import fingerprint
 
 from fer_repro.errors import FerReproError
@@ -50,7 +51,7 @@ def stopped_after(batches: int, folder: Path, recipe=small.RECIPE):
 def final_state(folder: Path, recipe=small.RECIPE) -> dict:
     run = small.run(folder, recipe)
     identity = {"recipe": recipe.sha256(), "data set": run.data_digest, "seed": run.seed, "device": "cpu"}
-    return checkpoint.load(folder, identity, run.say)
+    return checkpoint.load(folder, identity)
 
 
 def equal(a, b, where="state") -> None:
@@ -194,8 +195,8 @@ def test_a_signal_stops_at_a_checkpoint(tmp_path):
             if line.startswith("epoch 2/"):
                 os.kill(os.getpid(), number)
 
-        with pytest.raises(Interrupted, match=f"{name}: stopped in epoch 3 of 5"):
-            fit(small.build, small.splits(), small.run(folder, say=say))
+        with listening(say), pytest.raises(Interrupted, match=f"{name}: stopped in epoch 3 of 5"):
+            fit(small.build, small.splits(), small.run(folder))
         assert f"{name}: stopping at a checkpoint after this batch" in said
         assert signal.getsignal(number) is before
         told = small.run(folder)

@@ -8,6 +8,7 @@ from pathlib import Path
 import small
 import torch
 
+from fer_repro.logs import LineHandler, shown
 from fer_repro.training.loop import fit
 
 
@@ -28,8 +29,11 @@ def main(folder: str, pause: float = 0.0) -> None:
         print(line, flush=True)
         time.sleep(pause)
 
-    run = small.run(Path(folder), say=say)
-    print("fingerprint", fingerprint(fit(small.build, small.splits(), run), run.history), flush=True)
+    run, handler = small.run(Path(folder)), LineHandler()
+    handler.write = say
+    with shown(handler):
+        classifier = fit(small.build, small.splits(), run)
+    print("fingerprint", fingerprint(classifier, run.history), flush=True)
 
 
 if __name__ == "__main__":

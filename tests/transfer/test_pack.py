@@ -12,6 +12,7 @@ import campaign_world
 import numpy as np
 import pytest
 import torch
+from listening import listening
 from safetensors.torch import load_file
 
 from fer_repro import cli, papers, results
@@ -48,17 +49,17 @@ def train(options: Options, *variants: str, batches: int | None = None) -> list[
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Run, "out_of_time", out_of_time)
-        found = plan.run([Task(name, 0) for name in variants], options, say=lambda line: None)
+        found = plan.run([Task(name, 0) for name in variants], options)
     return [outcome.state for outcome in found]
 
 
 def pack(options: Options, out: Path, *variants: str, **more) -> str:
-    more = {"runs_dir": options.runs_dir, "part_size": PART, "say": lambda line: None} | more
+    more = {"runs_dir": options.runs_dir, "part_size": PART} | more
     return packing.pack(out, variants, **more)
 
 
 def unpack(out: Path, runs: str | Path, **more) -> str:
-    return packing.unpack(out, runs_dir=runs, say=lambda line: None, **more)
+    return packing.unpack(out, runs_dir=runs, **more)
 
 
 @pytest.mark.parametrize("batches", [9, 14], ids=["inside an epoch", "between two epochs"])
@@ -273,7 +274,7 @@ def test_pieces_of_a_method_without_checkpoints(options, packed, tmp_path):
     for name in ("words-1.npz", "study.db", "study.db-journal", "trial-01/weights.safetensors", "empty.npz"):
         (folder / name).write_bytes(name.encode() * (name != "empty.npz"))
     out, there = tmp_path / "words", tmp_path / "there"
-    packing.pack(out, runs_dir=options.runs_dir, say=lambda line: None)
+    packing.pack(out, runs_dir=options.runs_dir)
     unpack(out, there)
     copied = {
         p.relative_to(there).as_posix(): p.read_bytes()
@@ -290,7 +291,8 @@ def test_pieces_of_a_method_without_checkpoints(options, packed, tmp_path):
 def test_networks_for_inference_are_packed_in_bf16(options, tmp_path):
     train(options, "small", "large", batches=28 + 3)
     said: list[str] = []
-    pack(options, tmp_path / "pack", inference=True, results_dir=options.results_dir, say=said.append)
+    with listening(said.append):
+        pack(options, tmp_path / "pack", inference=True, results_dir=options.results_dir)
     assert said[0] == "large/official/full/seed-0: left out (not finished)"
     unpack(tmp_path / "pack", tmp_path / "none", exports_dir=tmp_path / "exports")
     folder = tmp_path / "exports" / "small-official-seed-0-bf16"

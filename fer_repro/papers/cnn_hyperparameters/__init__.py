@@ -18,6 +18,7 @@ last weights are scored. ``official`` halves the rate on a plateau and scores th
 from __future__ import annotations
 
 import dataclasses
+import logging
 import shutil
 from collections.abc import Callable
 from itertools import pairwise
@@ -33,6 +34,7 @@ from fer_repro.data.protocol import OFFICIAL, Protocol, Splits
 from fer_repro.evaluation.predict import NetworkClassifier
 from fer_repro.files import atomic_write
 from fer_repro.layers import keras_batch_norm, keras_init_
+from fer_repro.logs import rewritten
 from fer_repro.papers.base import Variant
 from fer_repro.papers.cnn_hyperparameters import search
 from fer_repro.recipe import Deviation, Recipe, Selection, Stage, Step, step
@@ -40,6 +42,8 @@ from fer_repro.training import loop
 from fer_repro.training.checkpoint import writer
 from fer_repro.training.progress import stop_requests
 from fer_repro.training.run import Interrupted, Run
+
+log = logging.getLogger(__name__)
 
 ROW, SEARCH = "cnn-hyperparameters", "cnn-hyperparameters-search"
 FOUND = step("found by the search")  # stands in a recipe for what only the search will tell
@@ -336,7 +340,7 @@ def fit_search(splits: Splits, run: Run) -> SearchResult:
         "seed": run.seed,
         "device": torch.device(run.device).type,
     }
-    with writer(run.folder), stop_requests(run.say, run.stop) as request:
+    with writer(run.folder), stop_requests(run.stop) as request:
 
         def pause() -> None:
             if request.reason or run.out_of_time():
@@ -345,13 +349,13 @@ def fit_search(splits: Splits, run: Run) -> SearchResult:
 
         if not run.resume:
             search.discard(run.folder)
-        with search.opened(run.folder, space, run.seed, dict(options["first"]), identity, run.say) as study:
+        with search.opened(run.folder, space, run.seed, dict(options["first"]), identity) as study:
             study.run(options["trials"], trainer(splits, run), pause)
             trials = study.records()
         for left in run.folder.glob("trial-*/"):  # checkpoints of trials that failed
             shutil.rmtree(left)
         chosen = search.best(trials)
-        run.say(f"chosen by {'+'.join(run.recipe.protocol.select)}: trial {chosen['trial']}, {chosen['value']:.2%}")
+        log.info(f"chosen by {'+'.join(run.recipe.protocol.select)}: trial {chosen['trial']}, {chosen['value']:.2%}")
         found = configured(run.recipe, chosen["configuration"])
         classifier = loop.fit(build, splits, dataclasses.replace(run, recipe=found, folder=run.folder / "final"))
     run.facts["trials"] = trials
@@ -376,9 +380,9 @@ def trainer(splits: Splits, run: Run) -> Callable[[int, dict[str, Any]], dict[st
             engine=run.engine,
             turn=run.turn,
             deadline=run.deadline,
-            say=lambda line: run.say(f"trial {number} of {total}: {line}"),
         )
-        classifier = loop.fit(build, splits, inner)
+        with rewritten(lambda line: f"trial {number} of {total}: {line}"):
+            classifier = loop.fit(build, splits, inner)
         if (facts := inner.facts)["status"] == "diverged":
             raise search.TrialFailed(f"diverged in epoch {len(inner.history) + 1}: loss or weights are not finite")
         with atomic_write(weights_of(run.folder, number)) as file:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fer_repro.logs import shown
 from fer_repro.markup import Html, details, facts, note, percent, seconds, synthetic_note, table, text, whole
-from fer_repro.page import Chapter, Thinned
+from fer_repro.page import Chapter, EpochLineHandler
 from fer_repro.papers.cnn_hyperparameters import search, search_plots
 from fer_repro.papers.cnn_hyperparameters.search_plots import Searched, columns, told
 from fer_repro.plots.figure import Figure
@@ -18,22 +19,21 @@ def open_search(chapter: Chapter, variant: str) -> SearchPage:
     """The search ``variant`` under the chapter's parameters: its stored result, or else a smoke run (synthetic faces)."""
     from fer_repro.reproduce import reproduce
 
-    p, say = chapter.parameters, Thinned()
+    p = chapter.parameters
     if p.variant == variant:
         return SearchPage(chapter.result)
     small = p.profile == "smoke" or p.data == "synthetic"
-    result = reproduce(
-        variant,
-        protocol=p.protocol,
-        profile="smoke" if small else "stored",
-        seed=p.seed,
-        data=p.data if small else "",
-        device=p.device,
-        results_dir=p.results_dir or None,
-        resume=p.resume,
-        say=say,
-    )
-    say.close()
+    with shown(EpochLineHandler()):
+        result = reproduce(
+            variant,
+            protocol=p.protocol,
+            profile="smoke" if small else "stored",
+            seed=p.seed,
+            data=p.data if small else "",
+            device=p.device,
+            results_dir=p.results_dir or None,
+            resume=p.resume,
+        )
     return SearchPage(result)
 
 

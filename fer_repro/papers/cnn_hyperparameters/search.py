@@ -7,6 +7,7 @@ what it leaves in a result can be shown without it.
 
 from __future__ import annotations
 
+import logging
 import math
 import shutil
 import warnings
@@ -23,6 +24,8 @@ from scipy import integrate, stats
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation.statistics import paired_difference
 from fer_repro.training.run import Interrupted
+
+log = logging.getLogger(__name__)
 
 FILE = "study.db"
 MOST_KILLS = 5  # a trial that ended the whole process so often (no memory left) counts as failed
@@ -86,8 +89,8 @@ def _distributions(space: Space) -> dict[str, Any]:
 class Study:
     """An open study; make one with `opened`, try its configurations with `run`, read `records`."""
 
-    def __init__(self, study: Any, space: Space, seed: int, first: Configuration, say: Callable[[str], None]) -> None:
-        self._study, self._space, self._seed, self._first, self._say = study, space, seed, first, say
+    def __init__(self, study: Any, space: Space, seed: int, first: Configuration) -> None:
+        self._study, self._space, self._seed, self._first = study, space, seed, first
         self._states = require_optuna().trial.TrialState
 
     @property
@@ -169,12 +172,12 @@ class Study:
             for_good = killed >= MOST_KILLS
             reason = f"the process was killed in this trial {killed} times" if for_good else "the process was killed"
             self._end(trial, self._states.FAIL, reason=reason, **({} if for_good else {"again": "killed"}))
-            self._say(f"trial {number}: {reason}" + ("" if for_good else "; it goes on now"))
+            log.info(f"trial {number}: {reason}" + ("" if for_good else "; it goes on now"))
 
     def _settle_duplicate(self, number: int, configuration: Configuration, earlier: int) -> None:
         trial = self._begin(number, configuration)
         self._end(trial, self._states.PRUNED, reason=f"the configuration of trial {earlier}")
-        self._say(f"trial {number}: the configuration of trial {earlier}, skipped")
+        log.info(f"trial {number}: the configuration of trial {earlier}, skipped")
 
     def _try(
         self, number: int, configuration: Configuration, attempt: Callable[[int, Configuration], dict[str, Any]]
@@ -192,7 +195,7 @@ class Study:
             told = (str(error).splitlines() or [""])[0][:200]
             reason = told if isinstance(error, TrialFailed) else f"{type(error).__name__}: {told}"
             self._end(trial, self._states.FAIL, reason=reason)
-            self._say(f"trial {number} failed, the search goes on: {reason}")
+            log.info(f"trial {number} failed, the search goes on: {reason}")
         else:
             self._end(trial, self._states.COMPLETE, outcome["value"], outcome=outcome)
 
@@ -218,14 +221,7 @@ class Study:
 
 
 @contextmanager
-def opened(
-    folder: Path,
-    space: Space,
-    seed: int,
-    first: Configuration,
-    identity: Mapping[str, Any],
-    say: Callable[[str], None] = print,
-) -> Iterator[Study]:
+def opened(folder: Path, space: Space, seed: int, first: Configuration, identity: Mapping[str, Any]) -> Iterator[Study]:
     """The study kept in ``folder``, made if there is none; the caller must be the folder's only writer.
 
     ``first``: the configuration of trial 0, a member of ``space``. ``identity``: what the study belongs to (recipe,
@@ -249,7 +245,7 @@ def opened(
                 sampler=optuna.samplers.RandomSampler(seed=seed % 2**32),
             )
             _require_same(study, dict(identity), path)
-            yield Study(study, space, seed, first, say)
+            yield Study(study, space, seed, first)
         except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
             raise FerReproError(
                 f"the study {path} cannot be read or written ({type(error).__name__}): free some space, or delete that "

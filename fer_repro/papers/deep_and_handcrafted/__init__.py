@@ -17,6 +17,7 @@ requires. Their twins ``-scratch`` start from random weights.
 from __future__ import annotations
 
 import dataclasses
+import logging
 from functools import partial
 from itertools import combinations
 
@@ -35,6 +36,8 @@ from fer_repro.papers.deep_and_handcrafted.networks import Three, Vgg13, VggF, V
 from fer_repro.recipe import Deviation, Pretrained, Recipe, Selection, Stage, step
 from fer_repro.training import loop
 from fer_repro.training.run import Run
+
+log = logging.getLogger(__name__)
 
 ROW = "deep-and-handcrafted"
 NAMES = ("vgg-face", "vgg-f", "vgg-13")
@@ -67,7 +70,7 @@ def build(recipe: Recipe) -> nn.Module:
 
 def fit(splits: Splits, run: Run) -> NetworkClassifier:
     """Train one network; the facts get the count of all its parameters, frozen or not, and what stayed 0."""
-    run.say(f"{run.recipe.variant}: {', '.join(f'{s.epochs} {s.name}' for s in run.recipe.stages)} (epochs, stage)")
+    log.info(f"{run.recipe.variant}: {', '.join(f'{s.epochs} {s.name}' for s in run.recipe.stages)} (epochs, stage)")
     fitted = loop.fit(pretrained.loaded(build), splits, run)
     zeros = {name: float((layer.weight == 0).double().mean()) for name, layer in fitted.model.masked()}
     trained = cost.count_parameters(fitted.model)

@@ -8,7 +8,7 @@ one that came out best, trained for longer.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from fer_repro.data.protocol import OFFICIAL
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation.statistics import wilson
 from fer_repro.files import atomic_write
+from fer_repro.logs import shown
 from fer_repro.markup import percent
 from fer_repro.papers import deep_emotion
 from fer_repro.plots.figure import Figure
@@ -29,6 +30,8 @@ from fer_repro.plots.forest import Row, forest
 from fer_repro.project import code_version, default_results_dir, default_runs_dir
 from fer_repro.recipe import Recipe, Stage, Step, step
 from fer_repro.training.run import Run
+
+log = logging.getLogger("fer_repro.papers.deep_emotion.recipe_search")  # also under python -m
 
 EPOCHS = 20
 COLUMNS = (
@@ -89,12 +92,12 @@ def path_of(results_dir: Path | None = None) -> Path:
     return (results_dir or default_results_dir()) / "deep-emotion" / "search.csv"
 
 
+@shown()
 def search(
     root: str | None = None,
     results_dir: Path | None = None,
     runs_dir: Path | None = None,
     device: str = "cpu",
-    say: Callable[[str], None] = print,
     only: str | None = None,
 ) -> Path:
     """Train what is missing (or ``only`` one recipe), adding a row after each, and return the file's path."""
@@ -104,16 +107,16 @@ def search(
     for tried in TRIED:
         if only not in (None, tried.recipe) or tried.recipe in {row["recipe"] for row in read(path)}:
             continue
-        say(f"recipe {tried.recipe}: {tried.change}")
-        row = train(tried, seen, (runs_dir or default_runs_dir()) / "deep-emotion-search" / tried.recipe, device, say)
+        log.info(f"recipe {tried.recipe}: {tried.change}")
+        row = train(tried, seen, (runs_dir or default_runs_dir()) / "deep-emotion-search" / tried.recipe, device)
         _write(path, sorted([*read(path), row], key=lambda one: one["recipe"]))
     return path
 
 
-def train(tried: Tried, faces: data_sets.FER2013, folder: Path, device: str, say: Callable[[str], None]) -> dict:
+def train(tried: Tried, faces: data_sets.FER2013, folder: Path, device: str) -> dict:
     """Train one recipe and return its row; ``faces`` need no PrivateTest."""
     version, recipe = code_version(), tried.whole()
-    run = Run(recipe, 0, device, folder, faces.digest, say=say)
+    run = Run(recipe, 0, device, folder, faces.digest)
     deep_emotion.fit(OFFICIAL.split(faces), run)
     best = max(run.history, key=lambda epoch: epoch["select_accuracy"])
     n = int((faces.usage == "PublicTest").sum())

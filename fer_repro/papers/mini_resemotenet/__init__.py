@@ -153,7 +153,7 @@ def fit(splits: Splits, run: Run) -> NetworkClassifier:
         return resemotenet.fit(splits, run)
     teacher = require_teacher(run)
     with writer(run.folder):
-        shelf = Shelf(run.folder, {"data": run.data_digest, "teacher": digest(teacher.model)}, run.resume, run.say)
+        shelf = Shelf(run.folder, {"data": run.data_digest, "teacher": digest(teacher.model)}, run.resume)
         settings = {"recipe": teacher.recipe.sha256(), "train": run.recipe.protocol.train}
         table = shelf.keep("teacher", settings, lambda: teacher_table(teacher, splits.train.images))
     fitted = resemotenet.fit(splits, run, Distillation(torch.from_numpy(table), **run.recipe.loss.kwargs()))

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import tempfile
 import time
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,7 @@ from fer_repro.data.protocol import Splits
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation import cost, metrics
 from fer_repro.files import atomic_write
+from fer_repro.logs import quiet, rewritten, shown
 from fer_repro.markup import SYNTHETIC, Html, interval, note, percent, table, text, whole
 from fer_repro.page import Chapter
 from fer_repro.papers import resemotenet
@@ -42,6 +43,8 @@ from fer_repro.recipe import Recipe, Stage, step
 from fer_repro.training.execution import one_thread, resolve_device
 from fer_repro.training.run import Run
 from fer_repro.transforms import geometry
+
+log = logging.getLogger("fer_repro.papers.resemotenet.leakage")  # also under python -m
 
 LABEL = "demonstration of leakage, not a result"
 SCHEMA = 1
@@ -158,6 +161,7 @@ class Leakage:
         return next(iter(self.arms[arm]["scores"].values()))
 
 
+@shown()
 def demonstrate(
     profile: str = "smoke",
     seed: int = 0,
@@ -167,7 +171,6 @@ def demonstrate(
     runs_dir: str | Path | None = None,
     resume: bool = True,
     time_budget: float | None = None,
-    say: Callable[[str], None] = print,
 ) -> Leakage:
     """Train and score both arms: ``smoke`` on synthetic faces in seconds, ``full`` on FER2013.
 
@@ -181,9 +184,6 @@ def demonstrate(
     deadline = None if time_budget is None else time.monotonic() + time_budget
     followed, version, arms = recipe(profile), code_version(), {}
 
-    def tell(line: str) -> None:
-        say(line.replace(USAGES[1], "selection part"))  # the loop calls the part that selects by its usual name
-
     keep = not smoke or runs_dir is not None
     with (
         nullcontext(runs_dir or default_runs_dir() / "leakage") if keep else tempfile.TemporaryDirectory() as runs,
@@ -191,12 +191,14 @@ def demonstrate(
     ):
         for arm, parts in zip(ARMS, (leaky(faces, profile, seed), clean(faces, profile, seed)), strict=True):
             folder = Path(runs) / f"{profile}-{arm.replace(', ', '-').replace(' ', '-')}-seed-{seed}"
-            say(f"{LABEL}: {arm}, {len(parts[0].labels):,} training and {len(parts[2].labels):,} test images")
+            log.info(f"{LABEL}: {arm}, {len(parts[0].labels):,} training and {len(parts[2].labels):,} test images")
             train, select, test = (_as_data(*pair, faces) for pair in zip(parts, USAGES, strict=True))
             codes = np.concatenate([np.full(len(part.labels), code) for code, part in enumerate(parts)])
             content = digest(*(np.concatenate([getattr(p, k) for p in parts]) for k in ("images", "labels")), codes)
-            run = Run(followed, seed, device, folder, content, resume=resume, deadline=deadline, say=tell)
-            arms[arm] = _score(parts, resemotenet.fit(Splits(train, select, test, train), run), run, seed)
+            run = Run(followed, seed, device, folder, content, resume=resume, deadline=deadline)
+            with rewritten(lambda line: line.replace(USAGES[1], "selection part")):  # the loop's name for what selects
+                classifier = resemotenet.fit(Splits(train, select, test, train), run)
+            arms[arm] = _score(parts, classifier, run, seed)
     return Leakage(
         {
             "schema": SCHEMA,
@@ -303,7 +305,8 @@ def show(chapter: Chapter) -> Html:
     """The chapter's section: the stored demonstration on FER2013 and, where there is none, one on synthetic faces."""
     p = chapter.parameters
     kept = None if p.profile == "smoke" else stored(p.seed, chapter.results_dir)
-    found = kept or demonstrate("smoke", p.seed, p.device, say=lambda line: None)
+    with quiet():
+        found = kept or demonstrate("smoke", p.seed, p.device)
     missing = (
         ""
         if kept

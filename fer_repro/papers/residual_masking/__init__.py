@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import logging
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -46,6 +47,8 @@ from fer_repro.papers.residual_masking.recipes import (
 from fer_repro.recipe import Deviation, Recipe, Selection, Stage, Step, bind, step
 from fer_repro.training import loop
 from fer_repro.training.run import Run
+
+log = logging.getLogger(__name__)
 
 CLAIMED = Protocol("claimed")  # the splits of the official one, under the paper's name
 ENSEMBLE = "residual-masking-ensemble"
@@ -281,7 +284,7 @@ def fit_ensemble(splits: Splits, run: Run) -> Sum | NetworkClassifier:
         accuracy = float((rows.argmax(axis=1) == labels).mean())
         now = time.monotonic()
         run.history.append({"stage": name, "seconds": now - begin, "select_accuracy": accuracy, "n": len(labels)})
-        run.say(f"{name}: {accuracy:.4f} on {where}, {recipe.views.count} random views")
+        log.info(f"{name}: {accuracy:.4f} on {where}, {recipe.views.count} random views")
     models, shape = [member.model for member in added.members], (1, 1, recipe.input_size, recipe.input_size)
     run.facts |= {
         "status": "done",

@@ -20,6 +20,7 @@ from fer_repro.data.synthetic import SMOKE_SIZE
 from fer_repro.evaluation.cost import input_shape, weightless
 from fer_repro.evaluation.statistics import paired_difference
 from fer_repro.layers import as_input, normalise_
+from fer_repro.logs import quiet
 from fer_repro.markup import SYNTHETIC, Html, interval, note, percent, synthetic_note, table, text, whole
 from fer_repro.page import Chapter
 from fer_repro.papers import model_name
@@ -248,7 +249,8 @@ def ensemble_result(chapter: Chapter) -> Result:
 
 @cache
 def _smoke(protocol: str, seed: int) -> Result:
-    return reproduce(ENSEMBLE, protocol, "smoke", seed, device="cpu", say=lambda line: None)
+    with quiet():
+        return reproduce(ENSEMBLE, protocol, "smoke", seed, device="cpu")
 
 
 def ensemble(chapter: Chapter) -> Html:

@@ -100,7 +100,7 @@ def fit_images(splits: Splits, run: Run) -> LabelSimilarity:
 
     Raises `FerReproError` where any of these images is not a Training image, `Interrupted` at the end of the budget.
     """
-    with writer(run.folder), stop_requests(run.say, run.stop) as request:
+    with writer(run.folder), stop_requests(run.stop) as request:
 
         def pause(save: Any) -> None:
             if request.reason or run.out_of_time():

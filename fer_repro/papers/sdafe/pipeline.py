@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -27,6 +28,8 @@ from fer_repro.papers.sdafe.training import Pause, StepFit
 from fer_repro.recipe import Recipe, Step, step
 from fer_repro.training.artifacts import Shelf
 from fer_repro.training.run import Run
+
+log = logging.getLogger(__name__)
 
 STORE = "generated.npz"
 GENERATORS = ("mini_diffusion", "stable-diffusion")
@@ -81,7 +84,7 @@ class Maker:
             "seed": run.seed,
             "device": self.device.type,
         }
-        self.shelf = Shelf(run.folder, self.identity, run.resume, run.say)
+        self.shelf = Shelf(run.folder, self.identity, run.resume)
 
     def make(self) -> LabelSimilarity:
         """All stages; the result's ``generated`` is also in the run folder."""
@@ -110,7 +113,6 @@ class Maker:
             seed,
             self.device,
             self.pause,
-            self.run.say,
             self.run.resume,
             autocast=self.run.recipe.precision == "bf16" and self.run.engine.autocast,
         )
@@ -203,7 +205,7 @@ class Maker:
 
             parts.append(self.shelf.keep(f"faces-{number:04d}", {"portion": [first, size]}, make))
             if number % 10 == 9:
-                self.run.say(f"candidates: {min(first + size, len(plan))} of {len(plan)}")
+                log.info(f"candidates: {min(first + size, len(plan))} of {len(plan)}")
         return np.concatenate(parts)
 
     def _filtered(self, plan: Plan, made: np.ndarray, judge: Judge, judged_by: np.ndarray | None) -> Generated:
@@ -246,7 +248,7 @@ class Maker:
 
     def _note(self, stage: str, seconds: float) -> None:
         self.run.history.append({"stage": stage, "seconds": seconds, "select_accuracy": None, "n": None})
-        self.run.say(f"{stage}: {seconds:.1f} s")
+        log.info(f"{stage}: {seconds:.1f} s")
 
     def _tell(self, found: Generated, classifier: LabelSimilarity, encoders: int) -> None:
         facts = self.run.facts

@@ -6,6 +6,7 @@ equals the uninterrupted one, bit for bit on the CPU.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from fer_repro.recipe import Step
 from fer_repro.training import checkpoint
 from fer_repro.training.optim import Ema, make_optimiser
 from fer_repro.training.weights import all_finite
+
+log = logging.getLogger(__name__)
 
 SAVE_EVERY = 120.0  # seconds between checkpoints
 REPORTS = 5  # lines about the loss in a whole fit
@@ -60,7 +63,6 @@ class StepFit:
     seed: int
     device: torch.device
     pause: Pause
-    say: Callable[[str], None]
     resume: bool = True
     autocast: bool = False
 
@@ -104,7 +106,7 @@ class _Fit:
         remove_stale_temporaries(told.folder, checkpoint.NAME)
         if not told.resume:
             checkpoint.discard(told.folder)
-        state = checkpoint.load(told.folder, told.identity, told.say)
+        state = checkpoint.load(told.folder, told.identity)
         if state is None:
             return
         self.network.load_state_dict(state["network"])
@@ -157,7 +159,7 @@ class _Fit:
             self.done, since = self.done + 1, since + 1
             total += loss.detach()
             if self.done % every == 0:
-                self.told.say(f"{name}: step {self.done} of {steps}, loss {total.item() / since:.4f}")
+                log.info(f"{name}: step {self.done} of {steps}, loss {total.item() / since:.4f}")
                 total.zero_()
                 since = 0
         if not all_finite(self.network):

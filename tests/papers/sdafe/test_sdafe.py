@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from listening import listening
 
 from fer_repro import page, papers, pretrained
 from fer_repro.data.protocol import Protocol, Splits
@@ -28,10 +29,7 @@ FEW = {"steps": 6, "encoder_steps": 4, "most": 4, "portion": 5}
 def a_run(folder, variant=IMAGES, seed=0, **changes):
     recipe = variant.recipe("official", "smoke")
     recipe = dataclasses.replace(recipe, options=step("synthesis", **(recipe.options.kwargs() | FEW | changes)))
-    lines: list[str] = []
-    run = Run(recipe, seed, "cpu", folder, "digest", say=lines.append)
-    run.lines = lines
-    return run
+    return Run(recipe, seed, "cpu", folder, "digest")
 
 
 @pytest.fixture(scope="module")
@@ -251,7 +249,8 @@ def test_two_arms_of_a_seed_generate_once(tmp_path):
     digests = set()
     for name in ("sdafe-unfiltered", "sdafe"):
         lines = told.setdefault(name, [])
-        result = reproduce(name, profile="smoke", device="cpu", runs_dir=tmp_path / "runs", say=lines.append)
+        with listening(lines.append):
+            result = reproduce(name, profile="smoke", device="cpu", runs_dir=tmp_path / "runs")
         digests.add(result.record["facts"]["images"]["images_sha256"])
     assert len(digests) == 1
     assert any("denoiser: step" in line for line in told["sdafe-unfiltered"])

@@ -149,7 +149,7 @@ def test_the_whole_method_runs_on_it(named, few_synthetic, tmp_path):
     assert recipe.options["generator"] == "stable-diffusion" and recipe.options["target"] == "largest"
     options = recipe.options.kwargs() | {"size": 16, "grid": 4, "most": 2}
     recipe = dataclasses.replace(recipe, options=step("synthesis", **options))
-    run = Run(recipe, 0, "cpu", tmp_path, few_synthetic.digest, say=lambda line: None)
+    run = Run(recipe, 0, "cpu", tmp_path, few_synthetic.digest)
     classifier = variant.fit(recipe.protocol.split(few_synthetic), run)
     made = classifier.generated
     assert len(made.images) == 2 * len(np.unique(made.classes)) and len(made.seen) == 0
@@ -192,7 +192,7 @@ def test_missing_packages_are_one_sentence(named, monkeypatch, few_synthetic, tm
     for name in stable_diffusion.PACKAGES:
         monkeypatch.setitem(sys.modules, name, None)
     recipe = papers.get("sdafe-images").recipe("claimed", "full")
-    run = Run(recipe, 0, "cpu", tmp_path, "digest", say=lambda line: None)
+    run = Run(recipe, 0, "cpu", tmp_path, "digest")
     with pytest.raises(FerReproError, match=r"needs diffusers and transformers.*pip install 'fer-repro\[diffusion\]'"):
         papers.get("sdafe-images").fit(recipe.protocol.split(few_synthetic), run)
 

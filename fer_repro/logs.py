@@ -1,0 +1,98 @@
+"""What a person sees of the package's log: one plain line per record, on standard output.
+
+Every module logs to ``logging.getLogger(__name__)``. The functions that people call (`reproduce`, a campaign, packing,
+the book) show those lines with `shown`, unless the caller has configured logging: then the lines go where that says.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+PACKAGE = logging.getLogger("fer_repro")
+_changes: ContextVar[tuple[Callable[[str], str], ...]] = ContextVar("changes", default=())
+
+
+class LineFormatter(logging.Formatter):
+    """The message as `rewritten` asks for; "warning: " or "error: " before it where it is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = super().format(record)
+        line = line if record.levelno < logging.WARNING else f"{record.levelname.lower()}: {line}"
+        for change in _changes.get():
+            line = change(line)
+        return line
+
+
+class LineHandler(logging.Handler):
+    """Prints each line to ``stdout`` or ``stderr`` as they are at that moment: notebooks and tests replace them."""
+
+    def __init__(self, stream: str = "stdout") -> None:
+        super().__init__()
+        self.stream = stream
+        self.setFormatter(LineFormatter())
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.write(self.format(record))
+
+    def write(self, line: str) -> None:
+        print(line, file=getattr(sys, self.stream), flush=True)
+
+
+def terminal_handler() -> logging.Handler:
+    """Lines with rich's colours."""
+    from rich.console import Console
+    from rich.logging import RichHandler
+
+    handler = RichHandler(console=Console(), show_time=False, show_level=False, show_path=False, keywords=[])
+    handler.setFormatter(LineFormatter())
+    return handler
+
+
+@contextmanager
+def shown(handler: logging.Handler | None = None) -> Iterator[None]:
+    """Show the package's lines inside the block: on a terminal with rich, else plain, or by ``handler``.
+
+    Does nothing where the lines are shown already: in another such block, or because the caller has configured the
+    logger ``fer_repro`` or the root logger for lines of level INFO.
+    """
+    if PACKAGE.handlers or PACKAGE.level or (PACKAGE.hasHandlers() and PACKAGE.isEnabledFor(logging.INFO)):
+        yield
+        return
+    if handler is None:
+        handler = terminal_handler() if sys.stdout.isatty() else LineHandler()
+    before = PACKAGE.propagate
+    PACKAGE.addHandler(handler)
+    PACKAGE.setLevel(logging.INFO)
+    PACKAGE.propagate = False  # a handler of the root logger would show every line once more
+    try:
+        yield
+    finally:
+        PACKAGE.propagate = before
+        PACKAGE.setLevel(logging.NOTSET)
+        PACKAGE.removeHandler(handler)
+        handler.close()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Show none of the package's lines inside the block."""
+    before = PACKAGE.level
+    PACKAGE.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        PACKAGE.setLevel(before)
+
+
+@contextmanager
+def rewritten(change: Callable[[str], str]) -> Iterator[None]:
+    """Lines of this thread go through ``change`` before they are shown; of nested blocks the inner one comes first."""
+    token = _changes.set((change, *_changes.get()))
+    try:
+        yield
+    finally:
+        _changes.reset(token)
