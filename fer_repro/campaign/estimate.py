@@ -138,7 +138,7 @@ def _peek(folder: Path, changed: int) -> Standing | None:
 
 
 class Estimator:
-    """Estimates for all runs that share ``options``; reads checkpoints and results anew at every question."""
+    """Estimates for all runs that share ``options``; reads checkpoints and results again at every call."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
@@ -249,7 +249,7 @@ class Estimator:
     def tail(self, task: Task) -> float:
         """Seconds to keep free at the end of a budget, cautiously: one checkpoint, or scoring, neither of which stops.
 
-        A method without a network looks at the clock itself: 0.
+        A method without a network checks the time itself: 0.
         """
         counted = self.work(task.variant)
         if counted is None:

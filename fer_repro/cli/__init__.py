@@ -209,7 +209,7 @@ def verify(results_dir: ResultsDir = "", as_json: AsJson = False) -> None:
 
 @app.command()
 def audit(results_dir: ResultsDir = "", as_json: AsJson = False) -> None:
-    """Show what was found about every claim: what was scored, what selected, how it compares, and the verdict."""
+    """Show the audit of every claim: what was scored, what selected the model, how it compares, and the verdict."""
     from fer_repro import leaderboard
 
     document = leaderboard.audit_json(results_dir or None)
@@ -245,13 +245,13 @@ def bench(
 
     options = {"only": only, "seconds": seconds, "turns": turns, "device": device}
     with _interruptible("nothing was written"), shown(LineHandler("stderr")):
-        found = benchmarks.measure(what, options=options)
+        measured = benchmarks.measure(what, options=options)
     if keep or out:
-        for path in benchmarks.store(found, Path(out) if out else None):
+        for path in benchmarks.store(measured, Path(out) if out else None):
             progress(f"stored: {path}")
     if as_json:
-        print_json(found)
+        print_json(measured)
         return
-    for name, figures in found.items():
+    for name, figures in measured.items():
         for grid in grids(name, figures):
             console.print(table(grid.header, grid.rows), "\n" + grid.caption + "\n")

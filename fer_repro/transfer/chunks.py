@@ -1,7 +1,8 @@
 """Files cut into size-limited parts that are named by their content, and put together again when all are right.
 
-A folder of parts has one ``manifest.json``, written last: whatever interrupts a packing, the manifest that lies there
-names only parts that are whole. Manifests travel, so nothing in them is trusted: names are checked before any use.
+A folder of parts has one ``manifest.json``, written last: whatever interrupts a packing, the manifest
+names only complete parts. A manifest may come from another machine, so nothing in it is trusted: names are checked
+before any use.
 Nothing is compressed: trained weights are close to noise, so compression saves little and takes long.
 """
 
@@ -66,7 +67,7 @@ class Packed:
 
 
 def split(path: Path, name: str, folder: Path, part_size: int) -> File:
-    """Cut ``path`` into parts of at most ``part_size`` bytes in ``folder``; parts that lie there already are kept.
+    """Cut ``path`` into parts of at most ``part_size`` bytes in ``folder``; parts that exist already are kept.
 
     One part is held in memory. The file must not change meanwhile. Raises `OSError` as the file system does.
     """
@@ -100,7 +101,9 @@ def contents(folder: Path, file: File, owner: str) -> Iterator[bytes]:
         whole.update(content)
         yield content
     if whole.hexdigest() != file.sha256:
-        raise FerReproError(f"{owner}/{file.name}: its parts in {folder} are whole, together they are not: pack again")
+        raise FerReproError(
+            f"{owner}/{file.name}: each of its parts in {folder} is whole, together they are not: pack again"
+        )
 
 
 def verify(folder: Path, packed: Packed) -> None:
@@ -111,7 +114,7 @@ def verify(folder: Path, packed: Packed) -> None:
 
 
 def write_manifest(folder: Path, everything: list[Packed]) -> None:
-    """Name what the folder holds, then delete parts that nothing names any more and what a killed packing left."""
+    """Name what the folder holds, then delete parts that are not named and what an interrupted packing left."""
     document = {"format": FORMAT, "packed": [asdict(packed) for packed in everything]}
     with atomic_write(folder / MANIFEST) as file:
         file.write((json.dumps(document, indent=1) + "\n").encode())
@@ -126,7 +129,7 @@ def unknown_parts(folder: Path, everything: list[Packed]) -> list[str]:
 
 
 def read_manifest(folder: Path) -> list[Packed]:
-    """What a folder of parts says it holds, every name and number checked. Raises `FerReproError`."""
+    """The manifest of a folder of parts, every name and number checked. Raises `FerReproError`."""
     path = folder / MANIFEST
     try:
         document = json.loads(path.read_text())

@@ -6,7 +6,6 @@ import logging
 import tempfile
 from collections.abc import Iterable
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +42,9 @@ def pack(
 ) -> str:
     """Pack the chosen runs (all, where nothing is chosen) into parts of ``part_size`` bytes in the folder ``out``.
 
-    Of a run go its newest whole checkpoint and the finished pieces beside it; with a named variant go the runs it
-    builds on. ``inference``: only finished networks, their weights in bf16, as `export` writes them. What ``out`` holds
-    of other runs stays. Returns a summary. Raises `FerReproError`: nothing chosen, a run in progress, no space.
+    Of a run its newest complete checkpoint and the finished files beside it are packed; with a named variant also the
+    runs it builds on. ``inference``: only finished networks, their weights in bf16, as `export` writes them. Parts of
+    other runs in ``out`` stay. Returns a summary. Raises `FerReproError`: nothing chosen, a run in progress, no space.
     """
     out, runs = Path(out), Path(runs_dir) if runs_dir else default_runs_dir()
     chosen = _chosen(runs, list(variants), protocol, profile, set(seeds), with_needed=not inference)
@@ -63,8 +62,10 @@ def pack(
         made = []
         for folder in chosen:
             with checkpoint.writer(folder):
-                export_to = partial(_pack_export, results_dir=results_dir)
-                made.append((export_to if inference else _pack_run)(folder, runs, out, part_size))
+                if inference:
+                    made.append(_pack_export(folder, runs, out, part_size, results_dir))
+                else:
+                    made.append(_pack_run(folder, runs, out, part_size))
             log.info(f"{made[-1].path}: {_description(made[-1])}")
         new = {(packed.kind, packed.path) for packed in made}
         chunks.write_manifest(out, [packed for packed in before if (packed.kind, packed.path) not in new] + made)
@@ -150,7 +151,7 @@ def _pack_export(folder: Path, runs: Path, out: Path, part_size: int, results_di
 
 @shown()
 def unpack(folder: str | Path, *, runs_dir: str | Path = "", exports_dir: str | Path = "", force: bool = False) -> str:
-    """Put back what `pack` has put into ``folder``: runs into ``runs_dir``, networks into ``exports_dir``.
+    """Restore what `pack` has put into ``folder``: runs into ``runs_dir``, networks into ``exports_dir``.
 
     Every checksum is checked before anything is replaced. Returns a summary. Raises `FerReproError` for a part that is
     missing, damaged or unknown to the manifest, a run in progress, and (without ``force``) for a run that is further
@@ -199,7 +200,7 @@ def _better_here(packed: Packed, target: Path) -> str:
         more = [] if packed.facts else sorted(_pieces(target).keys() - files.keys())
         if more:
             return f"has come further than the packed run (it holds {more[0]})"
-        # Only the checkpoints of its parts change: which of two is further along only the method itself could tell.
+        # Only the checkpoints of its parts change: only the method itself knows which of two is further along.
         other = [name for name in files if name != NAME and name.endswith(NAME) and other_than_packed(name)]
         return f"holds another {other[0]}" if other else ""
     identity = packed.facts.get("identity", {})

@@ -145,7 +145,7 @@ def test_a_step_behind_a_loader_gets_its_crops():
 
 
 class Clock:
-    """A contestant for tests: it does what it is told to do."""
+    """A contestant for tests: it does what a test asks for."""
 
     def __init__(self, name: str) -> None:
         if name == "broken":

@@ -84,7 +84,7 @@ def test_rows_by_seed_the_cheapest_first_and_ablations_last(options, monkeypatch
     assert made.seconds == pytest.approx(sum(entry.seconds for entry in made.entries)) and made.total.startswith("at m")
 
 
-def test_a_run_pays_for_its_teacher_only_where_nobody_else_fits_it(options, monkeypatch):
+def test_the_estimate_counts_a_teacher_only_where_no_other_run_fits_it(options, monkeypatch):
     rates(monkeypatch)
     estimator = Estimator(options)
     alone, with_teacher = (plan.plan(tasks(*asked), estimator).entries for asked in (["pupil"], ["pupil", "large"]))
@@ -139,7 +139,7 @@ def test_what_is_done_and_what_is_left_make_the_whole(options, stop_after):
     assert fresh.state == "new" and fresh.fitting > found.fitting
 
 
-def test_a_begun_run_goes_before_an_equal_one(options, stop_after, monkeypatch):
+def test_a_begun_run_comes_before_an_equal_one(options, stop_after, monkeypatch):
     stop_after(20)
     plan.run(tasks("large", seeds=(1,)), options)
     rates(monkeypatch)
@@ -182,7 +182,7 @@ def test_a_whole_campaign_stores_verifies_and_is_never_repeated(options):
     assert plan.verify(again, asked, estimator) == (0, [])
 
 
-def test_damage_in_a_new_result_is_told(options):
+def test_damage_in_a_new_result_is_reported(options):
     outcomes = plan.run(tasks("small"), options)
     (results.folder_of(Path(options.results_dir), "small", "official", 0) / "history.csv").write_text("epoch\n1\n")
     assert "history.csv is not the file" in plan.verify(outcomes, [], Estimator(options))[1][0]
@@ -216,7 +216,7 @@ def same_predictions(one: Path, other: Path, task: Task) -> bool:
     return first.keys() == second.keys() and all(np.array_equal(first[key], second[key]) for key in first)
 
 
-def test_a_failure_and_a_defect_cost_nobody_else(options, monkeypatch, capsys):
+def test_a_failure_and_a_defect_do_not_stop_the_others(options, monkeypatch, capsys):
     known = papers.variants()
 
     def broken(splits, run):
@@ -234,7 +234,7 @@ def test_a_failure_and_a_defect_cost_nobody_else(options, monkeypatch, capsys):
     assert states["aside"][0] == "done" and "Traceback" in capsys.readouterr().err
 
 
-def test_a_kill_while_a_result_is_written_leaves_nothing_half(options, monkeypatch):
+def test_a_kill_while_a_result_is_written_leaves_no_partial_result(options, monkeypatch):
     class Killed(BaseException):
         pass
 
@@ -297,7 +297,7 @@ def test_speeds_are_measured_by_checkpoints_and_preferred(options):
     assert guess.source.startswith("a guess: ") and guess.flops_per_second > 1e8
 
 
-def test_a_checkpoint_of_another_device_or_a_damaged_one_tells_no_speed(options, stop_after):
+def test_a_checkpoint_of_another_device_or_a_damaged_one_gives_no_speed(options, stop_after):
     stop_after(9)
     plan.run(tasks("small"), options)
     elsewhere = Estimator(options)
@@ -309,7 +309,7 @@ def test_a_checkpoint_of_another_device_or_a_damaged_one_tells_no_speed(options,
     assert "guess" in Estimator(options).speed("small").source
 
 
-def test_a_method_without_a_network_is_judged_by_its_stored_run():
+def test_a_method_without_a_network_is_estimated_by_its_stored_run():
     known = Estimator(Options(device="cpu", runs_dir="nowhere"))
     found = known.remaining(Task("local-learning-bow", 1))
     stored = results.find("local-learning-bow", "official", 0)
@@ -330,8 +330,8 @@ def test_side_by_side_no_two_runs_share_a_teacher(world):
 def call(capsys, *words: str) -> tuple[int, str, str]:
     with pytest.raises(SystemExit) as ended:
         cli.main(list(words))
-    told = capsys.readouterr()
-    return int(ended.value.code or 0), told.out, told.err
+    printed = capsys.readouterr()
+    return int(ended.value.code or 0), printed.out, printed.err
 
 
 def test_the_plan_is_printed_and_nothing_runs(capsys, options):
@@ -368,7 +368,7 @@ def test_options_that_do_not_go_together(capsys, world, words, said):
     assert status == 1 and out == "" and said in err
 
 
-def test_a_campaign_tells_what_it_did_and_what_comes(capsys, options, stop_after):
+def test_a_campaign_prints_what_it_did_and_what_comes_next(capsys, options, stop_after):
     words = ["run", "--all", "--device", "cpu", "--results-dir", options.results_dir, "--runs-dir", options.runs_dir]
     stop_after(40)  # small takes 28
     status, out, err = call(capsys, *words)

@@ -52,7 +52,7 @@ def test_durations(text, seconds):
 
 
 @pytest.mark.parametrize("text", ["", "soon", "-3", "0", "0h", "5 weeks", "1h30m"])
-def test_what_is_no_duration(text):
+def test_a_wrong_duration_is_an_error(text):
     with pytest.raises(FerReproError, match="is no duration"):
         runner.duration(text)
 
@@ -160,7 +160,7 @@ def test_a_signal_reaches_every_child_once_and_waits_for_its_checkpoint(children
 
     def say(line: str) -> None:
         begun.append(line)
-        if sum("begins" in told for told in begun) == 2 and "begins" in line:
+        if sum("begins" in earlier for earlier in begun) == 2 and "begins" in line:
             threading.Timer(0.2, os.kill, (os.getpid(), number)).start()
 
     started = time.monotonic()
@@ -202,7 +202,7 @@ def test_seeds_together_end_as_one_after_the_other(tmp_path):
     assert epochs == [f"[{task}] epoch {n}/2 train" for n in (1, 2) for task in tasks]
 
 
-def test_one_failure_of_seeds_together_costs_the_others_nothing(variants, monkeypatch):
+def test_one_failure_of_seeds_together_does_not_stop_the_others(variants, monkeypatch):
     def reproduce(variant, seed, turn, **options):
         turn.pass_on()
         if seed == 1:
