@@ -44,7 +44,7 @@ SPACES = {"negativethinmathspace": "-0.167em", "negativemediummathspace": "-0.22
 
 
 class UnknownTeX(ValueError):
-    """The TeX holds something that cannot be drawn; the message says what."""
+    """The TeX holds something that cannot be shown as MathML; the message says what."""
 
 
 def to_mathml(tex: str, display: bool = False) -> str:
@@ -193,7 +193,7 @@ def _render(translator, node: nodes.Node, tex: str, display: bool) -> str:
     try:
         return to_mathml(tex, display)
     except UnknownTeX as problem:
-        logger.warning("formula not drawn: %s, in: %s", problem, tex.strip(), location=node, type="fer", subtype="math")
+        logger.warning("formula not shown: %s, in: %s", problem, tex.strip(), location=node, type="fer", subtype="math")
         return f"<code>{html.escape(tex)}</code>"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 
 def command_line(run: Callable[..., dict[str, Any]], documentation: str) -> None:
-    """Measure as the words of the command line say, and print the result as JSON."""
+    """Measure with the options of the command line, and print the result as JSON."""
     parser = argparse.ArgumentParser(description=documentation.splitlines()[0])
     parser.add_argument("--only", default="", help="networks, separated by commas")
     parser.add_argument("--seconds", type=float, help="of a turn")

@@ -2,7 +2,7 @@
 
 Every augmentation step has the torchvision transform of the same meaning. Where torchvision has none (a zoom of its own
 for each axis, a border that repeats) Pillow's affine map and an edge-padded image do it, as one finds it written; what
-changes grey levels stands in `_opencv`.
+changes grey levels is in `_opencv`.
 """
 
 from __future__ import annotations
@@ -196,7 +196,9 @@ def view_transform(recipe: Recipe, views: Views) -> transforms.Compose:
     if views.kind in MANY_VIEWS:
         return transforms.Compose([MANY_VIEWS[views.kind](size), EachCrop(tail)])
     if views.kind not in ("plain", "centre-crop"):
-        raise FerReproError(f"benchmark: no torchvision counterpart of the views '{views.kind}': add it to _pil.py")
+        raise FerReproError(
+            f"benchmark: no torchvision counterpart of the test-time augmentation '{views.kind}': add it to _pil.py"
+        )
     whole = [transforms.CenterCrop(size)] if size != SIDE else []
     return transforms.Compose([*whole, tail, transforms.Lambda(_alone)])
 
@@ -239,10 +241,10 @@ def predict(
     workers: int,
     batch_size: int = 64,
 ) -> np.ndarray:
-    """uint8 [N,48,48] -> float32 [N,7]: the mean over a test image's views, batch by batch through a DataLoader."""
+    """uint8 [N,48,48] -> float32 [N,7]: the mean over a test image's crops, batch by batch through a DataLoader."""
     faces = Faces(images, np.zeros(len(images), np.int64), view_transform(recipe, views))
     loader = DataLoader(faces, batch_size, **loader_options(workers, device))
-    found = []
+    batches = []
     model.eval()
     with torch.no_grad():
         for copies, _ in loader:
@@ -250,5 +252,5 @@ def predict(
             output = model(copies.flatten(0, 1).to(device))
             logits = (output if isinstance(output, Tensor) else output[0]).view(n, count, -1)
             mean = logits.mean(1).softmax(1) if views.average == "logits" else logits.softmax(2).mean(1)
-            found.append(mean.cpu())
-    return torch.cat(found).numpy()
+            batches.append(mean.cpu())
+    return torch.cat(batches).numpy()

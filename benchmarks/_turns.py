@@ -32,7 +32,7 @@ REST = 0.05  # seconds between two turns: threads that still spin are asleep by 
 
 
 class Failed(Exception):
-    """A contestant could not do what it was asked; the text says why in one line."""
+    """A contestant could not do its work; the text says why in one line."""
 
 
 class Contestant:
@@ -54,7 +54,7 @@ class Contestant:
         return self.finish()
 
     def start(self, method: str, *arguments: Any, **options: Any) -> None:
-        """Begin what `finish` waits for; a process that is gone is told there."""
+        """Begin what `finish` waits for, which also reports a process that has ended."""
         with suppress(OSError):
             self._pipe.send((method, arguments, options))
 
@@ -79,7 +79,7 @@ class Contestant:
 
 
 def _serve(pipe: Connection, make: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    """Make the object and do what is asked until the other end closes."""
+    """Make the object and call its methods until the other end closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the first process's business, which then ends this one
     served = None
     while True:
@@ -140,7 +140,7 @@ def race(ways: Mapping[str, Callable[[], float]], turns: int) -> tuple[dict[str,
 
 
 def wait(device: torch.device) -> None:
-    """Until the device has done all it was told."""
+    """Wait until the device has finished all queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

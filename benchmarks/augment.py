@@ -3,7 +3,7 @@
 Both start from the same uint8 faces in memory and end with ten normalised, erased float crops per image. The PIL side
 works image by image in one process, twice: as the released loader is written (it builds its per-crop transforms anew
 for each crop) and with those built once. The batched side is the recipe's own steps in batches of the recipe's size, on
-one thread too. All take turns and each keeps its best turn, so that other work on the machine hits them alike.
+one thread too. All take turns and each keeps its best turn, so that other work on the machine slows them equally.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     python benchmarks/data.py [--csv fer2013.csv] [--repeats 3] [--json out.json]
 
 Every measurement runs in a process of its own, so that neither reader warms anything up for the other, and the two take
-turns. torchvision gives the training half and the two test halves as two data sets and reads the file for each; `load`
-gives all of it. The file has been read once before, so that both find it in the system's page cache. torchvision's
+turns. torchvision gives the training set and the two test sets together as two data sets and reads the file for each;
+`load` gives all of it. The file has been read once before, so that both find it in the page cache. torchvision's
 check of the file's md5 is patched out here, because a CSV written from other faces than the original's would not pass
 it. Without ``--csv`` a CSV of the full size (35,887 rows) is written from synthetic faces into a temporary folder; its
 pixels have the same range as the original's.
@@ -40,12 +40,12 @@ import json, resource, sys, time
 from torchvision.datasets import fer2013
 fer2013.check_integrity = lambda *_, **__: True
 began = time.perf_counter()
-halves = [fer2013.FER2013(sys.argv[1], "train")]
+parts = [fer2013.FER2013(sys.argv[1], "train")]
 train = time.perf_counter() - began
-halves.append(fer2013.FER2013(sys.argv[1], "test"))
+parts.append(fer2013.FER2013(sys.argv[1], "test"))
 seconds = time.perf_counter() - began
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-total = sum(int(image.sum()) + label for half in halves for image, label in half._samples)
+total = sum(int(image.sum()) + label for part in parts for image, label in part._samples)
 print(json.dumps({"seconds": seconds, "train": train, "peak": peak, "total": total}))
 """
 
@@ -63,7 +63,7 @@ def run(csv: str | os.PathLike | None = None, repeats: int = 3) -> dict[str, Any
     ``csv`` names a file of the layout fer2013.csv; without it one is made from synthetic faces. Seconds are wall-clock
     seconds, memory is the peak resident size of the whole process in bytes.
     """
-    from csv_writer import write_csv
+    from _csv_writer import write_csv
 
     from fer_repro.data import synthetic
 

@@ -1,9 +1,9 @@
-"""Scoring the test images: `NetworkClassifier` against PIL views in a DataLoader, batches of 64, one copy back each.
+"""Scoring the test images: `NetworkClassifier` against PIL crops in a DataLoader, batches of 64, one copy back each.
 
     python benchmarks/evaluate.py [--only vggnet] [--seconds 3] [--turns 3] [--device auto]
 
-Both score the same noise with the same weights and the recipe's own views, and must agree. On a CPU fewer images are
-scored than PublicTest has where those would not fit into a turn; the number is reported.
+Both score the same noise with the same weights and the recipe's own test-time augmentation, and must agree. On a CPU
+fewer images are scored than PublicTest has where those would not fit into a turn; the number is reported.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from fer_repro.training.execution import Engine, resolve_device
 
 NETWORKS = ("vggnet", "resnet18-tricks", "resemotenet", "deep-emotion")
 SECONDS = {"cpu": 3.0, "cuda": 2.0}  # of a turn
-SETTLED, FEW = 32, 16  # images that set batch norm's averages, and that tell how many fit into a turn
+SETTLED, FEW = 32, 16  # images for batch norm's averages, and to find how many fit into a turn
 # Largest difference of two probabilities: arithmetic in another order; 8-bit rounding where PIL resizes the image.
 TOLERANCE, TOLERANCE_RESIZED = 1e-3, 3e-2
 
@@ -40,19 +40,19 @@ def settled(case: Case, recipe: Recipe) -> nn.Module:
     torch.manual_seed(0)
     model = case.build(recipe)
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    kept = [norm.momentum for norm in norms]
+    momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = None  # the plain mean of what it sees
     whole = normalise_(as_input(torch.from_numpy(random_faces(SETTLED, 1)[0])), recipe.mean, recipe.std)
     with torch.no_grad():
         model.train()(view_batch(whole, recipe.plain, recipe.input_size))
-    for norm, momentum in zip(norms, kept, strict=True):
+    for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     return model.eval()
 
 
 class Library:
-    """`NetworkClassifier.predict_proba` with the recipe's views."""
+    """`NetworkClassifier.predict_proba` with the recipe's test-time augmentation."""
 
     def __init__(self, case: Case, device: str, n: int, seconds: float) -> None:
         self.recipe, self.device = case.recipe(), torch.device(device)
@@ -81,7 +81,7 @@ class Library:
 
 
 class Habit(Library):
-    """What a user would write: PIL views of each image, a DataLoader, the predictions copied back batch by batch."""
+    """What a user would write: PIL crops of each image, a DataLoader, the predictions copied back batch by batch."""
 
     def __init__(self, case: Case, device: str, n: int) -> None:
         self.recipe, self.device = case.recipe(), torch.device(device)

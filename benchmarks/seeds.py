@@ -1,9 +1,9 @@
-"""Three seeds of one network: how long they take together, in seeds that one alone would take.
+"""Three seeds of one network: how long they take together, as times of one seed alone.
 
     python benchmarks/seeds.py [--only deep-emotion] [--seconds 2] [--turns 3] [--device auto]
 
-Ways: one after another in a process; side by side as processes (on a CPU with one thread each); in one process a batch
-each in turn, with a stream each on a GPU; and as one network with a dimension more (`torch.vmap` over stacked weights).
+Ways: one after another in a process; side by side as processes (on a CPU with one thread each); in one process,
+alternating batch by batch, each on its own stream on a GPU; and as one network (`torch.vmap` over stacked weights).
 Every seed has its own initial weights, order, augmentation and dropout in all of them.
 """
 

@@ -164,7 +164,7 @@ def switches(engine: Engine) -> dict[str, Engine]:
 def idle(switch: str, device: str, precision: str) -> str | None:
     """Why a switch changes nothing here, or None."""
     if switch == "without compile" and device == "cpu":
-        return "compiling is rehearsed on a GPU only"
+        return "compiling is tried on a GPU only"
     if switch == "without keep memory" and device == "cuda":
         return "torch keeps a GPU's memory by itself"
     if switch == "without autotune" and device == "cpu":

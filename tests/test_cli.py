@@ -24,8 +24,8 @@ def call(capsys, *words: str) -> tuple[int, str, str]:
     """Exit status, stdout, stderr of ``fer-repro`` with these words."""
     with pytest.raises(SystemExit) as ended:
         cli.main(list(words))
-    told = capsys.readouterr()
-    return int(ended.value.code or 0), told.out, told.err
+    printed = capsys.readouterr()
+    return int(ended.value.code or 0), printed.out, printed.err
 
 
 MISTAKES = [
@@ -91,7 +91,7 @@ def test_list_knows_every_row_and_variant(capsys):
     assert status == 0 and all(name in out for name in entries)
 
 
-def test_list_tells_stored_from_begun(capsys, tmp_path):
+def test_list_distinguishes_stored_and_begun(capsys, tmp_path):
     (tmp_path / "results" / "vggnet" / "official" / "seed-4").mkdir(parents=True)
     (tmp_path / "results" / "vggnet" / "official" / "seed-4" / "result.json").write_text("{}")
     begun = tmp_path / "runs" / "vggnet" / "claimed" / "full" / "seed-0"
@@ -169,8 +169,8 @@ def test_chapter_executes_a_notebook_given_by_path(capsys, tmp_path):
     )
     source, out = tmp_path / "mine.ipynb", tmp_path / "out.ipynb"
     nbformat.write(notebook, source)
-    status, told, _ = call(capsys, "chapter", str(source), "-p", "seed", "5", "-o", str(out), "--json")
-    assert status == 0 and json.loads(told) == {"chapter": "mine", "out": str(out)}
+    status, printed, _ = call(capsys, "chapter", str(source), "-p", "seed", "5", "-o", str(out), "--json")
+    assert status == 0 and json.loads(printed) == {"chapter": "mine", "out": str(out)}
     assert nbformat.read(out, as_version=4).cells[-1].outputs[0].text == "5\n"
 
 
@@ -227,13 +227,13 @@ def test_a_spent_budget_stops_too(stopped_and_resumed, tmp_path):
     assert done.returncode == 130 and "time budget used up" in done.stdout and "Traceback" not in done.stderr
 
 
-def test_export_writes_weights_that_load_and_a_card_that_tells(capsys, tmp_path):
+def test_export_writes_weights_that_load_and_a_model_card(capsys, tmp_path):
     runs, out = tmp_path / "runs", tmp_path / "export"
     words = ["vggnet", "--profile", "smoke", "--runs-dir", str(runs)]
-    status, told, err = call(capsys, "run", *words)
+    status, printed, err = call(capsys, "run", *words)
     assert status == 0, err
-    status, told, err = call(capsys, "export", *words, "--out", str(out))
-    assert status == 0 and told.strip() == f"exported: {out}", err
+    status, printed, err = call(capsys, "export", *words, "--out", str(out))
+    assert status == 0 and printed.strip() == f"exported: {out}", err
     variant = papers.get("vggnet")
     recipe = variant.recipe("official", "smoke")
     with safe_open(out / "model.safetensors", framework="pt") as file:

@@ -52,7 +52,7 @@ def build_book(
     ``_build/html`` by default; the staging folder ``book-source`` lies beside it. ``only``: slugs to execute, the other
     notebooks stay without outputs (tests, previews). ``jobs``: chapters at a time. ``timeout``: seconds per cell.
     Raises `FerReproError` when a chapter fails, Sphinx warns, a link is dead or a page would load something from
-    elsewhere; the book that stood at ``out`` is then left as it was.
+    elsewhere; the previous book at ``out`` is then unchanged.
     """
     if profile not in PROFILES:
         raise FerReproError(f"unknown profile '{profile}', expected one of {', '.join(PROFILES)}")
@@ -129,10 +129,10 @@ def execute_chapters(
         initargs=(max(1, cores // jobs),),
         max_tasks_per_child=1,
     ) as pool:
-        asked = {pool.submit(_execute_page, root, staging, p, profile, results_dir, timeout): p for p in pages}
+        pages_of = {pool.submit(_execute_page, root, staging, p, profile, results_dir, timeout): p for p in pages}
         try:
-            for count, future in enumerate(as_completed(asked), 1):
-                page = asked[future]
+            for count, future in enumerate(as_completed(pages_of), 1):
+                page = pages_of[future]
                 try:
                     log.info(f"[{count}/{len(pages)}] {page.stem}: {future.result():.0f} s")
                 except FerReproError as error:
@@ -143,7 +143,7 @@ def execute_chapters(
                 "a process that ran a chapter died, most often for lack of memory: try --jobs 1"
             ) from error
         except KeyboardInterrupt:
-            pool.shutdown(cancel_futures=True)  # or the chapters still waiting would run first
+            pool.shutdown(cancel_futures=True)  # otherwise the chapters still waiting would run first
             raise
     if failures:
         raise FerReproError(_listed(f"{len(failures)} of {len(pages)} chapters failed", failures))
@@ -168,7 +168,7 @@ def _execute_page(root: Path, staging: Path, page: Path, profile: str, results_d
 
 
 def clean(notebook: Any, name: str) -> None:
-    """Make an executed notebook fit to publish, in place.
+    """Prepare an executed notebook for publishing, in place.
 
     Drops papermill's metadata (paths, times) and folds the parameter cells. Raises `FerReproError` where an output
     shows this machine's folders or user.
@@ -185,7 +185,7 @@ def clean(notebook: Any, name: str) -> None:
                 cell.source = re.sub(r"\A# Parameters\n", "", cell.source)
     for number, text in private_text(notebook):
         raise FerReproError(
-            f"chapter {name}: the output of cell {number} shows {text!r}, a path of this machine: print less"
+            f"chapter {name}: the output of cell {number} shows {text!r}, a path of this machine: do not print it"
         )
 
 
@@ -221,8 +221,8 @@ def build_html(staging: Path) -> Path:
     log.write_text(done.stdout + done.stderr, encoding="utf-8")
     if done.returncode:
         lines = [re.sub(r"\x1b\[[\d;]*m", "", line) for line in (done.stdout + done.stderr).splitlines()]
-        told = [line.replace(f"{staging}/", "") for line in lines if re.search(r"WARNING|ERROR|[Ee]xception", line)]
-        raise FerReproError(_listed(f"jupyter-book failed (all of it: {log})", told or lines[-5:]))
+        problems = [line.replace(f"{staging}/", "") for line in lines if re.search(r"WARNING|ERROR|[Ee]xception", line)]
+        raise FerReproError(_listed(f"jupyter-book failed (all of it: {log})", problems or lines[-5:]))
     return staging / "_build" / "html"
 
 

@@ -1,7 +1,7 @@
 """The generated part of the front page and the README: the still chart and the table of verdicts.
 
-They are committed, so that a reader of the sources sees them, and written anew by every build of the book. A test tells
-when the committed ones are behind the results; ``make front`` renews them.
+They are committed, so that a reader of the sources sees them, and written again by every build of the book. A test
+fails when the committed ones are older than the results; ``make front`` renews them.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ def write_front(root: Path, results_dir: str = "") -> Path:
         with atomic_write(folder / TABLE) as file:
             file.write(verdict_table(board, slugs_with_chapter(root)).encode())
     except OSError as error:
-        raise FerReproError(f"{folder} cannot be written ({error.strerror}): mend its permissions") from error
+        raise FerReproError(f"{folder} cannot be written ({error.strerror}): correct its permissions") from error
     return folder
 
 
 def stale(root: Path, results_dir: str = "") -> list[str]:
-    """The names of generated files below ``root`` that do not show today's claims and results."""
+    """The names of generated files below ``root`` that do not show the current claims and results."""
     board, folder = leaderboard(results_dir), root / FOLDER
     digest = data_digest(board)
     found = [name for name in PICTURES if not (folder / name).is_file() or picture_digest(folder / name) != digest]

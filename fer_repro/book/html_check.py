@@ -1,4 +1,4 @@
-"""A look at built pages: links that lead nowhere, pictures without words, anything fetched from elsewhere."""
+"""Checks of built pages: dead links, pictures without alternative text, resources loaded from other sites."""
 
 from __future__ import annotations
 
@@ -8,18 +8,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-# Attributes a browser follows by itself, without a click.
+# Attributes that a browser loads by itself, without a click, and the elements that have them.
 LOADED = {
-    "script": ("src",),
-    "img": ("src", "srcset"),
-    "iframe": ("src",),
-    "embed": ("src",),
-    "object": ("data",),
-    "source": ("src", "srcset"),
-    "video": ("src", "poster"),
-    "audio": ("src",),
-    "track": ("src",),
-    "image": ("href",),
+    "src": {"script", "img", "iframe", "embed", "source", "video", "audio", "track"},
+    "srcset": {"img", "source"},
+    "data": {"object"},
+    "poster": {"video"},
+    "href": {"image"},
 }
 # Of <link>, only these name a page for a reader or a robot; all others are fetched.
 NAMING_LINKS = {"next", "prev", "canonical", "author", "search", "index", "alternate", "license", "help"}
@@ -50,11 +45,9 @@ class Page(HTMLParser):
             self.links.append(named["href"])
         if tag == "link" and named.get("href") and not NAMING_LINKS & set(named.get("rel", "").split()):
             self.loaded.append(named["href"])
-        for name in LOADED.get(tag, ()):
-            if named.get(name):
-                self.loaded += (
-                    [part.split()[0] for part in named[name].split(", ")] if name == "srcset" else [named[name]]
-                )
+        for name in (name for name, tags in LOADED.items() if tag in tags and named.get(name)):
+            several = [part.split()[0] for part in named[name].split(", ")]
+            self.loaded += several if name == "srcset" else [named[name]]
         if tag == "img" and not named.get("alt") and named.get("role") != "presentation":
             self.silent.append(named.get("src", "")[:60])
 
@@ -77,7 +70,7 @@ def problems(folder: Path) -> list[str]:
 def _faults(page: Page, pages: dict[Path, Page], folder: Path) -> Iterator[str]:
     for address in page.loaded:
         if _is_external(address):
-            yield f"loads {address} from elsewhere"
+            yield f"loads {address} from another site"
         elif fault := _dead(page, address, pages, folder):
             yield fault
     for address in page.links:

@@ -1,4 +1,4 @@
-"""papermill, made strict: check a chapter's parameters, execute it, and leave a whole output or none.
+"""papermill, made strict: check a chapter's parameters, execute it, and write a complete output or none.
 
 papermill alone runs a notebook with a misspelt parameter (exit 0, defaults used), loses parameters where the notebook
 has no cell tagged ``parameters``, and marks a notebook whose cell timed out as completed. Here each is an error.
@@ -112,7 +112,7 @@ def inspect(chapter: str | Path) -> Chapter:
     """Read a chapter's parameters without running it.
 
     Raises `FerReproError` for a missing or unreadable notebook, and where it has no cell (or two) tagged
-    ``parameters``: papermill would then put the values in front, and the notebook's own assignments would win.
+    ``parameters``: papermill would then insert the values before the notebook's own assignments, which win.
     """
     path = locate(chapter)
     notebook = read(path)
@@ -120,7 +120,7 @@ def inspect(chapter: str | Path) -> Chapter:
     if len(tagged) != 1:
         raise FerReproError(
             f"{path} has {len(tagged) or 'no'} cell{'s' if len(tagged) > 1 else ''} tagged '{PARAMETERS_TAG}', "
-            "expected exactly one: tag the cell that sets the defaults, or its parameters would be lost"
+            "expected exactly one: tag the cell that sets the defaults, or the given parameters would have no effect"
         )
     try:
         found = papermill("inspecting a chapter").inspect_notebook(str(path))
@@ -157,7 +157,7 @@ def _parameter(path: Path, name: str, entry: Mapping[str, str]) -> Parameter:
 
 
 def papermill(what: str) -> Any:
-    """The papermill module, or one sentence that names the extra. Its log is ours to tell, so it stays quiet."""
+    """The papermill module, or one sentence that names the extra. Its log is turned off: errors are reported here."""
     try:
         import papermill as module
     except ImportError as error:
@@ -176,8 +176,8 @@ def read(path: Path) -> Any:
         notebook = nbformat.read(path, as_version=4)
         nbformat.validate(notebook)
     except (OSError, ValueError, nbformat.ValidationError, nbformat.reader.NotJSONError) as error:
-        words = str(error).strip().splitlines() or [type(error).__name__]
-        raise FerReproError(f"{path} is not a readable notebook: {words[0][:200]}") from error
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise FerReproError(f"{path} is not a readable notebook: {lines[0][:200]}") from error
     return notebook
 
 
@@ -216,7 +216,7 @@ def execute(
     if out.exists() and out.samefile(described.path):
         raise FerReproError(f"the output {out} is the chapter itself: sources carry no outputs, so choose another name")
     partial, failed = out.with_name(f".{out.stem}.partial.ipynb"), out.with_name(f"{out.stem}.failed.ipynb")
-    write(read(described.path), partial)  # says now, not after an hour, that the place cannot be written
+    write(read(described.path), partial)  # fails now, not after an hour, where the place cannot be written
     failed.unlink(missing_ok=True)
     try:
         notebook = _run(described.path, partial, given, timeout, kernel)
@@ -234,7 +234,7 @@ def execute(
 
 
 def _run(source: Path, target: Path, given: dict[str, Any], timeout: float | None, kernel: str) -> Any:
-    """papermill's own run; each of its ways to fail becomes one sentence."""
+    """Run papermill; each kind of failure becomes one sentence."""
     pm = papermill("executing a chapter")
     from jupyter_client.kernelspec import NoSuchKernel
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
@@ -271,7 +271,7 @@ def _first_line(source: str) -> str:
 
 
 def _require_complete(notebook: Any) -> None:
-    """Look at the cells themselves: papermill's metadata calls a timed-out notebook completed."""
+    """Check the cells themselves: papermill's metadata calls a timed-out notebook completed."""
     for number, cell in enumerate(notebook.cells, 1):
         if cell.cell_type != "code" or not cell.source.strip():
             continue

@@ -1,4 +1,4 @@
-"""What is left of a run: its floating-point operations, counted, over a speed that was measured wherever possible.
+"""What is left of a run: its floating-point operations, counted, divided by a speed that is measured where possible.
 
 Counted are convolutions, linear layers and attention of training (three forward passes' worth), of measuring every
 epoch on the select images, and of scoring at the end. Stages with patience count in full, so theirs is an upper bound.
@@ -6,6 +6,7 @@ epoch on the select images, and of scoring at the end. Stages with patience coun
 
 from __future__ import annotations
 
+import dataclasses
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,9 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from fer_repro import papers, results
-from fer_repro.campaign import status
-from fer_repro.campaign.tasks import Options, Task
-from fer_repro.campaign.throughput import TRAINING, Speeds, records
+from fer_repro.campaign import Options, Task, status
+from fer_repro.campaign.throughput import TRAINING, Speed, Speeds, records
 from fer_repro.data import USAGES
 from fer_repro.data.official import OFFICIAL_COUNTS
 from fer_repro.data.synthetic import SMOKE_SIZE
@@ -59,30 +59,33 @@ class Work:
     parameters: int
     at_most: bool
 
-    def done(self, standing: Standing | None) -> float:
+    @property
+    def per_epoch(self) -> tuple[float, ...]:
+        """Operations of an epoch in each stage."""
+        return tuple(one + self.selecting for one in self.training)
+
+    def _in_stage(self, standing: Standing) -> float:
+        """Operations that a checkpoint has behind it in the stage under way."""
+        stage = standing.stage
+        part = min(1.0, standing.batch * self.batch_sizes[stage] / self.images[stage])
+        return standing.epoch * self.per_epoch[stage] + part * self.training[stage]
+
+    def done(self, standing: Standing) -> float:
         """Operations of training and selecting that a checkpoint has behind it."""
-        if standing is None:
-            return 0.0
-        total, before = 0.0, standing.epochs - standing.epoch
-        for index, epochs in enumerate(self.epochs[: standing.stage]):
+        total, before = self._in_stage(standing), standing.epochs - standing.epoch
+        for epochs, one in zip(self.epochs[: standing.stage], self.per_epoch, strict=False):
             taken = min(epochs, before)
-            total += taken * (self.training[index] + self.selecting)
-            before -= taken
-        part = min(1.0, standing.batch * self.batch_sizes[standing.stage] / self.images[standing.stage])
-        per_epoch = self.training[standing.stage] + self.selecting
-        return total + standing.epoch * per_epoch + part * self.training[standing.stage]
+            total, before = total + taken * one, before - taken
+        return total
 
     def left(self, standing: Standing | None) -> float:
         """Operations of training and selecting that are still to do, if no stage ends early."""
+        whole = [epochs * one for epochs, one in zip(self.epochs, self.per_epoch, strict=True)]
         if standing is None:
-            return sum(n * (one + self.selecting) for n, one in zip(self.epochs, self.training, strict=True))
+            return sum(whole)
         if standing.status != "running":
             return 0.0
-        stage = standing.stage
-        later = sum(self.epochs[i] * (self.training[i] + self.selecting) for i in range(stage + 1, len(self.epochs)))
-        part = min(1.0, standing.batch * self.batch_sizes[stage] / self.images[stage])
-        here = (self.epochs[stage] - standing.epoch) * (self.training[stage] + self.selecting)
-        return later + max(0.0, here - part * self.training[stage])
+        return sum(whole[standing.stage + 1 :]) + max(0.0, whole[standing.stage] - self._in_stage(standing))
 
 
 def work(variant: Variant, recipe: Recipe, counts: Mapping[str, int]) -> Work:
@@ -111,21 +114,31 @@ def work(variant: Variant, recipe: Recipe, counts: Mapping[str, int]) -> Work:
 
 @dataclass(frozen=True)
 class Remaining:
-    """What one run still needs: ``fitting`` and ``scoring`` in seconds (None: unknown) and ``source`` in words.
+    """What one run still needs: ``fitting`` and ``scoring`` in seconds (None: unknown), and how that is known.
 
-    ``state``: stored, trained, begun, new, or stuck (repeating the command gains nothing); ``told`` says it in words.
+    ``state``: stored, trained, begun, new, or stuck (repeating the command gains nothing); ``text``: how far it is.
     """
 
     state: str
-    told: str
-    fitting: float | None
-    scoring: float | None
-    at_most: bool
-    source: str
+    text: str
+    fitting: float | None = None
+    scoring: float | None = None
+    at_most: bool = False
+    source: str = ""
+
+
+def peek(folder: Path) -> Standing | None:
+    """As `checkpoint.peek`, which reads a folder again only after something in it was replaced."""
+    return _peek(folder, folder.stat().st_mtime_ns) if folder.is_dir() else None
+
+
+@cache
+def _peek(folder: Path, changed: int) -> Standing | None:
+    return checkpoint.peek(folder)
 
 
 class Estimator:
-    """Estimates for all runs that share ``options``; reads checkpoints and results anew at every question."""
+    """Estimates for all runs that share ``options``; reads checkpoints and results again at every call."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
@@ -137,7 +150,7 @@ class Estimator:
         self.data = options.data or usual_data(self.profile)
         self.stores = self.profile == "full" and options.epochs is None and self.data == "fer2013"
         self.device = resolve_device(options.device)
-        self.speeds = Speeds(self.runs_dir, self.results_dir, self.device, self.profile)
+        self.speeds = Speeds(self.results_dir if self.profile == "full" else None, self.device)
         self.work = cache(self._work)
 
     def recipe(self, variant: str) -> Recipe:
@@ -156,12 +169,19 @@ class Estimator:
         return run_folder(self.runs_dir, task.variant, o.protocol, self.profile, task.seed, o.epochs, self.data)
 
     def standing(self, task: Task) -> Standing | None:
-        """How far the run's checkpoint has come; None where there is none that this command would go on from."""
-        return self.now(task) if self.options.resume else None
+        """How far the run's checkpoint has come; None where there is none that this command would resume."""
+        return peek(self.folder(task)) if self.keeps and self.options.resume else None
 
-    def now(self, task: Task) -> Standing | None:
-        """How far the run's checkpoint has come, whether or not a command would go on from it."""
-        return checkpoint.peek(self.folder(task)) if self.keeps else None
+    def speed(self, variant: str) -> Speed:
+        """How fast this device works through ``variant``, by the checkpoints of all runs with these options."""
+        measured = {}
+        for name in papers.variants() if self.keeps else ():
+            begun = map(peek, self.folder(Task(name, 0)).parent.glob("seed-*"))
+            here = [one for one in begun if one is not None and one.identity.get("device") == self.device]
+            seconds = sum(one.seconds for one in here)
+            if seconds and (counted := self.work(name)) is not None:
+                measured[name] = sum(counted.done(one) for one in here) / seconds
+        return self.speeds.of(variant, measured)
 
     def stored(self, task: Task) -> bool:
         """Whether a stored result answers for this run."""
@@ -173,83 +193,79 @@ class Estimator:
     def remaining(self, task: Task) -> Remaining:
         """What this run needs by itself; see `required` for the runs it builds on."""
         if self.stored(task):
-            return Remaining("stored", "stored", 0.0, 0.0, False, "")
-        counted = self.work(task.variant)
+            return Remaining("stored", "stored", 0.0, 0.0)
+        own, counted = self.fitting(task), self.work(task.variant)
+        if counted is None:
+            return own
+        scoring = counted.scoring / self.speed(task.variant).flops_per_second
+        stuck = {"fitting": 0.0, "at_most": False} if own.state == "stuck" else {}
+        return dataclasses.replace(own, scoring=scoring, **stuck)
+
+    def fitting(self, task: Task) -> Remaining:
+        """What fitting this run takes, whether or not its result is stored: another run needs its weights here."""
+        counted, standing = self.work(task.variant), self.standing(task)
         if counted is None:
             return self._without_network(task)
-        standing, speed = self.standing(task), self.speeds.of(task.variant)
-        state, told = self._state(task, standing)
-        fitting = 0.0 if state == "stuck" else counted.left(standing) / speed.flops_per_second
-        scoring = counted.scoring / speed.flops_per_second
-        return Remaining(state, told, fitting, scoring, counted.at_most and fitting > 0, speed.source)
+        speed, left = self.speed(task.variant), counted.left(standing)
+        at_most = counted.at_most and left > 0
+        return Remaining(*self._state(task, standing), left / speed.flops_per_second, None, at_most, speed.source)
 
     def _state(self, task: Task, standing: Standing | None) -> tuple[str, str]:
         if standing is None:
             return "new", "not begun"
-        told = status.words(standing, self.recipe(task.variant).epochs)
-        identity = {"recipe": self.recipe(task.variant).sha256(), "device": self.device}
+        recipe = self.recipe(task.variant)
+        text = status.progress(standing, recipe.epochs)
+        identity = {"recipe": recipe.sha256(), "device": self.device}
         other = [key for key, value in identity.items() if standing.identity.get(key) != value]
         if other:
-            return "stuck", f"{told}, but with another {' and '.join(other)}"
+            return "stuck", f"{text}, but with another {' and '.join(other)}"
         if standing.status == "running":
-            return "begun", told
-        # Whoever trains what is never stored has nothing new from scoring it again.
-        return ("trained" if standing.status in FINISHED and self.stores else "stuck"), told
+            return "begun", text
+        # Scoring again what is never stored gives nothing new.
+        return ("trained" if standing.status in FINISHED and self.stores else "stuck"), text
 
     def _without_network(self, task: Task) -> Remaining:
         folder = self.folder(task)
-        pieces = [path for path in folder.glob("**/*") if path.is_file() and path.name != "lock"] if self.keeps else []
-        state = ("begun", "begun") if pieces and self.options.resume else ("new", "not begun")
+        files = [path for path in folder.glob("**/*") if path.is_file() and path.name != "lock"] if self.keeps else []
+        state = ("begun", "begun") if files and self.options.resume else ("new", "not begun")
         known = [r for r in records(self.results_dir) if r["variant"] == task.variant and r["cost"]["seconds"]]
         if self.profile != "full" or not known:
-            return Remaining(*state, None, None, False, "no network to count, and no stored run to compare with")
-        known.sort(key=lambda record: (record["protocol"] != self.options.protocol, record["seed"]))
-        saved = sum(_seconds_of(path) for path in pieces if path.suffix == ".npz") if state[0] == "begun" else 0.0
-        source = f"stored result, {known[0]['protocol']}, seed {known[0]['seed']}"
-        return Remaining(*state, max(0.0, known[0]["cost"]["seconds"] - saved), None, False, source)
+            return Remaining(*state, source="no network to count, and no stored run to compare with")
+        record = min(known, key=lambda record: (record["protocol"] != self.options.protocol, record["seed"]))
+        saved = sum(_seconds_of(path) for path in files if path.suffix == ".npz") if state[0] == "begun" else 0.0
+        source = f"stored result, {record['protocol']}, seed {record['seed']}"
+        return Remaining(*state, max(0.0, record["cost"]["seconds"] - saved), source=source)
 
     def required(self, task: Task) -> list[Task]:
         """The runs of the same seed that this one builds on and that are not fitted yet."""
-        return [other for other in self.builds_on(task) if not self._fitted(other)]
+        standings = {other: self.standing(other) for other in self.builds_on(task)}
+        return [other for other, found in standings.items() if found is None or found.status not in FINISHED]
 
     def builds_on(self, task: Task) -> list[Task]:
         """All runs of the same seed whose fitted models this one needs, nearest last."""
         direct = [Task(name, task.seed) for name in papers.get(task.variant).requires]
         return list(dict.fromkeys(each for other in direct for each in [*self.builds_on(other), other]))
 
-    def _fitted(self, task: Task) -> bool:
-        standing = self.standing(task)
-        return standing is not None and standing.status in FINISHED
-
-    def fitting(self, task: Task) -> Remaining:
-        """What fitting this run takes, whether or not its result is stored: another run needs its weights here."""
-        counted = self.work(task.variant)
-        if counted is None:
-            return self._without_network(task)
-        speed, standing = self.speeds.of(task.variant), self.standing(task)
-        seconds = counted.left(standing) / speed.flops_per_second
-        return Remaining(*self._state(task, standing), seconds, None, counted.at_most, speed.source)
-
     def tail(self, task: Task) -> float:
         """Seconds to keep free at the end of a budget, cautiously: one checkpoint, or scoring, neither of which stops.
 
-        A method without a network looks at the clock itself: 0.
+        A method without a network checks the time itself: 0.
         """
         counted = self.work(task.variant)
         if counted is None:
             return 0.0
         faster = self.device == "cuda" and self.recipe(task.variant).precision == "bf16"
         caution = CAUTION_BF16 if faster else CAUTION
-        scoring = caution * counted.scoring / self.speeds.of(task.variant).flops_per_second
+        scoring = caution * counted.scoring / self.speed(task.variant).flops_per_second
         standing = self.standing(task)
         size = standing.path.stat().st_size if standing else BYTES_PER_PARAMETER * counted.parameters
         return scoring + size / DISK
 
 
 def _seconds_of(path: Path) -> float:
-    """What a piece on a `Shelf` took to make; 0 for one that cannot be read, which will be made anew."""
+    """What a file of an `ArtifactCache` took to make; 0 for one that cannot be read, which will be made anew."""
     try:
-        with np.load(path, allow_pickle=False) as kept:
-            return float(kept["seconds"])
+        with np.load(path, allow_pickle=False) as content:
+            return float(content["seconds"])
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
         return 0.0

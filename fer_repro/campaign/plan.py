@@ -1,23 +1,21 @@
-"""A campaign: many runs in a sensible order, as far as a time budget goes, and the same command goes on from there.
+"""A campaign: many runs in a sensible order, as far as a time budget goes; the same command goes on from there.
 
 Leaderboard rows come before ablations, all runs of a seed before the next seed, and of these the one that is nearest
-to its end. A run never comes before one whose fitted model it needs. What does not fit the budget is begun all the
-same and stopped at a checkpoint.
+to its end. A run never comes before one whose fitted model it needs. A run that does not fit into the budget is begun
+and stopped at a checkpoint.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 from fer_repro import papers, results
-from fer_repro.campaign import runner
+from fer_repro.campaign import Options, Outcome, Task, runner
 from fer_repro.campaign.estimate import Estimator, Remaining
-from fer_repro.campaign.tasks import Options, Outcome, Task
-from fer_repro.errors import FerReproError
 from fer_repro.logs import shown
 from fer_repro.training.progress import duration
 
@@ -29,37 +27,27 @@ STORED, TO_DO, UNKNOWN, STUCK = range(4)
 @dataclass(frozen=True)
 class Entry:
     """One run of a plan. ``seconds``: what it still needs (None: unknown), with the ``teachers`` (runs it builds on
-    that nobody has fitted before it); ``at_most`` where patience may end it sooner."""
+    that nobody has fitted before it); ``at_most`` where patience may end it sooner; ``text``: how far all this is."""
 
     task: Task
     remaining: Remaining
     seconds: float | None
     at_most: bool
-    teachers: tuple[Task, ...] = ()
-    first: str = ""  # how far the teachers have come, in words
-
-    @property
-    def told(self) -> str:
-        """How far the run has come, and what must be fitted before it."""
-        return self.remaining.told + self.first
+    teachers: tuple[Task, ...]
+    text: str
 
     @property
     def group(self) -> int:
         """Stored runs, runs with an estimate, runs without one, runs that gain nothing: each before the next."""
-        if self.remaining.state == "stored":
-            return STORED
-        if self.remaining.state == "stuck":
-            return STUCK
+        if self.remaining.state in ("stored", "stuck"):
+            return STORED if self.remaining.state == "stored" else STUCK
         return UNKNOWN if self.seconds is None else TO_DO
 
     @property
     def estimate(self) -> str:
         """For example "at most 3 h 05 min"."""
-        if self.group in (STORED, STUCK):
-            return "-" if self.group == STORED else "nothing to gain"
-        if self.seconds is None:
-            return "unknown"
-        return f"{'at most' if self.at_most else 'about'} {duration(self.seconds)}"
+        words = {STORED: "-", STUCK: "nothing to gain", UNKNOWN: "unknown"}
+        return words.get(self.group) or f"{'at most' if self.at_most else 'about'} {duration(self.seconds)}"
 
     @property
     def source(self) -> str:
@@ -78,13 +66,18 @@ class Plan:
         return [entry for entry in self.entries if entry.group in groups]
 
     @property
+    def cumulative(self) -> list[float]:
+        """Seconds until each run has ended, one at a time, without those that have no estimate."""
+        return list(accumulate(entry.seconds if entry.group == TO_DO else 0.0 for entry in self.entries))
+
+    @property
     def seconds(self) -> float:
         """What all runs with an estimate need, one at a time."""
-        return sum(entry.seconds or 0.0 for entry in self.in_group(TO_DO))
+        return sum(entry.seconds for entry in self.in_group(TO_DO))
 
     @property
     def total(self) -> str:
-        """That in words, with what is not in it."""
+        """`seconds` as a text, with the number of runs that it does not count."""
         left, unknown = self.in_group(TO_DO), len(self.in_group(UNKNOWN))
         word = "at most" if any(entry.at_most for entry in left) else "about"
         known = [f"{word} {duration(self.seconds)}"] if left else []
@@ -92,32 +85,27 @@ class Plan:
 
     def rows(self) -> list[list[str]]:
         """Run, state, estimate, cumulative, how the estimate was made: a table's cells."""
-        rows, so_far = [], 0.0
-        for entry in self.entries:
-            so_far += (entry.seconds or 0.0) if entry.group == TO_DO else 0.0
-            cumulative = duration(so_far) if entry.group == TO_DO else "-"
-            rows.append([str(entry.task), entry.told, entry.estimate, cumulative, entry.source])
-        return rows
+        return [
+            [str(e.task), e.text, e.estimate, duration(so_far) if e.group == TO_DO else "-", e.source]
+            for e, so_far in zip(self.entries, self.cumulative, strict=True)
+        ]
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready; seconds are None where unknown."""
-        runs, so_far = [], 0.0
-        for entry in self.entries:
-            needed = entry.seconds if entry.group in (TO_DO, UNKNOWN) else 0.0
-            so_far += needed or 0.0
-            runs.append(
-                {
-                    "variant": entry.task.variant,
-                    "seed": entry.task.seed,
-                    "state": entry.remaining.state,
-                    "told": entry.told,
-                    "seconds": needed,
-                    "at_most": entry.at_most,
-                    "source": entry.source,
-                    "with": [vars(task) for task in entry.teachers],
-                    "cumulative_seconds": so_far,
-                }
-            )
+        runs = [
+            {
+                "variant": entry.task.variant,
+                "seed": entry.task.seed,
+                "state": entry.remaining.state,
+                "told": entry.text,
+                "seconds": entry.seconds if entry.group in (TO_DO, UNKNOWN) else 0.0,
+                "at_most": entry.at_most,
+                "source": entry.source,
+                "with": [vars(task) for task in entry.teachers],
+                "cumulative_seconds": so_far,
+            }
+            for entry, so_far in zip(self.entries, self.cumulative, strict=True)
+        ]
         return {"device": self.device, "seconds": self.seconds, "runs": runs}
 
 
@@ -126,78 +114,59 @@ def plan(tasks: Iterable[Task], estimator: Estimator) -> Plan:
 
     Raises `FerReproError` where runs require each other.
     """
-    left = list(dict.fromkeys(tasks))
-    remaining = {task: estimator.remaining(task) for task in left}
-    needed = {task: estimator.required(task) if remaining[task].state != "stored" else [] for task in left}
+    places = {task: place for place, task in enumerate(dict.fromkeys(tasks))}
+    remaining = {task: estimator.remaining(task) for task in places}
+    needed = {task: estimator.required(task) if remaining[task].state != "stored" else [] for task in places}
     costs = {task: estimator.fitting(task) for teachers in needed.values() for task in teachers}
     entries: list[Entry] = []
     fitted: set[Task] = set()  # by what was planned so far; a stored run trains nothing
-    while left:
-        ready = [task for task in left if not set(needed[task]) & set(left)]
-        if not ready:
-            raise FerReproError(f"{', '.join(map(str, left))} require each other: mend `requires` in their modules")
-        first = min((_entry(task, remaining, needed, costs, fitted) for task in ready), key=_rank)
-        entries.append(first)
-        fitted |= {*first.teachers} | ({first.task} if first.group != STORED else set())
-        left.remove(first.task)
+
+    def entry(task: Task) -> Entry:
+        own = remaining[task]
+        teachers = tuple(other for other in needed[task] if other not in fitted)
+        parts = [own.fitting, own.scoring or 0.0, *(costs[other].fitting for other in teachers)]
+        seconds = None if None in parts else sum(parts)
+        at_most = own.at_most or any(costs[other].at_most for other in teachers)
+        after = f"; needs {', '.join(f'{other} ({costs[other].text})' for other in teachers)}" if teachers else ""
+        return Entry(task, own, seconds, at_most, teachers, own.text + after)
+
+    def rank(entry: Entry) -> tuple[Any, ...]:
+        ablation = papers.get(entry.task.variant).ablation_of is not None
+        return entry.group, ablation, entry.task.seed, entry.seconds or 0.0, places[entry.task]
+
+    sorter = runner.sorter({task: places.keys() & needed[task] for task in places})
+    ready: list[Task] = []
+    while sorter.is_active():
+        ready += sorter.get_ready()
+        entries.append(min(map(entry, ready), key=rank))
+        task = entries[-1].task
+        fitted |= {*entries[-1].teachers} | ({task} if entries[-1].group != STORED else set())
+        ready.remove(task)
+        sorter.done(task)
     return Plan(tuple(entries), estimator.speeds.name)
 
 
-def _entry(
-    task: Task,
-    remaining: dict[Task, Remaining],
-    needed: dict[Task, list[Task]],
-    costs: dict[Task, Remaining],
-    fitted: set[Task],
-) -> Entry:
-    own = remaining[task]
-    teachers = [other for other in needed[task] if other not in fitted]
-    parts = [own.fitting, own.scoring or 0.0, *(costs[other].fitting for other in teachers)]
-    seconds = None if any(part is None for part in parts) else sum(parts)
-    first = f"; needs {', '.join(f'{other} ({costs[other].told})' for other in teachers)}" if teachers else ""
-    at_most = own.at_most or any(costs[other].at_most for other in teachers)
-    return Entry(task, own, seconds, at_most, tuple(teachers), first)
+def time_to_reserve(estimator: Estimator) -> runner.Reserve:
+    """How much of a budget must stay free when a run's training stops: the time to score it, or to save it.
 
+    The function takes the run, the seconds left and whether they are the whole budget, and returns seconds.
+    """
 
-def _rank(entry: Entry) -> tuple[Any, ...]:
-    ablation = papers.get(entry.task.variant).ablation_of is not None
-    return entry.group, ablation, entry.task.seed, entry.seconds or 0.0
-
-
-class _Watch(runner.Watch):
-    """Keeps the end of the budget free for scoring, and notes how fast each run was."""
-
-    def __init__(self, estimator: Estimator) -> None:
-        self.estimator, self.fresh = estimator, True
-
-    def reserve(self, task: Task, left: float) -> float:
-        if self.estimator.stored(task):
+    def reserve(task: Task, left: float, whole: bool) -> float:
+        if estimator.stored(task):
             return 0.0
-        tail = max(self.estimator.tail(each) for each in [*self.estimator.builds_on(task), task])
+        tail = max(estimator.tail(each) for each in [*estimator.builds_on(task), task])
         if tail <= left / 2:
             return tail
-        if not self.fresh:
+        if not whole:
             return left  # the next command begins it with a whole budget
         log.info(
             f"{task}: scoring and saving may take {duration(tail)} and cannot stop in between; {duration(left)} of "
             "the time budget are left, so it may be overrun"
         )
-        return left / 2  # else a run with a long end would never get on
+        return left / 2  # a run with a long end could otherwise never continue
 
-    @contextmanager
-    def around(self, task: Task) -> Iterator[None]:
-        estimator, self.fresh = self.estimator, False
-        followed = [*estimator.builds_on(task), task] if estimator.keeps and not estimator.stored(task) else []
-        followed = [each for each in followed if estimator.work(each.variant) is not None]
-        before = {each: estimator.standing(each) for each in followed}
-        try:
-            yield
-        finally:
-            for each in followed:
-                was, now, counted = before[each], estimator.now(each), estimator.work(each.variant)
-                if now is not None:
-                    flops, seconds = counted.done(now) - counted.done(was), now.seconds - (was.seconds if was else 0.0)
-                    estimator.speeds.remember(each.variant, flops, seconds)
+    return reserve
 
 
 @shown()
@@ -210,7 +179,7 @@ def run(
     estimator: Estimator | None = None,
     together: bool = False,
 ) -> list[Outcome]:
-    """Run ``tasks`` in the order of their plan; what is stored is only told. See `schedule.run`.
+    """Run ``tasks`` in the order of their plan; of stored ones the result is read. See `runner.run`.
 
     ``together``: all seeds of a variant at once, in this process.
     """
@@ -218,14 +187,14 @@ def run(
     order = [entry.task for entry in plan(tasks, estimator).entries] if len(tasks) > 1 else tasks
     stored = [task for task in order if estimator.stored(task)]
     rest = [task for task in order if task not in stored]
-    # Telling what is stored trains nothing, so no budget stands in its way and no process of its own is started.
+    # Reading what is stored trains nothing, so it needs no budget and no process of its own.
     outcomes = runner.run([stored], options) if stored else []
     if together:
         waves = runner.seeds_together(rest)
     else:
         waves = [[task] for task in rest] if jobs == 1 else runner.side_by_side(rest)
-    watch = _Watch(estimator)
-    return outcomes + runner.run(waves, options, jobs=jobs, budget=budget, watch=watch, together=together)
+    reserve = time_to_reserve(estimator)
+    return outcomes + runner.run(waves, options, jobs=jobs, budget=budget, reserve=reserve, together=together)
 
 
 def verify(outcomes: Iterable[Outcome], before: Iterable[Task], estimator: Estimator) -> tuple[int, list[str]]:
@@ -236,7 +205,7 @@ def verify(outcomes: Iterable[Outcome], before: Iterable[Task], estimator: Estim
     return len(folders), results.verify(where, folders=folders)
 
 
-def coming(outcomes: Iterable[Outcome], estimator: Estimator) -> list[str]:
+def next_runs(outcomes: Iterable[Outcome], estimator: Estimator) -> list[str]:
     """What the same command would do next, in lines; none where nothing is left."""
     left = [outcome.task for outcome in outcomes if outcome.state in ("stopped", "not started")]
     if not left:
@@ -244,7 +213,7 @@ def coming(outcomes: Iterable[Outcome], estimator: Estimator) -> list[str]:
     ahead = plan(left, estimator)
     first = ahead.entries[0]
     how = f" ({first.source})" if first.source else ""
-    lines = [f"next: {first.task}, {first.told}, {first.estimate}{how}"]
+    lines = [f"next: {first.task}, {first.text}, {first.estimate}{how}"]
     if (number := len(ahead.in_group(TO_DO, UNKNOWN))) > 1:
         lines.append(f"to do: {number} runs, {ahead.total} on {ahead.device}, one at a time")
     return lines

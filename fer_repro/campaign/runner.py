@@ -1,4 +1,4 @@
-"""Several runs, one after another or side by side: their order, what skips, what stops, and what is said at the end."""
+"""Several runs, one after another or side by side: their order, and how each ended."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from fer_repro import papers, parameters, results
-from fer_repro.campaign import workers
-from fer_repro.campaign.tasks import Options, Outcome, Task
+from fer_repro.campaign import Options, Outcome, Task, workers
 from fer_repro.errors import FerReproError
 from fer_repro.logs import rewritten, shown
 from fer_repro.project import default_results_dir
@@ -25,6 +25,8 @@ from fer_repro.training.run import Interrupted
 if TYPE_CHECKING:
     from fer_repro.training.interleave import Turn
 
+LeftFor = Callable[..., float | None]
+Reserve = Callable[[Task, float, bool], float]
 UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 
 
@@ -36,41 +38,29 @@ def duration(text: str) -> float:
     return float(match[1]) * UNITS[match[2] or "s"]
 
 
-def ordered(variants: Iterable[str], seeds: Iterable[int]) -> list[list[Task]]:
-    """Waves of tasks: no task needs another of its own wave or a later one. Unknown variants raise `FerReproError`.
-
-    What a variant requires and nobody named is fitted inside its own run.
-    """
-    left = list(dict.fromkeys(papers.get(name).id for name in variants))
-    seeds = list(dict.fromkeys(seeds))
-    waves = []
-    while left:
-        ready = [name for name in left if not papers.needs(name) & set(left)]
-        if not ready:
-            raise FerReproError(f"{', '.join(left)} require each other: mend `requires` in their paper modules")
-        waves.append([Task(name, seed) for name in ready for seed in seeds])
-        left = [name for name in left if name not in ready]
-    return waves
+def sorter(needed: Mapping[Task, Iterable[Task]]) -> TopologicalSorter[Task]:
+    """Gives out each task after those it needs. Raises `FerReproError` where tasks need each other."""
+    found = TopologicalSorter(needed)
+    try:
+        found.prepare()
+    except CycleError as error:
+        names = ", ".join(map(str, error.args[1][1:]))
+        raise FerReproError(f"{names} require each other: correct `requires` in their paper modules") from error
+    return found
 
 
 def side_by_side(tasks: Iterable[Task]) -> list[list[Task]]:
-    """Waves that keep the order of ``tasks`` as far as several at a time can.
+    """Waves of runs that may go on at the same time, in the order of ``tasks`` (each after what it needs).
 
-    As in `ordered` no task needs another of its wave; and no two of a wave need the same run, which has one writer.
+    No task needs another of its wave; and no two of a wave need the same run, which has one writer.
     """
-    left, waves = list(dict.fromkeys(tasks)), []
-    while left:
-        wave: list[Task] = []
-        busy: set[Task] = set()
-        for task in left:
-            needed = {Task(name, task.seed) for name in papers.needs(task.variant)}
-            if not needed & busy and not needed & set(left):
-                wave.append(task)
-                busy |= needed
-        if not wave:
-            raise FerReproError(f"{', '.join(map(str, left))} require each other: mend `requires` in their modules")
-        waves.append(wave)
-        left = [task for task in left if task not in wave]
+    tasks, waves = list(dict.fromkeys(tasks)), []
+    needed = {task: {Task(name, task.seed) for name in papers.needs(task.variant)} for task in tasks}
+    sharing = {task: {other for other in tasks[:i] if needed[other] & needed[task]} for i, task in enumerate(tasks)}
+    waiting = sorter({task: (needed[task] & set(tasks)) | sharing[task] for task in tasks})
+    while waiting.is_active():
+        waves.append(sorted(waiting.get_ready(), key=tasks.index))
+        waiting.done(*waves[-1])
     return waves
 
 
@@ -82,25 +72,13 @@ def seeds_together(tasks: Iterable[Task]) -> list[list[Task]]:
     return list(found.values())
 
 
-def check(waves: list[list[Task]], options: Options) -> None:
-    """Refuse a wrong word before the first run, not after it. Raises `FerReproError`."""
-    for task in (task for wave in waves for task in wave):
-        values = {name: getattr(options, name) for name in parameters.FIELDS if hasattr(options, name)}
-        parameters.check(values | {"variant": task.variant, "seed": task.seed})
+def check(tasks: Iterable[Task], options: Options) -> None:
+    """Refuse a wrong value before the first run, not after it. Raises `FerReproError`."""
+    shared = vars(options) | {"results_dir": options.results_dir or ""}
+    for task in tasks:
+        parameters.check({name: value for name, value in shared.items() if name in parameters.FIELDS} | vars(task))
     if options.profile == "full" and options.epochs is None:
         results.require_writable(Path(options.results_dir) if options.results_dir else default_results_dir())
-
-
-class Watch:
-    """What somebody who follows the runs may want to do around each of them; this one does nothing."""
-
-    def reserve(self, task: Task, left: float) -> float:
-        """Seconds of the ``left`` ones that must stay free when the task's training stops."""
-        return 0.0
-
-    def around(self, task: Task) -> AbstractContextManager[None]:
-        """Entered before and left after a run, however it ends."""
-        return nullcontext()
 
 
 @shown()
@@ -110,31 +88,43 @@ def run(
     *,
     jobs: int = 1,
     budget: float | None = None,
-    watch: Watch | None = None,
+    reserve: Reserve = lambda task, left, whole: 0.0,
     together: bool = False,
 ) -> list[Outcome]:
     """Run all tasks; a failure does not stop the others, the end of the ``budget`` (seconds) or Ctrl-C does.
 
-    With ``jobs`` > 1 each task is a process of its own: they share the processor's cores, and GPUs are dealt out. With
-    ``together`` the tasks of a wave share this process. ``watch`` follows the runs of this process.
+    With ``jobs`` > 1 each task is a process of its own: they share the processor's cores, and each has its own GPU.
+    With ``together`` the tasks of a wave share this process. ``reserve(task, left, whole)``: seconds of the ``left``
+    ones that must stay free when the task's training stops; ``whole``: nothing of the budget was used before it.
     """
     deadline = None if budget is None else time.monotonic() + budget
     outcomes: list[Outcome] = []
+    whole = True
+
+    def left_for(*tasks: Task) -> float | None:
+        """Seconds that the next tasks may train; None without a budget."""
+        nonlocal whole
+        left = _left(deadline)
+        if left is None or left <= 0:
+            return left
+        kept = sum(reserve(task, left, whole) for task in tasks)  # they are scored one after the other
+        whole = False
+        return left - (kept if len(tasks) == 1 else min(left / 2, kept))
+
+    stopped = False
     with _interrupting():
         for wave in waves:
-            if together and len(wave) > 1:
-                done = _together(wave, options, deadline, watch or Watch())
-            elif jobs == 1 or len(wave) == 1:
-                done = _serial(wave, options, deadline, watch or Watch())
-            else:
+            if jobs > 1 and len(wave) > 1:
                 done = workers.run(wave, options, jobs, deadline)
+            else:
+                done = (_together if together and len(wave) > 1 else _one_by_one)(wave, options, left_for)
             outcomes += done
-            if len(done) < len(wave) or any(outcome.state == "stopped" for outcome in done):
+            stopped = any(outcome.state == "stopped" for outcome in done)
+            if stopped or len(done) < len(wave):
                 break
-    told, why = {outcome.task for outcome in outcomes}, ""
-    if (left := _left(deadline)) is not None and not any(outcome.state == "stopped" for outcome in outcomes):
-        why = f"time budget used up ({max(0.0, left):.0f} s left)"
-    return outcomes + [Outcome(task, "not started", why) for wave in waves for task in wave if task not in told]
+    ended, left = {outcome.task for outcome in outcomes}, _left(deadline)
+    why = "" if left is None or stopped else f"time budget used up ({max(0.0, left):.0f} s left)"
+    return outcomes + [Outcome(task, "not started", why) for wave in waves for task in wave if task not in ended]
 
 
 def _as_ctrl_c(number: int, frame: FrameType | None) -> None:
@@ -163,23 +153,16 @@ def _left(deadline: float | None) -> float | None:
     return None if deadline is None else deadline - time.monotonic()
 
 
-def _serial(wave: list[Task], options: Options, deadline: float | None, watch: Watch) -> list[Outcome]:
-    outcomes = []
+def _one_by_one(wave: list[Task], options: Options, left_for: LeftFor) -> list[Outcome]:
+    outcomes: list[Outcome] = []
     for task in wave:
-        left = _budget(task, deadline, watch)
+        left = left_for(task)
         if left is not None and left <= 0:
             break
-        with watch.around(task):
-            outcomes.append(_attempt(task, options, left))
+        outcomes.append(_attempt(task, options, left))
         if outcomes[-1].state == "stopped":
             break
     return outcomes
-
-
-def _budget(task: Task, deadline: float | None, watch: Watch) -> float | None:
-    """Seconds that a task may train; None without a deadline."""
-    left = _left(deadline)
-    return left if left is None or left <= 0 else left - watch.reserve(task, left)
 
 
 def _attempt(task: Task, options: Options, left: float | None, turn: Turn | None = None) -> Outcome:
@@ -187,27 +170,25 @@ def _attempt(task: Task, options: Options, left: float | None, turn: Turn | None
     from fer_repro.reproduce import reproduce
 
     try:
-        result = reproduce(task.variant, seed=task.seed, time_budget=left, turn=turn, **_keywords(options))
+        result = reproduce(task.variant, seed=task.seed, time_budget=left, turn=turn, **vars(options))
     except Interrupted as stop:
         return Outcome(task, "stopped", str(stop))
     except KeyboardInterrupt:
         return Outcome(task, "stopped", "interrupted; it goes on from its last checkpoint")
     except FerReproError as error:
         return Outcome(task, "failed", str(error))
-    except Exception as error:  # noqa: BLE001 - told with its traceback; no defect of one run may cost the others
+    except Exception as error:  # noqa: BLE001 - shown with its traceback; a defect of one run must not stop the others
         traceback.print_exc()
         return Outcome(task, "failed", f"{type(error).__name__}: {error}")
     return Outcome(task, "done" if result.status in results.FINISHED else "failed", _headline(result))
 
 
-def _together(wave: list[Task], options: Options, deadline: float | None, watch: Watch) -> list[Outcome]:
+def _together(wave: list[Task], options: Options, left_for: LeftFor) -> list[Outcome]:
     """All tasks of the wave in this process, a batch each in turn; see `fer_repro.training.interleave`."""
     from fer_repro.training.execution import one_thread
     from fer_repro.training.interleave import take_turns
 
-    left = _left(deadline)
-    if left is not None and left > 0:  # they score one after the other
-        left -= min(left / 2, sum(watch.reserve(task, left) for task in wave))
+    left = left_for(*wave)
     if left is not None and left <= 0:
         return []
     end = None if left is None else time.monotonic() + left
@@ -223,14 +204,9 @@ def _together(wave: list[Task], options: Options, deadline: float | None, watch:
         return take_turns([work(task) for task in wave], resolve_device(options.device))
 
 
-def _keywords(options: Options) -> dict[str, Any]:
-    texts = {name: getattr(options, name) or None for name in ("results_dir", "runs_dir", "root")}
-    return {name: value for name, value in vars(options).items() if name not in texts} | texts
-
-
 def _headline(result: Any) -> str:
     score = result.headline
     low, high = score["interval"]
-    words = f"{100 * score['accuracy']:.2f} % of {score['n']:,} ({100 * low:.2f} to {100 * high:.2f} %)"
+    text = f"{100 * score['accuracy']:.2f} % of {score['n']:,} ({100 * low:.2f} to {100 * high:.2f} %)"
     synthetic = "; synthetic faces - not a result" if result.synthetic else ""
-    return words + synthetic + ("" if result.status == "done" else f"; status {result.status}")
+    return text + synthetic + ("" if result.status == "done" else f"; status {result.status}")

@@ -17,22 +17,20 @@ def states(results_dir: Path) -> list[dict[str, Any]]:
     for folder in results.stored_folders(results_dir):
         variant, protocol, seed = folder.parts[-3:]
         stored.setdefault((variant, protocol), []).append(int(seed.removeprefix("seed-")))
-    runs = results_dir.parent / "runs"
-    begun, known, claims = begun_runs(runs), papers.variants(), leaderboard_claims()
+    runs, known, claims = results_dir.parent / "runs", papers.variants(), leaderboard_claims()
+    begun = begun_runs(runs)
+
+    def state(name: str, protocol: str) -> str:
+        if name not in known:
+            return "no module yet"
+        if seeds := stored.get((name, protocol)):
+            return f"stored, seed {', '.join(map(str, sorted(seeds)))}"
+        folders = [runs / name / run for run in begun.get(name, []) if run.startswith(f"{protocol}/full/")]
+        return furthest(folders, known[name].recipe(protocol, "full").epochs) if folders else "not run"
+
     entries = []
-    for name in [*claims, *(v for v in known if v not in claims)]:
+    for name in dict.fromkeys([*claims, *known]):
         variant = known.get(name)
-        state = {}
-        for protocol in papers.PROTOCOLS:
-            seeds = sorted(stored.get((name, protocol), []))
-            began = [runs / name / run for run in begun.get(name, []) if run.startswith(f"{protocol}/full/")]
-            state[protocol] = (
-                f"stored, seed {', '.join(map(str, seeds))}"
-                if seeds
-                else furthest(began, variant.recipe(protocol, "full").epochs)
-                if began and variant
-                else "not run"
-            )
         entries.append(
             {
                 "id": name,
@@ -41,7 +39,7 @@ def states(results_dir: Path) -> list[dict[str, Any]]:
                 "ablation_of": variant.ablation_of if variant else None,
                 "requires": list(variant.requires) if variant else [],
                 "claimed": claims[name].accuracy if name in claims else None,
-                "state": state if variant else dict.fromkeys(papers.PROTOCOLS, "no module yet"),
+                "state": {protocol: state(name, protocol) for protocol in papers.PROTOCOLS},
                 "seeds": {protocol: sorted(stored.get((name, protocol), [])) for protocol in papers.PROTOCOLS},
             }
         )
@@ -49,12 +47,12 @@ def states(results_dir: Path) -> list[dict[str, Any]]:
 
 
 def furthest(folders: list[Path], epochs: int) -> str:
-    """The run among ``folders`` that has finished most of its ``epochs``, in words; "begun" where none can be read."""
-    found = [standing for folder in folders if (standing := checkpoint.peek(folder)) is not None]
-    return words(max(found, key=lambda standing: standing.epochs), epochs) if found else "begun"
+    """The run among ``folders`` that has finished most of its ``epochs``, as a text; "begun" where none can be read."""
+    standings = [standing for folder in folders if (standing := checkpoint.peek(folder)) is not None]
+    return progress(max(standings, key=lambda standing: standing.epochs), epochs) if standings else "begun"
 
 
-def words(standing: Standing, epochs: int) -> str:
+def progress(standing: Standing, epochs: int) -> str:
     """How far a run of ``epochs`` has come."""
     if standing.status == "running":
         return f"begun, epoch {standing.epochs} of {epochs}"

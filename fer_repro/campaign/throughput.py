@@ -1,7 +1,6 @@
-"""How fast a device works through a method: remembered from its own runs, read off stored results, or guessed.
+"""How fast a device trains a method: measured in its own runs, read from stored results, or guessed.
 
-A speed is floating-point operations (as `fer_repro.campaign.estimate` counts them) per second. Each variant has a small
-file ``speed.json`` beside its checkpoints, keyed by the device's name; every run and every stop renews it.
+A speed is floating-point operations (as `fer_repro.campaign.estimate` counts them) per second.
 """
 
 from __future__ import annotations
@@ -20,102 +19,65 @@ import torch
 
 from fer_repro import results
 from fer_repro.evaluation import cost
-from fer_repro.files import atomic_write
 from fer_repro.transforms import COPIES
 
-FILE, FORMAT = "speed.json", 1
 TRAINING = 6  # operations per multiply-add of a trained sample: two forward, twice that backward
-GUESSED_SHARE = 0.2  # of the speed of a large matrix product; what a network reaches is anyone's guess before it ran
+GUESSED_SHARE = 0.2  # of the speed of a large matrix product; what a network reaches is unknown before it ran
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Operations per second, and in words where they come from."""
+    """Operations per second, and where the number comes from, as a text."""
 
     flops_per_second: float
     source: str
 
 
-def device_name(device: str) -> str:
-    """What the device ``cpu`` or ``cuda`` is called."""
-    return _named(device, cost.environment()) or device
-
-
-def _named(device: str, environment: Mapping[str, Any]) -> str | None:
-    return environment.get("gpu" if device == "cuda" else "cpu")
-
-
 class Speeds:
-    """What is known of the speed of ``device`` for runs of one ``profile``.
+    """What is known of the speed of ``device`` (cpu or cuda); ``results_dir``: of stored results, or None."""
 
-    ``runs_dir``: checkpoints and remembered speeds; ``results_dir``: stored results, which tell of full runs only.
-    """
-
-    def __init__(self, runs_dir: Path, results_dir: Path, device: str, profile: str) -> None:
-        self.runs_dir, self.results_dir, self.device, self.profile = Path(runs_dir), Path(results_dir), device, profile
+    def __init__(self, results_dir: Path | None, device: str) -> None:
+        self.results_dir, self.device = results_dir, device
 
     @cached_property
     def name(self) -> str:
-        return device_name(self.device)
+        """What the device is called."""
+        return self._name_in(cost.environment()) or self.device
 
-    def of(self, variant: str) -> Speed:
-        """The best that is known: this variant here, its stored runs on such a device, other variants, a guess."""
-        here, stored = self._remembered(), self._stored if self.profile == "full" else {}
-        alike = {name: rate for name, (rate, device) in stored.items() if device == self.name}
-        of_kind = {name: rate for name, (rate, _) in stored.items()}
-        if variant in here:
-            return Speed(here[variant], "measured here")
-        if variant in alike:
-            return Speed(alike[variant], f"stored results of {variant} on {self.name}")
-        if here:
-            return Speed(statistics.median(here.values()), f"measured here, median of {_several(here)}")
-        if variant in of_kind:
-            return Speed(of_kind[variant], f"stored results of {variant} on another {self.device} device")
-        if stored:
-            own = alike or of_kind
-            where = self.name if alike else f"another {self.device} device"
-            return Speed(statistics.median(own.values()), f"stored results, median of {_several(own)} on {where}")
+    def _name_in(self, environment: Mapping[str, Any]) -> str | None:
+        return environment.get("gpu" if self.device == "cuda" else "cpu")
+
+    def of(self, variant: str, measured: Mapping[str, float]) -> Speed:
+        """The best that is known; ``measured``: operations per second of runs that were begun here, by variant."""
+        same, alike = self._stored
+        other = f"another {self.device} device"
+        choices = [
+            ({variant} & measured.keys(), measured, "measured here"),
+            ({variant} & same.keys(), same, f"stored results of {variant} on {self.name}"),
+            (measured.keys(), measured, "measured here, median of {}"),
+            ({variant} & alike.keys(), alike, f"stored results of {variant} on {other}"),
+            (same.keys(), same, f"stored results, median of {{}} on {self.name}"),
+            (alike.keys(), alike, f"stored results, median of {{}} on {other}"),
+        ]
+        for names, speeds, source in choices:
+            if names:
+                count = f"{len(names)} variant{'s' * (len(names) > 1)}"
+                return Speed(statistics.median(speeds[name] for name in names), source.replace("{}", count))
         return Speed(self._guess, f"a guess: {GUESSED_SHARE:.0%} of a matrix product's speed here")
 
-    def remember(self, variant: str, flops: float, seconds: float) -> None:
-        """Note that ``flops`` of this variant took ``seconds``; what was known before counts half each time.
-
-        Two runs of one variant that end at the same moment may lose one of the two notes, never the file.
-        """
-        if flops <= 0 or seconds <= 0:
-            return
-        path = self.runs_dir / variant / FILE
-        known = _read(path)
-        before = known.setdefault(self.name, {}).get(self.profile, {"flops": 0.0, "seconds": 0.0})
-        known[self.name][self.profile] = {
-            "flops": before["flops"] / 2 + flops,
-            "seconds": before["seconds"] / 2 + seconds,
-        }
-        with atomic_write(path) as file:
-            file.write((json.dumps({"format": FORMAT, "devices": known}, indent=1) + "\n").encode())
-
-    def _remembered(self) -> dict[str, float]:
-        found = {}
-        for path in sorted(self.runs_dir.glob(f"*/{FILE}")):
-            noted = _read(path).get(self.name, {}).get(self.profile)
-            if noted is not None:
-                found[path.parent.name] = noted["flops"] / noted["seconds"]
-        return found
-
     @cached_property
-    def _stored(self) -> dict[str, tuple[float, str | None]]:
-        """Variant -> operations per second while training, and the device's name; the newest run on such a device."""
-        found: dict[str, tuple[float, str | None]] = {}
-        for record in sorted(records(self.results_dir), key=lambda record: record["ended"]):
+    def _stored(self) -> tuple[dict[str, float], dict[str, float]]:
+        """Variant -> operations per second of its newest stored run on this very device, and on any of its kind."""
+        same, alike = {}, {}
+        stored = records(self.results_dir) if self.results_dir else ()
+        for record in sorted(stored, key=lambda record: record["ended"]):
             rate = record["cost"]["images_per_second"]
-            if record["cost"]["device"] != self.device or not rate or not record["multiply_adds"]:
-                continue
-            name, known = record["variant"], _named(self.device, record["environment"])
-            if name in found and found[name][1] == self.name != known:
-                continue  # a run on this very kind of device is worth more than a newer one elsewhere
-            copies = math.prod(COPIES.get(step["name"], 1) for step in record["recipe"]["augment"])
-            found[name] = (rate * copies * record["multiply_adds"] * TRAINING, known)
-        return found
+            if record["cost"]["device"] == self.device and rate and record["multiply_adds"]:
+                copies = math.prod(COPIES.get(step["name"], 1) for step in record["recipe"]["augment"])
+                alike[record["variant"]] = rate * copies * record["multiply_adds"] * TRAINING
+                if self._name_in(record["environment"]) == self.name:
+                    same[record["variant"]] = alike[record["variant"]]
+        return same, alike
 
     @cached_property
     def _guess(self) -> float:
@@ -123,12 +85,12 @@ class Speeds:
 
 
 def records(results_dir: Path) -> Iterator[dict[str, Any]]:
-    """The records of all stored results, without their predictions; what cannot be read is passed over."""
+    """The records of all stored results, without their predictions; those that cannot be read are left out."""
     for folder in results.stored_folders(results_dir):
         try:
             record = json.loads((folder / "result.json").read_text())
         except (OSError, ValueError):
-            continue  # `fer-repro verify` is there to tell; an estimate can do without
+            continue  # `fer-repro verify` reports it; an estimate does without
         if isinstance(record, dict) and record.keys() >= results.KEYS and record["cost"]:
             yield record
 
@@ -146,20 +108,3 @@ def matmul_speed(device: str, seconds: float = 0.5) -> float:
         wait()
         done += 1
     return done * 2 * size**3 / (time.monotonic() - begin)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """Device -> profile -> {flops, seconds}; empty where there is nothing that could be read."""
-    try:
-        content = json.loads(path.read_text())
-        devices = content["devices"] if content["format"] == FORMAT else {}
-        for profiles in devices.values():
-            for noted in profiles.values():
-                float(noted["flops"]) / float(noted["seconds"])
-        return devices
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError):
-        return {}  # a note for estimates, renewed by the next run
-
-
-def _several(found: Mapping[str, Any]) -> str:
-    return "1 variant" if len(found) == 1 else f"{len(found)} variants"

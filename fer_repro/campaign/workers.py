@@ -1,16 +1,18 @@
-"""Runs side by side, each a process of its own; their lines are passed on and GPUs dealt out."""
+"""Runs side by side, each a process of its own with its own GPU where there are several; their lines are logged."""
 
 from __future__ import annotations
 
 import logging
 import os
+import queue
 import signal
 import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor, wait
 
-from fer_repro.campaign.tasks import Options, Outcome, Task
+from fer_repro.campaign import Options, Outcome, Task
 from fer_repro.errors import INTERRUPTED
 
 log = logging.getLogger(__name__)
@@ -18,70 +20,62 @@ log = logging.getLogger(__name__)
 COMMAND = (sys.executable, "-m", "fer_repro.cli")
 
 
-class _Child:
-    """A process of this same command for one task; its lines are passed on, marked with the task's name."""
-
-    def __init__(self, task: Task, slot: int, words: list[str], environment: dict[str, str]):
-        self.task, self.slot, self.lines = task, slot, []
-        self.process = subprocess.Popen(
-            [*COMMAND, *words],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            # Ctrl-C in a terminal reaches a whole session; a second one would end a run before its checkpoint.
-            start_new_session=True,
-        )
-        self.reader = threading.Thread(target=self._pass_on, daemon=True)
-        self.reader.start()
-
-    def _pass_on(self) -> None:
-        for line in self.process.stdout:
-            self.lines.append(line.rstrip())
-            log.info(f"[{self.task}] {line.rstrip()}")
-
-    def outcome(self) -> Outcome:
-        """Waits for the end; the child's last line is its summary."""
-        code = self.process.wait()
-        self.reader.join()
-        last = next((line for line in reversed(self.lines) if line), "no output")
-        text = last.partition(": ")[2] or last
-        stopped = code in (INTERRUPTED, -signal.SIGINT)
-        return Outcome(self.task, "done" if code == 0 else "stopped" if stopped else "failed", text)
-
-
 def run(wave: list[Task], options: Options, jobs: int, deadline: float | None) -> list[Outcome]:
-    """At most ``jobs`` children at a time; none begins after the ``deadline`` (a `time.monotonic` value).
+    """At most ``jobs`` processes at a time; none begins after the ``deadline`` (a `time.monotonic` value).
 
-    Ctrl-C stops all of them at their checkpoints.
+    Ctrl-C stops all of them at their checkpoints. Tasks that did not begin have no outcome.
     """
-    waiting, running, outcomes, slots = list(wave), [], [], list(range(jobs))
-    try:
-        while waiting or running:
-            left = None if deadline is None else deadline - time.monotonic()
-            while waiting and slots and (left is None or left > 0):
-                running.append(_start(waiting.pop(0), slots.pop(0), options, jobs, left))
-            if not running:  # the budget is spent
-                break
-            for child in [child for child in running if child.process.poll() is not None]:
-                running.remove(child)
-                slots.append(child.slot)
-                outcomes.append(child.outcome())
-            time.sleep(0.1)
-    except KeyboardInterrupt:
-        log.info("stopping: each run writes its checkpoint first")
-        for child in running:
-            child.process.send_signal(signal.SIGINT)
-        outcomes += [child.outcome() for child in running]
-    return outcomes
+    stopping, lock, slots = threading.Event(), threading.Lock(), queue.SimpleQueue()
+    running: list[subprocess.Popen] = []
+    for slot in range(jobs):
+        slots.put(slot)
+
+    def attempt(task: Task) -> Outcome | None:
+        slot, lines = slots.get(), []
+        try:
+            with lock:
+                left = None if deadline is None else deadline - time.monotonic()
+                if stopping.is_set() or (left is not None and left <= 0):
+                    return None
+                process = _start(task, options, jobs, left, slot)
+                running.append(process)
+            for line in process.stdout:
+                lines.append(line.rstrip())
+                log.info(f"[{task}] {lines[-1]}")
+            code = process.wait()
+        finally:
+            slots.put(slot)
+        last = next(filter(None, reversed(lines)), "no output")  # the summary of the run
+        state = "done" if code == 0 else "stopped" if code in (INTERRUPTED, -signal.SIGINT) else "failed"
+        return Outcome(task, state, last.partition(": ")[2] or last)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        attempts = [pool.submit(attempt, task) for task in wave]
+        try:
+            wait(attempts)
+        except KeyboardInterrupt:
+            log.info("stopping: each run writes its checkpoint first")
+            with lock:
+                stopping.set()
+                for process in running:
+                    process.send_signal(signal.SIGINT)
+    return [outcome for attempt in attempts if (outcome := attempt.result()) is not None]
 
 
-def _start(task: Task, slot: int, options: Options, jobs: int, left: float | None) -> _Child:
-    words = ["run", task.variant, "--seed", str(task.seed), *options.as_words()]
-    words += [] if left is None else ["--time-budget", f"{left:.1f}"]
+def _start(task: Task, options: Options, jobs: int, left: float | None, slot: int) -> subprocess.Popen:
+    """This same command for one task."""
+    arguments = ["run", task.variant, "--seed", str(task.seed), *options.as_arguments()]
+    arguments += [] if left is None else ["--time-budget", f"{left:.1f}"]
     cores = max(1, (os.cpu_count() or 1) // jobs)
-    environment = os.environ | {"OMP_NUM_THREADS": str(cores), "PYTHONUNBUFFERED": "1"} | _gpu(options.device, slot)
-    return _Child(task, slot, words, environment)
+    return subprocess.Popen(
+        [*COMMAND, *arguments],
+        env=os.environ | {"OMP_NUM_THREADS": str(cores), "PYTHONUNBUFFERED": "1"} | _gpu(options.device, slot),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        # Ctrl-C in a terminal reaches a whole session; a second one would end a run before its checkpoint.
+        start_new_session=True,
+    )
 
 
 def _gpu(device: str, slot: int) -> dict[str, str]:

@@ -40,11 +40,11 @@ def common(
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: a `FerReproError` is one sentence on stderr and exit status 1."""
-    words = _pair_parameters(list(sys.argv[1:] if arguments is None else arguments))
-    debug = "--debug" in words
+    arguments = _pair_parameters(list(sys.argv[1:] if arguments is None else arguments))
+    debug = "--debug" in arguments
     try:
-        # Wherever it stands on the line: who meets an error repeats the command with --debug behind it.
-        app([*["--debug"] * debug, *(word for word in words if word != "--debug")])
+        # At any place of the line: after an error a user repeats the command with --debug at its end.
+        app([*["--debug"] * debug, *(argument for argument in arguments if argument != "--debug")])
     except FerReproError as error:
         if debug:
             traceback.print_exc()
@@ -52,25 +52,23 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(1)
 
 
-def _pair_parameters(words: list[str]) -> list[str]:
-    """papermill's ``-p name value`` as the one word that an option can take: ``-p name=value``."""
-    if "chapter" not in words:
-        return words
-    paired, rest = [], iter(words)
-    for word in rest:
-        paired.append(word)
-        if word in ("-p", "--parameter"):
-            name = next(rest, None)
-            value = next(rest, None) if name is not None and "=" not in name else None
-            lost = value is not None and value.startswith("--")  # the next option: the value was forgotten
-            paired += [] if name is None else [name if value is None or lost else f"{name}={value}"]
-            paired += [value] if lost else []
+def _pair_parameters(arguments: list[str]) -> list[str]:
+    """papermill's ``-p name value`` as the one argument that an option can take: ``-p name=value``."""
+    if "chapter" not in arguments:
+        return arguments
+    paired: list[str] = []
+    for argument in arguments:
+        name_waits = paired[-2:-1] in (["-p"], ["--parameter"]) and "=" not in paired[-1]
+        if name_waits and not argument.startswith("--"):  # else the value was forgotten
+            paired[-1] += f"={argument}"
+        else:
+            paired.append(argument)
     return paired
 
 
 @contextmanager
 def _interruptible(what_stays: str) -> Iterator[None]:
-    """Ctrl-C is no accident: one line, and the exit status that a shell expects."""
+    """Ctrl-C prints one line and ends with the exit status that a shell expects."""
     try:
         yield
     except KeyboardInterrupt:
@@ -129,15 +127,8 @@ def list_variants(results_dir: ResultsDir = "", as_json: AsJson = False) -> None
     if as_json:
         print_json({"variants": entries})
         return
-    rows = [
-        [
-            e["id"],
-            e["slug"],
-            "row" if e["ablation_of"] is None else f"ablation of {e['ablation_of']}",
-            *e["state"].values(),
-        ]
-        for e in entries
-    ]
+    kinds = ["row" if e["ablation_of"] is None else f"ablation of {e['ablation_of']}" for e in entries]
+    rows = [[e["id"], e["slug"], kind, *e["state"].values()] for e, kind in zip(entries, kinds, strict=True)]
     console.print(table(["variant", "chapter", "kind", *papers.PROTOCOLS], rows))
 
 
@@ -169,12 +160,8 @@ def chapter(
         if as_json:
             print_json({"chapter": described.slug, "parameters": listed})
         else:
-            console.print(
-                table(
-                    ["parameter", "type", "default", "help"],
-                    [[p["name"], p["type"], repr(p["default"]), p["help"]] for p in listed],
-                )
-            )
+            rows = [[p["name"], p["type"], repr(p["default"]), p["help"]] for p in listed]
+            console.print(table(["parameter", "type", "default", "help"], rows))
         return
     given = {}
     for pair in parameter or []:
@@ -199,7 +186,7 @@ def book(
     """Execute all chapters and build the book; a warning, a dead link or a failing chapter is an error."""
     from fer_repro.book.build import build_book
 
-    with _interruptible("the former book stands as it was"):
+    with _interruptible("the previous book is unchanged"):
         build_book(profile=profile, jobs=jobs, timeout=timeout, out=Path(out) if out else None, results_dir=results_dir)
 
 
@@ -222,23 +209,17 @@ def verify(results_dir: ResultsDir = "", as_json: AsJson = False) -> None:
 
 @app.command()
 def audit(results_dir: ResultsDir = "", as_json: AsJson = False) -> None:
-    """Show what was found about every claim: what was scored, what selected, how it compares, and the verdict."""
+    """Show the audit of every claim: what was scored, what selected the model, how it compares, and the verdict."""
     from fer_repro import leaderboard
 
     document = leaderboard.audit_json(results_dir or None)
     if as_json:
         print_json(document)
         return
-    rows = [
-        [
-            r["variant"],
-            f"{r['accuracy']:.2f}",
-            r["audit"]["comparability"],
-            r["audit"]["scored"],
-            r["verdicts"]["official"]["name"],
-        ]
-        for r in document["rows"]
-    ]
+    rows = []
+    for r in document["rows"]:
+        audited, verdict = r["audit"], r["verdicts"]["official"]["name"]
+        rows.append([r["variant"], f"{r['accuracy']:.2f}", audited["comparability"], audited["scored"], verdict])
     console.print(table(["variant", "claimed %", "class", "scored on", "verdict"], rows))
     for letter, meaning in document["classes"].items():
         console.print(f"{letter}: {meaning}")
@@ -264,13 +245,13 @@ def bench(
 
     options = {"only": only, "seconds": seconds, "turns": turns, "device": device}
     with _interruptible("nothing was written"), shown(LineHandler("stderr")):
-        found = benchmarks.measure(what, options=options)
+        measured = benchmarks.measure(what, options=options)
     if keep or out:
-        for path in benchmarks.store(found, Path(out) if out else None):
+        for path in benchmarks.store(measured, Path(out) if out else None):
             progress(f"stored: {path}")
     if as_json:
-        print_json(found)
+        print_json(measured)
         return
-    for name, figures in found.items():
+    for name, figures in measured.items():
         for grid in grids(name, figures):
             console.print(table(grid.header, grid.rows), "\n" + grid.caption + "\n")

@@ -27,7 +27,7 @@ def print_json(document: Any) -> None:
 
 
 def progress(line: str) -> None:
-    """Progress belongs on stderr, so that stdout holds what was asked for."""
+    """Progress goes to stderr, so that stdout holds only the result."""
     print(line, file=sys.stderr, flush=True)
 
 

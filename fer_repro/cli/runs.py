@@ -1,4 +1,4 @@
-"""The commands of ``fer-repro`` that train or carry what training leaves: ``run``, ``export``, ``checkpoint``."""
+"""The commands of ``fer-repro`` that train, export or pack: ``run``, ``export``, ``checkpoint``."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from fer_repro.papers import from_scratch
 from fer_repro.reproduce import require_weights
 
 if TYPE_CHECKING:
+    from fer_repro.campaign import Outcome, Task
     from fer_repro.campaign.estimate import Estimator
     from fer_repro.campaign.plan import Plan
-    from fer_repro.campaign.tasks import Outcome, Task
 
 ExportsDir = Annotated[str, typer.Option(help="Folder of exported networks. Default: exports/.")]
-checkpoints = typer.Typer(help="Carry unfinished runs, or finished networks, from one machine to another.")
+checkpoints = typer.Typer(help="Move unfinished runs, or finished networks, from one machine to another.")
 
 
 def run(
@@ -52,16 +52,16 @@ def run(
     results_dir: ResultsDir = "",
     runs_dir: RunsDir = "",
     root: Root = "",
-    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint.")] = True,
+    resume: Annotated[bool, typer.Option(help="Resume from the last checkpoint.")] = True,
     show_plan: Annotated[bool, typer.Option("--plan", help="Print what would run and when; run nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="With --plan: one JSON document.")] = False,
 ) -> None:
-    """Run variants, each after what it needs and the cheapest first; skip what is stored, go on with what was stopped.
+    """Run variants, each after what it needs and the cheapest first; skip what is stored, resume what was stopped.
 
-    Several runs are a campaign: it says what it did and what comes next, and the same command goes on from there.
+    Several runs are a campaign: it prints what it did and what comes next, and the same command continues it.
     """
     from fer_repro import papers
-    from fer_repro.campaign import estimate, plan, runner
+    from fer_repro.campaign import Options, Task, estimate, plan, runner
 
     if bool(variants) == everything:
         raise FerReproError("name the variants to run, or --all (not both): `fer-repro list` shows them")
@@ -80,19 +80,20 @@ def run(
             [name for name in chosen if name not in done], protocol, profile, fetch=not show_plan, quiet=as_json
         )
         chosen = [name for name in chosen if name in done or name in able]
-    waves = runner.ordered(chosen, seed or [0])
-    options = runner.Options(protocol, profile, data_set, device, epochs, results_dir, runs_dir, root, resume)
-    runner.check(waves, options)
+    where = (results_dir or None, runs_dir or None, root or None)
+    tasks = [Task(name, one) for name in chosen for one in seed or [0]]
+    options = Options(protocol, profile, data_set, device, epochs, *where, resume)
+    runner.check(tasks, options)
     budget = runner.duration(time_budget) - (time.monotonic() - context.obj) if time_budget else None
-    tasks, estimator = [task for wave in waves for task in wave], estimate.Estimator(options)
+    estimator = estimate.Estimator(options)
     if show_plan:
         made = plan.plan(tasks, estimator)
         print_json(made.as_dict()) if as_json else _print_plan(made)
         return
     stored = [task for task in tasks if estimator.stored(task)]
     outcomes = plan.run(tasks, options, jobs=jobs, budget=budget, estimator=estimator, together=together)
-    _tell(outcomes)
-    sound = len(tasks) == 1 or _tell_campaign(outcomes, stored, estimator)
+    _print_outcomes(outcomes)
+    sound = len(tasks) == 1 or _print_campaign(outcomes, stored, estimator)
     _exit(outcomes, sound)
 
 
@@ -108,18 +109,18 @@ def _with_weights(chosen: list[str], protocol: str, profile: str, *, fetch: bool
     """Those whose weights and libraries are here or can be fetched; the others are named, unless ``quiet``."""
     from fer_repro import papers
 
-    kept = []
+    able = []
     for name in chosen:
         variant = papers.get(name)
         try:
             require_weights(name, protocol, profile, fetch)
             if variant.build is not None:
                 weightless(variant.build, variant.recipe(protocol, profile))
-            kept.append(name)
+            able.append(name)
         except FerReproError as error:
             if not quiet:
                 print(f"{name}: left out: {error}")
-    return kept
+    return able
 
 
 def _print_plan(made: Plan) -> None:
@@ -127,29 +128,26 @@ def _print_plan(made: Plan) -> None:
     print(f"to do: {made.total or 'nothing'} on {made.device}, one run at a time")
 
 
-def _tell(outcomes: list[Outcome]) -> None:
+def _print_outcomes(outcomes: list[Outcome]) -> None:
     """One line per run."""
     for outcome in outcomes:
-        print(
-            f"{outcome.task}: {outcome.text or outcome.state}"
-            if outcome.state == "done"
-            else f"{outcome.task}: {outcome.state}{': ' if outcome.text else ''}{outcome.text}"
-        )
+        texts = [outcome.text or "done"] if outcome.state == "done" else [outcome.state, outcome.text]
+        print(": ".join([str(outcome.task), *filter(None, texts)]))
 
 
-def _tell_campaign(outcomes: list[Outcome], stored: list[Task], estimator: Estimator) -> bool:
-    """Whether the new result files are sound, and what comes next."""
+def _print_campaign(outcomes: list[Outcome], stored: list[Task], estimator: Estimator) -> bool:
+    """Print whether the new result files are correct, and what comes next; returns whether they are."""
     from fer_repro.campaign import plan
 
     new, problems = plan.verify(outcomes, stored, estimator)
-    word = "result" if new == 1 else "results"
-    lines = [*problems, f"{new} new {word} stored in {estimator.results_dir}, {len(problems)} problems"]
-    print("\n".join([*(lines if estimator.stores else []), *plan.coming(outcomes, estimator)]))
+    count = f"{new} new result{'s' * (new != 1)}"
+    lines = [*problems, f"{count} stored in {estimator.results_dir}, {len(problems)} problems"]
+    print("\n".join([*(lines if estimator.stores else []), *plan.next_runs(outcomes, estimator)]))
     return not problems
 
 
 def _exit(outcomes: list[Outcome], sound: bool) -> None:
-    """The exit status: 0 only where every run is done and what it left is sound."""
+    """The exit status: 0 only where every run is done and its files are correct."""
     states = {outcome.state for outcome in outcomes}
     if states & {"stopped", "not started"}:
         print("stopped: give the same command again to go on", file=sys.stderr)
@@ -189,7 +187,7 @@ def pack(
     results_dir: ResultsDir = "",
     runs_dir: RunsDir = "",
 ) -> None:
-    """Pack run folders into parts that fit through narrow doors; packing again adds only what has changed."""
+    """Pack run folders into size-limited parts; packing again adds only what has changed."""
     from fer_repro.transfer import pack
 
     packed = pack.pack(
@@ -213,7 +211,7 @@ def unpack(
     runs_dir: RunsDir = "",
     exports_dir: ExportsDir = "",
 ) -> None:
-    """Check every part, then put the run folders back; the command that was running goes on from them."""
+    """Check every part, then restore the run folders; the command that made them resumes from there."""
     from fer_repro.transfer import pack
 
     print(f"unpacked: {pack.unpack(folder, runs_dir=runs_dir, exports_dir=exports_dir, force=force)}")

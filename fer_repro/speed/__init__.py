@@ -50,18 +50,18 @@ def measure(
         script = folder / f"{name}.py"
         taken = takes(script)
         given = {key: value for key, value in (options or {}).items() if value is not None}
-        if what != "all" and (strange := [key for key in given if key not in taken]):
+        if what != "all" and (unknown := [key for key in given if key not in taken]):
             raise FerReproError(
-                f"benchmark '{name}' has no option '{strange[0]}': it takes {', '.join(taken) or 'none'}"
+                f"benchmark '{name}' has no option '{unknown[0]}': it takes {', '.join(taken) or 'none'}"
             )
         log.info(f"measuring: {name}")
         command = [sys.executable, "-c", RUN, str(folder), name]
         command.append(json.dumps({key: value for key, value in given.items() if key in taken}))
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
         if done.returncode:
-            raise FerReproError(f"benchmark '{name}' failed with status {done.returncode}; what it said stands above")
+            raise FerReproError(f"benchmark '{name}' failed with status {done.returncode}; its output is above")
         figures = json.loads(done.stdout.splitlines()[-1])
-        if "refused" in figures:  # it was asked for something it cannot do
+        if "refused" in figures:  # a `FerReproError`: bad options
             raise FerReproError(figures["refused"])
         stamp = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "code_version": code_version()}
         found[name] = figures | stamp

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +14,11 @@ from fer_repro import speed
 from fer_repro.errors import FerReproError
 from fer_repro.markup import Html, note, table, text
 from fer_repro.plots.figure import Figure, Theme, canvas
-from fer_repro.speed.tables import (
-    NOT_MEASURED,
-    Grid,
-    costs,
-    evaluation,
-    goals,
-    memory,
-    rate,
-    several_seeds,
-    techniques,
-    times,
-    training,
-)
+from fer_repro.speed import tables
+from fer_repro.speed.tables import NOT_MEASURED, Grid, rate, times
 
 DEVICES = {"cpu": "CPU", "cuda": "GPU"}
-# Side of the training benchmark -> how it is told, its mark, and its colour's name in a theme.
+# Side of the training benchmark -> its label, its mark, and its colour's name in a theme.
 SIDES = {
     "reference_fp32": ("reference, fp32", "D", "claimed"),
     "reference_bf16": ("reference, bf16", "s", "extra"),
@@ -49,88 +38,80 @@ class SpeedPage:
             raise FerReproError(
                 f"there is no folder of measurements {folder}: `fer-repro bench all --out DIR` writes one"
             )
-        self.found = speed.stored(Path(folder) if folder else None)
+        self.measured = speed.stored(Path(folder) if folder else None)
 
     def machines(self) -> Html:
         """What was measured when, on what, by which code."""
         rows = []
-        for (name, device), figures in self.found.items():
-            machine = figures["environment"]
-            what = machine["gpu"] or f"{machine['cpu'] or 'unknown CPU'}, {machine['cores']} cores"
-            rows.append(
-                [
-                    name,
-                    DEVICES.get(device, device),
-                    what,
-                    f"torch {machine['torch']}",
-                    figures["date"][:10],
-                    figures["code_version"],
-                ]
-            )
+        for (name, device), figures in self.measured.items():
+            used = figures["environment"]
+            machine = used["gpu"] or f"{used['cpu'] or 'unknown CPU'}, {used['cores']} cores"
+            made = [f"torch {used['torch']}", figures["date"][:10], figures["code_version"]]
+            rows.append([name, DEVICES.get(device, device), machine, *made])
         if not rows:
             return missing("any device")
         return shown([Grid(["Benchmark", "On", "Machine", "Software", "Date", "Code"], rows)])
 
+    def _section(self, benchmark: str, device: str, *makers: Callable[[Mapping[str, Any]], Grid]) -> Html:
+        """What ``makers`` make of a stored measurement, or the sentence that there is none."""
+        figures = self.measured.get((benchmark, device))
+        return missing(device) if figures is None else shown([make(figures) for make in makers])
+
     def training(self, device: str) -> Html:
         """Images per second of this library and of the reference, network by network; what a network costs."""
-        figures = self.found.get(("train", device))
-        return missing(device) if figures is None else shown([training(figures), costs(figures)])
+        return self._section("train", device, tables.training, tables.costs)
 
     def picture(self, device: str) -> Figure | Html:
         """The same as a figure."""
-        figures = self.found.get(("train", device))
+        figures = self.measured.get(("train", device))
         return missing(device) if figures is None else sides(figures, device)
 
     def techniques(self, device: str) -> Html:
-        """What training is worth without one technique."""
-        figures = self.found.get(("train", device))
-        studied = figures is not None and figures.get("techniques")
-        return shown([techniques(figures)]) if studied else missing(device)
+        """The speed of training without one technique."""
+        studied = self.measured.get(("train", device), {}).get("techniques")
+        return self._section("train", device, tables.techniques) if studied else missing(device)
 
     def evaluation(self, device: str) -> Html:
         """Scoring, both ways."""
-        figures = self.found.get(("evaluate", device))
-        return missing(device) if figures is None else shown([evaluation(figures)])
+        return self._section("evaluate", device, tables.evaluation)
 
     def seeds(self, device: str) -> Html:
         """Several seeds at once."""
-        figures = self.found.get(("seeds", device))
-        return missing(device) if figures is None else shown([several_seeds(figures)])
+        return self._section("seeds", device, tables.several_seeds)
 
     def augmentation(self) -> Html:
         """Augmentation alone, on one thread."""
-        figures = self.found.get(("augment", "cpu"))
+        figures = self.measured.get(("augment", "cpu"))
         if figures is None:
             return missing("cpu")
-        kinds = {
+        ways = {
             "batched": "batched",
             "pil_built_once": "PIL, transforms built once",
             "pil_as_released": "PIL, as released",
         }
-        rows = [[kinds[k], rate(figures[k]), times(figures["batched"] / figures[k])] for k in kinds]
+        rows = [[name, rate(figures[key]), times(figures["batched"] / figures[key])] for key, name in ways.items()]
         header = ["Way", "Images a second", "The batched steps, times as fast"]
         return shown([Grid(header, rows, (1, 2), f"{figures['what']}. {figures['threads']} thread.")])
 
     def memory(self) -> Html:
         """What a batch of each network needs, counted."""
-        return shown([memory()])
+        return shown([tables.memory()])
 
     def goals(self) -> Html:
         """Every goal with its state; what no stored measurement covers is not measured."""
-        measured = list(self.found.values())
-        grid = goals(measured)
+        grid = tables.goals(list(self.measured.values()))
         return shown([grid]) if grid.rows else missing("any device")
 
 
 def missing(device: str) -> Html:
-    """The words that stand where no measurement is stored."""
+    """The sentence that replaces a table where no measurement is stored."""
     where = DEVICES.get(device, device)
-    words = f"no measurement on {'a ' if where in DEVICES.values() else ''}{where} is stored."
-    return Html(note(f"{NOT_MEASURED.capitalize()}:", text(words)), f"{NOT_MEASURED}: {words}")
+    sentence = f"no measurement on {'a ' if where in DEVICES.values() else ''}{where} is stored."
+    return Html(note(f"{NOT_MEASURED.capitalize()}:", text(sentence)), f"{NOT_MEASURED}: {sentence}")
 
 
 def shown(grids: list[Grid]) -> Html:
-    """Tables of words as a piece of page."""
+    """Tables of text as a piece of page."""
     body = "".join(
         table(grid.header, [[text(cell, "") for cell in row] for row in grid.rows], grid.caption, grid.numeric)
         for grid in grids
@@ -176,12 +157,12 @@ def sides(figures: Mapping[str, Any], device: str) -> Figure:
         figure.legend(loc="outside lower center", ncols=4, fontsize=8.4, columnspacing=1.4, handletextpad=0.4)
         return figure
 
-    told = "; ".join(
+    texts = "; ".join(
         f"{one['title']}: {rate(one['ours'])} images a second, reference in fp32 {rate(one.get('reference_fp32'))}"
         for one in measured
     )
     return Figure(
         draw,
-        alt=f"Speed of training on a {DEVICES[device]}, one line a network. {told}.",
+        alt=f"Speed of training on a {DEVICES[device]}, one line a network. {texts}.",
         caption="One line a network. Right: this library as times of the reference in fp32.",
     )

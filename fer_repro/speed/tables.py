@@ -1,15 +1,14 @@
-"""The figures of the benchmarks as tables of words, for a terminal and for the chapter on speed alike."""
+"""The numbers of the benchmarks as tables of text, for a terminal and for the chapter on speed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fer_repro import papers
+from fer_repro import markup, papers
 from fer_repro.evaluation import cost
 from fer_repro.evaluation.cost import input_shape, weightless
-from fer_repro.markup import seconds
 from fer_repro.papers import model_name
 from fer_repro.transforms import Augmenter
 
@@ -18,23 +17,23 @@ KEPT = 5  # float32 numbers a parameter: itself, its gradient, and three copies
 # Optimiser -> numbers of state a parameter (SGD's with momentum).
 MOMENTS = {"sgd": 1, "adam": 2, "adamw": 2, "radam": 2}
 ALL_ON = "everything on"
-# What is turned off -> what that is, in the chapter's words. What is not named here is shown by its own name.
+# What is turned off -> the technique's name in the chapter; others are shown by their own name.
 TECHNIQUES = {
     "without channels last": "channels-last memory",
     "without fused augmentation": "augmentation steps in one resampling",
     "without fused optimiser": "fused optimiser",
     "without autocast": "bf16",
     "without autotune": "convolutions timed by cuDNN",
-    "without compile": "compiling, or CUDA graphs, by rehearsal",
+    "without compile": "compiling, or CUDA graphs, by autotuning",
     "without keep memory": "freed memory kept",
-    "a wait for the device each step": "no wait for the device",
+    "a wait for the device each step": "no host-device synchronisation",
     "PIL images in a DataLoader": "augmentation in batches on the device",
 }
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A table of plain words: ``header``, ``rows``, indices of ``numeric`` columns, and a ``caption``."""
+    """A table of plain text: ``header``, ``rows``, indices of ``numeric`` columns, and a ``caption``."""
 
     header: list[str]
     rows: list[list[str]]
@@ -42,82 +41,124 @@ class Grid:
     caption: str = ""
 
 
+def _measured(form: Callable[[Any], str]) -> Callable[[Any], str]:
+    """``form`` for a value that may be missing."""
+    return lambda value: NOT_MEASURED if value is None else form(value)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+rate = _measured(lambda value: f"{value:,.0f}" if value >= 100 else f"{value:.3g}")  # images per second
+times = _measured("{:.3g}".format)
+seconds = _measured(markup.seconds)
+_words = _measured(_plain)
+_giga = _measured(lambda value: f"{value / 1e9:.3g}")
+_mebibytes = _measured(lambda value: f"{value / 1024**2:,.0f}")
+
+
+def share(digits: int = 1) -> Callable[[Any], str]:
+    """A fraction in percent."""
+    return _measured(lambda value: f"{100 * value:.{digits}f} %")
+
+
+def _batch(one: Mapping[str, Any]) -> str:
+    whole = "" if one.get("batch") == one.get("recipe_batch") else f" of {one['recipe_batch']}"
+    return f"{one.get('batch', '')}{whole}"
+
+
+def _utilisation(one: Mapping[str, Any]) -> str:
+    return share()(one.get("utilisation")) + (f", {one['utilisation_of']}" if "utilisation_of" in one else "")
+
+
+Column = tuple[str, str, Callable[[Any], str]]
+# Header, key of a network's measurement (empty: all of it), and how the value is written.
+TRAINING: list[Column] = [
+    ("Network", "title", str),
+    ("Batch", "", _batch),
+    ("This library", "ours", rate),
+    ("Reference, fp32", "reference_fp32", rate),
+    ("Times", "ratio_fp32", times),
+    ("Reference, bf16", "reference_bf16", rate),
+    ("Times", "ratio_bf16", times),
+    ("Workers", "workers", _words),
+    ("Share of the bound", "share_of_synthetic", share()),
+]
+COSTS: list[Column] = [
+    ("Network", "title", str),
+    ("Forward", "forward_flops_per_input", _giga),
+    ("Training", "training_flops_per_image", _giga),
+    ("Utilisation", "", _utilisation),
+    ("An epoch", "seconds_per_epoch", seconds),
+    ("The recipe", "recipe_seconds", seconds),
+    ("MiB", "peak_memory_bytes", _mebibytes),
+    ("MiB, reference", "reference_peak_memory_bytes", _mebibytes),
+]
+EVALUATION: list[Column] = [
+    ("Network", "title", str),
+    ("Test-time augmentation", "views", lambda value: _words(value).partition(",")[0]),
+    ("Images", "images", _words),
+    ("This library", "ours", rate),
+    ("Reference", "reference", rate),
+    ("Times", "ratio", times),
+    ("Same answer", "agreement", share(2)),
+    ("Differ by", "largest_difference", _measured("{:.0e}".format)),
+    ("PublicTest", "public_test_seconds", seconds),
+]
+
+
 def grids(name: str, figures: Mapping[str, Any]) -> list[Grid]:
     """Every table of one benchmark; a benchmark not known here becomes one of names and values."""
-    if name == "train":
-        return [training(figures), costs(figures), techniques(figures), goals([figures])]
-    if name == "evaluate":
-        return [evaluation(figures)]
-    if name == "seeds":
-        return [several_seeds(figures), goals([figures])]
-    rows = [[key, _words(value)] for key, value in _flat(figures)]
-    return [Grid([name, ""], rows)]
+    known = {
+        "train": [training, costs, techniques, _own_goals],
+        "evaluate": [evaluation],
+        "seeds": [several_seeds, _own_goals],
+    }
+    if name in known:
+        return [make(figures) for make in known[name]]
+    return [Grid([name, ""], [[key, _words(value)] for key, value in _flat(figures)])]
+
+
+def _by_network(
+    figures: Mapping[str, Any], columns: list[Column], caption: str, texts: int = 1, reasons: bool = True
+) -> Grid:
+    """A row for each network, ``texts`` columns of text before the numbers; with ``reasons`` for what is missing."""
+    networks = _networks(figures)
+    rows = [[form(one.get(key) if key else one) for _, key, form in columns] for one in networks]
+    header = [name for name, _, _ in columns]
+    if reasons and any(one["failed"] for one in networks):
+        header.append("Missing")
+        for row, one in zip(rows, networks, strict=True):
+            row.append("; ".join(f"{side.replace('_', ' ')}: {why}" for side, why in one["failed"].items()))
+    return Grid(header, rows, tuple(range(texts, len(columns))), caption)
+
+
+def _networks(figures: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [{"failed": {}} | one for one in figures.get("networks", {}).values()]
 
 
 def training(figures: Mapping[str, Any]) -> Grid:
     """Images per second of this library, of the reference and of the bound, network by network."""
-    rows = []
-    for one in _networks(figures):
-        batch = str(one.get("batch", ""))
-        if one.get("batch") != one.get("recipe_batch"):
-            batch += f" of {one['recipe_batch']}"
-        rows.append(
-            [
-                one["title"],
-                batch,
-                rate(one.get("ours")),
-                rate(one.get("reference_fp32")),
-                times(one.get("ratio_fp32")),
-                rate(one.get("reference_bf16")),
-                times(one.get("ratio_bf16")),
-                _words(one.get("workers")),
-                share(one.get("share_of_synthetic")),
-                *_reasons(one),
-            ]
-        )
-    header = [
-        "Network",
-        "Batch",
-        "This library",
-        "Reference, fp32",
-        "Times",
-        "Reference, bf16",
-        "Times",
-        "Workers",
-        "Share of the bound",
-    ]
     caption = (
         f"Images a second, each side's best turn; turns: {figures['turns']}, of about {figures['seconds_a_turn']:g} s. "
         "Batch: “of” names the recipe's where that does not fit into a turn. Workers: of the reference's DataLoader, "
         "the fastest number. Bound: the same loop on one batch that was augmented before; above 100 % is noise."
     )
-    return _with_reasons(header, rows, caption, range(1, 9))
+    return _by_network(figures, TRAINING, caption)
 
 
 def costs(figures: Mapping[str, Any]) -> Grid:
     """What a network costs here: operations, how well the processor is used, time, memory."""
-    rows = []
-    for one in _networks(figures):
-        rows.append(
-            [
-                one["title"],
-                giga(one.get("forward_flops_per_input")),
-                giga(one.get("training_flops_per_image")),
-                share(one.get("utilisation")) + (f", {one['utilisation_of']}" if "utilisation_of" in one else ""),
-                _seconds(one.get("seconds_per_epoch")),
-                _seconds(one.get("recipe_seconds")),
-                mebibytes(one.get("peak_memory_bytes")),
-                mebibytes(one.get("reference_peak_memory_bytes")),
-            ]
-        )
-    header = ["Network", "Forward", "Training", "Utilisation", "An epoch", "The recipe", "MiB", "MiB, reference"]
     caption = (
         "Forward: GFLOP of one pass of one input, counted. Training: GFLOP of an image with all its crops, three "
         "forward passes each. Utilisation: of the rate of large matrix products in the named precision, measured "
         f"in the same run. Epoch: {figures['training_images']:,} images. Recipe: an estimate from it for all epochs, "
         "without scoring. MiB: the peak of the training process, workers not counted."
     )
-    return Grid(header, rows, tuple(range(1, 8)), caption)
+    return _by_network(figures, COSTS, caption, reasons=False)
 
 
 def memory() -> Grid:
@@ -148,13 +189,10 @@ def techniques(figures: Mapping[str, Any]) -> Grid:
     """How fast training is without one technique, as a share of its speed with all of them."""
     studied = list(figures.get("techniques", {}).values())
     names = list(dict.fromkeys(name for one in studied for name in [*one.get("share", {}), *one["failed"]]))
-    rows = []
-    for name in sorted((n for n in names if n != ALL_ON), key=_order):
-        cells = [
-            share(one["share"][name], 0) if name in one.get("share", {}) else one["failed"].get(name, NOT_MEASURED)
-            for one in studied
-        ]
-        rows.append([TECHNIQUES.get(name, name), *cells])
+    rows = [
+        [TECHNIQUES.get(name, name), *(_or_reason(one, "share", name, share(0)) for one in studied)]
+        for name in sorted((n for n in names if n != ALL_ON), key=_order)
+    ]
     with_all = [rate(one.get("images_per_second", {}).get(ALL_ON)) for one in studied]
     header = ["Technique left out", *(f"{one['title']}, {_precision(one)}" for one in studied)]
     caption = (
@@ -174,55 +212,38 @@ def _precision(one: Mapping[str, Any]) -> str:
 
 def evaluation(figures: Mapping[str, Any]) -> Grid:
     """Scoring: images per second of both ways, and whether they agree."""
-    rows = [
-        [
-            one["title"],
-            _words(one.get("views")).partition(",")[0],
-            _words(one.get("images")),
-            rate(one.get("ours")),
-            rate(one.get("reference")),
-            times(one.get("ratio")),
-            share(one.get("agreement"), 2),
-            small(one.get("largest_difference")),
-            _seconds(one.get("public_test_seconds")),
-            *_reasons(one),
-        ]
-        for one in _networks(figures)
-    ]
-    header = [
-        "Network",
-        "Views",
-        "Images",
-        "This library",
-        "Reference",
-        "Times",
-        "Same answer",
-        "Differ by",
-        "PublicTest",
-    ]
     caption = (
-        "Images a second, each with all its views. Same answer: of both ways. Differ by: the largest difference of one "
-        "probability. PublicTest: time for all its images at this library's rate."
+        "Images a second, each with all its test-time augmentations. Same answer: of both ways. Differ by: the largest "
+        "difference of one probability. PublicTest: time for all its images at this library's rate."
     )
-    return _with_reasons(header, rows, caption, range(2, 9))
+    return _by_network(figures, EVALUATION, caption, texts=2)
 
 
 def several_seeds(figures: Mapping[str, Any]) -> Grid:
     """The time for all seeds as times of one seed, way by way."""
     measured = _networks(figures)
     ways = list(dict.fromkeys(way for one in measured for way in [*one.get("times_of_one", {}), *one["failed"]]))
-    rows = [[way, *(_way(one, way) for one in measured)] for way in ways if way != "one" or len(ways) == 1]
+    rows = [
+        [way, *(_or_reason(one, "times_of_one", way, "{:.2f}".format) for one in measured)]
+        for way in ways
+        if way != "one" or len(ways) == 1
+    ]
     header = [f"{figures['seeds']} seeds", *(one["title"] for one in measured)]
     caption = (
         f"Time for {figures['seeds']} seeds as times of one seed alone on the same machine; {figures['seeds']} is "
-        "what waiting for one after the other costs, less is a gain."
+        "what one after the other costs, less is a gain."
     )
     return Grid(header, rows, tuple(range(1, len(header))), caption)
 
 
-def _way(one: Mapping[str, Any], way: str) -> str:
-    found = one.get("times_of_one", {}).get(way)
-    return f"{found:.2f}" if found is not None else one["failed"].get(way, NOT_MEASURED)
+def _or_reason(one: Mapping[str, Any], key: str, name: str, form: Callable[[Any], str]) -> str:
+    """The value called ``name`` under ``key``, or why there is none."""
+    value = one.get(key, {}).get(name)
+    return one["failed"].get(name, NOT_MEASURED) if value is None else form(value)
+
+
+def _own_goals(figures: Mapping[str, Any]) -> Grid:
+    return goals([figures])
 
 
 def goals(measured: Iterable[Mapping[str, Any]]) -> Grid:
@@ -245,59 +266,6 @@ def goals(measured: Iterable[Mapping[str, Any]]) -> Grid:
         for goal in known.values()
     ]
     return Grid(["On", "Goal", "Wanted", "Measured", "State", "By"], rows, (2, 3))
-
-
-def _networks(figures: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return list(figures.get("networks", {}).values())
-
-
-def _reasons(one: Mapping[str, Any]) -> list[str]:
-    """Why something is missing in this row, as one cell."""
-    return ["; ".join(f"{side.replace('_', ' ')}: {why}" for side, why in one.get("failed", {}).items())]
-
-
-def _with_reasons(header: list[str], rows: list[list[str]], caption: str, numeric: Iterable[int]) -> Grid:
-    """A table whose last cells hold reasons; the column is there only where there is one."""
-    if any(row[-1] for row in rows):
-        return Grid([*header, "Missing"], rows, tuple(numeric), caption)
-    return Grid(header, [row[:-1] for row in rows], tuple(numeric), caption)
-
-
-def rate(value: float | None) -> str:
-    """Images per second: three digits that count."""
-    return NOT_MEASURED if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def times(value: float | None) -> str:
-    return NOT_MEASURED if value is None else f"{value:.3g}"
-
-
-def share(value: float | None, digits: int = 1) -> str:
-    return NOT_MEASURED if value is None else f"{100 * value:.{digits}f} %"
-
-
-def giga(value: float | None) -> str:
-    return NOT_MEASURED if value is None else f"{value / 1e9:.3g}"
-
-
-def small(value: float | None) -> str:
-    return NOT_MEASURED if value is None else f"{value:.0e}"
-
-
-def mebibytes(value: float | None) -> str:
-    return NOT_MEASURED if value is None else f"{value / 1024**2:,.0f}"
-
-
-def _seconds(value: float | None) -> str:
-    return NOT_MEASURED if value is None else seconds(value)
-
-
-def _words(value: Any) -> str:
-    if value is None:
-        return NOT_MEASURED
-    if isinstance(value, float):
-        return f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
 def _flat(figures: Mapping[str, Any], before: str = "") -> list[tuple[str, Any]]:

@@ -1,7 +1,9 @@
-"""Files cut into small parts that are named by their content, and put together again when every checksum is right.
+"""Files cut into size-limited parts that are named by their content, and put together again when all are right.
 
-A folder of parts has one ``manifest.json``, written last: whatever interrupts a packing, the manifest that lies there
-names only parts that are whole. Manifests travel, so nothing in them is trusted: names are checked before any use.
+A folder of parts has one ``manifest.json``, written last: whatever interrupts a packing, the manifest
+names only complete parts. A manifest may come from another machine, so nothing in it is trusted: names are checked
+before any use.
+Nothing is compressed: trained weights are close to noise, so compression saves little and takes long.
 """
 
 from __future__ import annotations
@@ -9,20 +11,23 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from fer_repro.claims import schema
 from fer_repro.errors import FerReproError
 from fer_repro.files import atomic_write, sha256_of
 
 MANIFEST, FORMAT = "manifest.json", 1
-BLOCK = 1 << 20  # bytes in memory at a time
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # one step of a path: neither hidden, nor "..", nor absolute
-_PART, _SHA256 = re.compile(r"[0-9a-f]{20}\.part"), re.compile(r"[0-9a-f]{64}")
-_PATHS = {"run": re.compile(rf"{_NAME}/{_NAME}/{_NAME}/seed-\d+"), "export": re.compile(_NAME)}
-_FILE = re.compile(rf"{_NAME}(/{_NAME}){{0,2}}")
+_PATHS = {"run": rf"{_NAME}/{_NAME}/{_NAME}/seed-\d+", "export": _NAME}
+_PART = r"[0-9a-f]{20}\.part"
+_part_name = partial(schema.pattern, _PART, "the name of a part")
+_file_name = partial(schema.pattern, rf"(?!lock$){_NAME}(/{_NAME}){{0,2}}", "the name of a packed file")
+_sha256 = partial(schema.pattern, r"[0-9a-f]{64}", "64 hex digits")
 
 
 @dataclass(frozen=True)
@@ -62,58 +67,43 @@ class Packed:
 
 
 def split(path: Path, name: str, folder: Path, part_size: int) -> File:
-    """Cut ``path`` into parts of at most ``part_size`` bytes in ``folder``; parts that lie there already are kept.
+    """Cut ``path`` into parts of at most ``part_size`` bytes in ``folder``; parts that exist already are kept.
 
-    The file must not change meanwhile. Raises `OSError` as the file system does.
+    One part is held in memory. The file must not change meanwhile. Raises `OSError` as the file system does.
     """
     parts, whole = [], hashlib.sha256()
     with open(path, "rb") as file:
-        while True:
-            begin, part, size = file.tell(), hashlib.sha256(), 0
-            for block in _blocks(file, part_size):
-                part.update(block)
-                whole.update(block)
-                size += len(block)
-            if not size:
-                return File(name, begin, whole.hexdigest(), tuple(parts))
-            sha256 = part.hexdigest()
-            parts.append(Part(f"{sha256[:20]}.part", size, sha256))
+        while content := file.read(part_size):
+            whole.update(content)
+            sha256 = hashlib.sha256(content).hexdigest()
+            parts.append(Part(f"{sha256[:20]}.part", len(content), sha256))
             target = folder / parts[-1].name
-            if target.exists() and sha256_of(target) == sha256:
-                continue
-            file.seek(begin)
-            with atomic_write(target) as copy:
-                for block in _blocks(file, part_size):
-                    copy.write(block)
-
-
-def _blocks(file: Any, size: int) -> Iterator[bytes]:
-    """The next ``size`` bytes of an open file, or what is left of it, a block at a time."""
-    while size and (block := file.read(min(BLOCK, size))):
-        yield block
-        size -= len(block)
+            if not target.exists() or sha256_of(target) != sha256:
+                with atomic_write(target) as copy:
+                    copy.write(content)
+        return File(name, file.tell(), whole.hexdigest(), tuple(parts))
 
 
 def contents(folder: Path, file: File, owner: str) -> Iterator[bytes]:
-    """The bytes of a packed file, block by block; a part that is missing or damaged is a `FerReproError` naming it."""
+    """The bytes of a packed file, part by part; one that is missing or damaged is a `FerReproError` naming it."""
     whole = hashlib.sha256()
     for part in file.parts:
-        what, sha256, size = f"part {part.name} of {owner}/{file.name}", hashlib.sha256(), 0
+        what = f"part {part.name} of {owner}/{file.name}"
         try:
             with open(folder / part.name, "rb") as stored:
-                for block in _blocks(stored, part.size + 1):
-                    sha256.update(block)
-                    whole.update(block)
-                    size += len(block)
-                    yield block
+                content = stored.read(part.size + 1)
         except FileNotFoundError as error:
             raise FerReproError(f"{what} is missing from {folder}: copy it there from where it was packed") from error
-        if size != part.size or sha256.hexdigest() != part.sha256:
+        if len(content) != part.size or hashlib.sha256(content).hexdigest() != part.sha256:
             raise FerReproError(
                 f"{what} in {folder} is damaged (its checksum is not the manifest's): copy it there once more"
             )
+        whole.update(content)
+        yield content
     if whole.hexdigest() != file.sha256:
-        raise FerReproError(f"{owner}/{file.name}: its parts in {folder} are whole, together they are not: pack again")
+        raise FerReproError(
+            f"{owner}/{file.name}: each of its parts in {folder} is whole, together they are not: pack again"
+        )
 
 
 def verify(folder: Path, packed: Packed) -> None:
@@ -124,63 +114,68 @@ def verify(folder: Path, packed: Packed) -> None:
 
 
 def write_manifest(folder: Path, everything: list[Packed]) -> None:
-    """Name what the folder holds, then delete parts that nothing names any more and what a killed packing left."""
+    """Name what the folder holds, then delete parts that are not named and what an interrupted packing left."""
     document = {"format": FORMAT, "packed": [asdict(packed) for packed in everything]}
     with atomic_write(folder / MANIFEST) as file:
         file.write((json.dumps(document, indent=1) + "\n").encode())
-    left = [*(folder / name for name in strangers(folder, everything)), *folder.glob(".*.part.*.tmp")]
-    for path in left:
+    for path in [*(folder / name for name in unknown_parts(folder, everything)), *folder.glob(".*.part.*.tmp")]:
         path.unlink(missing_ok=True)
 
 
-def strangers(folder: Path, everything: list[Packed]) -> list[str]:
-    """Names of parts in the folder that the manifest does not know."""
+def unknown_parts(folder: Path, everything: list[Packed]) -> list[str]:
+    """Names of parts in the folder that the manifest does not name."""
     named = {part.name for packed in everything for file in packed.files for part in file.parts}
-    return sorted(path.name for path in folder.glob("*.part") if _PART.fullmatch(path.name) and path.name not in named)
+    return sorted({path.name for path in folder.glob("*.part") if re.fullmatch(_PART, path.name)} - named)
 
 
 def read_manifest(folder: Path) -> list[Packed]:
-    """What a folder of parts says it holds, every name and number checked. Raises `FerReproError`."""
+    """The manifest of a folder of parts, every name and number checked. Raises `FerReproError`."""
     path = folder / MANIFEST
     try:
         document = json.loads(path.read_text())
-        version = document["format"]
-        if version != FORMAT:
-            raise FerReproError(f"{path} has format {version!r}, this version reads {FORMAT}: pack with this version")
-        found = [_packed(entry, path) for entry in document["packed"]]
+        version, entries = document["format"], document["packed"]
     except FileNotFoundError as error:
         raise FerReproError(f"{folder} holds no {MANIFEST}: name the folder that `checkpoint pack` wrote") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise FerReproError(f"{path} cannot be read as a manifest ({error}): copy it there once more") from error
-    if len({(packed.kind, packed.path) for packed in found}) != len(found):
-        raise FerReproError(f"{path} names one folder twice: pack again")
-    return found
+    if version != FORMAT:
+        raise FerReproError(f"{path} has format {version!r}, this version reads {FORMAT}: pack with this version")
+    try:
+        found = schema.list_of(_packed)(entries, "packed")
+        _require_different(((packed.kind, packed.path) for packed in found), "packed")
+    except FerReproError as error:
+        raise FerReproError(f"{path}: {error}, as `checkpoint pack` writes it: do not trust this copy") from error
+    return list(found)
 
 
-def _packed(entry: dict[str, Any], path: Path) -> Packed:
-    def require(sound: bool, what: str, value: Any) -> None:
-        if not sound:
-            raise FerReproError(
-                f"{path}: {what} {value!r} is none that `checkpoint pack` writes: do not trust this copy"
-            )
+def _packed(value: Any, where: str) -> Packed:
+    kind = partial(schema.one_of, tuple(_PATHS))
+    readers = {"kind": kind, "path": schema.as_is, "facts": _facts, "files": schema.list_of(_file)}
+    packed = Packed(**schema.fields(value, where, **readers))
+    schema.pattern(_PATHS[packed.kind], "the path of a run or an export", packed.path, f"{where}, field path")
+    _require_different((file.name for file in packed.files), where)
+    return packed
 
-    kind, place = entry["kind"], entry["path"]
-    require(kind in _PATHS, "kind", kind)
-    require(isinstance(place, str) and _PATHS[kind].fullmatch(place) is not None, "path", place)
-    files = []
-    for file in entry["files"]:
-        parts = tuple(Part(part["name"], part["size"], part["sha256"]) for part in file["parts"])
-        name = file["name"]
-        require(isinstance(name, str) and _FILE.fullmatch(name) is not None and name != "lock", "file name", name)
-        for part in parts:
-            require(isinstance(part.name, str) and _PART.fullmatch(part.name) is not None, "part name", part.name)
-        sized = (file["size"], *(part.size for part in parts))
-        require(all(type(size) is int and size >= 0 for size in sized), "size", sized)
-        require(sized[0] == sum(sized[1:]), "size", sized[0])
-        for sha256 in (file["sha256"], *(part.sha256 for part in parts)):
-            require(isinstance(sha256, str) and _SHA256.fullmatch(sha256) is not None, "checksum", sha256)
-        files.append(File(name, file["size"], file["sha256"], parts))
-    names = [file.name for file in files]
-    require(len(set(names)) == len(names), "files", names)
-    require(isinstance(entry["facts"], dict), "facts", entry["facts"])
-    return Packed(kind, place, entry["facts"], tuple(files))
+
+def _file(value: Any, where: str) -> File:
+    readers = {"name": _file_name, "size": schema.as_is, "sha256": _sha256, "parts": schema.list_of(_part)}
+    file = File(**schema.fields(value, where, **readers))
+    if type(file.size) is not int or file.size != sum(part.size for part in file.parts):
+        raise schema.wrong(f"{where}, field size", file.size, "the sum of its parts' sizes")
+    return file
+
+
+def _part(value: Any, where: str) -> Part:
+    return Part(**schema.fields(value, where, name=_part_name, size=schema.whole, sha256=_sha256))
+
+
+def _facts(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise schema.wrong(where, value, "a mapping")
+    return value
+
+
+def _require_different(names: Iterable[Hashable], where: str) -> None:
+    known = list(names)
+    if len(set(known)) != len(known):
+        raise schema.wrong(where, known, "no name twice")

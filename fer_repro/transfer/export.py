@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save
@@ -25,10 +24,40 @@ from fer_repro.training import checkpoint
 from fer_repro.training.state import winner_of
 
 WEIGHTS, CARD, CONFIG = "model.safetensors", "README.md", "config.json"
-BF16 = (
-    "- weights: parameters rounded to bf16, for inference only; training cannot go on from them. Scores below, where "
-    "there are any, were measured with the float32 weights"
-)
+CARD_TEMPLATE = """---
+license: mit
+library_name: fer-repro
+pipeline_tag: image-classification
+tags: [facial-expression-recognition, fer2013, reproducibility]
+---
+
+# {variant}, {protocol} protocol, seed {seed}
+
+Method of: {paper}. Re-implemented and trained by fer_repro {version}; not the authors' weights.
+
+## How it was made
+
+- trained on {train}, selected by: {selection}
+- input: grey {size}x{size}, scaled to [0, 1], (x - {mean}) / {std}
+- test-time augmentation: {views}
+- labels, in order: {labels}
+- recipe: {digest} (whole in config.json)
+{rounded}
+## Results
+
+{scores}
+{warning}
+## Limits
+
+FER2013's labels are noisy and its faces come from a web search; a label says what a rater saw, \
+not what a person feels. Not for decisions about people.
+"""
+BF16 = """- weights: parameters rounded to bf16, for inference only; training cannot go on from them. Scores below, \
+where there are any, were measured with the float32 weights
+"""
+TRAINED_ON_TEST = """
+Images of a test set (PublicTest or PrivateTest) were trained on: never score these weights on that set.
+"""
 
 
 @shown()
@@ -60,34 +89,29 @@ def export(
     if bf16:
         names = {name for name, _ in weightless(variant.build, recipe).named_parameters()}
         weights = {name: part.to(torch.bfloat16) if name in names else part for name, part in weights.items()}
-    result = (
-        results.find(variant_id, protocol, seed, Path(results_dir) if results_dir else None)
-        if profile == "full"
-        else None
-    )
+    where = Path(results_dir) if results_dir else None
+    result = results.find(variant_id, protocol, seed, where) if profile == "full" else None
     target = Path(out) if out else Path("exports") / f"{variant_id}-{protocol}-seed-{seed}"
-    config = {
+    metadata = {
         "variant": variant_id,
         "protocol": protocol,
         "profile": profile,
         "seed": seed,
-        "labels": list(LABELS),
         "code_version": code_version(),
         "recipe_sha256": recipe.sha256(),
-        "recipe": recipe.as_dict(),
         "weights": "bf16" if bf16 else "fp32",
     }
-    described = {
-        key: str(config[key])
-        for key in ("variant", "protocol", "profile", "seed", "code_version", "recipe_sha256", "weights")
+    config = metadata | {"labels": list(LABELS), "recipe": recipe.as_dict()}
+    texts = {key: str(value) for key, value in metadata.items()}
+    files = {
+        WEIGHTS: save({name: tensor.contiguous() for name, tensor in weights.items()}, metadata=texts),
+        CONFIG: (json.dumps(config, indent=1) + "\n").encode(),
+        CARD: model_card(variant, recipe, profile, seed, result, bf16).encode(),
     }
     try:
-        with atomic_write(target / WEIGHTS) as file:
-            file.write(save({name: tensor.contiguous() for name, tensor in weights.items()}, metadata=described))
-        with atomic_write(target / CONFIG) as file:
-            file.write((json.dumps(config, indent=1) + "\n").encode())
-        with atomic_write(target / CARD) as file:
-            file.write(model_card(variant, recipe, profile, seed, result, bf16).encode())
+        for name, content in files.items():
+            with atomic_write(target / name) as file:
+                file.write(content)
     except OSError as error:
         raise FerReproError(
             f"the export cannot be written to {target} ({error.strerror}): choose another --out"
@@ -106,9 +130,8 @@ def _weights(variant: Variant, recipe: Recipe, folder: Path, seed: int) -> dict[
             f"the run in {folder} has status '{state['status']}', only a finished one is exported: {again}"
         )
     weights = winner_of(recipe, state).weights
-    network = variant.build(recipe)
     try:
-        network.load_state_dict(weights)
+        variant.build(recipe).load_state_dict(weights)
     except RuntimeError as error:
         raise FerReproError(f"the checkpoint in {folder} does not fit the network of {variant.id}: {error}") from error
     return weights
@@ -119,60 +142,36 @@ def model_card(
 ) -> str:
     """A hub's README: what the weights are, how they were made and scored, what they must not be used for."""
     claim = leaderboard_claims().get(variant.ablation_of or variant.id)
-    paper = (
-        f"{claim.paper.authors}: {claim.paper.title}, {claim.paper.year} ({claim.paper.url})"
-        if claim
-        else "an ablation"
+    paper = claim and f"{claim.paper.authors}: {claim.paper.title}, {claim.paper.year} ({claim.paper.url})"
+    return CARD_TEMPLATE.format(
+        variant=variant.id,
+        protocol=recipe.protocol.name,
+        seed=seed,
+        paper=paper or "an ablation",
+        version=code_version(),
+        train=" + ".join(recipe.protocol.train),
+        selection=recipe.selection.name(recipe.protocol),
+        size=recipe.input_size,
+        mean=recipe.mean,
+        std=recipe.std,
+        views=recipe.views,
+        labels=", ".join(LABELS),
+        digest=recipe.sha256(),
+        rounded=BF16 if bf16 else "",
+        scores="\n".join(_scores(profile, result)),
+        warning=TRAINED_ON_TEST if recipe.protocol.trains_on_test else "",
     )
-    lines = [
-        "---",
-        "license: mit",
-        "library_name: fer-repro",
-        "pipeline_tag: image-classification",
-        "tags: [facial-expression-recognition, fer2013, reproducibility]",
-        "---",
-        "",
-        f"# {variant.id}, {recipe.protocol.name} protocol, seed {seed}",
-        "",
-        f"Method of: {paper}. Re-implemented and trained by fer_repro {code_version()}; not the authors' weights.",
-        "",
-        "## How it was made",
-        "",
-        f"- trained on {' + '.join(recipe.protocol.train)}, selected by: {recipe.selection.name(recipe.protocol)}",
-        f"- input: grey {recipe.input_size}x{recipe.input_size}, scaled to [0, 1], (x - {recipe.mean}) / {recipe.std}",
-        f"- views at test time: {recipe.views}",
-        f"- labels, in order: {', '.join(LABELS)}",
-        f"- recipe: {recipe.sha256()} (whole in {CONFIG})",
-        *([BF16] if bf16 else []),
-        "",
-        "## Results",
-        "",
-        *_scores(profile, result),
-        "",
-    ]
-    if recipe.protocol.trains_on_test:
-        lines += ["Images of a held-out half were trained on: never score these weights on that half.", ""]
-    lines += [
-        "## Limits",
-        "",
-        "FER2013's labels are noisy and its faces come from a web search; a label says what a rater saw, "
-        "not what a person feels. Not for decisions about people.",
-        "",
-    ]
-    return "\n".join(lines)
 
 
 def _scores(profile: str, result: results.Result | None) -> list[str]:
     if profile == "smoke":
-        return ["Trained on synthetic faces for a trial of the machinery: synthetic faces - not a result."]
+        return ["Trained on synthetic faces to try the code: synthetic faces - not a result."]
     if result is None:
         return ["No result of this run is stored, so no number is given."]
-    rows = ["| half | views | correct | accuracy | 95 % interval |", "|---|---|---|---|---|"]
+    rows = ["| test set | input | correct | accuracy | 95 % interval |", "|---|---|---|---|---|"]
     for half, kinds in result.record["scores"].items():
-        rows += [f"| {half} | {kind} | {_row(score)} |" for kind, score in kinds.items()]
+        for kind, score in kinds.items():
+            low, high = (f"{100 * bound:.2f}" for bound in score["interval"])
+            correct, accuracy = f"{score['correct']:,} of {score['n']:,}", f"{100 * score['accuracy']:.2f} %"
+            rows.append(f"| {half} | {kind} | {correct} | {accuracy} | {low} to {high} % |")
     return rows
-
-
-def _row(score: dict[str, Any]) -> str:
-    low, high = (f"{100 * bound:.2f}" for bound in score["interval"])
-    return f"{score['correct']:,} of {score['n']:,} | {100 * score['accuracy']:.2f} % | {low} to {high} %"

@@ -62,7 +62,7 @@ def test_every_technique_is_tried_or_says_why_not(measured):
     assert one["share"][train.ALL_ON] == 1.0
     assert one["failed"] == {
         "without autocast": "this runs in fp32 already",
-        "without compile": "compiling is rehearsed on a GPU only",
+        "without compile": "compiling is tried on a GPU only",
         "without autotune": "cuDNN works on a GPU only",
     }
     off = train.switches(Engine())
@@ -145,7 +145,7 @@ def test_a_step_behind_a_loader_gets_its_crops():
 
 
 class Clock:
-    """A contestant for tests: it does what it is told to do."""
+    """A contestant for tests: it does what a test asks for."""
 
     def __init__(self, name: str) -> None:
         if name == "broken":

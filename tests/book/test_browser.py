@@ -51,7 +51,7 @@ def visit(browser, html) -> Iterator:
 
 @pytest.mark.parametrize("name", PAGES)
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_a_page_asks_nobody_complains_about_nothing_and_fits_a_phone(visit, name, scheme):
+def test_a_page_loads_nothing_foreign_logs_no_error_and_fits_a_phone(visit, name, scheme):
     for width in (1280, 390):
         seen = visit(name, width=width, scheme=scheme)
         seen.page.wait_for_timeout(200)
@@ -79,7 +79,7 @@ def test_pages_are_readable_in_both_themes(visit, scheme):
     assert grounds and all(ground == "rgba(0, 0, 0, 0)" for ground in grounds)
 
 
-def test_formulas_are_synthetic(visit):
+def test_formulas_are_shown(visit):
     page = visit("papers/resnet18-tricks").page
     boxes = page.locator("article math").evaluate_all("all => all.map(m => m.getBoundingClientRect().width)")
     assert len(boxes) > 3 and min(boxes) > 2
@@ -87,7 +87,7 @@ def test_formulas_are_synthetic(visit):
     assert "\\frac" not in page.locator("article").inner_text()
 
 
-def test_the_chart_is_synthetic_with_every_claim(visit):
+def test_the_chart_shows_every_claim(visit):
     page = visit("leaderboard").page
     assert page.locator(f"{CHART} .main-svg").first.bounding_box()["width"] > 400
     assert page.locator(f"{CHART} .scatterlayer .point").count() >= len(leaderboard())
@@ -131,8 +131,8 @@ def test_hovering_shows_the_models_name_and_its_verdict(visit):
     page.mouse.move(place[0] - 3, place[1])
     page.mouse.move(*place)
     page.wait_for_selector(f"{CHART} .hoverlayer .hovertext")
-    told = page.locator(f"{CHART} .hoverlayer .hovertext").first.text_content()
-    assert row["model"] in told and row["verdict"] in told, told
+    label = page.locator(f"{CHART} .hoverlayer .hovertext").first.text_content()
+    assert row["model"] in label and row["verdict"] in label, label
 
 
 def test_the_table_has_all_rows_and_sorts(visit):
@@ -159,7 +159,7 @@ def test_search_works_from_a_folder(visit, html):
     assert seen.foreign_requests() == []
 
 
-def test_the_front_door_leads_to_the_front_page(browser, html):
+def test_the_index_leads_to_the_front_page(browser, html):
     seen = Visit(browser, html)
     seen.page.goto(f"file://{html}/index.html")
     seen.page.wait_for_url("**/chapters/index.html")

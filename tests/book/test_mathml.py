@@ -91,6 +91,6 @@ def test_nothing_that_only_old_browsers_read():
         (r"\label{eq} x", r"unknown command \\label"),
     ],
 )
-def test_what_cannot_be_synthetic_is_refused(tex, why):
+def test_what_cannot_be_shown_is_refused(tex, why):
     with pytest.raises(UnknownTeX, match=why):
         to_mathml(tex)

@@ -17,9 +17,8 @@ import pytest
 from listening import listening
 
 from fer_repro import cli, papers, results
-from fer_repro.campaign import plan, runner, throughput
+from fer_repro.campaign import Options, Task, plan, runner, throughput
 from fer_repro.campaign.estimate import Estimator, work
-from fer_repro.campaign.tasks import Options, Task
 from fer_repro.errors import FerReproError
 from fer_repro.recipe import step
 from fer_repro.training import checkpoint
@@ -58,7 +57,7 @@ def stop_after(monkeypatch):
 
 def rates(monkeypatch, known: float = 1e9) -> None:
     """One speed for all, so that estimates can be reckoned by hand."""
-    monkeypatch.setattr(throughput.Speeds, "of", lambda self, variant: throughput.Speed(known, "by hand"))
+    monkeypatch.setattr(throughput.Speeds, "of", lambda self, variant, measured: throughput.Speed(known, "by hand"))
 
 
 def names(made: plan.Plan) -> list[tuple[str, int]]:
@@ -85,13 +84,13 @@ def test_rows_by_seed_the_cheapest_first_and_ablations_last(options, monkeypatch
     assert made.seconds == pytest.approx(sum(entry.seconds for entry in made.entries)) and made.total.startswith("at m")
 
 
-def test_a_run_pays_for_its_teacher_only_where_nobody_else_fits_it(options, monkeypatch):
+def test_the_estimate_counts_a_teacher_only_where_no_other_run_fits_it(options, monkeypatch):
     rates(monkeypatch)
     estimator = Estimator(options)
     alone, with_teacher = (plan.plan(tasks(*asked), estimator).entries for asked in (["pupil"], ["pupil", "large"]))
     own = estimator.remaining(Task("pupil", 0))
     assert alone[0].teachers == (Task("large", 0),)
-    assert alone[0].told == "not begun; needs large seed 0 (not begun)"
+    assert alone[0].text == "not begun; needs large seed 0 (not begun)"
     assert alone[0].seconds == pytest.approx(own.fitting + own.scoring + estimator.fitting(Task("large", 0)).fitting)
     assert [entry.task.variant for entry in with_teacher] == ["large", "pupil"] and with_teacher[1].teachers == ()
     assert with_teacher[1].seconds == pytest.approx(own.fitting + own.scoring)
@@ -133,14 +132,14 @@ def test_what_is_done_and_what_is_left_make_the_whole(options, stop_after):
     standing, counted = estimator.standing(Task("large", 0)), estimator.work("large")
     assert (standing.epochs, standing.epoch, standing.batch) == (1, 1, 2)
     assert counted.done(standing) + counted.left(standing) == pytest.approx(counted.left(None))
-    assert 0 < counted.done(None) + counted.done(standing) < counted.left(None)
+    assert 0 < counted.done(standing) < counted.left(None)
     found = estimator.remaining(Task("large", 0))
-    assert (found.state, found.told) == ("begun", "begun, epoch 1 of 4")
+    assert (found.state, found.text) == ("begun", "begun, epoch 1 of 4")
     fresh = Estimator(dataclasses.replace(options, resume=False)).remaining(Task("large", 0))
     assert fresh.state == "new" and fresh.fitting > found.fitting
 
 
-def test_a_begun_run_goes_before_an_equal_one(options, stop_after, monkeypatch):
+def test_a_begun_run_comes_before_an_equal_one(options, stop_after, monkeypatch):
     stop_after(20)
     plan.run(tasks("large", seeds=(1,)), options)
     rates(monkeypatch)
@@ -159,7 +158,7 @@ def test_a_run_of_another_recipe_or_device_comes_last_and_says_why(options, stop
     monkeypatch.setattr(papers, "variants", lambda: known | {"small": changed})
     entries = plan.plan(tasks("small", "large"), Estimator(options)).entries
     assert [entry.task.variant for entry in entries] == ["large", "small"]
-    assert entries[1].remaining.told == "begun, epoch 1 of 4, but with another recipe"
+    assert entries[1].remaining.text == "begun, epoch 1 of 4, but with another recipe"
     assert entries[1].estimate == "nothing to gain"
     assert plan.run(tasks("small"), options)[0].state == "failed"
 
@@ -173,17 +172,17 @@ def test_a_whole_campaign_stores_verifies_and_is_never_repeated(options):
         (name, "done") for name in ("small", "large", "pupil", "aside")
     ]
     estimator = Estimator(options)
-    assert plan.verify(outcomes, [], estimator) == (4, []) and plan.coming(outcomes, estimator) == []
+    assert plan.verify(outcomes, [], estimator) == (4, []) and plan.next_runs(outcomes, estimator) == []
     assert results.verify(Path(options.results_dir)) == []
     with listening(lines.append):
-        again = plan.run(asked, options, budget=1e-9)  # no budget is needed to tell what is stored
+        again = plan.run(asked, options, budget=1e-9)  # no budget is needed to read what is stored
     assert {o.task: o.text for o in again} == {o.task: o.text for o in outcomes}
     made = plan.plan(asked, estimator)
-    assert {entry.remaining.told for entry in made.entries} == {"stored"} and made.total == ""
+    assert {entry.remaining.text for entry in made.entries} == {"stored"} and made.total == ""
     assert plan.verify(again, asked, estimator) == (0, [])
 
 
-def test_damage_in_a_new_result_is_told(options):
+def test_damage_in_a_new_result_is_reported(options):
     outcomes = plan.run(tasks("small"), options)
     (results.folder_of(Path(options.results_dir), "small", "official", 0) / "history.csv").write_text("epoch\n1\n")
     assert "history.csv is not the file" in plan.verify(outcomes, [], Estimator(options))[1][0]
@@ -200,8 +199,8 @@ def test_small_budgets_again_and_again_reach_the_uninterrupted_end(options, stop
         if all(outcome.state == "done" for outcome in outcomes):
             break
         assert [o.state for o in outcomes if o.state != "done"][0] == "stopped" and commands < 12
-        coming = plan.coming(outcomes, Estimator(options))
-        assert coming[0].startswith("next: ") and "begun, epoch" in coming[0]
+        following = plan.next_runs(outcomes, Estimator(options))
+        assert following[0].startswith("next: ") and "begun, epoch" in following[0]
     assert commands >= 8
     stop_after(10**9)
     whole = dataclasses.replace(options, results_dir=str(tmp_path / "whole"), runs_dir=str(tmp_path / "other"))
@@ -217,7 +216,7 @@ def same_predictions(one: Path, other: Path, task: Task) -> bool:
     return first.keys() == second.keys() and all(np.array_equal(first[key], second[key]) for key in first)
 
 
-def test_a_failure_and_a_defect_cost_nobody_else(options, monkeypatch, capsys):
+def test_a_failure_and_a_defect_do_not_stop_the_others(options, monkeypatch, capsys):
     known = papers.variants()
 
     def broken(splits, run):
@@ -235,7 +234,7 @@ def test_a_failure_and_a_defect_cost_nobody_else(options, monkeypatch, capsys):
     assert states["aside"][0] == "done" and "Traceback" in capsys.readouterr().err
 
 
-def test_a_kill_while_a_result_is_written_leaves_nothing_half(options, monkeypatch):
+def test_a_kill_while_a_result_is_written_leaves_no_partial_result(options, monkeypatch):
     class Killed(BaseException):
         pass
 
@@ -251,7 +250,7 @@ def test_a_kill_while_a_result_is_written_leaves_nothing_half(options, monkeypat
         plan.run(tasks("small"), options)
     where = Path(options.results_dir)
     assert results.verify(where) == [] and results.stored_folders(where) == []
-    assert Estimator(options).remaining(Task("small", 0)).told == f"trained, {EPOCHS} of {EPOCHS} epochs"
+    assert Estimator(options).remaining(Task("small", 0)).text == f"trained, {EPOCHS} of {EPOCHS} epochs"
     monkeypatch.setattr(results, "atomic_write", written)
     lines: list[str] = []
     with listening(lines.append):
@@ -262,47 +261,55 @@ def test_a_kill_while_a_result_is_written_leaves_nothing_half(options, monkeypat
 def test_the_end_of_the_budget_is_kept_for_scoring(said, options, monkeypatch):
     rates(monkeypatch)
     estimator, task = Estimator(options), Task("large", 0)
-    watch = plan._Watch(estimator)
+    reserve = plan.time_to_reserve(estimator)
     tail = estimator.tail(task)
     assert tail > 1.5 * estimator.work("large").scoring / 1e9
-    assert watch.reserve(task, 10 * tail) == tail and said == []
-    assert watch.reserve(task, tail) == tail / 2 and "cannot stop in between" in said[0]  # half is left to get on with
-    with watch.around(Task("small", 0)):
-        pass
-    assert watch.reserve(task, tail) == tail  # the budget is no longer whole: the next command begins it
-    assert watch.reserve(Task("pupil", 0), 10 * tail) == tail  # its teacher may be what is saved at the end
+    assert reserve(task, 10 * tail, True) == tail and said == []
+    assert reserve(task, tail, True) == tail / 2 and "cannot stop in between" in said[0]  # half is left to go on with
+    assert reserve(task, tail, False) == tail  # the budget is no longer whole: the next command begins it
+    assert reserve(Task("pupil", 0), 10 * tail, False) == tail  # its teacher may be what is saved at the end
 
 
-def test_speeds_are_measured_remembered_and_preferred(options):
+def test_only_the_first_run_of_a_budget_may_overrun_it(options):
+    asked: list[tuple[Task, bool]] = []
+
+    def reserve(task: Task, left: float, whole: bool) -> float:
+        asked.append((task, whole))
+        return 0.0
+
+    waves = [[task] for task in tasks("small", "aside")]
+    runner.run(waves, options, budget=1000, reserve=reserve)
+    assert asked == [(Task("small", 0), True), (Task("aside", 0), False)]
+
+
+def test_speeds_are_measured_by_checkpoints_and_preferred(options):
     plan.run(tasks("small"), options)
-    noted = json.loads((Path(options.runs_dir) / "small" / throughput.FILE).read_text())
-    found = Estimator(options).speeds
-    rate = noted["devices"][found.name]["full"]
-    assert found.of("small") == throughput.Speed(rate["flops"] / rate["seconds"], "measured here")
-    assert found.of("large").source == "measured here, median of 1 variant"
+    estimator = Estimator(options)
+    standing = estimator.standing(Task("small", 0))
+    measured = estimator.work("small").left(None) / standing.seconds
+    assert estimator.speed("small") == throughput.Speed(pytest.approx(measured), "measured here")
+    assert estimator.speed("large").source == "measured here, median of 1 variant"
     shutil.rmtree(options.runs_dir)
-    assert found.of("small").source.startswith("stored results of small on ")
-    assert found.of("large").source.startswith("stored results, median of 1 variant on ")
+    assert estimator.speed("small").source.startswith("stored results of small on ")
+    assert estimator.speed("large").source.startswith("stored results, median of 1 variant on ")
     elsewhere = dataclasses.replace(options, results_dir=options.runs_dir)
-    guess = Estimator(elsewhere).speeds.of("small")
+    guess = Estimator(elsewhere).speed("small")
     assert guess.source.startswith("a guess: ") and guess.flops_per_second > 1e8
 
 
-def test_an_older_measurement_fades_and_damage_is_no_harm(tmp_path):
-    known = throughput.Speeds(tmp_path, tmp_path, "cpu", "full")
-    known.remember("small", 100.0, 1.0)
-    known.remember("small", 900.0, 3.0)
-    assert known.of("small").flops_per_second == (50 + 900) / (0.5 + 3)
-    known.remember("small", 0.0, 5.0)  # a command that only scored measured nothing
-    assert known.of("small").flops_per_second == (50 + 900) / (0.5 + 3)
-    for damage in ("", "[]", '{"format": 1, "devices": {"x": {"full": {"flops": 1, "seconds": 0}}}}'):
-        (tmp_path / "small" / throughput.FILE).write_text(damage)
-        assert "guess" in known.of("small").source
-    known.remember("small", 100.0, 1.0)
-    assert known.of("small").flops_per_second == 100
+def test_a_checkpoint_of_another_device_or_a_damaged_one_gives_no_speed(options, stop_after):
+    stop_after(9)
+    plan.run(tasks("small"), options)
+    elsewhere = Estimator(options)
+    elsewhere.device = "cuda"
+    assert "measured" not in elsewhere.speed("small").source
+    for path in Path(options.runs_dir).rglob("*.pt"):
+        path.write_bytes(b"damage")
+        os.utime(path.parent)  # as a replaced file would
+    assert "guess" in Estimator(options).speed("small").source
 
 
-def test_a_method_without_a_network_is_judged_by_its_stored_run():
+def test_a_method_without_a_network_is_estimated_by_its_stored_run():
     known = Estimator(Options(device="cpu", runs_dir="nowhere"))
     found = known.remaining(Task("local-learning-bow", 1))
     stored = results.find("local-learning-bow", "official", 0)
@@ -316,16 +323,15 @@ def test_side_by_side_no_two_runs_share_a_teacher(world):
     waves = runner.side_by_side(tasks("pupil", "large", "small", seeds=(0, 1)))
     assert waves == [tasks("large", "small", seeds=(0, 1)), tasks("pupil", seeds=(0, 1))]
     known = papers.variants()
-    twins = {name: dataclasses.replace(known["pupil"], id=name) for name in ("one", "two")}
-    known.update(twins)
+    known.update({name: dataclasses.replace(known["pupil"], id=name) for name in ("one", "two")})
     assert runner.side_by_side(tasks("one", "two", seeds=(0,))) == [tasks("one"), tasks("two")]
 
 
 def call(capsys, *words: str) -> tuple[int, str, str]:
     with pytest.raises(SystemExit) as ended:
         cli.main(list(words))
-    told = capsys.readouterr()
-    return int(ended.value.code or 0), told.out, told.err
+    printed = capsys.readouterr()
+    return int(ended.value.code or 0), printed.out, printed.err
 
 
 def test_the_plan_is_printed_and_nothing_runs(capsys, options):
@@ -362,7 +368,7 @@ def test_options_that_do_not_go_together(capsys, world, words, said):
     assert status == 1 and out == "" and said in err
 
 
-def test_a_campaign_tells_what_it_did_and_what_comes(capsys, options, stop_after):
+def test_a_campaign_prints_what_it_did_and_what_comes_next(capsys, options, stop_after):
     words = ["run", "--all", "--device", "cpu", "--results-dir", options.results_dir, "--runs-dir", options.runs_dir]
     stop_after(40)  # small takes 28
     status, out, err = call(capsys, *words)

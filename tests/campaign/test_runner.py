@@ -14,8 +14,7 @@ import pytest
 from listening import listening
 
 from fer_repro import papers
-from fer_repro.campaign import runner
-from fer_repro.campaign.tasks import Options, Task
+from fer_repro.campaign import Options, Task, runner
 from fer_repro.errors import FerReproError
 from fer_repro.training.run import Interrupted
 
@@ -53,34 +52,28 @@ def test_durations(text, seconds):
 
 
 @pytest.mark.parametrize("text", ["", "soon", "-3", "0", "0h", "5 weeks", "1h30m"])
-def test_what_is_no_duration(text):
+def test_a_wrong_duration_is_an_error(text):
     with pytest.raises(FerReproError, match="is no duration"):
         runner.duration(text)
 
 
-def test_waves_follow_what_is_required(variants):
-    variants(a=(), b=("a",), c=("b",), d=())
-    assert runner.ordered(["c", "d", "a", "a"], [0, 1]) == [
-        [Task("d", 0), Task("d", 1), Task("a", 0), Task("a", 1)],
-        [Task("c", 0), Task("c", 1)],  # through b, which nobody asked for
-    ]
-
-
-def test_unknown_and_circular_variants_are_errors(variants):
-    variants(a=("b",), b=("a",))
-    with pytest.raises(FerReproError, match="unknown variant 'x'"):
-        runner.ordered(["x"], [0])
+def test_circular_variants_are_an_error():
+    a, b = Task("a", 0), Task("b", 0)
+    with pytest.raises(FerReproError, match="b seed 0, a seed 0 require each other|a seed 0, b seed 0 require each"):
+        runner.sorter({a: [b], b: [a]})
 
 
 def test_a_wrong_option_is_refused_before_the_first_run(tmp_path):
-    waves = runner.ordered(["vggnet"], [0])
+    tasks = [Task("vggnet", 0)]
     with pytest.raises(FerReproError, match="protocol is 'oficial'"):
-        runner.check(waves, Options(protocol="oficial"))
+        runner.check(tasks, Options(protocol="oficial"))
+    with pytest.raises(FerReproError, match="unknown variant 'x'"):
+        runner.check([*tasks, Task("x", 0)], Options())
     blocked = tmp_path / "file"
     blocked.write_text("")
     with pytest.raises(FerReproError, match="cannot be written"):
-        runner.check(waves, Options(results_dir=str(blocked / "results")))
-    runner.check(waves, Options(profile="smoke", results_dir=str(blocked / "results")))
+        runner.check(tasks, Options(results_dir=str(blocked / "results")))
+    runner.check(tasks, Options(profile="smoke", results_dir=str(blocked / "results")))
 
 
 @pytest.fixture
@@ -167,7 +160,7 @@ def test_a_signal_reaches_every_child_once_and_waits_for_its_checkpoint(children
 
     def say(line: str) -> None:
         begun.append(line)
-        if sum("begins" in told for told in begun) == 2 and "begins" in line:
+        if sum("begins" in earlier for earlier in begun) == 2 and "begins" in line:
             threading.Timer(0.2, os.kill, (os.getpid(), number)).start()
 
     started = time.monotonic()
@@ -179,9 +172,9 @@ def test_a_signal_reaches_every_child_once_and_waits_for_its_checkpoint(children
     assert all(o.text == "stopped: checkpoint saved" for o in outcomes[:2])
 
 
-def test_options_as_words_of_the_command():
-    words = Options(profile="smoke", device="cpu", epochs=2, resume=False, root="x y").as_words()
-    assert words == [
+def test_options_as_arguments_of_the_command():
+    arguments = Options(profile="smoke", device="cpu", epochs=2, resume=False, root="x y").as_arguments()
+    assert arguments == [
         "--protocol",
         "official",
         "--profile",
@@ -209,7 +202,7 @@ def test_seeds_together_end_as_one_after_the_other(tmp_path):
     assert epochs == [f"[{task}] epoch {n}/2 train" for n in (1, 2) for task in tasks]
 
 
-def test_one_failure_of_seeds_together_costs_the_others_nothing(variants, monkeypatch):
+def test_one_failure_of_seeds_together_does_not_stop_the_others(variants, monkeypatch):
     def reproduce(variant, seed, turn, **options):
         turn.pass_on()
         if seed == 1:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from csv_writer import write_csv
+from _csv_writer import write_csv
 from data_copies import SMALL, jpeg
 
 from fer_repro.data import FER2013, LABELS, synthetic

@@ -10,7 +10,7 @@ import tarfile
 import zipfile
 
 import pytest
-from csv_writer import write_csv
+from _csv_writer import write_csv
 from data_copies import make_tar, make_zip
 
 from fer_repro.data import archive

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from csv_writer import write_csv
+from _csv_writer import write_csv
 from data_copies import SMALL, make_folder, make_zip
 
 from fer_repro.data import cache as cache_module

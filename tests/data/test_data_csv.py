@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from csv_writer import write_csv
+from _csv_writer import write_csv
 from data_copies import SMALL
 
 from fer_repro.data import USAGES, csv_reader, load, synthetic

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from csv_writer import write_csv
+from _csv_writer import write_csv
 from data_copies import SMALL, make_folder, make_tar, make_zip
 
 from fer_repro.data import LABELS, OFFICIAL, USAGES, describe, load, official, source

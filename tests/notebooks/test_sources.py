@@ -48,11 +48,11 @@ def test_its_parameters_are_typed_and_explained(source):
 
 def test_papermill_lists_every_parameter_with_type_and_help(source):
     command = [sys.executable, "-m", "papermill", "--help-notebook", str(source)]
-    told = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "Unable to parse" not in told.stderr + told.stdout
+    listed = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "Unable to parse" not in listed.stderr + listed.stdout
     for parameter in notebooks.inspect(source).parameters.values():
         line = rf"{parameter.name}: {parameter.type} \(default "
-        assert re.search(line, told.stdout), told.stdout
+        assert re.search(line, listed.stdout), listed.stdout
 
 
 def test_no_path_of_a_machine_in_its_cells(source):

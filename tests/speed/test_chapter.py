@@ -138,11 +138,11 @@ def test_without_any_measurement_everything_is_not_measured(tmp_path):
     page = SpeedPage(str(tmp_path))
     for device, name in (("cpu", "CPU"), ("cuda", "GPU")):
         for section in SECTIONS:
-            told = getattr(page, section)(device)
-            assert f"Not measured: no measurement on a {name} is stored." in " ".join(words(told).split())
-            assert repr(told).startswith("not measured")
-    for told in (page.goals(), page.machines(), page.augmentation()):
-        assert "Not measured:" in words(told)
+            shown = getattr(page, section)(device)
+            assert f"Not measured: no measurement on a {name} is stored." in " ".join(words(shown).split())
+            assert repr(shown).startswith("not measured")
+    for shown in (page.goals(), page.machines(), page.augmentation()):
+        assert "Not measured:" in words(shown)
 
 
 def test_a_folder_that_is_not_there_is_one_sentence(tmp_path):
@@ -151,7 +151,7 @@ def test_a_folder_that_is_not_there_is_one_sentence(tmp_path):
 
 
 def test_training_shows_both_sides_and_what_is_missing(page):
-    told = words(page.training("cpu"))
+    shown = words(page.training("cpu"))
     for part in (
         "VGGNet",
         "16 of 64",
@@ -166,19 +166,19 @@ def test_training_shows_both_sides_and_what_is_missing(page):
         "ours: no memory",
         "not measured",
     ):
-        assert part in told, part
+        assert part in shown, part
     assert "Not measured" in words(page.training("cuda"))
     assert "<here>" not in page.training("cpu")._repr_html_()
 
 
-def test_the_picture_says_in_words_what_it_shows(page):
+def test_the_picture_describes_in_its_alt_text_what_it_shows(page):
     picture = page.picture("cpu")
     assert isinstance(picture, Figure)
     assert "VGGNet: 20 images a second, reference in fp32 8" in picture.alt and "ResNet34" not in picture.alt
     axes = picture.canvas("dark").axes[0]
     assert axes.get_xscale() == "log" and [label.get_text() for label in axes.get_yticklabels()] == ["VGGNet"]
-    synthetic = {line.get_label(): line.get_xdata()[0] for line in axes.lines if not line.get_label().startswith("_")}
-    assert synthetic == {"reference, fp32": 8.0, "bound: augmented before": 21.0, "this library": 20.0}
+    marks = {line.get_label(): line.get_xdata()[0] for line in axes.lines if not line.get_label().startswith("_")}
+    assert marks == {"reference, fp32": 8.0, "bound: augmented before": 21.0, "this library": 20.0}
     assert [text.get_text() for text in axes.texts] == ["× 2.5"]
 
 
@@ -188,7 +188,7 @@ def test_a_picture_of_nothing_is_refused(tmp_path):
         SpeedPage(str(tmp_path)).picture("cpu")
 
 
-def test_techniques_stand_in_the_chapters_order_and_say_why_not(page):
+def test_techniques_are_in_the_chapters_order_with_reasons(page):
     grid = tables.techniques(MEASURED["train"])
     assert [row[0] for row in grid.rows] == ["fused optimiser", "bf16", "without novelty"]
     assert [row[1] for row in grid.rows] == ["50 %", "this runs in fp32 already", "110 %"]
@@ -196,21 +196,21 @@ def test_techniques_stand_in_the_chapters_order_and_say_why_not(page):
 
 
 def test_scoring_seeds_and_augmentation(page):
-    told = words(page.evaluation("cpu"))
-    assert "99.22 %" in told and "ten-crop 40" in told and "1e-06" in told and "2 min" in told
+    shown = words(page.evaluation("cpu"))
+    assert "99.22 %" in shown and "ten-crop 40" in shown and "1e-06" in shown and "2 min" in shown
     grid = tables.several_seeds(MEASURED["seeds"])
     assert grid.rows == [
         ["one after another", "3.01"],
         ["stacked with vmap", "3.60"],
         ["side by side as processes", "no memory"],
     ]
-    told = words(page.augmentation())
-    assert "3,000" in told and "30" in told and "20" in told
+    shown = words(page.augmentation())
+    assert "3,000" in shown and "30" in shown and "20" in shown
 
 
-def test_goals_come_from_whichever_measurement_knows_more(page, tmp_path):
-    told = words(page.goals())
-    assert "met" in told and "not measured" in told and "at most 20" in told
+def test_goals_come_from_the_measurement_that_knows_more(page, tmp_path):
+    shown = words(page.goals())
+    assert "met" in shown and "not measured" in shown and "at most 20" in shown
     on_gpu = copy.deepcopy(MEASURED["train"]) | {"device": "cuda"}
     on_gpu["goals"] = [GOAL | {"value": None, "state": "not measured"}, OPEN | {"value": 25.0, "state": "missed"}]
     for order in (["cpu", "cuda"], ["cuda", "cpu"]):
@@ -220,8 +220,8 @@ def test_goals_come_from_whichever_measurement_knows_more(page, tmp_path):
 
 
 def test_machines_are_named_with_date_and_code(page):
-    told = words(page.machines())
-    assert "a &lt;processor&gt;, 2 cores" in told and "2026-02-03" in told and "0.1.0 (abc)" in told
+    shown = words(page.machines())
+    assert "a &lt;processor&gt;, 2 cores" in shown and "2026-02-03" in shown and "0.1.0 (abc)" in shown
 
 
 def test_every_benchmark_becomes_tables(page):

@@ -1,4 +1,4 @@
-"""Runs carried in small parts: what is packed, what goes on from it, and every copy that is refused."""
+"""Runs packed into small parts: what is packed, what resumes from it, and every copy that is refused."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from listening import listening
 from safetensors.torch import load_file
 
 from fer_repro import cli, papers, results
-from fer_repro.campaign import plan
-from fer_repro.campaign.tasks import Options, Task
+from fer_repro.campaign import Options, Task, plan
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation.predict import NetworkClassifier
 from fer_repro.files import sha256_of
@@ -81,7 +80,7 @@ def test_packed_deleted_unpacked_and_resumed_equals_the_uninterrupted_run(option
     assert one.history["loss"].tolist() == other.history["loss"].tolist()
 
 
-def test_with_a_named_run_goes_its_teacher_and_only_what_is_needed(options, tmp_path):
+def test_a_named_run_is_packed_with_its_teacher_and_only_what_is_needed(options, tmp_path):
     train(options, "small", "pupil", batches=28 + 28 + 9)
     folder = Path(options.runs_dir) / "pupil/official/full/seed-0"
     (folder / "teacher-0123.npz").write_bytes(b"a table")
@@ -95,9 +94,9 @@ def test_with_a_named_run_goes_its_teacher_and_only_what_is_needed(options, tmp_
     }
     pack(options, tmp_path / "pack", "small")  # what lies there of other runs stays
     assert len(chunks.read_manifest(tmp_path / "pack")) == 3
-    told = json.loads((tmp_path / "pack" / chunks.MANIFEST).read_text())["packed"][1]["facts"]
+    facts = json.loads((tmp_path / "pack" / chunks.MANIFEST).read_text())["packed"][1]["facts"]
     recipe = papers.get("pupil").recipe("official", "full")
-    assert told["epochs"] == 1 and told["identity"]["recipe"] == recipe.sha256() and told["identity"]["data set"]
+    assert facts["epochs"] == 1 and facts["identity"]["recipe"] == recipe.sha256() and facts["identity"]["data set"]
 
 
 def test_choosing_by_protocol_profile_and_seed(options, tmp_path):
@@ -121,13 +120,13 @@ def test_packing_again_adds_only_what_changed_and_drops_what_is_old(options, tmp
     after = {path.name: path.stat().st_mtime_ns for path in out.glob("*.part")}
     kept = before.keys() & after.keys()
     assert kept and all(before[name] == after[name] for name in kept) and before.keys() - after.keys()
-    assert chunks.strangers(out, chunks.read_manifest(out)) == [] and not list(out.glob(".*"))
+    assert chunks.unknown_parts(out, chunks.read_manifest(out)) == [] and not list(out.glob(".*"))
     (out / min(kept)).write_bytes(b"damaged since")
     pack(options, out)
     unpack(out, tmp_path / "there")
 
 
-def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(options, tmp_path):
+def test_a_damaged_newest_checkpoint_is_replaced_by_the_one_before(options, tmp_path):
     train(options, "small", batches=17)
     folder = Path(options.runs_dir) / "small/official/full/seed-0"
     content = bytearray((folder / checkpoint.NAME).read_bytes())
@@ -244,7 +243,7 @@ def test_parts_in_another_order_are_refused(packed, tmp_path):
         unpack(packed, tmp_path / "elsewhere")
 
 
-def test_a_run_that_has_come_further_is_kept_unless_forced(options, packed):
+def test_a_run_that_is_further_along_is_kept_unless_forced(options, packed):
     train(options, "large", batches=3)
     folder = Path(options.runs_dir) / "large/official/full/seed-0"
     before = checkpoint.peek(folder)
@@ -269,7 +268,7 @@ def test_a_run_of_another_recipe_is_kept_unless_forced(options, packed, monkeypa
     assert train(options, "large") == ["done"]
 
 
-def test_pieces_of_a_method_without_checkpoints(options, packed, tmp_path):
+def test_files_of_a_method_without_checkpoints(options, packed, tmp_path):
     folder = Path(options.runs_dir) / "words/official/full/seed-0"
     (folder / "trial-01").mkdir(parents=True)
     for name in ("words-1.npz", "study.db", "study.db-journal", "trial-01/weights.safetensors", "empty.npz"):
@@ -335,14 +334,16 @@ def test_on_the_command_line(capsys, options, packed, tmp_path):
     def call(*words: str) -> tuple[int, str, str]:
         with pytest.raises(SystemExit) as ended:
             cli.main(["checkpoint", *words])
-        told = capsys.readouterr()
-        return int(ended.value.code or 0), told.out, told.err
+        printed = capsys.readouterr()
+        return int(ended.value.code or 0), printed.out, printed.err
 
     out, there = str(tmp_path / "again"), str(tmp_path / "there")
-    status, told, err = call("pack", "large", "--out", out, "--runs-dir", options.runs_dir, "--part-size", "0.2")
-    assert status == 0 and "large/official/full/seed-0: 1 epochs, running, " in told and "packed: 1 run, " in told, err
+    status, printed, err = call("pack", "large", "--out", out, "--runs-dir", options.runs_dir, "--part-size", "0.2")
+    assert (
+        status == 0 and "large/official/full/seed-0: 1 epochs, running, " in printed and "packed: 1 run, " in printed
+    ), err
     assert max(path.stat().st_size for path in Path(out).glob("*.part")) == 200_000
-    status, told, err = call("unpack", out, "--runs-dir", there)
-    assert status == 0 and "unpacked: 1 run, " in told, err
-    status, told, err = call("pack", "--out", out, "--runs-dir", str(tmp_path / "nothing"))
-    assert status == 1 and told == "" and "there is no run with a checkpoint to pack" in err
+    status, printed, err = call("unpack", out, "--runs-dir", there)
+    assert status == 0 and "unpacked: 1 run, " in printed, err
+    status, printed, err = call("pack", "--out", out, "--runs-dir", str(tmp_path / "nothing"))
+    assert status == 1 and printed == "" and "there is no run with a checkpoint to pack" in err
