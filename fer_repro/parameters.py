@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from fer_repro import papers
 from fer_repro.errors import FerReproError, nearest
+from fer_repro.project import default_results_dir, default_runs_dir
 from fer_repro.training.execution import DEVICES, one_of, resolve_device
 
 DATA_SETS = ("fer2013", "synthetic")
@@ -33,6 +35,43 @@ class ChapterParameters:
     epochs: int | None = _parameter(None, "epochs instead of the recipe's; such a run is never stored")
     results_dir: str = _parameter("", "folder of stored results; empty = the project's own")
     resume: bool = _parameter(True, "go on from the last checkpoint if there is one")
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How variants are run: what `reproduce`, a campaign and ``fer-repro run`` take beside the variant and its seed.
+
+    ``results_dir``, ``runs_dir``: None = the project's own. ``root``: where FER2013 is (see `fer_repro.data.load`).
+    """
+
+    protocol: str = "official"
+    profile: str = "full"
+    data: str = ""
+    device: str = "auto"
+    epochs: int | None = None
+    results_dir: str | Path | None = None
+    runs_dir: str | Path | None = None
+    root: str | Path | None = None
+    resume: bool = True
+
+    @property
+    def results_path(self) -> Path:
+        return Path(self.results_dir) if self.results_dir else default_results_dir()
+
+    @property
+    def runs_path(self) -> Path:
+        return Path(self.runs_dir) if self.runs_dir else default_runs_dir()
+
+    def check(self, variant: str, seed: int) -> None:
+        """Raise `FerReproError` for the first wrong value."""
+        given = vars(self) | {"results_dir": str(self.results_dir or ""), "variant": variant, "seed": seed}
+        check({name: value for name, value in given.items() if name in FIELDS})
+
+    def as_arguments(self) -> list[str]:
+        """The same as options of ``fer-repro run``."""
+        given = {name: value for name, value in vars(self).items() if name != "resume" and value not in ("", None)}
+        arguments = [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+        return arguments + ([] if self.resume else ["--no-resume"])
 
 
 FIELDS = {f.name: f for f in dataclasses.fields(ChapterParameters)}

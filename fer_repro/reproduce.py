@@ -1,7 +1,8 @@
-"""The one road: from a variant's name to a result that can be stored and checked."""
+"""From a variant's name to a result that can be stored and checked: the one function that everybody calls."""
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import tempfile
 import time
@@ -14,13 +15,13 @@ import numpy as np
 import pandas as pd
 
 from fer_repro import data as data_sets
-from fer_repro import papers, parameters, pretrained, results
+from fer_repro import papers, pretrained, results
 from fer_repro.data.synthetic import SMOKE_SIZE
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation import cost
 from fer_repro.logs import shown
-from fer_repro.papers.base import Variant
-from fer_repro.project import code_version, default_results_dir, default_runs_dir
+from fer_repro.parameters import RunOptions
+from fer_repro.project import code_version
 from fer_repro.recipe import Recipe
 from fer_repro.results import HALVES, Result
 from fer_repro.training.execution import one_thread, resolve_device
@@ -56,21 +57,9 @@ def reproduce(
     process, see `fer_repro.training.interleave`. Raises `FerReproError` for bad input and
     `Interrupted` at the end of the budget.
     """
-    chosen = parameters.check(
-        {
-            "variant": variant,
-            "protocol": protocol,
-            "profile": profile,
-            "seed": seed,
-            "data": data,
-            "device": device,
-            "epochs": epochs,
-            "results_dir": str(results_dir or ""),
-            "resume": resume,
-        }
-    )
-    where = Path(results_dir) if results_dir else default_results_dir()
-    note = ""
+    options = RunOptions(protocol, profile, data, device, epochs, results_dir, runs_dir, root, resume)
+    options.check(variant, seed)
+    where, note = options.results_path, ""
     if profile in ("stored", "full") and epochs is None and data != "synthetic":
         stored = results.find(variant, protocol, seed, where)
         if stored is not None:
@@ -82,33 +71,50 @@ def reproduce(
             f"No full result of {variant} under the {protocol} protocol with seed {seed} is stored: not run. What "
             "follows is a smoke run on synthetic faces; it says nothing about the paper."
         )
-        profile = "smoke"
-    require_weights(variant, protocol, profile)
-    if profile == "full":
+        options = dataclasses.replace(options, profile="smoke")
+    require_weights(variant, protocol, options.profile)
+    if options.profile == "full":
         results.require_writable(where)
-
     deadline = None if time_budget is None else time.monotonic() + time_budget
-    name = chosen.data or usual_data(profile)
-    faces = data_sets.load("synthetic", size=SMOKE_SIZE) if name == "synthetic" else data_sets.load(name, root)
-    started, version = datetime.now(UTC), code_version()
-    temporary = profile == "smoke" and runs_dir is None
-    with (
-        tempfile.TemporaryDirectory() if temporary else nullcontext(runs_dir or default_runs_dir()) as runs,
-        one_thread() if profile == "smoke" else nullcontext(),
-    ):
-        road = _Road(Path(runs), protocol, profile, seed, epochs, resolve_device(device), faces, resume, deadline, turn)
-        try:
-            run, classifier = road.fit(papers.get(variant))
-        except Interrupted as stopped:
-            if temporary:
-                raise Interrupted(f"{variant}: stopped; a smoke run keeps no checkpoint, start it again") from stopped
-            raise
-        result = _score(variant, profile, run, classifier, faces, started, version)
+    result = _run(variant, seed, options, deadline, turn)
     result.note = note
     if result.storable and epochs is None:
         folder = results.write(result, where)
         log.info(f"stored in {folder.relative_to(where)}/: {result.headline['accuracy']:.4f} on {result.scored}")
     return result
+
+
+def _run(variant: str, seed: int, options: RunOptions, deadline: float | None, turn: Turn | None) -> Result:
+    """Fit and score, whatever is stored."""
+    device, smoke = resolve_device(options.device), options.profile == "smoke"
+    name = options.data or usual_data(options.profile)
+    faces = data_sets.load("synthetic", size=SMOKE_SIZE) if name == "synthetic" else data_sets.load(name, options.root)
+    started, version = datetime.now(UTC), code_version()
+    temporary = smoke and not options.runs_dir
+    with (
+        tempfile.TemporaryDirectory() if temporary else nullcontext(options.runs_path) as runs,
+        one_thread() if smoke else nullcontext(),
+    ):
+
+        def fit(variant_id: str) -> tuple[Run, Classifier]:
+            """Fit a variant after what it requires; a finished run folder answers at once with its last state."""
+            chosen = papers.get(variant_id)
+            required = {needed: fit(needed)[1] for needed in chosen.requires}
+            recipe = chosen.recipe(options.protocol, options.profile)
+            if options.epochs is not None and recipe.stages:
+                recipe = recipe.with_epochs(options.epochs)
+            place = (variant_id, options.protocol, options.profile, seed, options.epochs, faces.name)
+            run = Run(recipe, seed, device, run_folder(Path(runs), *place), faces.digest, options.resume)
+            run.turn, run.deadline, run.required = turn, deadline, required
+            return run, chosen.fit(recipe.protocol.split(faces), run)
+
+        try:
+            run, classifier = fit(variant)
+        except Interrupted as stopped:
+            if temporary:
+                raise Interrupted(f"{variant}: stopped; a smoke run keeps no checkpoint, start it again") from stopped
+            raise
+        return _score(variant, options.profile, run, classifier, faces, started, version)
 
 
 def run_folder(
@@ -124,48 +130,6 @@ def run_folder(
 def usual_data(profile: str) -> str:
     """The data set that a profile needs."""
     return "synthetic" if profile == "smoke" else "fer2013"
-
-
-class _Road:
-    """Everything the fits of one call share: the variant asked for and those it requires."""
-
-    def __init__(
-        self,
-        runs: Path,
-        protocol: str,
-        profile: str,
-        seed: int,
-        epochs: int | None,
-        device: str,
-        faces: data_sets.FER2013,
-        resume: bool,
-        deadline: float | None,
-        turn: Turn | None,
-    ) -> None:
-        self.runs, self.protocol, self.profile, self.seed, self.epochs = runs, protocol, profile, seed, epochs
-        self.device, self.faces, self.resume, self.deadline = device, faces, resume, deadline
-        self.turn = turn
-
-    def fit(self, variant: Variant) -> tuple[Run, Classifier]:
-        """Fit ``variant`` after what it requires; a finished run folder answers at once with its last state."""
-        required = {needed: self.fit(papers.get(needed))[1] for needed in variant.requires}
-        recipe = variant.recipe(self.protocol, self.profile)
-        if self.epochs is not None and recipe.stages:
-            recipe = recipe.with_epochs(self.epochs)
-        run = Run(
-            recipe=recipe,
-            seed=self.seed,
-            device=self.device,
-            folder=run_folder(
-                self.runs, variant.id, self.protocol, self.profile, self.seed, self.epochs, self.faces.name
-            ),
-            data_digest=self.faces.digest,
-            resume=self.resume,
-            turn=self.turn,
-            deadline=self.deadline,
-            required=required,
-        )
-        return run, variant.fit(recipe.protocol.split(self.faces), run)
 
 
 def _score(

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from fer_repro import papers, results
-from fer_repro.campaign import Options, Task, status
+from fer_repro.campaign import Task, status
 from fer_repro.campaign.throughput import TRAINING, Speed, Speeds, records
 from fer_repro.data import USAGES
 from fer_repro.data.official import OFFICIAL_COUNTS
@@ -25,7 +25,7 @@ from fer_repro.evaluation import cost
 from fer_repro.evaluation.cost import input_shape, weightless
 from fer_repro.evaluation.tta import view_count
 from fer_repro.papers.base import Variant
-from fer_repro.project import default_results_dir, default_runs_dir
+from fer_repro.parameters import RunOptions
 from fer_repro.recipe import Recipe
 from fer_repro.reproduce import run_folder, usual_data
 from fer_repro.results import FINISHED, HALVES
@@ -140,11 +140,11 @@ def _peek(folder: Path, changed: int) -> Standing | None:
 class Estimator:
     """Estimates for all runs that share ``options``; reads checkpoints and results again at every call."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: RunOptions) -> None:
         self.options = options
         self.profile = "full" if options.profile == "full" else "smoke"
-        self.results_dir = Path(options.results_dir) if options.results_dir else default_results_dir()
-        self.runs_dir = Path(options.runs_dir) if options.runs_dir else default_runs_dir()
+        self.results_dir = options.results_path
+        self.runs_dir = options.runs_path
         # A smoke run without a folder of its own leaves no checkpoint behind.
         self.keeps = self.profile == "full" or bool(options.runs_dir)
         self.data = options.data or usual_data(self.profile)

@@ -14,9 +14,10 @@ from itertools import accumulate
 from typing import Any
 
 from fer_repro import papers, results
-from fer_repro.campaign import Options, Outcome, Task, runner
+from fer_repro.campaign import Outcome, Task, runner
 from fer_repro.campaign.estimate import Estimator, Remaining
 from fer_repro.logs import shown
+from fer_repro.parameters import RunOptions
 from fer_repro.training.progress import duration
 
 log = logging.getLogger(__name__)
@@ -172,7 +173,7 @@ def time_to_reserve(estimator: Estimator) -> runner.Reserve:
 @shown()
 def run(
     tasks: Iterable[Task],
-    options: Options,
+    options: RunOptions,
     *,
     jobs: int = 1,
     budget: float | None = None,

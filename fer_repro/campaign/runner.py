@@ -10,15 +10,14 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from graphlib import CycleError, TopologicalSorter
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from fer_repro import papers, parameters, results
-from fer_repro.campaign import Options, Outcome, Task, workers
+from fer_repro import papers, results
+from fer_repro.campaign import Outcome, Task, workers
 from fer_repro.errors import FerReproError
 from fer_repro.logs import rewritten, shown
-from fer_repro.project import default_results_dir
+from fer_repro.parameters import RunOptions
 from fer_repro.training.execution import resolve_device
 from fer_repro.training.run import Interrupted
 
@@ -72,19 +71,18 @@ def seeds_together(tasks: Iterable[Task]) -> list[list[Task]]:
     return list(found.values())
 
 
-def check(tasks: Iterable[Task], options: Options) -> None:
+def check(tasks: Iterable[Task], options: RunOptions) -> None:
     """Refuse a wrong value before the first run, not after it. Raises `FerReproError`."""
-    shared = vars(options) | {"results_dir": options.results_dir or ""}
     for task in tasks:
-        parameters.check({name: value for name, value in shared.items() if name in parameters.FIELDS} | vars(task))
+        options.check(task.variant, task.seed)
     if options.profile == "full" and options.epochs is None:
-        results.require_writable(Path(options.results_dir) if options.results_dir else default_results_dir())
+        results.require_writable(options.results_path)
 
 
 @shown()
 def run(
     waves: list[list[Task]],
-    options: Options,
+    options: RunOptions,
     *,
     jobs: int = 1,
     budget: float | None = None,
@@ -153,7 +151,7 @@ def _left(deadline: float | None) -> float | None:
     return None if deadline is None else deadline - time.monotonic()
 
 
-def _one_by_one(wave: list[Task], options: Options, left_for: LeftFor) -> list[Outcome]:
+def _one_by_one(wave: list[Task], options: RunOptions, left_for: LeftFor) -> list[Outcome]:
     outcomes: list[Outcome] = []
     for task in wave:
         left = left_for(task)
@@ -165,7 +163,7 @@ def _one_by_one(wave: list[Task], options: Options, left_for: LeftFor) -> list[O
     return outcomes
 
 
-def _attempt(task: Task, options: Options, left: float | None, turn: Turn | None = None) -> Outcome:
+def _attempt(task: Task, options: RunOptions, left: float | None, turn: Turn | None = None) -> Outcome:
     """One run in this process, and how it ended."""
     from fer_repro.reproduce import reproduce
 
@@ -183,7 +181,7 @@ def _attempt(task: Task, options: Options, left: float | None, turn: Turn | None
     return Outcome(task, "done" if result.status in results.FINISHED else "failed", _headline(result))
 
 
-def _together(wave: list[Task], options: Options, left_for: LeftFor) -> list[Outcome]:
+def _together(wave: list[Task], options: RunOptions, left_for: LeftFor) -> list[Outcome]:
     """All tasks of the wave in this process, a batch each in turn; see `fer_repro.training.interleave`."""
     from fer_repro.training.execution import one_thread
     from fer_repro.training.interleave import take_turns

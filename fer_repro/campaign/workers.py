@@ -12,15 +12,16 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor, wait
 
-from fer_repro.campaign import Options, Outcome, Task
+from fer_repro.campaign import Outcome, Task
 from fer_repro.errors import INTERRUPTED
+from fer_repro.parameters import RunOptions
 
 log = logging.getLogger(__name__)
 
 COMMAND = (sys.executable, "-m", "fer_repro.cli")
 
 
-def run(wave: list[Task], options: Options, jobs: int, deadline: float | None) -> list[Outcome]:
+def run(wave: list[Task], options: RunOptions, jobs: int, deadline: float | None) -> list[Outcome]:
     """At most ``jobs`` processes at a time; none begins after the ``deadline`` (a `time.monotonic` value).
 
     Ctrl-C stops all of them at their checkpoints. Tasks that did not begin have no outcome.
@@ -62,7 +63,7 @@ def run(wave: list[Task], options: Options, jobs: int, deadline: float | None) -
     return [outcome for attempt in attempts if (outcome := attempt.result()) is not None]
 
 
-def _start(task: Task, options: Options, jobs: int, left: float | None, slot: int) -> subprocess.Popen:
+def _start(task: Task, options: RunOptions, jobs: int, left: float | None, slot: int) -> subprocess.Popen:
     """This same command for one task."""
     arguments = ["run", task.variant, "--seed", str(task.seed), *options.as_arguments()]
     arguments += [] if left is None else ["--time-budget", f"{left:.1f}"]

@@ -61,7 +61,8 @@ def run(
     Several runs are a campaign: it prints what it did and what comes next, and the same command continues it.
     """
     from fer_repro import papers
-    from fer_repro.campaign import Options, Task, estimate, plan, runner
+    from fer_repro.campaign import Task, estimate, plan, runner
+    from fer_repro.parameters import RunOptions
 
     if bool(variants) == everything:
         raise FerReproError("name the variants to run, or --all (not both): `fer-repro list` shows them")
@@ -82,7 +83,7 @@ def run(
         chosen = [name for name in chosen if name in done or name in able]
     where = (results_dir or None, runs_dir or None, root or None)
     tasks = [Task(name, one) for name in chosen for one in seed or [0]]
-    options = Options(protocol, profile, data_set, device, epochs, *where, resume)
+    options = RunOptions(protocol, profile, data_set, device, epochs, *where, resume)
     runner.check(tasks, options)
     budget = runner.duration(time_budget) - (time.monotonic() - context.obj) if time_budget else None
     estimator = estimate.Estimator(options)

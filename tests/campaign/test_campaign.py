@@ -17,9 +17,10 @@ import pytest
 from listening import listening
 
 from fer_repro import cli, papers, results
-from fer_repro.campaign import Options, Task, plan, runner, throughput
+from fer_repro.campaign import Task, plan, runner, throughput
 from fer_repro.campaign.estimate import Estimator, work
 from fer_repro.errors import FerReproError
+from fer_repro.parameters import RunOptions
 from fer_repro.recipe import step
 from fer_repro.training import checkpoint
 from fer_repro.training.run import Interrupted, Run
@@ -35,8 +36,8 @@ def world(monkeypatch):
 
 
 @pytest.fixture
-def options(world, tmp_path) -> Options:
-    return Options(device="cpu", results_dir=str(tmp_path / "results"), runs_dir=str(tmp_path / "runs"))
+def options(world, tmp_path) -> RunOptions:
+    return RunOptions(device="cpu", results_dir=str(tmp_path / "results"), runs_dir=str(tmp_path / "runs"))
 
 
 @pytest.fixture
@@ -310,7 +311,7 @@ def test_a_checkpoint_of_another_device_or_a_damaged_one_gives_no_speed(options,
 
 
 def test_a_method_without_a_network_is_estimated_by_its_stored_run():
-    known = Estimator(Options(device="cpu", runs_dir="nowhere"))
+    known = Estimator(RunOptions(device="cpu", runs_dir="nowhere"))
     found = known.remaining(Task("local-learning-bow", 1))
     stored = results.find("local-learning-bow", "official", 0)
     assert found.fitting == stored.record["cost"]["seconds"] and "seed 0" in found.source
@@ -414,7 +415,7 @@ def test_killed_in_the_middle_then_ended_without_jupyter(world, tmp_path):
     assert second.returncode == 0, second.stderr
     assert f"going on after epoch {begun.epochs} of {EPOCHS}" in second.stdout
     assert results.verify(where[0]) == [] and len(results.stored_folders(where[0])) == 3
-    options = Options(device="cpu", results_dir=str(tmp_path / "whole"), runs_dir=str(tmp_path / "other"))
+    options = RunOptions(device="cpu", results_dir=str(tmp_path / "whole"), runs_dir=str(tmp_path / "other"))
     plan.run(tasks("large", "pupil", seeds=(3,)), options)
     for task in tasks("large", "pupil", seeds=(3,)):
         assert same_predictions(where[0], Path(options.results_dir), task)

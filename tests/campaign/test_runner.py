@@ -14,8 +14,9 @@ import pytest
 from listening import listening
 
 from fer_repro import papers
-from fer_repro.campaign import Options, Task, runner
+from fer_repro.campaign import Task, runner
 from fer_repro.errors import FerReproError
+from fer_repro.parameters import RunOptions
 from fer_repro.training.run import Interrupted
 
 CHILD = """
@@ -66,14 +67,14 @@ def test_circular_variants_are_an_error():
 def test_a_wrong_option_is_refused_before_the_first_run(tmp_path):
     tasks = [Task("vggnet", 0)]
     with pytest.raises(FerReproError, match="protocol is 'oficial'"):
-        runner.check(tasks, Options(protocol="oficial"))
+        runner.check(tasks, RunOptions(protocol="oficial"))
     with pytest.raises(FerReproError, match="unknown variant 'x'"):
-        runner.check([*tasks, Task("x", 0)], Options())
+        runner.check([*tasks, Task("x", 0)], RunOptions())
     blocked = tmp_path / "file"
     blocked.write_text("")
     with pytest.raises(FerReproError, match="cannot be written"):
-        runner.check(tasks, Options(results_dir=str(blocked / "results")))
-    runner.check(tasks, Options(profile="smoke", results_dir=str(blocked / "results")))
+        runner.check(tasks, RunOptions(results_dir=str(blocked / "results")))
+    runner.check(tasks, RunOptions(profile="smoke", results_dir=str(blocked / "results")))
 
 
 @pytest.fixture
@@ -99,7 +100,7 @@ def reproduce(monkeypatch):
 
 def test_a_failure_does_not_stop_the_others(reproduce):
     waves = [[Task("bad", 0), Task("diverging", 0), Task("good", 0)], [Task("synthetic", 1)]]
-    outcomes = runner.run(waves, Options())
+    outcomes = runner.run(waves, RunOptions())
     assert [(o.task.variant, o.state) for o in outcomes] == [
         ("bad", "failed"),
         ("diverging", "failed"),
@@ -113,15 +114,15 @@ def test_a_failure_does_not_stop_the_others(reproduce):
 
 @pytest.mark.parametrize("stopping", ["long", "ctrl-c"])
 def test_a_stop_ends_everything_after_it(reproduce, stopping):
-    outcomes = runner.run([[Task("good", 0), Task(stopping, 0), Task("good", 1)], [Task("good", 2)]], Options())
+    outcomes = runner.run([[Task("good", 0), Task(stopping, 0), Task("good", 1)], [Task("good", 2)]], RunOptions())
     assert [o.state for o in outcomes] == ["done", "stopped", "not started", "not started"]
     assert [call[:2] for call in reproduce] == [("good", 0), (stopping, 0)]
 
 
 def test_the_budget_is_shared(reproduce):
-    runner.run([[Task("good", 0)], [Task("good", 1)]], Options(), budget=100)
+    runner.run([[Task("good", 0)], [Task("good", 1)]], RunOptions(), budget=100)
     assert all(0 < left <= 100 for _, _, left in reproduce)
-    outcomes = runner.run([[Task("good", 0)]], Options(), budget=1e-9)
+    outcomes = runner.run([[Task("good", 0)]], RunOptions(), budget=1e-9)
     assert [o.state for o in outcomes] == ["not started"] and len(reproduce) == 2
 
 
@@ -136,7 +137,7 @@ def test_children_run_side_by_side_and_report(children):
     lines: list[str] = []
     tasks = [Task("good", 0), Task("bad", 0), Task("good", 1)]
     with listening(lines.append):
-        outcomes = runner.run([tasks], Options(device="cpu"), jobs=2)
+        outcomes = runner.run([tasks], RunOptions(device="cpu"), jobs=2)
     states = {outcome.task: (outcome.state, outcome.text) for outcome in outcomes}
     assert states[Task("good", 0)] == states[Task("good", 1)] == ("done", "70.00 % of 100")
     assert states[Task("bad", 0)] == ("failed", "failed: no luck")
@@ -166,14 +167,14 @@ def test_a_signal_reaches_every_child_once_and_waits_for_its_checkpoint(children
     started = time.monotonic()
     tasks = [Task("slow", 0), Task("slow", 1), Task("good", 0)]
     with listening(say):
-        outcomes = runner.run([tasks], Options(device="cpu"), jobs=2)
+        outcomes = runner.run([tasks], RunOptions(device="cpu"), jobs=2)
     assert time.monotonic() - started < 20
     assert [o.state for o in outcomes] == ["stopped", "stopped", "not started"]
     assert all(o.text == "stopped: checkpoint saved" for o in outcomes[:2])
 
 
 def test_options_as_arguments_of_the_command():
-    arguments = Options(profile="smoke", device="cpu", epochs=2, resume=False, root="x y").as_arguments()
+    arguments = RunOptions(profile="smoke", device="cpu", epochs=2, resume=False, root="x y").as_arguments()
     assert arguments == [
         "--protocol",
         "official",
@@ -190,7 +191,7 @@ def test_options_as_arguments_of_the_command():
 
 
 def test_seeds_together_end_as_one_after_the_other(tmp_path):
-    options = Options(profile="smoke", epochs=2, device="cpu", runs_dir=str(tmp_path / "one"))
+    options = RunOptions(profile="smoke", epochs=2, device="cpu", runs_dir=str(tmp_path / "one"))
     tasks = [Task("deep-emotion-no-stn", seed) for seed in (0, 1)]
     said: list[str] = []
     alone = runner.run([tasks], options)
@@ -213,7 +214,7 @@ def test_one_failure_of_seeds_together_does_not_stop_the_others(variants, monkey
 
     variants(a=())
     monkeypatch.setattr("fer_repro.reproduce.reproduce", reproduce)
-    outcomes = runner.run([[Task("a", seed) for seed in range(3)]], Options(device="cpu"), together=True)
+    outcomes = runner.run([[Task("a", seed) for seed in range(3)]], RunOptions(device="cpu"), together=True)
     assert [outcome.state for outcome in outcomes] == ["done", "failed", "done"] and outcomes[1].text == "no luck"
 
 
@@ -234,6 +235,6 @@ def test_seeds_together_share_one_budget(variants, monkeypatch):
 
     variants(a=())
     monkeypatch.setattr("fer_repro.reproduce.reproduce", reproduce)
-    runner.run([[Task("a", seed) for seed in range(3)]], Options(device="cpu"), budget=60, together=True)
+    runner.run([[Task("a", seed) for seed in range(3)]], RunOptions(device="cpu"), budget=60, together=True)
     # Who begins later has less left: the end is the same for all.
     assert lefts[0] <= 60 and lefts[1] <= lefts[0] - 0.3 and lefts[2] <= lefts[1] - 0.3

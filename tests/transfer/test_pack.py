@@ -16,10 +16,11 @@ from listening import listening
 from safetensors.torch import load_file
 
 from fer_repro import cli, papers, results
-from fer_repro.campaign import Options, Task, plan
+from fer_repro.campaign import Task, plan
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation.predict import NetworkClassifier
 from fer_repro.files import sha256_of
+from fer_repro.parameters import RunOptions
 from fer_repro.training import checkpoint
 from fer_repro.training.run import Run
 from fer_repro.transfer import chunks
@@ -35,11 +36,11 @@ def world(monkeypatch):
 
 
 @pytest.fixture
-def options(world, tmp_path) -> Options:
-    return Options(device="cpu", results_dir=str(tmp_path / "results"), runs_dir=str(tmp_path / "runs"))
+def options(world, tmp_path) -> RunOptions:
+    return RunOptions(device="cpu", results_dir=str(tmp_path / "results"), runs_dir=str(tmp_path / "runs"))
 
 
-def train(options: Options, *variants: str, batches: int | None = None) -> list[str]:
+def train(options: RunOptions, *variants: str, batches: int | None = None) -> list[str]:
     """Run ``variants`` with seed 0, at most so many batches in all; the states that came out."""
     left = [10**9 if batches is None else batches]
 
@@ -53,7 +54,7 @@ def train(options: Options, *variants: str, batches: int | None = None) -> list[
     return [outcome.state for outcome in found]
 
 
-def pack(options: Options, out: Path, *variants: str, **more) -> str:
+def pack(options: RunOptions, out: Path, *variants: str, **more) -> str:
     more = {"runs_dir": options.runs_dir, "part_size": PART} | more
     return packing.pack(out, variants, **more)
 
