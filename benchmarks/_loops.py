@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader
 from fer_repro.campaign.throughput import TRAINING
 from fer_repro.evaluation import cost
 from fer_repro.recipe import Recipe
-from fer_repro.training.autotune import MANY_STEPS, rehearse
-from fer_repro.training.execution import Engine
+from fer_repro.training.autotune import MANY_STEPS, autotune
+from fer_repro.training.execution import ExecutionOptions
 from fer_repro.training.losses import soft
 from fer_repro.training.optim import OPTIMISERS, make_optimiser
 from fer_repro.training.step import TrainStep
@@ -127,7 +127,7 @@ class Ours:
         batch: int | None,
         n: int,
         seconds: float,
-        engine: Engine | None = None,
+        engine: ExecutionOptions | None = None,
         waits: bool = False,
         seed: int = 0,
         threads: int | None = None,
@@ -136,7 +136,7 @@ class Ours:
         self.place = 0
         if threads is not None:
             torch.set_num_threads(threads)
-        self.engine = engine or Engine()
+        self.engine = engine or ExecutionOptions()
         self.pace = Pace(self.device)
         images, labels = random_faces(n)
         self.images, self.labels = torch.from_numpy(images).to(self.device), torch.from_numpy(labels).to(self.device)
@@ -182,8 +182,8 @@ class Ours:
         """What a long run does at its start: choose by measurement how to compute."""
         steps = self.recipe.stages[0].epochs * math.ceil(len(self.labels) / self.recipe.batch_size)
         if steps >= MANY_STEPS:
-            choice, self.rehearsal = rehearse(self.step, self.images, self.labels)
-            self.step.choose(choice)
+            mode, self.rehearsal = autotune(self.step, self.images, self.labels)
+            self.step.set_mode(mode)
 
     def next(self) -> tuple[Tensor, Tensor]:
         """The next batch of a shuffled epoch; the last, smaller one is left out here as in the reference."""
@@ -234,9 +234,9 @@ class Ours:
             "input_size": size,
             "epochs": self.case.recipe().epochs,
             "parameters": cost.count_parameters(self.model),
-            "precision": "bf16" if self.step.choice.autocast else "fp32",
-            "forward": self.step.choice.forward,
-            "channels_last": self.step.choice.channels_last,
+            "precision": "bf16" if self.step.mode.autocast else "fp32",
+            "forward": self.step.mode.forward,
+            "channels_last": self.step.mode.channels_last,
             "rehearsal": self.rehearsal,
             "peak_memory_bytes": cost.peak_memory(self.device),
             "forward_flops_per_input": 2 * adds,

@@ -26,7 +26,7 @@ from fer_repro.evaluation.predict import NetworkClassifier
 from fer_repro.evaluation.tta import view_batch
 from fer_repro.layers import as_input, normalise_
 from fer_repro.recipe import Recipe
-from fer_repro.training.execution import Engine, resolve_device
+from fer_repro.training.execution import ExecutionOptions, resolve_device
 
 NETWORKS = ("vggnet", "resnet18-tricks", "resemotenet", "deep-emotion")
 SECONDS = {"cpu": 3.0, "cuda": 2.0}  # of a turn
@@ -57,7 +57,7 @@ class Library:
     def __init__(self, case: Case, device: str, n: int, seconds: float) -> None:
         self.recipe, self.device = case.recipe(), torch.device(device)
         self.pace = Pace(self.device)
-        model = Engine().to_device(settled(case, self.recipe), self.device)  # as at the end of a run
+        model = ExecutionOptions().to_device(settled(case, self.recipe), self.device)  # as at the end of a run
         self.classifier = NetworkClassifier(model, self.recipe, self.device)
         self.images = random_faces(n)[0]
         if self.device.type == "cpu":

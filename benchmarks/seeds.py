@@ -26,7 +26,7 @@ from torch.func import functional_call, stack_module_state
 
 from fer_repro.evaluation.cost import environment
 from fer_repro.training.execution import resolve_device
-from fer_repro.training.interleave import Turn, take_turns
+from fer_repro.training.interleave import Turn, interleave
 from fer_repro.training.optim import make_optimiser
 
 SEEDS = 3
@@ -53,7 +53,7 @@ class BatchByBatch(InTurn):
     def __init__(self, case: Case, device: str, batch: int, n: int) -> None:
         # Made in their threads, as a run is: what works in the first thread alone must not be chosen.
         makers = [lambda turn, seed=seed: Ours(case, device, batch, n, 0.0, seed=seed) for seed in range(SEEDS)]
-        self.members = _all(take_turns(makers, device))
+        self.members = _all(interleave(makers, device))
 
     def work(self, steps: int) -> float:
         """Seconds from the first seed's start to the last one's end; every thread warms up before."""
@@ -65,12 +65,12 @@ class BatchByBatch(InTurn):
                     wait(member.device)
                     began.append(time.perf_counter())
                 member.train()
-                turn.pass_on()
+                turn.yield_turn()
             wait(member.device)
             ended.append(time.perf_counter())
 
         device = self.members[0].device
-        _all(take_turns([partial(train, member) for member in self.members], str(device)))
+        _all(interleave([partial(train, member) for member in self.members], str(device)))
         return max(ended) - min(began)
 
 
@@ -95,7 +95,7 @@ class Stacked(InTurn):
         self.loss, self.pace = case.loss(first.recipe), first.pace
 
         def forward(weights: dict[str, Tensor], buffers: dict[str, Tensor], inputs: Tensor, targets: Tensor) -> Tensor:
-            with torch.autocast(first.device.type, torch.bfloat16, enabled=first.step.choice.autocast):
+            with torch.autocast(first.device.type, torch.bfloat16, enabled=first.step.mode.autocast):
                 output = functional_call(models[0], (weights, buffers), (inputs,))
             output = output.float() if isinstance(output, Tensor) else tuple(part.float() for part in output)
             return self.loss(output, targets)

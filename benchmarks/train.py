@@ -22,7 +22,7 @@ from _loops import Hybrid, Ours, Reference
 from _turns import Contestant, Failed, contestants, race
 
 from fer_repro.evaluation.cost import environment
-from fer_repro.training.execution import Engine, resolve_device
+from fer_repro.training.execution import ExecutionOptions, resolve_device
 
 SECONDS = {"cpu": 3.0, "cuda": 3.0}  # of a turn
 TECHNIQUES_ON = {
@@ -152,7 +152,7 @@ def _ratio(ours: float, other: float | None) -> float | None:
     return None if not other else ours / other
 
 
-def switches(engine: Engine) -> dict[str, Engine]:
+def switches(engine: ExecutionOptions) -> dict[str, ExecutionOptions]:
     """Every switch of the engine turned off alone, by a name to print."""
     found = {}
     for field in dataclasses.fields(engine):
@@ -180,12 +180,12 @@ def ablation(case: Case, device: str, seconds: float, turns: int, images: int) -
         facts = first["first"].ask("facts")
     makers: dict[str, tuple[Any, ...]] = {ALL_ON: (Ours, case, device, facts["batch"], images, seconds)}
     failed: dict[str, str] = {}
-    for name, engine in switches(Engine()).items():
+    for name, engine in switches(ExecutionOptions()).items():
         if (why := idle(name, device, facts["precision"])) is not None:
             failed[name] = why
         else:
             makers[name] = (*makers[ALL_ON], engine)
-    makers[WAITS] = (*makers[ALL_ON], Engine(), True)
+    makers[WAITS] = (*makers[ALL_ON], ExecutionOptions(), True)
     makers[LOADER] = (Hybrid, case, device, facts["batch"], images)
     with contestants(**makers) as sides:
         _or_reason(sides[LOADER], "choose_workers", seconds / 2, failed, LOADER)

@@ -9,7 +9,7 @@ INTERRUPTED = 130  # as a shell reports a program that SIGINT ended
 
 
 class FerReproError(Exception):
-    """Bad input or a missing thing, told in one sentence: what, where, what was expected, how to mend it.
+    """Bad input or a missing thing, in one sentence: what, where, what was expected, how to correct it.
 
     The command line prints it without a traceback (unless ``--debug``) and exits with status 1.
     """

@@ -27,8 +27,8 @@ def code_version() -> str:
     if not (here / ".git").exists() or shutil.which("git") is None:
         return fer_repro.__version__
 
-    def git(*words: str) -> str:
-        done = subprocess.run(["git", "-C", str(here), *words], capture_output=True, text=True, check=False)
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, check=False)
         return done.stdout.strip()
 
     changed = "+changed" if git("status", "--porcelain", "--untracked-files=no") else ""

@@ -229,9 +229,9 @@ class Recipe:
             if isinstance(value, Step):
                 return {"name": value.name} | {k: plain(v) for k, v in value.options}
             if dataclasses.is_dataclass(value):
-                told = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+                fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
                 late = {f.name: f.default for f in dataclasses.fields(value) if f.metadata}
-                return {name: plain(part) for name, part in told.items() if name not in late or part != late[name]}
+                return {name: plain(part) for name, part in fields.items() if name not in late or part != late[name]}
             if isinstance(value, (tuple, list)):
                 return [plain(v) for v in value]
             return value

@@ -220,5 +220,5 @@ def weights_facts_below(variant_id: str, protocol: str, profile: str) -> dict[st
     needed = {
         name: weights_facts(papers.get(name).recipe(protocol, profile)) for name in sorted(papers.needs(variant_id))
     }
-    found = {name: told for name, told in needed.items() if told}
-    return {"pretrained_below": found} if found else {}
+    known = {name: facts for name, facts in needed.items() if facts}
+    return {"pretrained_below": known} if known else {}

@@ -30,7 +30,7 @@ from fer_repro.recipe import Recipe
 from fer_repro.reproduce import run_folder, usual_data
 from fer_repro.results import FINISHED, HALVES
 from fer_repro.training import checkpoint
-from fer_repro.training.checkpoint import Standing
+from fer_repro.training.checkpoint import CheckpointProgress
 from fer_repro.training.execution import resolve_device
 from fer_repro.transforms import Augmenter
 
@@ -64,13 +64,13 @@ class Work:
         """Operations of an epoch in each stage."""
         return tuple(one + self.selecting for one in self.training)
 
-    def _in_stage(self, standing: Standing) -> float:
+    def _in_stage(self, standing: CheckpointProgress) -> float:
         """Operations that a checkpoint has behind it in the stage under way."""
         stage = standing.stage
         part = min(1.0, standing.batch * self.batch_sizes[stage] / self.images[stage])
         return standing.epoch * self.per_epoch[stage] + part * self.training[stage]
 
-    def done(self, standing: Standing) -> float:
+    def done(self, standing: CheckpointProgress) -> float:
         """Operations of training and selecting that a checkpoint has behind it."""
         total, before = self._in_stage(standing), standing.epochs - standing.epoch
         for epochs, one in zip(self.epochs[: standing.stage], self.per_epoch, strict=False):
@@ -78,7 +78,7 @@ class Work:
             total, before = total + taken * one, before - taken
         return total
 
-    def left(self, standing: Standing | None) -> float:
+    def left(self, standing: CheckpointProgress | None) -> float:
         """Operations of training and selecting that are still to do, if no stage ends early."""
         whole = [epochs * one for epochs, one in zip(self.epochs, self.per_epoch, strict=True)]
         if standing is None:
@@ -127,13 +127,13 @@ class Remaining:
     source: str = ""
 
 
-def peek(folder: Path) -> Standing | None:
+def peek(folder: Path) -> CheckpointProgress | None:
     """As `checkpoint.peek`, which reads a folder again only after something in it was replaced."""
     return _peek(folder, folder.stat().st_mtime_ns) if folder.is_dir() else None
 
 
 @cache
-def _peek(folder: Path, changed: int) -> Standing | None:
+def _peek(folder: Path, changed: int) -> CheckpointProgress | None:
     return checkpoint.peek(folder)
 
 
@@ -168,7 +168,7 @@ class Estimator:
         o = self.options
         return run_folder(self.runs_dir, task.variant, o.protocol, self.profile, task.seed, o.epochs, self.data)
 
-    def standing(self, task: Task) -> Standing | None:
+    def standing(self, task: Task) -> CheckpointProgress | None:
         """How far the run's checkpoint has come; None where there is none that this command would resume."""
         return peek(self.folder(task)) if self.keeps and self.options.resume else None
 
@@ -210,7 +210,7 @@ class Estimator:
         at_most = counted.at_most and left > 0
         return Remaining(*self._state(task, standing), left / speed.flops_per_second, None, at_most, speed.source)
 
-    def _state(self, task: Task, standing: Standing | None) -> tuple[str, str]:
+    def _state(self, task: Task, standing: CheckpointProgress | None) -> tuple[str, str]:
         if standing is None:
             return "new", "not begun"
         recipe = self.recipe(task.variant)

@@ -184,7 +184,7 @@ def _attempt(task: Task, options: RunOptions, left: float | None, turn: Turn | N
 def _together(wave: list[Task], options: RunOptions, left_for: LeftFor) -> list[Outcome]:
     """All tasks of the wave in this process, a batch each in turn; see `fer_repro.training.interleave`."""
     from fer_repro.training.execution import one_thread
-    from fer_repro.training.interleave import take_turns
+    from fer_repro.training.interleave import interleave
 
     left = left_for(*wave)
     if left is not None and left <= 0:
@@ -199,7 +199,7 @@ def _together(wave: list[Task], options: RunOptions, left_for: LeftFor) -> list[
         return attempt
 
     with one_thread() if options.profile == "smoke" else nullcontext():
-        return take_turns([work(task) for task in wave], resolve_device(options.device))
+        return interleave([work(task) for task in wave], resolve_device(options.device))
 
 
 def _headline(result: Any) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from fer_repro import papers, results
 from fer_repro.claims import leaderboard_claims
 from fer_repro.training import checkpoint
-from fer_repro.training.checkpoint import Standing
+from fer_repro.training.checkpoint import CheckpointProgress
 
 
 def states(results_dir: Path) -> list[dict[str, Any]]:
@@ -52,7 +52,7 @@ def furthest(folders: list[Path], epochs: int) -> str:
     return progress(max(standings, key=lambda standing: standing.epochs), epochs) if standings else "begun"
 
 
-def progress(standing: Standing, epochs: int) -> str:
+def progress(standing: CheckpointProgress, epochs: int) -> str:
     """How far a run of ``epochs`` has come."""
     if standing.status == "running":
         return f"begun, epoch {standing.epochs} of {epochs}"

@@ -47,10 +47,10 @@ def count_activation_bytes(model: nn.Module, input_shape: tuple[int, ...]) -> in
     """
     parameter = next(model.parameters())
     own = {weight.untyped_storage()._cdata for weight in (*model.parameters(), *model.buffers())}
-    kept: dict[int, Tensor] = {}
+    stored: dict[int, Tensor] = {}
 
     def keep(tensor: Tensor) -> Tensor:
-        kept[tensor.untyped_storage()._cdata] = tensor
+        stored[tensor.untyped_storage()._cdata] = tensor
         return tensor
 
     was_training = model.training
@@ -58,7 +58,7 @@ def count_activation_bytes(model: nn.Module, input_shape: tuple[int, ...]) -> in
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         model(torch.zeros(input_shape, device=parameter.device, dtype=parameter.dtype))
     model.train(was_training)
-    return sum(tensor.untyped_storage().nbytes() for storage, tensor in kept.items() if storage not in own)
+    return sum(tensor.untyped_storage().nbytes() for storage, tensor in stored.items() if storage not in own)
 
 
 def reset_peak_memory(device: torch.device) -> None:

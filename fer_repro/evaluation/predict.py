@@ -49,7 +49,7 @@ class NetworkClassifier:
 
     @torch.inference_mode()
     def log_probabilities(self, images: Tensor, with_views: bool = False) -> Tensor:
-        """uint8 [N,48,48] on the device -> float32 [N,7] there: log probabilities; nothing waits for the device.
+        """uint8 [N,48,48] on the device -> float32 [N,7] there: log probabilities, without synchronisation.
 
         The mean over views is taken of the logits or of the probabilities, as the recipe's views say.
         """

@@ -14,7 +14,7 @@ import numpy as np
 
 from fer_repro.data.dataset import FER2013
 from fer_repro.local_learning import svm
-from fer_repro.training.artifacts import Shelf
+from fer_repro.training.artifacts import ArtifactCache
 from fer_repro.training.checkpoint import writer
 from fer_repro.training.progress import stop_requests
 from fer_repro.training.run import Interrupted, Run
@@ -50,20 +50,20 @@ def workshop(run: Run, select: FER2013) -> Iterator[Workshop]:
                 raise Interrupted(f"{run.recipe.variant}: stopped ({why}); the same command goes on from what is kept")
 
         identity = {"data": run.data_digest, "seed": run.seed, "train": run.recipe.protocol.train}
-        yield Workshop(run, select, Shelf(run.folder, identity, run.resume), pause)
+        yield Workshop(run, select, ArtifactCache(run.folder, identity, run.resume), pause)
 
 
 class Workshop:
     """Where a method is fitted stage by stage; every stage adds a row to the run's history."""
 
-    def __init__(self, run: Run, select: FER2013, shelf: Shelf, pause: Pause) -> None:
-        self.run, self.shelf, self.pause = run, shelf, pause
+    def __init__(self, run: Run, select: FER2013, artifacts: ArtifactCache, pause: Pause) -> None:
+        self.run, self.artifacts, self.pause = run, artifacts, pause
         self.labels = np.asarray(select.labels)
         self.begin = self.last = time.monotonic()
 
     def seconds(self) -> float:
         """Since the beginning, with what earlier runs paid for the pieces that were found on disk."""
-        return time.monotonic() - self.begin + self.shelf.saved
+        return time.monotonic() - self.begin + self.artifacts.saved
 
     def accuracy(self, answers: np.ndarray) -> float:
         """Of predicted classes, on the select images."""
@@ -99,7 +99,7 @@ class Workshop:
                 found = svm.local_decisions(similarity, gram, labels, k, costs, self.pause)
                 return np.stack([found[cost] for cost in costs])
 
-            kept = self.shelf.keep(f"decisions-{k}", dict(settings) | {"k": k, "C": costs}, decide)
+            kept = self.artifacts.get_or_compute(f"decisions-{k}", dict(settings) | {"k": k, "C": costs}, decide)
             for cost, values in zip(costs, kept, strict=True):
                 decisions[k, cost] = values
         return decisions, {key: self.accuracy(values.argmax(axis=1)) for key, values in decisions.items()}

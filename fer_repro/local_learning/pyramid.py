@@ -12,7 +12,7 @@ import numpy as np
 from scipy import sparse
 
 from fer_repro.local_learning import visual_words
-from fer_repro.training.artifacts import Shelf
+from fer_repro.training.artifacts import ArtifactCache
 
 PART = 2048  # images whose words are kept on disk as one piece
 # what decides the words of an image, and so the files they are kept in
@@ -47,8 +47,8 @@ class WordPyramid:
     the names in `REPRESENTATION` (see `visual_words`). ``pause`` is called between pieces and may raise to stop.
     """
 
-    def __init__(self, options: dict[str, Any], shelf: Shelf, seed: int, pause: Callable[[], None]) -> None:
-        self.options, self.shelf, self.seed, self.pause = options, shelf, seed, pause
+    def __init__(self, options: dict[str, Any], artifacts: ArtifactCache, seed: int, pause: Callable[[], None]) -> None:
+        self.options, self.artifacts, self.seed, self.pause = options, artifacts, seed, pause
         self.settings = {name: options[name] for name in REPRESENTATION}
         self.channels = tuple(visual_words.Channel(*channel) for channel in options["channels"])
         self.finders: dict[tuple[int, int], visual_words.WordFinder] = {}
@@ -65,7 +65,7 @@ class WordPyramid:
                 sample = visual_words.sample_descriptors(images, self.grid(cell), wanted, self.seed)
                 return visual_words.train_vocabulary(sample, words, self.seed, self.options["iterations"])
 
-            vocabulary = self.shelf.keep(f"vocabulary-{cell}-{words}", self.settings, cluster)
+            vocabulary = self.artifacts.get_or_compute(f"vocabulary-{cell}-{words}", self.settings, cluster)
             self.finders[cell, words] = visual_words.WordFinder(vocabulary, self.options["probes"])
             self.pause()
 
@@ -99,7 +99,9 @@ class WordPyramid:
                 if name is None:
                     indices = search()
                 else:
-                    indices = self.shelf.keep(f"words-{name}-{cell}-{words}-{start:05d}", self.settings, search)
+                    indices = self.artifacts.get_or_compute(
+                        f"words-{name}-{cell}-{words}-{start:05d}", self.settings, search
+                    )
                 pieces.append(
                     [visual_words.spatial_words(indices, grid.centres(), words, level, counts) for level in levels]
                 )

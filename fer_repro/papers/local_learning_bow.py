@@ -92,8 +92,8 @@ class _Fit:
 
     def __init__(self, train: FER2013, select: FER2013, work: Workshop) -> None:
         self.train, self.select, self.work, self.run = train, select, work, work.run
-        self.options, self.shelf, self.pause = work.run.recipe.options.kwargs(), work.shelf, work.pause
-        self.words = WordPyramid(self.options, self.shelf, self.run.seed, self.pause)
+        self.options, self.artifacts, self.pause = work.run.recipe.options.kwargs(), work.artifacts, work.pause
+        self.words = WordPyramid(self.options, self.artifacts, self.run.seed, self.pause)
 
     def fitted(self) -> LocalWords:
         run, words = self.run, self.words
@@ -153,7 +153,7 @@ class _Fit:
                 return svm.local_decisions(row, gram, labels[thin], min(k, len(thin)), (cost,), self.pause)[cost]
 
             settings = self.words.settings | {"weights": weights, "k": k, "C": cost, "thin": len(thin)}
-            answers = self.shelf.keep("weights", settings, decide).argmax(axis=1)
+            answers = self.artifacts.get_or_compute("weights", settings, decide).argmax(axis=1)
             found[weights] = self.work.accuracy(answers)
         self.run.facts["weights_tried"] = [
             {"weights": list(weights), "pool": len(thin), "select_accuracy": accuracy}

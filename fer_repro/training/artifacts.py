@@ -18,8 +18,8 @@ from fer_repro.files import atomic_write
 log = logging.getLogger(__name__)
 
 
-class Shelf:
-    """Arrays kept in ``folder`` as ``<name>-<key>.npz``, each whole or not there.
+class ArtifactCache:
+    """Arrays in ``folder`` as ``<name>-<key>.npz``, each whole or not there.
 
     The key is a digest of ``identity`` (data, seed) and of the settings that decide the array, so that a changed
     setting never meets an old array. With ``resume=False`` nothing that lies there is used. ``saved`` counts the
@@ -34,21 +34,21 @@ class Shelf:
             for left in folder.glob("*.npz"):
                 left.unlink(missing_ok=True)
 
-    def keep(self, name: str, settings: Mapping[str, Any], make: Callable[[], np.ndarray]) -> np.ndarray:
-        """The array called ``name``: read where it was kept before, otherwise made and kept."""
+    def get_or_compute(self, name: str, settings: Mapping[str, Any], make: Callable[[], np.ndarray]) -> np.ndarray:
+        """The array called ``name``: read from disk where it was made before, otherwise made and written."""
         content = json.dumps([self._identity, dict(settings)], sort_keys=True)
         path = self._folder / f"{name}-{hashlib.sha256(content.encode()).hexdigest()[:16]}.npz"
         if path.exists():
             try:
-                with np.load(path, allow_pickle=False) as kept:
-                    found, seconds = kept["array"], float(kept["seconds"])
+                with np.load(path, allow_pickle=False) as archive:
+                    array, seconds = archive["array"], float(archive["seconds"])
             except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
                 log.warning(f"{path.name} is damaged ({type(error).__name__}); making it anew")
             else:
                 # a piece made or read earlier in this run is not an earlier run's work
                 self.saved += 0 if path in self._seen else seconds
                 self._seen.add(path)
-                return found
+                return array
         begin = time.monotonic()
         made = make()
         with atomic_write(path) as file:

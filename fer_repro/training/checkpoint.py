@@ -107,7 +107,7 @@ def load(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 @dataclass(frozen=True)
-class Standing:
+class CheckpointProgress:
     """How far a run has come, as its newest readable checkpoint ``path`` tells.
 
     ``identity`` as in `save`; ``status`` is ``running`` until the run has ended. ``epochs`` are all that were finished;
@@ -125,21 +125,21 @@ class Standing:
     seconds: float
 
 
-def peek(folder: Path) -> Standing | None:
-    """The `Standing` of a run folder without reading its tensors, or None where no checkpoint can be read."""
-    # Where the newest is damaged the one before may be whole; whoever goes on with the run is told about it.
-    return standing(Path(folder) / NAME) or standing(Path(folder) / PREVIOUS)
+def peek(folder: Path) -> CheckpointProgress | None:
+    """The `CheckpointProgress` of a run folder without reading its tensors, or None where no checkpoint can be read."""
+    # Where the newest is damaged the one before may be whole; a run that continues logs a warning.
+    return progress_of(Path(folder) / NAME) or progress_of(Path(folder) / PREVIOUS)
 
 
-def standing(path: Path) -> Standing | None:
-    """The `Standing` that one checkpoint file tells, or None where it cannot be read."""
+def progress_of(path: Path) -> CheckpointProgress | None:
+    """The `CheckpointProgress` that one checkpoint file tells, or None where it cannot be read."""
     try:
         # Mapped, not read: a checkpoint of a gigabyte tells its epoch in milliseconds.
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         state = content["state"]
         part = state["batch"] if state["order"] is not None else 0
         place = len(state["history"]), state["stage"], state["epoch"], part
-        return Standing(path, content["identity"], state["status"], *place, state["seconds"]["total"])
+        return CheckpointProgress(path, content["identity"], state["status"], *place, state["seconds"]["total"])
     except UNREADABLE:
         return None
 

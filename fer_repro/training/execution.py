@@ -20,14 +20,14 @@ FORWARDS: dict[str, str | None] = {"eager": None, "compiled": "default", "cuda-g
 
 
 @dataclass(frozen=True)
-class Engine:
+class ExecutionOptions:
     """Switches that change the speed of a run, not its recipe; all on is the way runs are made.
 
     With them change the rounding, and with the memory format the units on which dropout's draws fall.
 
-    ``channels_last``: allowed; a long run rehearses both memory formats. ``autocast``: bf16 where the recipe says so,
-    on a GPU always, on a CPU where the rehearsal of a long run finds it faster. ``compile``: ``auto`` (on CUDA a long
-    run rehearses the ways of `FORWARDS` and takes the fastest) or one of their names. ``keep_memory``: the C library
+    ``channels_last``: allowed; a long run tries both memory formats. ``autocast``: bf16 where the recipe says so,
+    on a GPU always, on a CPU where a long run finds it faster. ``compile``: ``auto`` (on CUDA a long
+    run tries the ways of `FORWARDS` and takes the fastest) or one of their names. ``keep_memory``: the C library
     keeps freed memory instead of giving it back. ``autotune``: cuDNN times its algorithms for each new shape.
     """
 
@@ -41,7 +41,9 @@ class Engine:
 
     def __post_init__(self) -> None:
         if self.compile != "auto" and self.compile not in FORWARDS:
-            raise FerReproError(f"engine: compile is '{self.compile}', expected auto or one of {', '.join(FORWARDS)}")
+            raise FerReproError(
+                f"execution: compile is '{self.compile}', expected auto or one of {', '.join(FORWARDS)}"
+            )
 
     def to_device(self, model: nn.Module, device: torch.device) -> nn.Module:
         """``model`` on the device, in the memory format that most networks are fastest in."""
@@ -57,7 +59,7 @@ def memory_format(channels_last: bool) -> torch.memory_format:
 
 
 @dataclass
-class Choice:
+class ExecutionMode:
     """How a step computes: memory format, bf16 autocast, way forward, and whether activations wait in host memory."""
 
     channels_last: bool = True
@@ -66,13 +68,15 @@ class Choice:
     host_memory: bool = False
 
 
-def first_choice(engine: Engine, recipe: Recipe, device: torch.device) -> Choice:
-    """How a step computes that was not rehearsed: a GPU has bf16, a processor may be slower with it."""
-    return Choice(channels_last=engine.channels_last, autocast=may_use_bf16(engine, recipe) and device.type == "cuda")
+def first_mode(execution: ExecutionOptions, recipe: Recipe, device: torch.device) -> ExecutionMode:
+    """How a step computes that was not tuned: a GPU has bf16, a processor may be slower with it."""
+    return ExecutionMode(
+        channels_last=execution.channels_last, autocast=may_use_bf16(execution, recipe) and device.type == "cuda"
+    )
 
 
-def may_use_bf16(engine: Engine, recipe: Recipe) -> bool:
-    return engine.autocast and recipe.precision == "bf16"
+def may_use_bf16(execution: ExecutionOptions, recipe: Recipe) -> bool:
+    return execution.autocast and recipe.precision == "bf16"
 
 
 # mallopt's numbers in glibc's malloc.h

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class Turn:
-    """One run's place in a round of ``count``. ``stop`` is shared: a wish to stop reaches every run."""
+    """One run's place in a round of ``count``. ``stop`` is shared: a stop request reaches every run."""
 
     def __init__(self, number: int, count: int, round_: _Round) -> None:
         self.number, self.count, self._round = number, count, round_
@@ -30,12 +30,12 @@ class Turn:
     def stop(self) -> StopRequest:
         return self._round.stop
 
-    def pass_on(self) -> None:
+    def yield_turn(self) -> None:
         """Let every other run compute one batch; comes back with the random generators as they were."""
         if self._round.alone():
             return
         state = random_state(self._round.device)
-        self._round.pass_on(self.number)
+        self._round.next_turn(self.number)
         self._round.wait_for(self.number)
         set_random_state(state, self._round.device)
 
@@ -57,7 +57,7 @@ class _Round:
         with self._changed:
             self._changed.wait_for(lambda: self._now == number)
 
-    def pass_on(self, number: int, leave: bool = False) -> None:
+    def next_turn(self, number: int, leave: bool = False) -> None:
         with self._changed:
             place = self._waiting.index(number)
             after = self._waiting[place + 1 :] + self._waiting[:place]
@@ -67,10 +67,10 @@ class _Round:
             self._changed.notify_all()
 
 
-def take_turns(works: list[Callable[[Turn], T]], device: str) -> list[Any]:
+def interleave(works: list[Callable[[Turn], T]], device: str) -> list[Any]:
     """Do all ``works`` side by side, each called with its `Turn`; what each returned, or the exception it raised.
 
-    A work that fails ends alone. Ctrl-C and SIGTERM become a wish to stop that every `Turn` shares.
+    A work that fails ends alone. Ctrl-C and SIGTERM become a stop request that every `Turn` shares.
     """
     place = torch.device(device)
     before = random_state(place)
@@ -87,7 +87,7 @@ def take_turns(works: list[Callable[[Turn], T]], device: str) -> list[Any]:
         except BaseException as error:  # noqa: BLE001 - handed to the caller, who decides; the others go on
             ended[number] = error
         finally:
-            round_.pass_on(number, leave=True)
+            round_.next_turn(number, leave=True)
 
     threads = [threading.Thread(target=do, args=(number,), daemon=True) for number in range(len(works))]
     with stop_requests(round_.stop):

@@ -24,7 +24,7 @@ from fer_repro.evaluation.predict import NetworkClassifier
 from fer_repro.evaluation.tta import view_count
 from fer_repro.recipe import Recipe, Stage
 from fer_repro.training import checkpoint
-from fer_repro.training.autotune import MANY_STEPS, confirm, rehearse
+from fer_repro.training.autotune import MANY_STEPS, autotune, confirm
 from fer_repro.training.losses import Loss
 from fer_repro.training.progress import StopRequest, log_epoch, stop_requests
 from fer_repro.training.run import Interrupted, Run
@@ -130,7 +130,7 @@ class Trainer:
                 state.after_batch(len(chosen))
             state.batch += 1
             if self.run.turn:
-                self.run.turn.pass_on()
+                self.run.turn.yield_turn()
         state.order = None
 
     def _end_epoch(self, stage: Stage, select: Part) -> bool:
@@ -172,16 +172,16 @@ class Trainer:
         return hits.item(), loss.item()
 
     def _settle(self, stage: Stage, images: Tensor, labels: Tensor) -> None:
-        """Let the device choose how this run computes; a run that goes on, or a later stage, keeps the choice."""
+        """Let the device choose how this run computes; a run that goes on, or a later stage, keeps that."""
         state = self.state
         left = stage.epochs * math.ceil(len(labels) / state.step.recipe.batch_size)
-        if state.choice is not None and not self.settled:
-            state.choice = confirm(state.step, state.choice, images, labels)
-        elif state.choice is None and (left >= MANY_STEPS or self.run.engine.compile not in ("auto", "eager")):
+        if state.mode is not None and not self.settled:
+            state.mode = confirm(state.step, state.mode, images, labels)
+        elif state.mode is None and (left >= MANY_STEPS or self.run.execution.compile not in ("auto", "eager")):
             in_time = lambda seconds: not (self.stop.reason or self.run.out_of_time(seconds))  # noqa: E731
-            state.choice, state.ways = rehearse(state.step, images, labels, in_time)
+            state.mode, state.ways = autotune(state.step, images, labels, in_time)
         self.settled = True
-        state.step.choose(state.choice or state.step.choice)  # a resumed optimiser's state came after the step was made
+        state.step.set_mode(state.mode or state.step.mode)  # a resumed optimiser's state came after the step was made
 
     def _resident(self, part: Any) -> Part:
         """The images of one role on the device (copied: the data set is a read-only memory map)."""
@@ -243,6 +243,6 @@ class Trainer:
         }
         if self.run.turn:
             self.run.facts["runs_in_one_process"] = self.run.turn.count
-        if state.choice is not None:
-            self.run.facts["rehearsal"] = vars(state.choice) | {"seconds_per_batch": state.ways}
+        if state.mode is not None:
+            self.run.facts["rehearsal"] = vars(state.mode) | {"seconds_per_batch": state.ways}
         return NetworkClassifier(state.model, self.recipe, self.device)

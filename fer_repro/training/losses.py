@@ -66,8 +66,8 @@ class Focal(nn.Module):
         self.register_buffer("weight", torch.tensor(class_weights))
 
     def forward(self, output: Tensor | tuple[Tensor, ...], targets: Tensor) -> Tensor:
-        told = logits_of(output).log_softmax(dim=1).gather(1, targets[:, None]).squeeze(1)
-        return -(self.weight[targets] * (1 - told.exp()).pow(self.gamma) * told).mean()
+        log_p = logits_of(output).log_softmax(dim=1).gather(1, targets[:, None]).squeeze(1)
+        return -(self.weight[targets] * (1 - log_p.exp()).pow(self.gamma) * log_p).mean()
 
 
 def spread(weights: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a method is told about the run it belongs to."""
+"""What a method gets of the run that it belongs to."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from fer_repro.recipe import Recipe
-from fer_repro.training.execution import Engine
+from fer_repro.training.execution import ExecutionOptions
 from fer_repro.training.interleave import Turn
 from fer_repro.training.progress import StopRequest
 
@@ -31,7 +31,7 @@ class Classifier(Protocol):
 class Run:
     """One run: its recipe, seed, device and folder.
 
-    ``engine`` says how it is computed, ``turn`` is its place among runs that share this process. ``folder`` holds
+    ``execution`` says how it is computed, ``turn`` is its place among runs that share this process. ``folder`` holds
     checkpoints (git-ignored) and is locked by one writer. ``deadline`` is a `time.monotonic` value after which the
     method saves a checkpoint and raises `Interrupted`. ``history`` gets one dict per epoch. ``required`` holds the
     fitted classifiers of the variants named in `Variant.requires`.
@@ -43,7 +43,7 @@ class Run:
     folder: Path
     data_digest: str
     resume: bool = True
-    engine: Engine = field(default_factory=Engine)
+    execution: ExecutionOptions = field(default_factory=ExecutionOptions)
     turn: Turn | None = None
     deadline: float | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -52,7 +52,7 @@ class Run:
 
     @property
     def stop(self) -> StopRequest | None:
-        """The wish to stop that is shared with the other runs of this process, or None where there are none."""
+        """The stop request that is shared with the other runs of this process, or None where there are none."""
         return self.turn.stop if self.turn else None
 
     def out_of_time(self, ahead: float = 0.0) -> bool:

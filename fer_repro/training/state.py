@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fer_repro.recipe import Recipe, Stage, Step
 from fer_repro.training import checkpoint
-from fer_repro.training.execution import Choice, first_choice
+from fer_repro.training.execution import ExecutionMode, first_mode
 from fer_repro.training.losses import Loss, make_loss
 from fer_repro.training.optim import Ema, make_optimiser, make_schedule
 from fer_repro.training.run import Run
@@ -32,7 +32,7 @@ class TrainState:
     def __init__(
         self, build: Callable[[Recipe], nn.Module], run: Run, images: Mapping[str, int], loss: Loss | None
     ) -> None:
-        self.recipe, self.engine, self.device = run.recipe, run.engine, torch.device(run.device)
+        self.recipe, self.execution, self.device = run.recipe, run.execution, torch.device(run.device)
         self.build, self.images = build, images
         self.loss = loss or make_loss(run.recipe.loss)
         self.rule = make_rule(run.recipe.selection)
@@ -45,7 +45,7 @@ class TrainState:
         # The stage under way, its finished epochs, the epoch's finished batches.
         self.stage, self.epoch, self.batch = -1, 0, 0
         self.order: Tensor | None = None  # int64 [N], the epoch's permutation, while one is under way
-        self.choice: Choice | None = None  # how the step computes; a resumed run goes on as it began
+        self.mode: ExecutionMode | None = None  # how the step computes; a resumed run goes on as it began
         self.ways: dict[str, float] = {}  # seconds per batch of each way that was tried
         self.best = self.stage_best = Epoch()
         self.good: Weights | None = None  # the last weights known to be finite
@@ -53,7 +53,7 @@ class TrainState:
         self.images_seen = self.peak = 0
 
     def _fresh(self) -> nn.Module:
-        return self.engine.to_device(self.build(self.recipe), self.device)
+        return self.execution.to_device(self.build(self.recipe), self.device)
 
     @property
     def scored(self) -> nn.Module:
@@ -83,8 +83,8 @@ class TrainState:
             self.model.begin_stage(stage, fresh)
         self.ema = None if self.recipe.ema is None else Ema(self.recipe.ema, self.model)
         recipe = self.recipe.at(stage)
-        self.optimiser = make_optimiser(stage.optimiser, self.model.parameters(), self.engine.fused_optimiser)
-        self.step = TrainStep(recipe, self.model, self.optimiser, self.generator, self.loss, self.engine)
+        self.optimiser = make_optimiser(stage.optimiser, self.model.parameters(), self.execution.fused_optimiser)
+        self.step = TrainStep(recipe, self.model, self.optimiser, self.generator, self.loss, self.execution)
         batches = math.ceil(self.images[stage.images] / recipe.batch_size)
         self.schedule = make_schedule(stage.schedule, self.optimiser, stage.epochs, batches)
 
@@ -125,7 +125,7 @@ class TrainState:
             "order": self.order,
             "totals": self.step.totals,
             "updates": self.step.done,
-            "choice": vars(self.choice) if self.choice else None,
+            "choice": vars(self.mode) if self.mode else None,
             "ways": self.ways,
             "model": self.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
@@ -144,9 +144,9 @@ class TrainState:
         for name in COUNTERS:
             setattr(self, name, state[name])
         self.order = None if state["order"] is None else state["order"].to(self.device)
-        # A run that was begun before there was a choice goes on as it was.
-        choice = state.get("choice", vars(first_choice(self.engine, self.recipe, self.device)))
-        self.choice, self.ways = choice and Choice(**choice), state.get("ways", {})
+        # A run that was begun before there were several modes goes on as it was.
+        mode = state.get("choice", vars(first_mode(self.execution, self.recipe, self.device)))
+        self.mode, self.ways = mode and ExecutionMode(**mode), state.get("ways", {})
         self.model.load_state_dict(state["model"])
         self._make_optimiser(self.recipe.stages[self.stage], fresh=False)
         self.step.totals.copy_(state["totals"])

@@ -1,4 +1,4 @@
-"""One batch of training: augment, normalise, mix, forward, backward, update; nothing here waits for the device."""
+"""One batch of training: augment, normalise, mix, forward, backward, update; no host-device synchronisation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fer_repro.layers import as_input, logits_of, normalise_
 from fer_repro.recipe import Recipe, Step, bind
-from fer_repro.training.execution import FORWARDS, Choice, Engine, first_choice, memory_format
+from fer_repro.training.execution import FORWARDS, ExecutionMode, ExecutionOptions, first_mode, memory_format
 from fer_repro.training.losses import Loss, make_loss, soft
 from fer_repro.transforms import Augmenter, mixer
 from fer_repro.transforms.geometry import resize
@@ -31,7 +31,7 @@ def norm_limit(clip: float | Step, done: int) -> float:
 
 
 class TrainStep:
-    """A recipe's batch on one device, as an `Engine` says.
+    """A recipe's batch on one device, as `ExecutionOptions` say.
 
     ``model`` and ``optimiser`` belong together, ``generator`` lies on their device and feeds the augmentation.
     ``loss`` replaces the recipe's, see `fer_repro.training.loop.fit`. ``totals`` float64 [3] sums loss, hits and
@@ -45,12 +45,12 @@ class TrainStep:
         optimiser: torch.optim.Optimizer,
         generator: torch.Generator,
         loss: Loss | None = None,
-        engine: Engine | None = None,
+        execution: ExecutionOptions | None = None,
     ) -> None:
         self.recipe, self.model, self.optimiser, self.generator = recipe, model, optimiser, generator
-        self.engine = engine = engine or Engine()
+        self.execution = execution = execution or ExecutionOptions()
         self.device = generator.device
-        self.augment = Augmenter(recipe.augment, fused=engine.fused_augmentation)
+        self.augment = Augmenter(recipe.augment, fused=execution.fused_augmentation)
         self.mix = mixer(recipe.mix)
         self.loss = loss or make_loss(recipe.loss)
         if isinstance(self.loss, nn.Module):
@@ -59,29 +59,29 @@ class TrainStep:
         self.done = 0
         self.compiled_size = recipe.batch_size * self.augment.copies
         self._compiled: dict[str, Callable[[Tensor], Any]] = {}
-        self.choose(first_choice(engine, recipe, self.device))
+        self.set_mode(first_mode(execution, recipe, self.device))
 
-    def choose(self, choice: Choice) -> None:
-        """Compute as ``choice`` says from now on."""
-        self.choice = choice
-        self.memory_format = memory_format(choice.channels_last)
+    def set_mode(self, mode: ExecutionMode) -> None:
+        """Compute in ``mode`` from now on."""
+        self.mode = mode
+        self.memory_format = memory_format(mode.channels_last)
         self.model.to(memory_format=self.memory_format)
         # A fused optimiser walks through memory: its state must lie in the order in which its parameter lies.
         for parameter, state in self.optimiser.state.items():
             for name, value in state.items():
                 if isinstance(value, Tensor) and value.dim() == 4 and value.shape == parameter.shape:
                     state[name] = value.contiguous(memory_format=self.memory_format)
-        mode = FORWARDS[choice.forward]
-        if mode is not None and choice.forward not in self._compiled:
-            self._compiled[choice.forward] = torch.compile(self.model, mode=mode)
+        compile_mode = FORWARDS[mode.forward]
+        if compile_mode is not None and mode.forward not in self._compiled:
+            self._compiled[mode.forward] = torch.compile(self.model, mode=compile_mode)
 
     def __call__(self, images: Tensor, labels: Tensor, chosen: Tensor | None = None) -> None:
         """Train on uint8 [B,48,48] and int64 [B]; ``chosen`` int64 [B]: their positions in the stage's images."""
         inputs, targets = self.prepare(images, labels)
-        self.learn(inputs, targets, self._told(chosen))
+        self.learn(inputs, targets, self._extras(chosen))
 
-    def _told(self, chosen: Tensor | None) -> tuple[Tensor | None, ...]:
-        """What a loss that asks for it is told of the samples beside their outputs."""
+    def _extras(self, chosen: Tensor | None) -> tuple[Tensor | None, ...]:
+        """The extra arguments of a loss that asks for them: which samples these are, and which were mirrored."""
         return (chosen, self.augment.mirrored) if getattr(self.loss, "wants_samples", False) else ()
 
     def prepare(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -94,32 +94,32 @@ class TrainStep:
             inputs, targets = self.mix(inputs, soft(targets), self.generator)
         return inputs.contiguous(memory_format=self.memory_format), targets
 
-    def learn(self, inputs: Tensor, targets: Tensor, told: tuple[Tensor | None, ...] = ()) -> None:
+    def learn(self, inputs: Tensor, targets: Tensor, extras: tuple[Tensor | None, ...] = ()) -> None:
         """Forward, backward and update on what `prepare` gave."""
-        self.gradients(inputs, targets, told, counted=True)
+        self.gradients(inputs, targets, extras, counted=True)
         if self.recipe.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), norm_limit(self.recipe.clip_norm, self.done))
         self.optimiser.step()
         self.done += 1
 
     def gradients(
-        self, inputs: Tensor, targets: Tensor, told: tuple[Tensor | None, ...] = (), counted: bool = False
+        self, inputs: Tensor, targets: Tensor, extras: tuple[Tensor | None, ...] = (), counted: bool = False
     ) -> Tensor:
         """The loss (a scalar on the device), with its gradients left in the parameters."""
         # A last batch of another size would be compiled for itself.
-        compiled = self._compiled.get(self.choice.forward) if len(inputs) == self.compiled_size else None
-        if compiled is not None and self.choice.forward == "cuda-graphs":
+        compiled = self._compiled.get(self.mode.forward) if len(inputs) == self.compiled_size else None
+        if compiled is not None and self.mode.forward == "cuda-graphs":
             torch.compiler.cudagraph_mark_step_begin()
         held = (
             torch.autograd.graph.save_on_cpu(pin_memory=self.device.type == "cuda")
-            if self.choice.host_memory
+            if self.mode.host_memory
             else nullcontext()
         )
         with held:
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.choice.autocast):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mode.autocast):
                 output = (self.model if compiled is None else compiled)(inputs)
             output = output.float() if isinstance(output, Tensor) else tuple(part.float() for part in output)
-            loss = self.loss(output, targets, *told)
+            loss = self.loss(output, targets, *extras)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         if counted:
@@ -132,8 +132,8 @@ class TrainStep:
         hits, n = (logits.argmax(dim=1) == true).sum(), len(targets)
         self.totals += torch.stack((loss.double() * n, hits.double(), torch.ones_like(hits) * n))
 
-    def rehearsal_batch(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor | None, ...]]:
-        """`prepare` and what the loss is told, for the first batch of the stage's images; draws from the generator."""
+    def first_batch(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor | None, ...]]:
+        """What `prepare` gives of the stage's first batch, and the loss's extra arguments; draws from the generator."""
         chosen = torch.arange(min(self.recipe.batch_size, len(labels)), device=self.device)
         inputs, targets = self.prepare(images[chosen], labels[chosen])
-        return inputs, targets, self._told(chosen)
+        return inputs, targets, self._extras(chosen)

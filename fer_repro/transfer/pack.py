@@ -16,7 +16,7 @@ from fer_repro.logs import shown
 from fer_repro.project import default_runs_dir
 from fer_repro.results import FINISHED
 from fer_repro.training import checkpoint
-from fer_repro.training.checkpoint import NAME, PREVIOUS, Standing
+from fer_repro.training.checkpoint import NAME, PREVIOUS, CheckpointProgress
 from fer_repro.transfer import chunks
 from fer_repro.transfer.chunks import Packed
 from fer_repro.transfer.export import WEIGHTS, export
@@ -24,7 +24,7 @@ from fer_repro.transfer.export import WEIGHTS, export
 log = logging.getLogger(__name__)
 
 PART_SIZE = 15_000_000  # bytes
-PLACE = ("epochs", "stage", "epoch", "batch")  # how far a checkpoint has come; see `checkpoint.Standing`
+PLACE = ("epochs", "stage", "epoch", "batch")  # how far a checkpoint has come; see `checkpoint.CheckpointProgress`
 
 
 @shown()
@@ -117,11 +117,11 @@ def _pack_run(folder: Path, runs: Path, out: Path, part_size: int) -> Packed:
         if source is None:
             raise FerReproError(f"no checkpoint in {path} is whole: delete that folder, or name the other runs to pack")
         files.append(chunks.split(source, name, out, part_size))
-        standing = checkpoint.standing(source) if name == NAME else standing
+        standing = checkpoint.progress_of(source) if name == NAME else standing
     return Packed("run", folder.relative_to(runs).as_posix(), _facts(standing), tuple(files))
 
 
-def _facts(standing: Standing | None) -> dict[str, Any]:
+def _facts(standing: CheckpointProgress | None) -> dict[str, Any]:
     """For the manifest; empty where no checkpoint says how far the run has come."""
     if standing is None:
         return {}

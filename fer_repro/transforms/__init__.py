@@ -43,7 +43,7 @@ def jitter(
 def adjust(
     images: Tensor, light: Tensor, spread: Tensor, light_first: Tensor, brightness: bool = True, contrast: bool = True
 ) -> Tensor:
-    """Image b times ``light[b]`` and stretched about its mean by ``spread[b]``, on 8-bit levels, in the order told."""
+    """Image b times ``light[b]`` and stretched about its mean by ``spread[b]``, on 8-bit levels, in the given order."""
     light, spread, light_first = (value.view(-1, 1, 1, 1) for value in (light, spread, light_first))
 
     def brighten(levels: Tensor) -> Tensor:

@@ -105,19 +105,19 @@ def _source(
     before: list[tuple[Step, Any]], images: Tensor
 ) -> tuple[Tensor, Tensor | None, tuple[Tensor, Tensor] | None]:
     """The images as the warp may read them, the sign of x, and how far the source lies off."""
-    flip_x, offset, kept = None, None, None
+    flip_x, offset, inside = None, None, None
     for step, draw in reversed(before):
         if step.name == "flip":
             flip_x = 1.0 - 2.0 * draw.float()
             if offset is not None:
                 offset = offset[0] * flip_x, offset[1]
-                kept = kept[0], torch.where(draw[:, None], kept[1].flip(-1), kept[1])
+                inside = inside[0], torch.where(draw[:, None], inside[1].flip(-1), inside[1])
             continue
         # What the shift pushed over the border is gone, even if the warp would bring it back.
         offset = -draw[0].float(), -draw[1].float()
         x, y = (torch.arange(size, device=images.device) for size in (images.shape[-1], images.shape[-2]))
         across, down = x + draw[0][:, None], y + draw[1][:, None]
-        kept = (down >= 0) & (down < len(y)), (across >= 0) & (across < len(x))
-    if kept is not None:
-        images = images * kept[0].float()[:, None, :, None] * kept[1].float()[:, None, None, :]
+        inside = (down >= 0) & (down < len(y)), (across >= 0) & (across < len(x))
+    if inside is not None:
+        images = images * inside[0].float()[:, None, :, None] * inside[1].float()[:, None, None, :]
     return images, flip_x, offset

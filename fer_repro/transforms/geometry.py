@@ -1,7 +1,7 @@
 """Batched geometric augmentations: each draws its parameters like the torchvision transform of the same meaning.
 
 Every function takes float images [B,C,H,W] in [0, 1] and a `torch.Generator` on the images' device, and returns new
-images on that device. Nothing waits for the device: a parameter is a tensor [B], a retry is the first valid one of ten
+images on that device. No host-device synchronisation: a parameter is a tensor [B], a retry is the first valid one of ten
 columns, and an image that the coin spares gets the identity's parameters. Coordinates follow Pillow: pixel i covers [i,
 i+1), its centre is i + 0.5.
 """
@@ -194,9 +194,9 @@ def shift(images: Tensor, dx: Tensor, dy: Tensor, fill: float = 0.0) -> Tensor:
     inside_x, inside_y = x.clamp(0, width - 1), y.clamp(0, height - 1)
     index = (inside_y * width)[:, :, None] + inside_x[:, None, :]
     moved = images.flatten(2).gather(2, index.flatten(1)[:, None].expand(-1, images.shape[1], -1)).view(images.shape)
-    kept = (y == inside_y).float()[:, None, :, None], (x == inside_x).float()[:, None, None, :]
-    moved.mul_(kept[0]).mul_(kept[1])
-    return moved if fill == 0 else moved.add_(1.0 - kept[0] * kept[1], alpha=fill)
+    inside = (y == inside_y).float()[:, None, :, None], (x == inside_x).float()[:, None, None, :]
+    moved.mul_(inside[0]).mul_(inside[1])
+    return moved if fill == 0 else moved.add_(1.0 - inside[0] * inside[1], alpha=fill)
 
 
 def affine(

@@ -1,7 +1,7 @@
 """Batched changes of grey levels: brightness and contrast, noise, blur, local equalisation of the histogram.
 
-Like `fer_repro.transforms.geometry`: float images [B,1,H,W] in [0, 1], a `torch.Generator` on their device, nothing waits
-for it. The distributions and pixels are those of albumentations 2.0.8 and of the OpenCV functions that it calls (the
+Like `fer_repro.transforms.geometry`: float images [B,1,H,W] in [0, 1], a `torch.Generator` on their device, no
+host-device synchronisation. Distributions and pixels are those of albumentations 2.0.8 and its OpenCV functions (the
 tests compare them), but for the rounding to 8 bits, which only the equalisation needs.
 """
 

@@ -20,7 +20,7 @@ from _turns import Contestant, Failed, Pace, contestants, race
 
 from fer_repro import speed
 from fer_repro.errors import FerReproError
-from fer_repro.training.execution import Engine
+from fer_repro.training.execution import ExecutionOptions
 
 QUICK = {"seconds": 0.01, "turns": 1, "device": "cpu", "small": True}
 CPU = torch.device("cpu")
@@ -57,7 +57,7 @@ def test_training_is_measured_on_every_side(measured):
 
 def test_every_technique_is_tried_or_says_why_not(measured):
     one = measured["train"]["techniques"]["deep-emotion"]
-    switched = {f"without {field.name.replace('_', ' ')}" for field in dataclasses.fields(Engine)}
+    switched = {f"without {field.name.replace('_', ' ')}" for field in dataclasses.fields(ExecutionOptions)}
     assert set(one["share"]) | set(one["failed"]) == switched | {train.ALL_ON, train.WAITS, train.LOADER}
     assert one["share"][train.ALL_ON] == 1.0
     assert one["failed"] == {
@@ -65,9 +65,9 @@ def test_every_technique_is_tried_or_says_why_not(measured):
         "without compile": "compiling is tried on a GPU only",
         "without autotune": "cuDNN works on a GPU only",
     }
-    off = train.switches(Engine())
-    assert off["without channels last"] == Engine(channels_last=False)
-    assert off["without compile"] == Engine(compile="eager")
+    off = train.switches(ExecutionOptions())
+    assert off["without channels last"] == ExecutionOptions(channels_last=False)
+    assert off["without compile"] == ExecutionOptions(compile="eager")
 
 
 def test_scoring_is_measured_and_both_ways_agree(measured):

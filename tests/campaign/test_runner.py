@@ -205,7 +205,7 @@ def test_seeds_together_end_as_one_after_the_other(tmp_path):
 
 def test_one_failure_of_seeds_together_does_not_stop_the_others(variants, monkeypatch):
     def reproduce(variant, seed, turn, **options):
-        turn.pass_on()
+        turn.yield_turn()
         if seed == 1:
             raise FerReproError("no luck")
         return SimpleNamespace(

@@ -12,7 +12,7 @@ from torch import nn
 from fer_repro.errors import FerReproError
 from fer_repro.recipe import step as recipe_step
 from fer_repro.training import autotune, execution, loop
-from fer_repro.training.execution import Choice, Engine
+from fer_repro.training.execution import ExecutionMode, ExecutionOptions
 from fer_repro.training.optim import make_optimiser
 from fer_repro.training.run import Interrupted
 from fer_repro.training.step import TrainStep
@@ -33,7 +33,7 @@ def deep(recipe) -> nn.Module:
 
 def one_step(optimiser, seed=0, images=16, **options) -> TrainStep:
     torch.manual_seed(seed)
-    model = Engine().to_device(Deep(), torch.device("cpu"))
+    model = ExecutionOptions().to_device(Deep(), torch.device("cpu"))
     made = make_optimiser(optimiser, model.parameters(), options.pop("fused", True))
     return TrainStep(small.PLAIN, model, made, torch.Generator().manual_seed(1), **options)
 
@@ -53,11 +53,13 @@ OPTIMISERS = [small.SGD, *(recipe_step(name, lr=0.01) for name in ("adam", "adam
 
 @pytest.mark.parametrize("optimiser", OPTIMISERS, ids=lambda step: step.name)
 def test_no_switch_changes_what_is_learnt(optimiser):
-    reference = one_step(optimiser, fused=False, engine=Engine(channels_last=False, fused_augmentation=False))
+    reference = one_step(
+        optimiser, fused=False, execution=ExecutionOptions(channels_last=False, fused_augmentation=False)
+    )
     default, turned = one_step(optimiser), one_step(optimiser)
     for number, (images, labels) in enumerate(batches()):
         if number == 3:  # in the middle, when the optimiser has a state
-            turned.choose(Choice(channels_last=False))
+            turned.set_mode(ExecutionMode(channels_last=False))
         for step in (reference, default, turned):
             step(images, labels)
     torch.testing.assert_close(weights(default), weights(reference), rtol=1e-4, atol=1e-5)
@@ -72,10 +74,10 @@ def test_a_state_in_the_other_memory_format_is_put_right():
     torch.save({"model": here.model.state_dict(), "optimiser": here.optimiser.state_dict()}, file)
     file.seek(0)
     saved = torch.load(file, weights_only=True)
-    there = one_step(small.SGD, engine=Engine(channels_last=False))
+    there = one_step(small.SGD, execution=ExecutionOptions(channels_last=False))
     there.model.load_state_dict(saved["model"])
     there.optimiser.load_state_dict(saved["optimiser"])
-    there.choose(there.choice)
+    there.set_mode(there.mode)
     for step in (here, there):
         for images, labels in batches(3):
             step(images, labels)
@@ -83,32 +85,32 @@ def test_a_state_in_the_other_memory_format_is_put_right():
 
 
 def choose_contiguous(step, images, labels, in_time):
-    return Choice(channels_last=False), {"eager": 2.0, "contiguous": 1.0}
+    return ExecutionMode(channels_last=False), {"eager": 2.0, "contiguous": 1.0}
 
 
-def test_a_rehearsal_leaves_no_trace(said, tmp_path, monkeypatch):
+def test_tuning_leaves_no_trace(said, tmp_path, monkeypatch):
     plain = loop.fit(small.build, small.splits(), small.run(tmp_path / "a"))
     monkeypatch.setattr(loop, "MANY_STEPS", 1)
     monkeypatch.setattr(autotune, "CLEARLY", 0.0)  # tried, but nothing is ever clearly faster
-    rehearsed = small.run(tmp_path / "b")
-    fitted = loop.fit(small.build, small.splits(), rehearsed)
-    assert any(line.startswith("rehearsal, a batch: eager") for line in said)
-    assert set(rehearsed.facts["rehearsal"]["seconds_per_batch"]) == {"eager", "bf16", "contiguous"}
-    assert rehearsed.facts["rehearsal"]["channels_last"] and not rehearsed.facts["rehearsal"]["autocast"]
+    tuned = small.run(tmp_path / "b")
+    fitted = loop.fit(small.build, small.splits(), tuned)
+    assert any(line.startswith("autotune, per batch: eager") for line in said)
+    assert set(tuned.facts["rehearsal"]["seconds_per_batch"]) == {"eager", "bf16", "contiguous"}
+    assert tuned.facts["rehearsal"]["channels_last"] and not tuned.facts["rehearsal"]["autocast"]
     for name, tensor in plain.model.state_dict().items():
         assert torch.equal(tensor, fitted.model.state_dict()[name]), name
 
 
 def test_a_resumed_run_keeps_the_choice(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "MANY_STEPS", 1)
-    monkeypatch.setattr(loop, "rehearse", choose_contiguous)
+    monkeypatch.setattr(loop, "autotune", choose_contiguous)
     whole = loop.fit(deep, small.splits(), small.run(tmp_path / "a"))
     stopped = small.run(tmp_path / "b")
     looks = iter(range(100))
     monkeypatch.setattr(stopped, "out_of_time", lambda ahead=0.0: next(looks) > 7)
     with pytest.raises(Interrupted):
         loop.fit(deep, small.splits(), stopped)
-    monkeypatch.setattr(loop, "rehearse", lambda *_: pytest.fail("rehearsed again"))
+    monkeypatch.setattr(loop, "autotune", lambda *_: pytest.fail("tuned again"))
     resumed = small.run(tmp_path / "b")
     fitted = loop.fit(deep, small.splits(), resumed)
     assert resumed.facts["rehearsal"] == {
@@ -122,8 +124,8 @@ def test_a_resumed_run_keeps_the_choice(tmp_path, monkeypatch):
         assert torch.equal(tensor, fitted.model.state_dict()[name]), name
 
 
-def test_short_runs_are_not_rehearsed(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "rehearse", lambda *_: pytest.fail("rehearsed"))
+def test_short_runs_are_not_tuned(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "autotune", lambda *_: pytest.fail("tuned"))
     run = small.run(tmp_path)
     loop.fit(small.build, small.splits(), run)
     assert "rehearsal" not in run.facts
@@ -138,7 +140,7 @@ def test_a_way_that_fails_is_named_and_left_out(said, tmp_path, monkeypatch, way
         return call
 
     monkeypatch.setattr(torch, "compile", no_compiler)
-    run = small.run(tmp_path, engine=Engine(compile=way))
+    run = small.run(tmp_path, execution=ExecutionOptions(compile=way))
     loop.fit(small.build, small.splits(), run)
     assert any(f"{way} does not work here (RuntimeError: no C compiler found)" in line for line in said)
     assert run.facts["rehearsal"]["forward"] == "eager" and run.facts["status"] == "done"
@@ -155,7 +157,7 @@ def test_a_compiled_way_is_used_for_whole_batches_only(tmp_path, monkeypatch):
         return call
 
     monkeypatch.setattr(torch, "compile", compiler)
-    run = small.run(tmp_path, recipe=small.PLAIN, engine=Engine(compile="compiled"))
+    run = small.run(tmp_path, recipe=small.PLAIN, execution=ExecutionOptions(compile="compiled"))
     loop.fit(small.build, small.splits(), run)
     assert run.facts["rehearsal"]["forward"] == "compiled" and set(sizes) == {small.PLAIN.batch_size}
     assert 70 % small.PLAIN.batch_size, "every batch is a whole one: the test shows nothing"
@@ -186,7 +188,7 @@ def test_a_batch_that_does_not_fit_keeps_its_activations_in_host_memory(said, tm
     assert any("activations wait in host memory" in line for line in said)
     assert run.facts["rehearsal"]["host_memory"] is True
     # Where dropout's draws fall depends on the memory format, and what comes back from the host is contiguous.
-    plain = small.run(tmp_path / "b", recipe=small.PLAIN, engine=Engine(channels_last=False))
+    plain = small.run(tmp_path / "b", recipe=small.PLAIN, execution=ExecutionOptions(channels_last=False))
     for name, tensor in loop.fit(small.build, small.splits(), plain).model.state_dict().items():
         assert torch.equal(tensor, fitted.model.state_dict()[name]), name
 
@@ -206,7 +208,7 @@ def test_too_little_memory_is_one_sentence(tmp_path, monkeypatch):
 
 def test_an_unknown_way_is_refused():
     with pytest.raises(FerReproError, match="compile is 'fast', expected auto or one of eager, compiled, cuda-graphs"):
-        Engine(compile="fast")
+        ExecutionOptions(compile="fast")
 
 
 def test_the_allocator_can_be_told_to_keep_memory():
@@ -218,13 +220,13 @@ def test_the_allocator_can_be_told_to_keep_memory():
 def test_no_way_is_tried_that_there_is_no_time_for(said, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "MANY_STEPS", 1)
     monkeypatch.setattr(torch, "compile", lambda *_, **__: pytest.fail("compiled"))
-    run = small.run(tmp_path, engine=Engine(compile="compiled"), deadline=time.monotonic() + 100)
+    run = small.run(tmp_path, execution=ExecutionOptions(compile="compiled"), deadline=time.monotonic() + 100)
     loop.fit(small.build, small.splits(), run)
     assert any("no time left to try compiled" in line for line in said)
     assert set(run.facts["rehearsal"]["seconds_per_batch"]) == {"eager", "bf16", "contiguous"}
 
 
-def test_a_run_from_before_rehearsals_goes_on_as_it_was(tmp_path, monkeypatch):
+def test_a_run_from_before_autotuning_goes_on_as_it_was(tmp_path, monkeypatch):
     stopped = small.run(tmp_path)
     looks = iter(range(100))
     monkeypatch.setattr(stopped, "out_of_time", lambda ahead=0.0: next(looks) > 7)
@@ -235,7 +237,7 @@ def test_a_run_from_before_rehearsals_goes_on_as_it_was(tmp_path, monkeypatch):
     del content["state"]["choice"], content["state"]["ways"]
     torch.save(content, file)
     monkeypatch.setattr(loop, "MANY_STEPS", 1)
-    monkeypatch.setattr(loop, "rehearse", lambda *_: pytest.fail("rehearsed in the middle of a run"))
+    monkeypatch.setattr(loop, "autotune", lambda *_: pytest.fail("tuned in the middle of a run"))
     resumed = small.run(tmp_path)
     loop.fit(deep, small.splits(), resumed)
     assert resumed.facts["status"] == "done" and resumed.facts["rehearsal"]["autocast"] is False
@@ -247,9 +249,9 @@ def test_bf16_on_a_cpu_is_tried_where_the_recipe_allows_it(tmp_path, monkeypatch
     seen = []
 
     def seconds(step, batch):
-        seen.append(step.choice.autocast)
+        seen.append(step.mode.autocast)
         step.gradients(*batch)
-        return 1.0 if step.choice.autocast else 2.0
+        return 1.0 if step.mode.autocast else 2.0
 
     monkeypatch.setattr(autotune, "_seconds_per_batch", seconds)
     run = small.run(tmp_path, recipe=dataclasses.replace(small.PLAIN, precision=precision))
@@ -260,8 +262,8 @@ def test_bf16_on_a_cpu_is_tried_where_the_recipe_allows_it(tmp_path, monkeypatch
 
 @pytest.mark.parametrize("change", [{"host_memory": True}, {"channels_last": False}, {"autocast": True}])
 def test_choices_are_whole_data(change):
-    choice = dataclasses.replace(Choice(), **change)
-    assert Choice(**vars(choice)) == choice != Choice()
+    choice = dataclasses.replace(ExecutionMode(), **change)
+    assert ExecutionMode(**vars(choice)) == choice != ExecutionMode()
 
 
 def test_a_loss_that_is_not_finite_is_left_to_the_run(tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ import torch
 from listening import listening
 
 from fer_repro.training import loop
-from fer_repro.training.interleave import take_turns
+from fer_repro.training.interleave import interleave
 from fer_repro.training.run import Interrupted
 
 SEEDS = (0, 1, 2)
@@ -29,7 +29,7 @@ def test_each_seed_ends_as_it_does_alone_bit_for_bit(tmp_path):
     alone = [fitted(tmp_path / "alone", seed)[0] for seed in SEEDS]
     torch.manual_seed(99)
     before = torch.get_rng_state()
-    ended = take_turns([lambda turn, s=seed: fitted(tmp_path / "both", s, turn) for seed in SEEDS], "cpu")
+    ended = interleave([lambda turn, s=seed: fitted(tmp_path / "both", s, turn) for seed in SEEDS], "cpu")
     assert torch.equal(torch.get_rng_state(), before)
     for seed, single, (together, run) in zip(SEEDS, alone, ended, strict=True):
         assert run.facts["runs_in_one_process"] == len(SEEDS)
@@ -46,10 +46,10 @@ def test_they_take_turns_batch_by_batch():
     def work(turn):
         for _ in range(3):
             order.append(turn.number)
-            turn.pass_on()
+            turn.yield_turn()
         return turn.number
 
-    assert take_turns([work] * 3, "cpu") == [0, 1, 2]
+    assert interleave([work] * 3, "cpu") == [0, 1, 2]
     assert order == [0, 1, 2] * 3
 
 
@@ -59,19 +59,19 @@ def test_random_states_are_each_runs_own():
         found = []
         for _ in range(4):
             found.append((torch.rand(1).item(), np.random.rand(), random.random()))
-            turn.pass_on()
+            turn.yield_turn()
         return found
 
-    alone = [draws(SimpleNamespace(number=number, pass_on=lambda: None)) for number in range(2)]
-    assert take_turns([draws, draws], "cpu") == alone
+    alone = [draws(SimpleNamespace(number=number, yield_turn=lambda: None)) for number in range(2)]
+    assert interleave([draws, draws], "cpu") == alone
 
 
 def test_one_that_fails_ends_alone(tmp_path):
     def fails(turn):
-        turn.pass_on()
+        turn.yield_turn()
         raise ValueError("broken")
 
-    ended = take_turns([fails, lambda turn: fitted(tmp_path, 0, turn), fails], "cpu")
+    ended = interleave([fails, lambda turn: fitted(tmp_path, 0, turn), fails], "cpu")
     assert str(ended[0]) == str(ended[2]) == "broken" and ended[1][1].facts["status"] == "done"
 
 
@@ -92,6 +92,6 @@ def test_a_signal_stops_all_at_a_checkpoint(tmp_path, number):
     threading.Thread(target=interrupt).start()
     said = []
     with listening(said.append):
-        ended = take_turns([lambda turn, s=seed: work(turn, s) for seed in SEEDS], "cpu")
+        ended = interleave([lambda turn, s=seed: work(turn, s) for seed in SEEDS], "cpu")
     assert all(isinstance(end, Interrupted) for end in ended) and sum("stopping" in line for line in said) == 1
     assert all((tmp_path / f"seed-{seed}" / "checkpoint.pt").exists() for seed in SEEDS)

@@ -135,7 +135,7 @@ def test_a_damaged_newest_checkpoint_is_replaced_by_the_one_before(options, tmp_
     (folder / checkpoint.NAME).write_bytes(content)
     pack(options, tmp_path / "pack")
     [packed] = chunks.read_manifest(tmp_path / "pack")
-    before = checkpoint.standing(folder / checkpoint.PREVIOUS)
+    before = checkpoint.progress_of(folder / checkpoint.PREVIOUS)
     assert packed.facts["epochs"] == before.epochs and packed.files[0].sha256 == sha256_of(before.path)
     (folder / checkpoint.PREVIOUS).unlink()
     with pytest.raises(FerReproError, match="no checkpoint in .* is whole"):

@@ -377,7 +377,7 @@ def trainer(splits: Splits, run: Run) -> Callable[[int, dict[str, Any]], dict[st
             run.device,
             run.folder / f"trial-{number:02d}",
             run.data_digest,
-            engine=run.engine,
+            execution=run.execution,
             turn=run.turn,
             deadline=run.deadline,
         )

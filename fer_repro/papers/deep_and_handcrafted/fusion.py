@@ -46,9 +46,9 @@ class Describer:
     """A face as four blocks of numbers, each of length 1: three networks' last hidden layers, and presence of words."""
 
     def __init__(self, networks: dict[str, NetworkClassifier], work: Workshop) -> None:
-        self.networks, self.shelf, self.pause = networks, work.shelf, work.pause
+        self.networks, self.artifacts, self.pause = networks, work.artifacts, work.pause
         self.options = work.run.recipe.options.kwargs()
-        self.words = WordPyramid(self.options, work.shelf, work.run.seed, work.pause)
+        self.words = WordPyramid(self.options, work.artifacts, work.run.seed, work.pause)
         self.digests = {name: digest(network.model) for name, network in networks.items()}
 
     def blocks(self, images: np.ndarray, name: str | None = None) -> dict[str, Block]:
@@ -60,7 +60,7 @@ class Describer:
                 return unit_rows(described(network, images)).astype(np.float16)
 
             settings = {"weights": self.digests[block]}
-            found[block] = self.shelf.keep(f"described-{name}-{block}", settings, ask) if name else ask()
+            found[block] = self.artifacts.get_or_compute(f"described-{name}-{block}", settings, ask) if name else ask()
             self.pause()
         found[WORDS] = visual_words.weighted_sum(self.words.vectors(images, name), self.options["weights"])
         return found

@@ -30,7 +30,7 @@ from fer_repro.layers import logits_of
 from fer_repro.papers import resemotenet
 from fer_repro.papers.base import Variant
 from fer_repro.recipe import Deviation, Recipe, step
-from fer_repro.training.artifacts import Shelf
+from fer_repro.training.artifacts import ArtifactCache
 from fer_repro.training.checkpoint import writer
 from fer_repro.training.run import Run
 from fer_repro.training.weights import digest
@@ -56,7 +56,7 @@ class Distillation(nn.Module):
                 f"distillation: temperature {temperature} and alpha {alpha}, expected a positive number and one in 0..1"
             )
         self.temperature, self.alpha = temperature, alpha
-        # The table lies on the shelf of the run; a checkpoint keeps its digest, so that no run changes its teacher.
+        # The table lies on the artifacts of the run; a checkpoint keeps its digest, so that no run changes its teacher.
         self.register_buffer("table", teacher, persistent=False)
         found = hashlib.sha256(teacher.cpu().numpy().tobytes()).digest()
         self.register_buffer("digest", torch.tensor(list(found), dtype=torch.uint8))
@@ -153,9 +153,9 @@ def fit(splits: Splits, run: Run) -> NetworkClassifier:
         return resemotenet.fit(splits, run)
     teacher = require_teacher(run)
     with writer(run.folder):
-        shelf = Shelf(run.folder, {"data": run.data_digest, "teacher": digest(teacher.model)}, run.resume)
+        artifacts = ArtifactCache(run.folder, {"data": run.data_digest, "teacher": digest(teacher.model)}, run.resume)
         settings = {"recipe": teacher.recipe.sha256(), "train": run.recipe.protocol.train}
-        table = shelf.keep("teacher", settings, lambda: teacher_table(teacher, splits.train.images))
+        table = artifacts.get_or_compute("teacher", settings, lambda: teacher_table(teacher, splits.train.images))
     fitted = resemotenet.fit(splits, run, Distillation(torch.from_numpy(table), **run.recipe.loss.kwargs()))
     student = Student(fitted.model, fitted.recipe, fitted.device)
     student.teacher = teacher

@@ -26,7 +26,7 @@ from fer_repro.papers.sdafe import diffusion, generated, mini_clip, stable_diffu
 from fer_repro.papers.sdafe.generated import Generated, Plan
 from fer_repro.papers.sdafe.training import Pause, StepFit
 from fer_repro.recipe import Recipe, Step, step
-from fer_repro.training.artifacts import Shelf
+from fer_repro.training.artifacts import ArtifactCache
 from fer_repro.training.run import Run
 
 log = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ class Maker:
             "seed": run.seed,
             "device": self.device.type,
         }
-        self.shelf = Shelf(run.folder, self.identity, run.resume)
+        self.artifacts = ArtifactCache(run.folder, self.identity, run.resume)
 
     def make(self) -> LabelSimilarity:
         """All stages; the result's ``generated`` is also in the run folder."""
@@ -94,7 +94,7 @@ class Maker:
         )
         editor, begin = self._editor(), time.monotonic()
         made = self._candidates(plan, editor)
-        self._note("candidates", time.monotonic() - begin + self.shelf.saved)
+        self._note("candidates", time.monotonic() - begin + self.artifacts.saved)
         begin = time.monotonic()
         classifier.generated = found = self._filtered(plan, made, judge, judged_by)
         classifier.sources = self.train
@@ -114,7 +114,7 @@ class Maker:
             self.device,
             self.pause,
             self.run.resume,
-            autocast=self.run.recipe.precision == "bf16" and self.run.engine.autocast,
+            autocast=self.run.recipe.precision == "bf16" and self.run.execution.autocast,
         )
 
     def _resident(self, chosen: np.ndarray | slice) -> tuple[Tensor, Tensor]:
@@ -203,7 +203,7 @@ class Maker:
                 self.pause(lambda: None)
                 return editor(self.images[plan.sources[part]], plan.classes[part], plan.seeds[part])
 
-            parts.append(self.shelf.keep(f"faces-{number:04d}", {"portion": [first, size]}, make))
+            parts.append(self.artifacts.get_or_compute(f"faces-{number:04d}", {"portion": [first, size]}, make))
             if number % 10 == 9:
                 log.info(f"candidates: {min(first + size, len(plan))} of {len(plan)}")
         return np.concatenate(parts)
