@@ -22,7 +22,6 @@ from fer_repro.data import USAGES
 from fer_repro.data.official import OFFICIAL_COUNTS
 from fer_repro.data.synthetic import SMOKE_SIZE
 from fer_repro.evaluation import cost
-from fer_repro.evaluation.cost import input_shape, weightless
 from fer_repro.evaluation.tta import view_count
 from fer_repro.papers.base import Variant
 from fer_repro.parameters import RunOptions
@@ -90,8 +89,8 @@ class Work:
 
 def work(variant: Variant, recipe: Recipe, counts: Mapping[str, int]) -> Work:
     """Count a network's run; ``counts``: images of every usage. The network is built without memory."""
-    network = weightless(variant.build, recipe)
-    adds = cost.count_multiply_adds(network, input_shape(recipe))
+    network = cost.weightless(variant.build, recipe)
+    adds = cost.count_multiply_adds(network, cost.input_shape(recipe))
     protocol = recipe.protocol
     roles = {"train": protocol.train, "finetune": protocol.finetune or protocol.train}
     images = tuple(sum(counts[usage] for usage in roles[stage.images]) for stage in recipe.stages)

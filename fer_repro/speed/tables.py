@@ -8,7 +8,6 @@ from typing import Any
 
 from fer_repro import markup, papers
 from fer_repro.evaluation import cost
-from fer_repro.evaluation.cost import input_shape, weightless
 from fer_repro.papers import model_name
 from fer_repro.transforms import Augmenter
 
@@ -168,9 +167,9 @@ def memory() -> Grid:
         if variant.build is None or variant.ablation_of or not variant.recipe("official", "full").stages:
             continue
         recipe = variant.recipe("official", "full")
-        network, copies = weightless(variant.build, recipe), Augmenter(recipe.augment).copies
+        network, copies = cost.weightless(variant.build, recipe), Augmenter(recipe.augment).copies
         inputs = recipe.batch_size * copies
-        activations = cost.count_activation_bytes(network, (inputs, *input_shape(recipe)[1:]))
+        activations = cost.count_activation_bytes(network, (inputs, *cost.input_shape(recipe)[1:]))
         moments = MOMENTS.get(recipe.stages[0].optimiser.name)
         states = None if moments is None else 4 * (KEPT + moments) * cost.count_parameters(network)
         whole = None if states is None else activations + states

@@ -146,7 +146,7 @@ def test_the_views_are_those_of_the_library(face, name):
         assert theirs.shape == ours.shape and len(theirs) == view_count(views)
         # Pillow rounds a resized picture to whole grey levels.
         torch.testing.assert_close(theirs, ours, rtol=0, atol=0.005 if recipe.input_size == 64 else 1e-6)
-    with pytest.raises(FerReproError, match="no torchvision counterpart of the views 'flip'"):
+    with pytest.raises(FerReproError, match="no torchvision counterpart of the test-time augmentation 'flip'"):
         _pil.view_transform(recipe, Views("flip"))
 
 
