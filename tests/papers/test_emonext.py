@@ -20,7 +20,7 @@ from fer_repro.evaluation.cost import count_parameters
 from fer_repro.evaluation.tta import view_batch, view_draws
 from fer_repro.layers import SqueezeExcite
 from fer_repro.page import open_chapter
-from fer_repro.papers.emonext import SIZES, BatchAttention, EmoNeXt, SpatialTransformer, build, figures, places
+from fer_repro.papers.emonext import SIZES, BatchAttention, EmoNeXt, SpatialTransformer, build, figures, sampling_grid
 from fer_repro.papers.emonext.weights import torchvision_names
 from fer_repro.parameters import FIELDS
 from fer_repro.recipe import step
@@ -73,9 +73,9 @@ def test_the_transformer_starts_as_the_identity():
     torch.testing.assert_close(transformer(images), images, atol=1e-4, rtol=0)
 
 
-def test_places_are_torchs_affine_grid():
+def test_the_sampling_grid_is_torchs_affine_grid():
     theta = torch.randn(3, 2, 3)
-    torch.testing.assert_close(places(theta, 9), F.affine_grid(theta, [3, 1, 9, 9], align_corners=True))
+    torch.testing.assert_close(sampling_grid(theta, 9), F.affine_grid(theta, [3, 1, 9, 9], align_corners=True))
 
 
 def test_half_precision_does_not_blur_the_identity():
@@ -144,7 +144,7 @@ def test_only_the_values_never_get_a_gradient():
     assert found.counts["attention: value"] == found.idle[0]["attention: value"] == found.idle[1]["attention: value"]
     assert found.counts["attention: value"] == 590_592
     # The transformer waits for its last layer, which starts as 0.
-    look = "transformer: look"
+    look = "transformer: convolutions"
     assert (found.counts[look], found.idle[0][look]) == (3_230, 3_230) and found.idle[1][look] < 100
     assert found.idle[0]["stages"] == found.idle[0]["head"] == 0
     assert ">590,592<" in figures.idle_weights().body

@@ -85,7 +85,7 @@ def test_a_mask_sums_to_one_at_every_place_and_turns_nothing_off():
         if isinstance(block, nn.BatchNorm2d):
             nn.init.uniform_(block.weight, 1, 3, generator=generator)
     inputs = torch.rand(3, 1, 32, 32)
-    for one, mask in zip(page.look(network, inputs), network.masks, strict=True):
+    for one, mask in zip(page.mask_statistics(network, inputs), network.masks, strict=True):
         maps = torch.rand(2, one.channels, 8, 8)
         torch.testing.assert_close(mask.eval()(maps).sum(dim=1), torch.ones(2, 8, 8))
         assert one.mean == pytest.approx(1 / one.channels, rel=1e-4) and one.largest > 1.2 * one.mean

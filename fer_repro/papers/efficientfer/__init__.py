@@ -67,7 +67,7 @@ class EfficientFER(nn.Module):
         self.attend = attend
         self.rgb = GreyAsRgb(IMAGENET_MEAN, IMAGENET_STD)
         # Without the classifier and its dropout.
-        self.features = BACKBONES[backbone](depth_drop).features
+        self.features = BACKBONES[backbone](stochastic_depth_prob=depth_drop).features
         channels = self.features[-1].out_channels
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.attention = SelfAttention(channels, heads, width)
@@ -144,17 +144,9 @@ class Cbam(nn.Module):
         return gated * self.spatial(pooled).sigmoid()
 
 
-def _v2_s(depth_drop: float) -> EfficientNet:
-    return efficientnet.efficientnet_v2_s(weights=None, stochastic_depth_prob=depth_drop)
-
-
-def _tiny(depth_drop: float) -> EfficientNet:
-    """The same two kinds of blocks, one of each."""
-    blocks = [FusedMBConvConfig(2, 3, 2, 8, 16, 1), MBConvConfig(2, 3, 2, 16, 24, 1)]
-    return EfficientNet(blocks, dropout=0.0, stochastic_depth_prob=depth_drop, last_channel=48)
-
-
-BACKBONES = {"v2-s": _v2_s, "tiny": _tiny}
+# The tiny one has the same two kinds of blocks, one of each.
+_TINY = [FusedMBConvConfig(2, 3, 2, 8, 16, 1), MBConvConfig(2, 3, 2, 16, 24, 1)]
+BACKBONES = {"v2-s": efficientnet.efficientnet_v2_s, "tiny": partial(EfficientNet, _TINY, dropout=0.0, last_channel=48)}
 
 
 def build(recipe: Recipe) -> nn.Module:
@@ -191,7 +183,7 @@ DEVIATIONS = (
     ),
     LOADER(
         "the noise is the same in the three channels",
-        "the grey image is repeated to RGB behind the augmentation; the library draws noise for each channel",
+        "the grey image is repeated to RGB after the augmentation; the library makes other noise for each channel",
     ),
     LOADER(
         "only the enlargement and CLAHE round to 8 bits", "the original rounds after every step; batched on the device"
@@ -237,11 +229,11 @@ def augmentation(size: int) -> tuple[Step, ...]:
 def recipe(protocol: str, profile: str, variant: str = "efficientfer", attend: str = "pooled") -> Recipe:
     """AdamW on a one-cycle schedule in batches of 64, focal loss, averaged weights (released train.py)."""
     claimed = protocol == "claimed"
-    rate = 5e-3 if claimed else 5e-4
+    peak = 5e-3 if claimed else 5e-4
     deviations = DEVIATIONS + (CLAIMED_DEVIATIONS if claimed else OFFICIAL_DEVIATIONS)
-    adamw = step("adamw", lr=rate, weight_decay=0.03)
+    adamw = step("adamw", lr=peak, weight_decay=0.03)
     steps = {"per": "epoch", "total_steps": 50 * 449} if claimed else {"per": "batch"}
-    one_cycle = step("one-cycle", max_lr=rate, pct_start=0.3, **steps)
+    one_cycle = step("one-cycle", max_lr=peak, pct_start=0.3, **steps)
     full = Recipe(
         variant=variant,
         network=step("EfficientFER", backbone="v2-s", attend=attend),

@@ -52,7 +52,7 @@ def architecture() -> Figure:
 
 @dataclass(frozen=True)
 class Gradients:
-    """Gradients of the full network, with the attention in either place.
+    """Gradients of the full network, with the attention before or behind the pool.
 
     ``parts``: name -> number of parameters. ``zero``: for ``pooled`` and ``map``, part -> how many of them got exactly
     0; ``map`` has no backbone. ``shares``: the sizes of all others as released, see `traces.gradient_shares`.
@@ -109,7 +109,7 @@ def _by_part(network: EfficientFER) -> dict[str, Tensor]:
     """Part -> the gradients of its parameters, flat, where it has some; queries and keys apart from the values."""
     found = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
     cut = 2 * network.attention.qkv.out_features // 3
-    places = {
+    where = {
         "backbone": ("features.", slice(None)),
         "self-attention: queries and keys": ("attention.qkv.", slice(cut)),
         "self-attention: values": ("attention.qkv.", slice(cut, None)),
@@ -120,7 +120,7 @@ def _by_part(network: EfficientFER) -> dict[str, Tensor]:
     }
     parts = {
         part: [gradient[rows].flatten() for name, gradient in found.items() if name.startswith(prefix)]
-        for part, (prefix, rows) in places.items()
+        for part, (prefix, rows) in where.items()
     }
     return {part: torch.cat(values) for part, values in parts.items() if values}
 

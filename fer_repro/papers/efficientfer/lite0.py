@@ -26,7 +26,7 @@ WEIGHTS = Pretrained(
     data="ImageNet-1k",
     why="the difference that is measured",
 )
-CLAIMED = Protocol("claimed")  # nobody claims anything here: the same splits under the other name
+CLAIMED = Protocol("claimed")  # no paper claims a result for it: the same splits under the other name
 OURS = Deviation(
     "all", "a network and a recipe of ours, in no paper", "its ImageNet weights can be installed by anybody"
 )

@@ -135,12 +135,12 @@ class SpatialTransformer(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         # Where each position is read, in float32 (half precision cannot tell neighbouring pixels apart): [B,s,s,2]
-        grid = places(self.theta(images), images.shape[-1])
+        grid = sampling_grid(self.theta(images), images.shape[-1])
         # Bilinear, zero outside: [B,3,s,s]
         return F.grid_sample(images, grid, padding_mode="zeros", align_corners=True)
 
 
-def places(theta: Tensor, size: int) -> Tensor:
+def sampling_grid(theta: Tensor, size: int) -> Tensor:
     """The affine maps [B,2,3] of a square grid's points, -1 and 1 being the outermost pixels' centres: [B,size,size,2].
 
     torch's `affine_grid` without its matrix product, which autocast would make in half precision.
@@ -298,8 +298,8 @@ def weights_of(size: str) -> Pretrained:
     )
 
 
-def _adamw(rate: float) -> Step:
-    return step("adamw", lr=rate, weight_decay=0.01)
+def _adamw(lr: float) -> Step:
+    return step("adamw", lr=lr, weight_decay=0.01)
 
 
 def recipe(protocol: str, profile: str, variant: str = "emonext", size: str = "xlarge") -> Recipe:
@@ -310,8 +310,8 @@ def recipe(protocol: str, profile: str, variant: str = "emonext", size: str = "x
         cycles = step("rising-restarts", rise=128, cycle=1024, per="batch")
         train = Stage("train", 300, _adamw(1e-3), cycles, patience=12)
     else:
-        rate = 1e-4 if size in ("tiny", "small") else 5e-5
-        train = Stage("train", 30, _adamw(rate), step("cosine", per="batch", warmup=449))
+        peak = 1e-4 if size in ("tiny", "small") else 5e-5
+        train = Stage("train", 30, _adamw(peak), step("cosine", per="batch", warmup=449))
     full = Recipe(
         variant=variant,
         network=step("EmoNeXt", depths=depths, dims=dims, input_size=SIZE, depth_drop=0.1, normalise=not claimed),

@@ -1,6 +1,6 @@
 """What EmoNeXt's chapter shows beyond the common sections.
 
-What each size is made of; how large the term on attention is beside the cross-entropy; which weights have a gradient;
+What each size is made of; how large the term on attention is against the cross-entropy; which weights have a gradient;
 the learning rate as released, as flagged and as corrected; what clipping leaves of a step; crops in training and test.
 """
 
@@ -36,7 +36,7 @@ BATCH_SIZES = (10, 32, 64)
 FLAG = 1e-4  # the released command's learning rate, and the paper's
 FACES, SIDE = 4, 128  # that gradients are measured on: at 128 pixels every tap of the last stage's kernels meets a map
 SCALES = {0.25: "released: D to the power of 1/4", 0.5: "usual: D to the power of 1/2"}
-PARTS = ("transformer: look", "transformer: answer", "stages", "channel weights")
+PARTS = ("transformer: convolutions", "transformer: linear layers", "stages", "channel weights")
 PARTS += ("attention: query", "attention: key", "attention: value", "attention: norm", "norm", "head")
 RELEASED, CORRECTED = (recipe(protocol, "full", "emonext-tiny", "tiny") for protocol in ("claimed", "official"))
 
@@ -175,6 +175,7 @@ def _by_part(network: EmoNeXt) -> dict[str, Tensor]:
     for name, parameter in network.named_parameters():
         gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
         module, layer, *_ = name.split(".")
+        layer = {"look": "convolutions", "answer": "linear layers"}.get(layer, layer)
         part = f"{module}: {layer}" if module in ("transformer", "attention") else module
         part = "channel weights" if id(parameter) in gates else "stages" if part == "features" else part
         found[part].append(gradient.detach().flatten().clone())
@@ -212,7 +213,7 @@ def ceiling(n: int) -> float:
 
 
 def regulariser() -> Html:
-    """The spread of the attention beside the cross-entropy: measured at the start, and its largest possible share."""
+    """The spread of the attention against the cross-entropy: measured at the start, and its largest possible share."""
     found, lowest = start(), floor(CORRECTED.loss["label_smoothing"])
     rows = []
     for n in BATCH_SIZES:

@@ -161,9 +161,8 @@ class RandomViews(NetworkClassifier):
 
     def extra_scores(self, splits: Splits) -> dict[str, Any]:
         """``views_by_seed``: for the recipe's seed and each seed in its options, correct answers on both test sets."""
-        seeds = self.recipe.options.get("seeds", ())
-        scores = [self.scored_with(seed, splits) for seed in (self.recipe.views.seed, *seeds)] if seeds else []
-        return {"views_by_seed": scores} if scores else {}
+        seeds, own = self.recipe.options.get("seeds", ()), self.recipe.views.seed
+        return {"views_by_seed": [self.scored_with(seed, splits) for seed in (own, *seeds)]} if seeds else {}
 
     def scored_with(self, seed: int, splits: Splits) -> dict[str, Any]:
         """{seed, test set: {n, correct}} with the random views of another seed."""

@@ -44,9 +44,6 @@ SHORT = (
 LOST = ("residual-masking-resnet18", "residual-masking-resnet50-vggface2")  # released repository, issue #46
 
 
-# ---- members ---------------------------------------------------------------------------------------------------------
-
-
 def members(protocol: str, results_dir: Path | None = None) -> Html:
     """The seven networks: size, initial weights and where they come from, what became of the paper's, stored runs."""
     stored, rows = [run for run in results.read_all(results_dir) if run.protocol == protocol], []
@@ -87,9 +84,6 @@ def architecture() -> Figure:
     return plots.architecture(boxes, shape[1:], model_name(ROW))
 
 
-# ---- masks -----------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Masked:
     """What one stage's mask does to a batch: its channels, the mask's mean and largest value, and by which share each
@@ -102,7 +96,7 @@ class Masked:
 
 
 @torch.no_grad()
-def look(network: ResidualMaskingNetwork, inputs: Tensor) -> list[Masked]:
+def mask_statistics(network: ResidualMaskingNetwork, inputs: Tensor) -> list[Masked]:
     """Run float32 [B,1,S,S] through the network and record what every mask does."""
     network.eval()
     maps, found = network.stem(inputs), []
@@ -122,14 +116,14 @@ def masks(result: Result) -> Html:
     network = getattr(result.classifier, "model", None)
     if not isinstance(network, ResidualMaskingNetwork):
         why = "the stored result keeps no weights" if result.classifier is None else "this network has no masks"
-        return Html(f"<p>No masks to look at: {text(why)}.</p>", f"no masks: {why}")
+        return Html(f"<p>No masks to show: {text(why)}.</p>", f"no masks: {why}")
     own, full = result.classifier.recipe, papers.get(result.variant).recipe("official", "full").network
     faces = data_sets.load("synthetic", size=SMOKE_SIZE)
     chosen = [int(np.flatnonzero((faces.usage == "PrivateTest") & (faces.labels == c))[0]) for c in (0, 3, 5, 6)]
     images = np.asarray(faces.images[chosen])
     inputs = as_input(torch.tensor(images, device=result.classifier.device))
     with one_thread():
-        found = look(network, normalise_(resize(inputs, own.input_size), own.mean, own.std))
+        found = mask_statistics(network, normalise_(resize(inputs, own.input_size), own.mean, own.std))
     rows = []
     for stage, depth in enumerate(full["depths"]):
         channels = full["width"] * 2**stage
@@ -181,9 +175,6 @@ def _gains(images: np.ndarray, found: Sequence[Masked]) -> Figure:
     )
 
 
-# ---- random views ----------------------------------------------------------------------------------------------------
-
-
 def views(result: Result) -> Html:
     """One view against random views, and how far the latter move with their seed."""
     found = result.record["facts"].get("views_by_seed")
@@ -200,9 +191,6 @@ def views(result: Result) -> Html:
     ]
     body = table(["Views", *HALVES], rows, f"{result.variant}: the same network, other seeds of the views", (1, 2))
     return Html(synthetic_note(result.synthetic) + body, f"{result.variant}: {len(found)} seeds of {count} views")
-
-
-# ---- the ensemble ----------------------------------------------------------------------------------------------------
 
 
 def ensemble(result: Result) -> Html:
@@ -296,8 +284,8 @@ def _scatter(found: Subsets, rules: dict[str, int], synthetic: bool) -> Figure:
         axes.scatter(x, y, s=10 + 9 * sizes, color=theme.soft, alpha=0.35, lw=0, label="one subset (area: members)")
         marks = zip(rules.items(), ("s", "o", "D"), (theme.measured, theme.clean, theme.claimed), strict=True)
         for size, ((rule, index), mark, colour) in zip((190, 135, 80), marks, strict=True):
-            look = {"s": size, "marker": mark, "facecolors": "none", "edgecolors": colour, "lw": 2}
-            axes.scatter(x[index], y[index], label=rule, **look)
+            style = {"s": size, "marker": mark, "facecolors": "none", "edgecolors": colour, "lw": 2}
+            axes.scatter(x[index], y[index], label=rule, **style)
         axes.set(xlabel="accuracy on PublicTest, %", ylabel="accuracy on PrivateTest, %")
         axes.grid(True)
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, fontsize=8.5)

@@ -1,4 +1,4 @@
-"""The networks beside the Residual Masking Network in its ensemble: ResNets of four kinds and an EfficientNet.
+"""The other networks of the Residual Masking ensemble: ResNets of four kinds and an EfficientNet.
 
 Each takes grey [B,1,S,S] in [0, 1], repeats it to three channels without any normalisation (as released: pretrained
 weights notwithstanding), and returns logits [B,7]. Each takes pretrained weights under the names of their publisher.
@@ -64,9 +64,9 @@ class Cbam(nn.Module):
         pooled = (F.adaptive_avg_pool2d(maps, 1), F.adaptive_max_pool2d(maps, 1))
         weights = sum(self.excite(torch.relu(self.squeeze(part.flatten(1)))) for part in pooled)
         maps = maps * weights.sigmoid()[:, :, None, None]
-        # Maximum and mean over the channels of each place, one 7x7 convolution: -> [B,1,H,W]
-        places = torch.cat((maps.amax(dim=1, keepdim=True), maps.mean(dim=1, keepdim=True)), dim=1)
-        return maps * self.place(places).sigmoid()
+        # Maximum and mean over the channels of each position, one 7x7 convolution: -> [B,1,H,W]
+        pooled = torch.cat((maps.amax(dim=1, keepdim=True), maps.mean(dim=1, keepdim=True)), dim=1)
+        return maps * self.place(pooled).sigmoid()
 
 
 KINDS: dict[str, Callable[[int, int, int], nn.Module]] = {
@@ -219,7 +219,7 @@ def convolution(before: int, after: int, kernel: int = 1, stride: int = 1, group
 
 
 class InvertedResidual(nn.Module):
-    """Widen, convolve each channel, weigh the channels, narrow (Sandler et al. 2018): [B,C,H,W] -> [B,C',H/s,W/s]."""
+    """Widen, convolve each channel, weight the channels, narrow (Sandler et al. 2018): [B,C,H,W] -> [B,C',H/s,W/s]."""
 
     def __init__(self, before: int, after: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()

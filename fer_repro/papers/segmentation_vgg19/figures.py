@@ -38,9 +38,6 @@ BATCH = 8  # images in a batch of the released validation
 FACES = 4  # synthetic faces that the untrained network is measured on
 
 
-# ---- the number ------------------------------------------------------------------------------------------------------
-
-
 def batch_means_that_print(accuracy: float, n: int = HALF, batch: int = BATCH) -> tuple[int, ...]:
     """Every number of correct answers among ``n`` for which a mean of batch accuracies can print as ``accuracy``.
 
@@ -126,9 +123,6 @@ def views(result: Result) -> Html:
     return Html(synthetic_note(result.synthetic) + body, f"plain {percent(found['plain'] / n)}, random views {spread}")
 
 
-# ---- the gates -------------------------------------------------------------------------------------------------------
-
-
 @one_thread()
 def measure_start(seed: int) -> list[GateFacts]:
     """The four gates at their real widths in an untrained network, on a few synthetic faces of 48x48 pixels.
@@ -199,9 +193,6 @@ def _ranges(gates: Sequence[GateFacts], title: str, synthetic: bool) -> Figure:
         "identity has m = 0 everywhere, one that doubles the maps has m = 1.",
         synthetic=synthetic,
     )
-
-
-# ---- their effect ----------------------------------------------------------------------------------------------------
 
 
 def effect(protocol: str, results_dir: Path | None = None) -> Html:
