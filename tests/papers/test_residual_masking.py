@@ -11,12 +11,12 @@ import torch
 import torchvision
 from torch import nn
 
-from fer_repro import data, papers, parameters, pretrained, results
+from fer_repro import data, papers, pretrained, results
 from fer_repro.claims import book
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation import cost
 from fer_repro.evaluation.tta import turned_views
-from fer_repro.page import open_chapter
+from fer_repro.markup import SYNTHETIC
 from fer_repro.papers import residual_masking as paper
 from fer_repro.papers.residual_masking import figures as page
 from fer_repro.papers.residual_masking.members import B2, EfficientNet, ResNet, SameConv2d, from_caffe
@@ -79,7 +79,7 @@ def test_a_mask_sums_to_one_at_every_place_and_turns_nothing_off():
         if isinstance(block, nn.BatchNorm2d):
             nn.init.uniform_(block.weight, 1, 3, generator=generator)
     inputs = torch.rand(3, 1, 32, 32)
-    for one, mask in zip(page.look(network, inputs), network.masks, strict=True):
+    for one, mask in zip(page.mask_statistics(network, inputs), network.masks, strict=True):
         maps = torch.rand(2, one.channels, 8, 8)
         torch.testing.assert_close(mask.eval()(maps).sum(dim=1), torch.ones(2, 8, 8))
         assert one.mean == pytest.approx(1 / one.channels, rel=1e-4) and one.largest > 1.2 * one.mean
@@ -305,7 +305,7 @@ def test_random_views_are_the_training_draws():
     assert views.steps[0]["p"] == 0.5 and views.steps[1]["degrees"] == 30 and views.steps[1].get("fill", 0.0) == 0.0
 
 
-def test_weights_are_named_and_twins_start_without():
+def test_weights_are_named_and_from_scratch_ablations_start_without():
     for name, kind in KINDS.items():
         recipe = papers.get(name).recipe("official", "full")
         assert recipe.pretrained is kind.pretrained and recipe.pretrained.why == "required by the paper"
@@ -313,11 +313,11 @@ def test_weights_are_named_and_twins_start_without():
             weights = torchvision.models.get_weight(kind.pretrained.name)
             assert weights.url.endswith("/" + kind.pretrained.file) and kind.pretrained.sha256 in weights.url
         assert papers.get(name + "-scratch").recipe("official", "full").pretrained is None
-    twin = papers.get(paper.ENSEMBLE + "-scratch")
-    assert twin.requires == tuple(f"{name}-scratch" for name in MEMBERS) and twin.ablation_of == paper.ENSEMBLE
+    scratch = papers.get(paper.ENSEMBLE + "-scratch")
+    assert scratch.requires == tuple(f"{name}-scratch" for name in MEMBERS) and scratch.ablation_of == paper.ENSEMBLE
 
 
-def test_without_its_weights_the_row_does_not_run(tmp_path, monkeypatch):
+def test_without_its_weights_the_model_does_not_run(tmp_path, monkeypatch):
     monkeypatch.setenv("FER_REPRO_WEIGHTS", str(tmp_path))
     name = "residual-masking-resnet50-vggface2"
     with pytest.raises(FerReproError, match=r"resnet50_scratch_dims_2048\.pth into a folder.*--from-scratch"):
@@ -332,7 +332,7 @@ def test_without_its_weights_the_row_does_not_run(tmp_path, monkeypatch):
 
 
 class Fixed(paper.NetworkClassifier):
-    """A fitted network that gives told probabilities and notes with which views it was asked."""
+    """A fitted network with given probabilities."""
 
     def __init__(self, rows, recipe):
         super().__init__(nn.Identity(), recipe, "cpu")
@@ -425,42 +425,33 @@ def test_the_picture_draws_a_stage_and_its_mask_in_one_box():
     assert "mask of 1 level to 512×7×7" in figure.alt and "MaskingBlock" not in figure.alt
 
 
-def chapter_of(variant, result):
-    namespace = {name: field.default for name, field in parameters.FIELDS.items()} | {"variant": variant}
-    chapter = open_chapter(ROW, namespace)
-    chapter._result = result
-    return chapter
-
-
 def test_the_pages_tables_say_synthetic_and_not_run(ensemble):
-    chapter = chapter_of(paper.ENSEMBLE, ensemble)
-    for shown in (page.ensemble(chapter), page.subsets(chapter)):
+    for shown in (page.ensemble(ensemble), page.subsets(ensemble)):
         assert "not a result" in shown.body and "Not run:" in shown.body
-    listed = page.members(chapter).body
+    listed = page.members("official").body
     assert listed.count("weights are lost") == 2 and listed.count("not run") == 7
     assert "resnet50_scratch_dims_2048.pth" in listed and "386,575,651" in listed
-    assert "no masks" in page.masks(chapter).plain and "one draw" in page.views(chapter).plain
+    assert "no masks" in page.masks(ensemble).plain and "one seed" in page.views(ensemble).plain
 
 
 def test_the_views_table_holds_every_seed(tmp_path):
     result = reproduce(ROW, profile="smoke", device="cpu", results_dir=tmp_path)
-    told = result.record["facts"]["views_by_seed"]
-    assert [one["seed"] for one in told] == [1234, 1]
+    recorded = result.record["facts"]["views_by_seed"]
+    assert [one["seed"] for one in recorded] == [1234, 1]
     for half in results.HALVES:
-        assert told[0][half] == {"n": 140, "correct": result.score(half)["correct"]}
-    chapter = chapter_of(ROW, result)
-    assert "standard deviation" in page.views(chapter).body
-    shown = page.masks(chapter)
-    assert "0.0156" in shown.body and "0.0020" in shown.body and "Mind:" in shown.body
+        assert recorded[0][half] == {"n": 140, "correct": result.score(half)["correct"]}
+    assert "standard deviation" in page.views(result).body
+    shown = page.masks(result)
+    assert "0.0156" in shown.body and "0.0020" in shown.body and SYNTHETIC in shown.body.split("</figure>")[1]
 
 
-def test_a_twin_ensemble_adds_up_twins(tmp_path):
-    """The members of a twin carry its suffix and keep their order."""
-    twin = papers.get(paper.ENSEMBLE + "-scratch")
-    recipe, faces = twin.recipe("official", "smoke"), data.load("synthetic", size=(28, 14, 14))
+def test_the_from_scratch_ensemble_adds_up_from_scratch_members(tmp_path):
+    """Its members have the suffix and keep their order."""
+    scratch = papers.get(paper.ENSEMBLE + "-scratch")
+    recipe, faces = scratch.recipe("official", "smoke"), data.load("synthetic", size=(28, 14, 14))
     run = Run(recipe, 0, "cpu", tmp_path, faces.digest)
-    for name in reversed(twin.requires):
+    for name in reversed(scratch.requires):
         own = papers.get(name).recipe("official", "smoke")
         run.required[name] = paper.NetworkClassifier(paper.build(own), own, "cpu")
-    fitted = twin.fit(recipe.protocol.split(faces), run)
-    assert fitted.names == twin.requires and run.facts["status"] == "done"
+    fitted = scratch.fit(recipe.protocol.split(faces), run)
+    assert fitted.names == scratch.requires and run.facts["status"] == "done"

@@ -1,4 +1,4 @@
-"""Segmentation VGG-19: torchvision's trunk with gates, what these can do, two trainings, every reading of a number."""
+"""Segmentation VGG-19: torchvision's backbone with gates, their effect, two trainings, every reading of a number."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def test_every_part_has_the_released_number_of_parameters():
         network = SegmentationVgg19()
     gates = [count_parameters(gate) for gate in network.gates.values()]
     assert list(network.gates) == ["1", "2", "3", "5"] and gates == [349_312, 1_394_944, 5_575_168, 22_291_456]
-    assert count_parameters(network.trunk()) == 20_035_392 and count_parameters(network.head) == 119_574_535
+    assert count_parameters(network.backbone()) == 20_035_392 and count_parameters(network.head) == 119_574_535
     assert count_parameters(network) == 169_220_807
 
 
-def test_the_trunk_is_torchvisions_and_takes_its_file():
+def test_the_backbone_is_torchvisions_and_takes_its_file():
     torch.manual_seed(1)
     features = make_layers(cfgs["E"], batch_norm=True)
     state = {f"features.{name}": tensor for name, tensor in features.state_dict().items()}
@@ -74,7 +74,7 @@ def test_a_full_recipe_starts_from_the_users_file(tmp_path, monkeypatch):
         pretrained=dataclasses.replace(full.pretrained, sha256=None),
     )
     network = pretrained.loaded(paper.build)(recipe)
-    assert torch.equal(network.trunk()[-3].weight, narrow[-4].weight)
+    assert torch.equal(network.backbone()[-3].weight, narrow[-4].weight)
     with pytest.raises(FerReproError, match="is not the file that the recipe names"):
         pretrained.loaded(paper.build)(dataclasses.replace(recipe, pretrained=full.pretrained))
 
@@ -83,7 +83,7 @@ def test_gates_stand_before_the_pooling_of_stages_1_2_3_and_5():
     network, faces = small(gate="sigmoid").eval(), torch.rand(2, 1, 32, 32)
     maps, stage = faces.expand(-1, 3, -1, -1), 1
     with torch.no_grad():
-        for layer in [*network.trunk(), network.pool[0]]:
+        for layer in [*network.backbone(), network.pool[0]]:
             if isinstance(layer, nn.MaxPool2d):
                 if stage in (1, 2, 3, 5):
                     maps = maps + maps * network.gates[str(stage)](maps)
@@ -103,7 +103,7 @@ class Share(nn.Module):
 
 def test_batch_norm_undoes_a_mask_that_favours_nothing():
     plain, gated, faces = small(gates=()).train(), small().train(), torch.rand(6, 1, 64, 64)
-    gated.trunk().load_state_dict(plain.trunk().state_dict())
+    gated.backbone().load_state_dict(plain.backbone().state_dict())
     gated.head.load_state_dict(plain.head.state_dict())
     with torch.no_grad():
         before = plain(faces)
@@ -129,19 +129,19 @@ def test_a_mask_adds_up_to_one_over_the_channels_and_starts_as_the_shortcut():
 # ---- the gates by numbers --------------------------------------------------------------------------------------------
 
 
-def test_what_is_told_of_a_mask():
+def test_the_statistics_of_a_mask():
     maps = torch.rand(2, 4, 5, 5)
     even = describe("a", maps, torch.full_like(maps, 0.25))
     assert (even.channels, even.mean, even.median, even.high, even.largest) == (4, 0.25, 0.25, 0.25, 0.25)
     assert even.change == pytest.approx(0.25) and even.shaped == pytest.approx(0, abs=1e-6)
     maps, mask = torch.ones(1, 2, 1, 50), torch.zeros(1, 2, 1, 50)
     mask[:, 0] = 1  # half of the values double: |x m| / |x| = sqrt(1/2), the best common factor leaves half of each
-    told = describe("b", maps, mask)
-    assert (told.mean, told.high, told.largest) == (0.5, 1.0, 1.0)
-    assert told.change == pytest.approx(math.sqrt(0.5)) and told.shaped == pytest.approx(0.5)
+    half = describe("b", maps, mask)
+    assert (half.mean, half.high, half.largest) == (0.5, 1.0, 1.0)
+    assert half.change == pytest.approx(math.sqrt(0.5)) and half.shaped == pytest.approx(0.5)
 
 
-def test_gates_are_looked_at_by_name_and_left_alone():
+def test_gates_are_measured_by_name_and_left_unchanged():
     network = small(gates=(2, 4)).eval()
     found = gate_statistics(network, network.gates, torch.rand(2, 1, 32, 32))
     assert [(gate.name, gate.channels) for gate in found] == [("2", 8), ("4", 16)]
@@ -166,8 +166,8 @@ def test_the_second_training_takes_the_convolutions_and_nothing_else():
     plain = paper.build(papers.get(PLAIN).recipe("official", "smoke"))
     fitted = NetworkClassifier(plain, recipe, "cpu")
     network = paper.build_on(fitted, recipe)
-    for name, tensor in plain.trunk().state_dict().items():
-        assert torch.equal(network.trunk().state_dict()[name], tensor), name
+    for name, tensor in plain.backbone().state_dict().items():
+        assert torch.equal(network.backbone().state_dict()[name], tensor), name
     assert len(network.gates) == 4 and not torch.equal(network.head[0].weight, plain.head[0].weight)
     wide = dataclasses.replace(
         recipe, network=step("SegmentationVgg19", **(recipe.network.kwargs() | {"widths": (8, 8, 8, 16, 16)}))
@@ -259,16 +259,16 @@ def test_random_views_are_counted_for_each_seed():
     recipe = papers.get(ROW).recipe("claimed", "smoke")
     splits = recipe.protocol.split(data.load("synthetic", size=(35, 21, 70)))
     found = Vgg19Classifier(Bright(), recipe, "cpu").extra_scores(splits)
-    assert set(found) == {"random_views"}  # a network without gates has none to tell of
-    told, test = found["random_views"], splits.test
-    assert (told["n"], told["count"], len(told["views"])) == (70, 4, 3)
+    assert set(found) == {"random_views"}  # a network without gates records none
+    recorded, test = found["random_views"], splits.test
+    assert (recorded["n"], recorded["count"], len(recorded["views"])) == (70, 4, 3)
     plain = NetworkClassifier(Bright(), recipe, "cpu").predict_proba(test.images).argmax(axis=1)
-    assert told["plain"] == (plain == test.labels).sum()
-    for seed, right in enumerate(told["views"]):
+    assert recorded["plain"] == (plain == test.labels).sum()
+    for seed, right in enumerate(recorded["views"]):
         synthetic = dataclasses.replace(recipe, views=dataclasses.replace(recipe.views, seed=seed))
         scores = NetworkClassifier(Bright(), synthetic, "cpu").predict_proba(test.images, with_views=True)
         assert right == (scores.argmax(axis=1) == test.labels).sum()
-    assert len(set(told["views"])) > 1
+    assert len(set(recorded["views"])) > 1
 
 
 def open_page(**chosen):
@@ -279,11 +279,11 @@ def open_page(**chosen):
 def test_the_chapter_reads_one_run_in_every_way():
     chapter = open_page(protocol="claimed")
     with pytest.raises(FerReproError, match="run"):
-        figures.readings(chapter)
+        figures.readings(chapter.result)
     chapter.run()
     result = chapter.result
-    page = figures.readings(chapter).body
-    assert "not a result" in page and page.count("both halves, as one set") == 2
+    page = figures.readings(chapter.result).body
+    assert "not a result" in page and page.count("both test sets, as one set") == 2
     for half in ("PublicTest", "PrivateTest"):
         for views in (False, True):
             assert f"{100 * result.score(half, views)['accuracy']:.2f}" in page
@@ -292,16 +292,16 @@ def test_the_chapter_reads_one_run_in_every_way():
         for half in ("PublicTest", "PrivateTest")
     )
     assert f"{100 * right / 280:.2f}" in page and "mean over batches of 8" in page
-    assert "± " in figures.views(chapter).body
-    gates = figures.gates_of_run(chapter).body
+    assert "± " in figures.views(chapter.result).body
+    gates = figures.gates_of_run(chapter.result).body
     assert gates.count("after stage") >= 4 and "0.25000" in gates and "synthetic faces" in gates
     result.record["facts"].pop("random_views")
     with pytest.raises(FerReproError, match="no random views"):
-        figures.views(chapter)
+        figures.views(chapter.result)
 
 
-def test_gates_cost_three_quarters_and_their_worth_is_not_run(tmp_path):
-    page = figures.worth(open_page(results_dir=str(tmp_path))).body
+def test_gates_cost_three_quarters_and_their_effect_is_not_run(tmp_path):
+    page = figures.effect("official", tmp_path).body
     assert "19.6" in page and "76.4" in page and "29,610,880" in page and "not run" in page
     assert declared_parameters(ROW) - declared_parameters(PLAIN) == 29_610_880
 

@@ -7,14 +7,16 @@ hardware) stand in the claim and in ``results/efficientfer/``; the chapter print
 
 Protocols. Both train on Training, select on PublicTest and score PrivateTest; neither has the private images.
 ``claimed`` is the code as released: a learning rate that never moves, gradients clipped while a loss scaler still
-multiplies them, the epoch chosen by averaged weights, the others scored. ``official`` mends these. In both the
-attention sees a single position; ``efficientfer-map-attention`` gives it the whole feature map, with equal parameters.
+multiplies them, the epoch chosen with averaged weights, the weights without averaging scored. ``official`` corrects
+these. In both the attention gets a single position; ``efficientfer-map-attention`` gives it the whole feature map, with
+equal parameters.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from functools import partial
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -64,8 +66,8 @@ class EfficientFER(nn.Module):
         super().__init__()
         self.attend = attend
         self.rgb = GreyAsRgb(IMAGENET_MEAN, IMAGENET_STD)
-        # The classifier goes, and the dropout in it.
-        self.features = BACKBONES[backbone](depth_drop).features
+        # Without the classifier and its dropout.
+        self.features = BACKBONES[backbone](stochastic_depth_prob=depth_drop).features
         channels = self.features[-1].out_channels
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.attention = SelfAttention(channels, heads, width)
@@ -79,9 +81,9 @@ class EfficientFER(nn.Module):
     def head(self, maps: Tensor) -> Tensor:
         """Everything behind the backbone: [B,1280,7,7] -> logits [B,7]."""
         # As released, the mean over all positions comes first: [B,1280,7,7] -> [B,1280,1,1]
-        seen = self.pool(maps) if self.attend == "pooled" else maps
-        # Two branches side by side, neither with a way around it: [B,1280,1,1]
-        attended = self.attention(seen) + self.cbam(seen)
+        inputs = self.pool(maps) if self.attend == "pooled" else maps
+        # Two branches side by side, no skip connection: [B,1280,1,1]
+        attended = self.attention(inputs) + self.cbam(inputs)
         # The mean over positions (of one, as released), three linear layers: [B,1280] -> [B,7]
         return self.classifier(self.pool(attended).flatten(1))
 
@@ -92,27 +94,19 @@ class EfficientFER(nn.Module):
 
 
 class Classifier(nn.Sequential):
-    """Three linear layers; the hidden ones are normalised, rectified and dropped out: [B,C] -> logits [B,7]."""
+    """Three linear layers; batch norm, ReLU and dropout after the hidden ones: [B,C] -> logits [B,7]."""
 
     def __init__(self, channels: int, hidden: tuple[int, int], dropout: float) -> None:
-        first, second = hidden
-        super().__init__(
-            nn.Linear(channels, first),
-            nn.BatchNorm1d(first),
-            nn.ReLU(),
-            nn.Dropout(dropout),
-            nn.Linear(first, second),
-            nn.BatchNorm1d(second),
-            nn.ReLU(),
-            nn.Dropout(dropout),
-            nn.Linear(second, 7),
-        )
+        layers: list[nn.Module] = []
+        for before, after in pairwise((channels, *hidden)):
+            layers += nn.Linear(before, after), nn.BatchNorm1d(after), nn.ReLU(), nn.Dropout(dropout)
+        super().__init__(*layers, nn.Linear(hidden[-1], 7))
 
 
 class SelfAttention(nn.Module):
-    """Positions that look at each other (Vaswani et al. 2017), without a residual: [B,C,H,W] -> [B,C,H,W].
+    """Self-attention over positions (Vaswani et al. 2017), no skip connection: [B,C,H,W] -> [B,C,H,W].
 
-    Of one position, each softmax is over one number and equals 1, whatever the queries and keys are.
+    With one position, each softmax is over one number and equals 1, whatever the queries and keys are.
     """
 
     def __init__(self, channels: int, heads: int, width: int) -> None:
@@ -124,14 +118,14 @@ class SelfAttention(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         # One token per position, three vectors per head: [B,C,H,W] -> [B,N,C] -> three of [B,heads,N,width]
         q, k, v = self.qkv(maps.flatten(2).mT).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        # How much each position takes from every other: [B,heads,N,N]
+        # How much each position attends to every other: [B,heads,N,N]
         weights = (q @ k.mT * self.scale).softmax(dim=-1)
         # The heads side by side and back to channels: [B,N,heads*width] -> [B,C,H,W]
         return self.out((weights @ v).transpose(1, 2).flatten(2)).mT.unflatten(2, maps.shape[2:])
 
 
 class Cbam(nn.Module):
-    """Gates for channels, then for positions (Woo et al. 2018): [B,C,H,W] -> [B,C,H,W]."""
+    """Channel attention, then spatial attention (Woo et al. 2018): [B,C,H,W] -> [B,C,H,W]."""
 
     def __init__(self, channels: int, ratio: int) -> None:
         super().__init__()
@@ -142,25 +136,17 @@ class Cbam(nn.Module):
         self.spatial = nn.Conv2d(2, 1, 7, padding=3, bias=False)
 
     def forward(self, maps: Tensor) -> Tensor:
-        # One bottleneck sees the mean and the largest value of each channel: [B,C,H,W] -> [B,C,1,1]
+        # One bottleneck takes the mean and the largest value of each channel: [B,C,H,W] -> [B,C,1,1]
         gate = (self.channel(maps.mean((2, 3), keepdim=True)) + self.channel(maps.amax((2, 3), keepdim=True))).sigmoid()
         gated = maps * gate
         # Mean and largest value over the channels: [B,2,H,W]; one gate per position: [B,1,H,W]
-        seen = torch.cat((gated.mean(1, keepdim=True), gated.amax(1, keepdim=True)), dim=1)
-        return gated * self.spatial(seen).sigmoid()
+        pooled = torch.cat((gated.mean(1, keepdim=True), gated.amax(1, keepdim=True)), dim=1)
+        return gated * self.spatial(pooled).sigmoid()
 
 
-def _v2_s(depth_drop: float) -> EfficientNet:
-    return efficientnet.efficientnet_v2_s(weights=None, stochastic_depth_prob=depth_drop)
-
-
-def _tiny(depth_drop: float) -> EfficientNet:
-    """The same two kinds of blocks, one of each."""
-    blocks = [FusedMBConvConfig(2, 3, 2, 8, 16, 1), MBConvConfig(2, 3, 2, 16, 24, 1)]
-    return EfficientNet(blocks, dropout=0.0, stochastic_depth_prob=depth_drop, last_channel=48)
-
-
-BACKBONES = {"v2-s": _v2_s, "tiny": _tiny}
+# The tiny one has the same two kinds of blocks, one of each.
+_TINY = [FusedMBConvConfig(2, 3, 2, 8, 16, 1), MBConvConfig(2, 3, 2, 16, 24, 1)]
+BACKBONES = {"v2-s": efficientnet.efficientnet_v2_s, "tiny": partial(EfficientNet, _TINY, dropout=0.0, last_channel=48)}
 
 
 def build(recipe: Recipe) -> nn.Module:
@@ -174,12 +160,15 @@ NOISE_OR_BLUR = step(
     shares=(0.3, 0.5),
     steps=(step("gaussian_noise", std=(0.2, 0.44)), step("gaussian_blur", kernel=(3, 7), sigma=(0.5, 3.0))),
 )
-LIGHT = step("brightness_contrast", brightness=0.2, contrast=0.2)
-CLAHE_OR_LIGHT = step("one_of", p=0.4, shares=(0.5, 0.5), steps=(step("clahe", clip=(1.0, 4.0), tiles=8), LIGHT))
+BRIGHTNESS = step("brightness_contrast", brightness=0.2, contrast=0.2)
+CLAHE_OR_BRIGHTNESS = step(
+    "one_of", p=0.4, shares=(0.5, 0.5), steps=(step("clahe", clip=(1.0, 4.0), tiles=8), BRIGHTNESS)
+)
 AFFINE = step("affine", degrees=15, shift=0.0625, scale=(0.9, 1.1), per_axis=True, p=0.4, interpolation="bilinear")
 # N / (7 n_c), from the training images (released calculate_weight.py).
 CLASS_WEIGHTS = tuple(round(float(n), 6) for n in OFFICIAL_COUNTS[0].sum() / (7 * OFFICIAL_COUNTS[0]))
 
+LOADER, TRAIN = (partial(Deviation, f"released {file}") for file in ("dataloader.py", "train.py"))
 DEVIATIONS = (
     Deviation(
         "all",
@@ -188,57 +177,44 @@ DEVIATIONS = (
         "which has the claimed number of parameters",
     ),
     Deviation("abstract", "trained on Training alone", "the further images were never released"),
-    Deviation(
-        "released dataloader.py",
-        "noise of deviation 0.2 to 0.44 and blur of deviation 0.5 to 3, as by default in albumentations 2.0.8",
+    LOADER(
+        "noise with a standard deviation of 0.2 to 0.44 and blur of 0.5 to 3, as by default in albumentations 2.0.8",
         "no version is pinned; before version 2 the noise was sixteen times weaker",
     ),
-    Deviation(
-        "released dataloader.py",
+    LOADER(
         "the noise is the same in the three channels",
-        "the grey image is repeated to RGB behind the augmentation; the library draws noise for each channel",
+        "the grey image is repeated to RGB after the augmentation; the library makes other noise for each channel",
     ),
-    Deviation(
-        "released dataloader.py",
-        "only the enlargement and CLAHE round to 8 bits",
-        "the original rounds after every step; batched on the device",
+    LOADER(
+        "only the enlargement and CLAHE round to 8 bits", "the original rounds after every step; batched on the device"
     ),
-    Deviation(
-        "released train.py",
+    TRAIN(
         "epochs are compared by the plain cross-entropy on PublicTest",
         "the release compares its weighted focal loss there",
     ),
-    Deviation(
-        "released train.py",
+    TRAIN(
         "batch statistics are averaged like the weights",
         "the average's library has done so only in newer versions; none is pinned",
     ),
-    Deviation(
-        "released train.py",
+    TRAIN(
         "a fixed seed, classes in the order of fer2013.csv",
         "the release sets no seed; the order only names the outputs",
     ),
 )
 CLAIMED_DEVIATIONS = (
-    Deviation(
-        "released train.py",
-        "no loss scaler: the gradients are clipped to the norm that the release's leaves "
-        "them, 1 / 65,536 and half of it after every 2,000 batches",
-        "the same arithmetic without the detour",
+    TRAIN(
+        "no loss scaler: the gradients are clipped to the norm that the release's leaves them, 1 / 65,536 and half of "
+        "it after every 2,000 batches",
+        "the same arithmetic without the scaler",
     ),
 )
 OFFICIAL_DEVIATIONS = (
-    Deviation(
-        "released train.py",
-        "the one-cycle schedule steps every batch, with a peak of 0.0005 instead of 0.005",
+    TRAIN(
+        "the one-cycle schedule steps every batch, with a peak learning rate of 0.0005 instead of 0.005",
         "stepped once per epoch it never leaves its start; its real peak would destroy what was pretrained",
     ),
-    Deviation(
-        "released train.py",
-        "gradients are clipped to a norm of 1",
-        "the release clips what a loss scaler has multiplied",
-    ),
-    Deviation("released train.py", "at most 30 epochs", "the schedule now ends; it falls over the last 21"),
+    TRAIN("gradients are clipped to a norm of 1", "the release clips what a loss scaler has multiplied"),
+    TRAIN("at most 30 epochs", "the schedule now ends; it falls over the last 21"),
     Deviation("released test.py", "the averaged weights are scored", "they are the ones that chose the epoch"),
 )
 ON_THE_MAP = Deviation("released efficientfer.py", "attention before the pool", "what the text probably intends")
@@ -246,28 +222,23 @@ ON_THE_MAP = Deviation("released efficientfer.py", "attention before the pool", 
 
 def augmentation(size: int) -> tuple[Step, ...]:
     """The released pipeline, at ``size`` pixels (dataloader.py)."""
-    light = step(LIGHT.name, **LIGHT.kwargs(), p=0.5)
-    return step("lanczos4", size=size), step("flip", p=0.5), light, AFFINE, NOISE_OR_BLUR, CLAHE_OR_LIGHT
+    brightness = step(BRIGHTNESS.name, **BRIGHTNESS.kwargs(), p=0.5)
+    return step("lanczos4", size=size), step("flip", p=0.5), brightness, AFFINE, NOISE_OR_BLUR, CLAHE_OR_BRIGHTNESS
 
 
 def recipe(protocol: str, profile: str, variant: str = "efficientfer", attend: str = "pooled") -> Recipe:
     """AdamW on a one-cycle schedule in batches of 64, focal loss, averaged weights (released train.py)."""
     claimed = protocol == "claimed"
-    rate = 5e-3 if claimed else 5e-4
-    cycle = {"per": "epoch", "total_steps": 50 * 449} if claimed else {"per": "batch"}
+    peak = 5e-3 if claimed else 5e-4
+    deviations = DEVIATIONS + (CLAIMED_DEVIATIONS if claimed else OFFICIAL_DEVIATIONS)
+    adamw = step("adamw", lr=peak, weight_decay=0.03)
+    steps = {"per": "epoch", "total_steps": 50 * 449} if claimed else {"per": "batch"}
+    one_cycle = step("one-cycle", max_lr=peak, pct_start=0.3, **steps)
     full = Recipe(
         variant=variant,
         network=step("EfficientFER", backbone="v2-s", attend=attend),
         protocol=CLAIMED if claimed else OFFICIAL,
-        stages=(
-            Stage(
-                "train",
-                50 if claimed else 30,
-                step("adamw", lr=rate, weight_decay=0.03),
-                step("one-cycle", max_lr=rate, pct_start=0.3, **cycle),
-                patience=7,
-            ),
-        ),
+        stages=(Stage("train", 50 if claimed else 30, adamw, one_cycle, patience=7),),
         input_size=SIZE,
         augment=augmentation(SIZE),
         loss=step("focal", gamma=2.0, class_weights=CLASS_WEIGHTS),
@@ -277,40 +248,26 @@ def recipe(protocol: str, profile: str, variant: str = "efficientfer", attend: s
         plain=Views("lanczos4", SIZE),
         clip_norm=step("scaled", norm=1.0, start=65536.0, every=2000) if claimed else 1.0,
         ema=averaging(keep="online" if claimed else "average"),
-        deviations=(
-            *DEVIATIONS,
-            *(CLAIMED_DEVIATIONS if claimed else OFFICIAL_DEVIATIONS),
-            *((ON_THE_MAP,) if attend == "map" else ()),
-        ),
+        deviations=(*deviations, ON_THE_MAP) if attend == "map" else deviations,
         pretrained=WEIGHTS,
     )
     return full if profile == "full" else smoke(full)
 
 
 def averaging(keep: str, start: int = 100) -> Step:
-    """The average chooses the epoch; what is scored is the average or the ``online`` weights."""
+    """The averaged weights choose the epoch; scored are the averaged or the ``online`` weights."""
     return step("ema", decay=0.999, start=start, power=2 / 3, measure="average", keep=keep)
 
 
 def smoke(full: Recipe) -> Recipe:
     """The same steps with a network that one core trains in a second."""
     stage = full.stages[0].shortened(4)
-    if full.protocol == OFFICIAL:  # so few steps need larger ones
+    if full.protocol == OFFICIAL:  # with so few steps, each must be larger
         schedule = step("one-cycle", **(stage.schedule.kwargs() | {"max_lr": 1e-2}))
         stage = dataclasses.replace(stage, optimiser=step("adamw", lr=1e-2, weight_decay=0.03), schedule=schedule)
-    network = step(
-        "EfficientFER",
-        backbone="tiny",
-        attend=full.network["attend"],
-        heads=2,
-        width=8,
-        ratio=4,
-        hidden=(32, 16),
-        dropout=0.05,
-        depth_drop=0.0,
-    )
+    small = {"heads": 2, "width": 8, "ratio": 4, "hidden": (32, 16), "dropout": 0.05, "depth_drop": 0.0}
     return full.shrunk(
-        network=network,
+        network=step("EfficientFER", backbone="tiny", attend=full.network["attend"], **small),
         stages=(stage,),
         input_size=48,
         augment=augmentation(48),
@@ -334,5 +291,5 @@ def _variant(variant: str, attend: str) -> Variant:
 
 VARIANTS = (
     *with_scratch(_variant("efficientfer", "pooled"), _variant("efficientfer-map-attention", "map")),
-    *lite0.VARIANTS,  # the pair that tells what pretraining is worth
+    *lite0.VARIANTS,  # the pair that measures the effect of pretraining
 )

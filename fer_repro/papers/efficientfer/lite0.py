@@ -1,4 +1,4 @@
-"""What ImageNet pretraining is worth on FER2013: one small network whose weights everybody can install.
+"""The effect of ImageNet pretraining on FER2013: one small network whose weights everybody can install.
 
 EfficientNet-Lite0 (Tan, Le 2019; the "lite" edition without squeeze-and-excitation, for phones) is trained twice under
 the official protocol with one recipe: from ImageNet-1k weights that a Python package carries, and from random ones. No
@@ -26,9 +26,9 @@ WEIGHTS = Pretrained(
     data="ImageNet-1k",
     why="the difference that is measured",
 )
-CLAIMED = Protocol("claimed")  # nobody claims anything here: the same splits under the other name
-DEVIATIONS = (
-    Deviation("all", "a network and a recipe of ours, in no paper", "its ImageNet weights can be installed by anybody"),
+CLAIMED = Protocol("claimed")  # no paper claims a result for it: the same splits under the other name
+OURS = Deviation(
+    "all", "a network and a recipe of ours, in no paper", "its ImageNet weights can be installed by anybody"
 )
 
 
@@ -51,7 +51,7 @@ class EfficientNetLite0(nn.Module):
         The three colour kernels of the first layer are summed: on a grey image, which is the same in all three
         channels and normalised alike, that is the same convolution.
         """
-        own = [name for name in self.network.state_dict()]
+        own = list(self.network.state_dict())
         if len(own) != len(state):
             raise FerReproError(f"{WEIGHTS.file} holds {len(state)} tensors, EfficientNet-Lite0 has {len(own)}")
         renamed = dict(zip(own, state.values(), strict=True))
@@ -68,29 +68,21 @@ def build(recipe: Recipe) -> nn.Module:
 
 
 def recipe(protocol: str, profile: str) -> Recipe:
-    """Fine-tuning as it is usually done: AdamW, a short warm-up, cosine, mirror and small affine maps."""
+    """Fine-tuning as it is usually done: AdamW, a short warm-up, cosine, random mirror and small affine maps."""
+    adamw, cosine = step("adamw", lr=1e-3, weight_decay=0.05), step("cosine", per="batch", warmup=300, eta_min=1e-6)
+    affine = step("affine", degrees=10, shift=0.08, scale=(0.9, 1.1), interpolation="bilinear")
     full = Recipe(
         variant="efficientfer-lite0",
         network=step("EfficientNetLite0", dropout=0.2),
         protocol=CLAIMED if protocol == "claimed" else OFFICIAL,
-        stages=(
-            Stage(
-                "fine-tune",
-                10,
-                step("adamw", lr=1e-3, weight_decay=0.05),
-                step("cosine", per="batch", warmup=300, eta_min=1e-6),
-            ),
-        ),
+        stages=(Stage("fine-tune", 10, adamw, cosine),),
         input_size=64,
         mean=0.5,
         std=0.5,
-        augment=(
-            step("flip", p=0.5),
-            step("affine", degrees=10, shift=0.08, scale=(0.9, 1.1), interpolation="bilinear"),
-        ),
+        augment=(step("flip", p=0.5), affine),
         loss=step("cross-entropy", label_smoothing=0.1),
         batch_size=64,
-        deviations=DEVIATIONS,
+        deviations=(OURS,),
         pretrained=WEIGHTS,
     )
     return full if profile == "full" else smoke(full)

@@ -1,81 +1,68 @@
 """What EmoNeXt's chapter shows beyond the common sections.
 
-What each size is made of; how large the term on attention is beside the cross-entropy; which weights have a gradient;
-the learning rate as released, as flagged and as mended; what clipping leaves of a step; crops in training and test.
+What each size is made of; how large the term on attention is against the cross-entropy; which weights have a gradient;
+the learning rate as released, as flagged and as corrected; what clipping leaves of a step; crops in training and test.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fer_repro import data as data_sets
-from fer_repro import papers, plots
+from fer_repro import plots
 from fer_repro.data import LABELS
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation import cost
 from fer_repro.evaluation.cost import input_shape, weightless
 from fer_repro.layers import SqueezeExcite
 from fer_repro.markup import SYNTHETIC, Html, percent, synthetic_note, table, text, whole
-from fer_repro.page import Chapter
-from fer_repro.papers.emonext import RESIZED, SIZE, SIZES, BatchAttention, EmoNeXt, build
+from fer_repro.papers.emonext import RESIZED, SIZE, SIZES, BatchAttention, EmoNeXt, build, recipe
 from fer_repro.plots.figure import Canvas, Figure, Theme, canvas
-from fer_repro.recipe import Recipe, step
-from fer_repro.results import HALVES
+from fer_repro.recipe import step
+from fer_repro.results import HALVES, Result
+from fer_repro.training import traces
 from fer_repro.training.losses import make_loss, spread
-from fer_repro.training.optim import make_optimiser, make_schedule
-from fer_repro.training.traces import BATCHES, clipped_steps
+from fer_repro.training.optim import make_optimiser
+from fer_repro.training.traces import BATCHES
 from fer_repro.transforms import crops, geometry
 
 BATCH_SIZES = (10, 32, 64)
 FLAG = 1e-4  # the released command's learning rate, and the paper's
 FACES, SIDE = 4, 128  # that gradients are measured on: at 128 pixels every tap of the last stage's kernels meets a map
 SCALES = {0.25: "released: D to the power of 1/4", 0.5: "usual: D to the power of 1/2"}
-PARTS = (
-    "transformer: look",
-    "transformer: answer",
-    "stages",
-    "channel weights",
-    "attention: query",
-    "attention: key",
-    "attention: value",
-    "attention: norm",
-    "norm",
-    "head",
-)
-
-
-def _recipe(protocol: str, size: str = "tiny") -> Recipe:
-    return papers.get("emonext" if size == "xlarge" else f"emonext-{size}").recipe(protocol, "full")
+PARTS = ("transformer: convolutions", "transformer: linear layers", "stages", "channel weights")
+PARTS += ("attention: query", "attention: key", "attention: value", "attention: norm", "norm", "head")
+RELEASED, CORRECTED = (recipe(protocol, "full", "emonext-tiny", "tiny") for protocol in ("claimed", "official"))
 
 
 @cache
 def architecture() -> Figure:
     """The largest size's blocks as they ran, each halving drawn with the stage behind it."""
-    recipe = _recipe("official", "xlarge")
-    shape = input_shape(recipe)
-    blocks = plots.trace(weightless(papers.get("emonext").build, recipe), shape)
-    synthetic: list[plots.Block] = []
-    for block in blocks:
-        before = synthetic[-1] if synthetic else None
-        if before and before.name.startswith("features.") and "CNBlock" in block.content:
-            told = f"{before.content.removesuffix(', stride 2, SqueezeExcite')}, {block.content}"
-            told = told.replace("conv 2×2,", "conv 2×2, SqueezeExcite,")
-            # The trace tells the last stage with the mean and the norm behind it.
+    full = recipe("official", "full")
+    shape = input_shape(full)
+    boxes: list[plots.Block] = []
+    for block in plots.trace(weightless(build, full), shape):
+        if boxes and boxes[-1].name.startswith("features.") and "CNBlock" in block.content:
+            before = boxes.pop()
+            content = f"{before.content.removesuffix(', stride 2, SqueezeExcite')}, {block.content}"
+            content = content.replace("conv 2×2,", "conv 2×2, SqueezeExcite,")
+            # The trace lists the last stage with the mean and the norm behind it.
             size = block.shape if len(block.shape) == 3 else before.shape
-            synthetic[-1] = plots.Block(before.name, told, size, before.parameters + block.parameters)
-        elif block.parameters:
-            synthetic.append(block)
+            block = plots.Block(before.name, content, size, before.parameters + block.parameters)
+        if block.parameters:
+            boxes.append(block)
     caption = (
         "Height = edge in pixels, width = logarithm of the channels. Below: output shape (channels × height × width), "
-        "content, parameters as counted; the last stage's with the norm behind the mean over all places. "
-        "BatchAttention stands beside the way to the scores: only the loss sees its weights."
+        "content, parameters as counted; the last stage's with the norm behind the mean over all positions. "
+        "BatchAttention is a side branch: only the loss uses its weights."
     )
-    return plots.architecture(synthetic, shape[1:], "EmoNeXt", caption=caption)
+    return plots.architecture(boxes, shape[1:], "EmoNeXt", caption=caption)
 
 
 @cache
@@ -83,18 +70,17 @@ def sizes() -> Html:
     """The five sizes: blocks, widths, parameters of the parts as counted, and what a test image costs."""
     rows = []
     for size, (depths, dims) in SIZES.items():
-        recipe = _recipe("official", size)
-        with torch.device("meta"):
-            network = build(recipe)
+        full = recipe("official", "full", size=size)
+        network = weightless(build, full)
         gates = sum(cost.count_parameters(m) for m in network.modules() if isinstance(m, SqueezeExcite))
         parts = (network, network.attention, network.attention.value)
         total, attention, values = (whole(cost.count_parameters(part)) for part in parts)
-        adds = 10 * cost.count_multiply_adds(network, input_shape(recipe)) / 1e9
+        adds = 10 * cost.count_multiply_adds(network, input_shape(full)) / 1e9
         shape = (" ".join(map(str, depths)), f"{dims[0]} to {dims[-1]}")
         rows.append([text(size), *shape, total, whole(gates), attention, values, f"{adds:.0f}"])
     header = ["Size", "Blocks", "Channels", "Parameters", "Channel weights", "Attention", "Its values", "Test image"]
     caption = (
-        "Counted on the built networks; the leaderboard's row is the last one. Its values: used by nothing. Test "
+        "Counted on the built networks; the leaderboard lists the last one. Its values: not used. Test "
         "image: 10⁹ multiply-adds for ten crops"
     )
     return Html(table(header, rows, caption, numeric=range(3, 8)), f"{len(rows)} sizes, the last {rows[-1][3]}")
@@ -102,7 +88,7 @@ def sizes() -> Html:
 
 def _network(side: int, **options: Any) -> EmoNeXt:
     """The tiny size at full width for images of ``side`` pixels, with the same random weights every time."""
-    whole_width = _recipe("official").network.kwargs() | {"input_size": side, "depth_drop": 0.0} | options
+    whole_width = CORRECTED.network.kwargs() | {"input_size": side, "depth_drop": 0.0} | options
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return EmoNeXt(**whole_width)
@@ -132,13 +118,13 @@ class Start:
 def start() -> Start:
     """Measure it, on images of 64 pixels."""
     network, (images, labels) = _network(64), _faces(max(BATCH_SIZES), 64)
-    seen: list[Tensor] = []
-    network.norm.register_forward_hook(lambda _, __, output: seen.append(output.detach()))
+    caught: list[Tensor] = []
+    network.norm.register_forward_hook(lambda _, __, output: caught.append(output.detach()))
     with torch.no_grad():
         network(images)
-    features = seen[0].requires_grad_()
+    features = caught[0].requires_grad_()
     output = network.head(features), network.attention(features)[1]
-    parts = make_loss(_recipe("official").loss).parts(output, labels)
+    parts = make_loss(CORRECTED.loss).parts(output, labels)
     pull = {name: torch.autograd.grad(part, features, retain_graph=True)[0].norm() for name, part in parts.items()}
     spreads = {(power, n): _spread(network.attention, features[:n], power) for power in SCALES for n in BATCH_SIZES}
     return Start({k: part.item() for k, part in parts.items()}, {k: size.item() for k, size in pull.items()}, spreads)
@@ -149,7 +135,7 @@ class Gradients:
     """Gradients of an untrained network.
 
     ``counts``: part -> parameters; ``idle``: part -> how many of them got no gradient or exactly 0, from the first
-    batch and, one step later, again. ``shares``: the sizes of all others over their common norm, float32 [N].
+    batch and, one step later, again. ``shares``: the sizes of all others, see `traces.gradient_shares`.
     """
 
     counts: dict[str, int]
@@ -161,20 +147,16 @@ class Gradients:
 def gradients() -> Gradients:
     """Measure them on four synthetic faces of 128 pixels, no block skipped, the blocks' layer scales at 1."""
     network, (images, labels) = _network(SIDE, layer_scale=1.0), _faces(FACES, SIDE)
-    loss = make_loss(_recipe("official").loss)
-    optimiser = make_optimiser(_recipe("official").stages[0].optimiser, network.parameters())
+    loss = make_loss(CORRECTED.loss)
+    optimiser = make_optimiser(CORRECTED.stages[0].optimiser, network.parameters())
     both = []
     for _ in range(2):
         optimiser.zero_grad()
         loss(network(images), labels).backward()
         both.append(_by_part(network))
         optimiser.step()
-    first = torch.cat(list(both[0].values()))
-    return Gradients(
-        {name: value.numel() for name, value in both[0].items()},
-        [{name: int((value == 0).sum()) for name, value in parts.items()} for parts in both],
-        first[first != 0].abs() / first.norm(),
-    )
+    counts = {name: part.numel() for name, part in both[0].items()}
+    return Gradients(counts, [traces.zero_gradients(parts) for parts in both], traces.gradient_shares(both[0]))
 
 
 @torch.no_grad()
@@ -192,8 +174,9 @@ def _by_part(network: EmoNeXt) -> dict[str, Tensor]:
     gates = {id(p) for m in network.modules() if isinstance(m, SqueezeExcite) for p in m.parameters()}
     for name, parameter in network.named_parameters():
         gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-        words = name.split(".")
-        part = f"{words[0]}: {words[1]}" if words[0] in ("transformer", "attention") else words[0]
+        module, layer, *_ = name.split(".")
+        layer = {"look": "convolutions", "answer": "linear layers"}.get(layer, layer)
+        part = f"{module}: {layer}" if module in ("transformer", "attention") else module
         part = "channel weights" if id(parameter) in gates else "stages" if part == "features" else part
         found[part].append(gradient.detach().flatten().clone())
     return {name: torch.cat(values) for name, values in found.items()}
@@ -220,8 +203,8 @@ def floor(label_smoothing: float) -> float:
     """The lowest cross-entropy (nats) that smoothed labels of seven classes allow: their entropy."""
     wrong = label_smoothing / len(LABELS)
     right = 1 - label_smoothing + wrong
-    told = torch.tensor([right, *[wrong] * (len(LABELS) - 1)], dtype=torch.float64)
-    return float(-(told * told.log()).sum())
+    smoothed = torch.tensor([right, *[wrong] * (len(LABELS) - 1)], dtype=torch.float64)
+    return float(-(smoothed * smoothed.log()).sum())
 
 
 def ceiling(n: int) -> float:
@@ -230,86 +213,59 @@ def ceiling(n: int) -> float:
 
 
 def regulariser() -> Html:
-    """The spread of the attention beside the cross-entropy: measured at the start, and its largest possible share."""
-    found, lowest = start(), floor(_recipe("official").loss["label_smoothing"])
+    """The spread of the attention against the cross-entropy: measured at the start, and its largest possible share."""
+    found, lowest = start(), floor(CORRECTED.loss["label_smoothing"])
     rows = []
     for n in BATCH_SIZES:
         values = [found.spreads[power, n] for power in SCALES]
-        share = values[0] / (values[0] + found.loss["cross-entropy"])
-        rows.append(
-            [
-                whole(n),
-                *(f"{value:.1e}" for value in values),
-                percent(share, 3),
-                f"{ceiling(n):.4f}",
-                percent(ceiling(n) / (ceiling(n) + lowest), 1),
-            ]
-        )
+        share = percent(values[0] / (values[0] + found.loss["cross-entropy"]), 3)
+        largest = f"{ceiling(n):.4f}", percent(ceiling(n) / (ceiling(n) + lowest), 1)
+        rows.append([whole(n), *(f"{value:.1e}" for value in values), share, *largest])
     ratio = found.pull["spread"] / found.pull["cross-entropy"]
     caption = (
         f"Tiny size at full width, random weights, cross-entropy {found.loss['cross-entropy']:.2f} ({SYNTHETIC}). The "
         f"gradient that the spread sends to the features is {ratio:.1e} of the cross-entropy's. Largest share: at the "
         f"lowest cross-entropy that the smoothed labels allow, {lowest:.3f}"
     )
-    header = [
-        "Images N",
-        *(f"Spread, {name}" for name in SCALES.values()),
-        "Share of the loss",
-        "Largest spread",
-        "Largest share",
-    ]
+    spreads = [f"Spread, {name}" for name in SCALES.values()]
+    header = ["Images N", *spreads, "Share of the loss", "Largest spread", "Largest share"]
     plain = f"share of the loss: {rows[-1][3]} at the start, {rows[-1][5]} at most, with {rows[-1][0]} images"
     return Html(table(header, rows, caption, numeric=range(6)), plain)
 
 
-def loss_parts(chapter: Chapter) -> Html:
-    """What this chapter's trained network has of both parts of the loss on the held-out halves."""
-    result = chapter.result
-    told = result.record["facts"].get("loss_parts")
-    if not told:
+def loss_parts(result: Result) -> Html:
+    """What a trained network has of both parts of the loss on the two test sets."""
+    recorded = result.record["facts"].get("loss_parts")
+    if not recorded:
         raise FerReproError(f"the result of {result.variant} holds no parts of its loss: train with the recipe's loss")
     rows = []
-    for half in HALVES:
-        part = told[half]
-        share = part["spread"] / (part["spread"] + part["cross_entropy"])
-        rows.append(
-            [
-                text(half),
-                f"{part['batches']} × {part['batch_size']}",
-                f"{part['cross_entropy']:.4f}",
-                f"{part['spread']:.1e}",
-                f"{share:.1e}",
-                f"{ceiling(part['batch_size']):.4f}",
-            ]
-        )
-    header = ["Half", "Batches × images", "Cross-entropy", "Spread", "Its share", "Largest spread"]
+    for usage in HALVES:
+        part = recorded[usage]
+        cross_entropy, spread_, size = part["cross_entropy"], part["spread"], part["batch_size"]
+        parts = [f"{cross_entropy:.4f}", f"{spread_:.1e}", f"{spread_ / (spread_ + cross_entropy):.1e}"]
+        rows.append([text(usage), f"{part['batches']} × {size}", *parts, f"{ceiling(size):.4f}"])
+    header = ["Test set", "Batches × images", "Cross-entropy", "Spread", "Its share", "Largest spread"]
     caption = "Middle crops, the weights that are scored; smoothed labels, the spread with its weight in the loss"
     body = synthetic_note(result.synthetic) + table(header, rows, caption, numeric=range(1, 6))
     return Html(body, f"spread {rows[-1][3]} beside a cross-entropy of {rows[-1][2]}")
 
 
-def rates(protocol: str, peak: float | None = None, batches: int = 30 * BATCHES) -> list[float]:
-    """The learning rate of each batch in turn, from the recipe's own schedule; ``peak`` replaces the optimiser's."""
-    (stage,) = _recipe(protocol).stages
-    setting = step("adamw", lr=peak or stage.optimiser["lr"])
-    optimiser = make_optimiser(setting, [nn.Parameter(torch.zeros(1))], fused=False)
-    schedule = make_schedule(stage.schedule, optimiser, stage.epochs, BATCHES)
-    found = []
-    for _ in range(batches):
-        found.append(optimiser.param_groups[0]["lr"])
-        optimiser.step()
-        schedule.after_batch()
-    return found
+@cache
+def rates() -> dict[str, list[float]]:
+    """The learning rate of each batch of 30 epochs: as released, as the released command's flag says, corrected."""
+    (released,), (corrected,) = RELEASED.stages, CORRECTED.stages
+    stages = {
+        "released: the flag is ignored": released,
+        f"as flagged: {FLAG:g}": dataclasses.replace(released, optimiser=step("adamw", lr=FLAG)),
+        "corrected (official protocol)": corrected,
+    }
+    return {name: [rate for rate, _ in traces.rates(stage, epochs=30)] for name, stage in stages.items()}
 
 
 @cache
 def schedule() -> Figure:
-    """The rate as released, as the released command's flag says, and as mended."""
-    lines = {
-        "released: the flag is ignored": rates("claimed"),
-        f"as flagged: {FLAG:g}": rates("claimed", FLAG),
-        "mended (official protocol)": rates("official"),
-    }
+    """The learning rate as released, as the released command's flag says, and as corrected."""
+    lines = rates()
     epochs = [done / BATCHES for done in range(30 * BATCHES)]
 
     def draw(theme: Theme) -> Canvas:
@@ -327,44 +283,47 @@ def schedule() -> Figure:
         figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3)
         return figure
 
-    told = "; ".join(
+    shown = "; ".join(
         f"{name}, {line[0]:.2g} at the first batch, at most {max(line):.2g}, {sum(line) / len(line):.2g} on average"
         for name, line in lines.items()
     )
-    first = lines["released: the flag is ignored"]
+    first = next(iter(lines.values()))
     caption = (
         f"Traces of the schedules, {BATCHES} batches to an epoch. Released: {first[0]:.2g} at the first batch, "
         f"{max(first):.2g} at batch {1 + first.index(max(first))}, {min(first):.2g} at batch "
-        f"{1 + first.index(min(first))} and every {_recipe('claimed').stages[0].schedule['cycle']} later."
+        f"{1 + first.index(min(first))} and every {RELEASED.stages[0].schedule['cycle']} later."
     )
-    return Figure(draw, alt=f"Learning rate by batch: {told}.", caption=caption)
+    return Figure(draw, alt=f"Learning rate by batch: {shown}.", caption=caption)
 
 
 def clipping() -> Html:
     """What is left of AdamW's first step where the gradient's norm is clipped while the loss scaler multiplies it."""
-    return clipped_steps(_recipe("claimed").clip_norm, _recipe("official").clip_norm, gradients().shares)
+    steps = traces.clipped_steps(RELEASED.clip_norm, CORRECTED.clip_norm, gradients().shares)
+    rows = [clipped.cells() for clipped in steps]
+    body = table(traces.CLIPPED_COLUMNS, rows, traces.CLIPPED_CAPTION, numeric=range(1, 7))
+    return Html(body, f"AdamW's step after clipping: {percent(steps[0].mean, 1)} of it")
 
 
 def crops_of_a_face() -> Figure:
     """One synthetic face as training as released shows it, and three of the ten crops of the test."""
     faces = data_sets.load("synthetic", size=(70, 7, 7))
     face = torch.tensor(faces.images[list(faces.labels).index(LABELS.index("happy"))])[None, None].float() / 255
-    large, one = geometry.resize(face, RESIZED), torch.ones(1)
-    turned = geometry.warp(large, 20 * one, one, one, 0 * one, 0 * one)
+    large, one, zero = geometry.resize(face, RESIZED), torch.ones(1), torch.zeros(1)
+    turned, upside_down = (
+        geometry.warp(image, degrees * one, one, one, zero, zero)
+        for image, degrees in ((large, 20), (large.flip(-2), -15))
+    )
     ten = crops.ten_crop(large, SIZE)
-    generator = torch.Generator().manual_seed(0)
-    upside_down = crops.crop(geometry.warp(large.flip(-2), -15 * one, one, one, 0 * one, 0 * one), generator, SIZE)
     pictures = {
         "48 pixels": face,
         f"enlarged, {RESIZED}": large,
-        "turned by 20°": turned,
-        "upside down, a crop": upside_down,
+        "rotated by 20°": turned,
+        "upside down, a crop": crops.crop(upside_down, torch.Generator().manual_seed(0), SIZE),
         "test: top left": ten[:1],
         "test: bottom right": ten[3:4],
         "test: middle": ten[4:5],
         "test: middle, mirrored": ten[9:],
     }
-
     alt = f"One face in training and test: {', '.join(pictures)}; the test's crops differ by a few pixels only."
     caption = "Above: what training as released does, each step alone or together. Below: crops of the test."
     return plots.eight_pictures(pictures, alt, caption)

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-# Facebook's and timm's names -> torchvision's, one after the other. torchvision counts the stem, the stages and the
-# halvings of the resolution between them in one sequence; a block's layers too.
+# Facebook's and timm's names -> torchvision's, rule after rule. torchvision numbers the stem, the stages and the
+# downsampling layers between them in one sequence; a block's layers too.
 NAMES = (
     (r"^downsample_layers\.(\d)\.", lambda found: f"features.{2 * int(found[1])}."),
     (r"^stem\.", "features.0."),

@@ -1,16 +1,16 @@
-"""Residual Masking Network: a ResNet34 whose stages are weighed by small U-Nets, and an ensemble of it with six other
+"""Residual Masking Network: a ResNet34 whose stages are weighted by small U-Nets, and an ensemble of it with six other
 CNNs (Pham, Vu, Tran, ICPR 2020; code phamquiluan/ResidualMaskingNetwork, read at commit 9141618).
 
-Idea: after each stage a U-Net looks at the feature maps and gives a mask of their shape; the maps are multiplied by one
-plus the mask, so that the network can turn up what matters and never has to turn anything off. Claims: 74.14 % for one
-network, 76.82 % for seven networks added up. Five facts (accuracy claimed and measured, parameters, cost, hardware)
-stand in the claims and in ``results/residual-masking*/``; the chapter prints them.
+Idea: after each stage a U-Net takes the feature maps and gives a mask of their shape; the maps are multiplied by one
+plus the mask, so that the network can amplify features and never has to suppress any. Claims: 74.14 % for one network,
+76.82 % for the sum of seven networks. Five facts (accuracy claimed and measured, parameters, cost, hardware) stand in
+the claims and in ``results/residual-masking*/``; the chapter prints them.
 
 Protocols. Both train on Training, select each network's epoch on PublicTest by a single view, and score PrivateTest.
 For one network ``claimed`` and ``official`` are the same recipe under two names: every run records the score of one
-view (which the official protocol reads first) and that of ten random views (which the claim is). The ensemble adds
-its seven members under both; what it would be worth to choose them by PrivateTest, as the published search did, is
-worked out on the page from the members' stored votes.
+view (which the official protocol reads first) and that of ten random views (which the claim is). The ensemble adds its
+seven members under both; the effect of choosing them by PrivateTest, as the published search did, is computed on the
+page from the members' stored votes.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -41,10 +42,11 @@ from fer_repro.papers.residual_masking.recipes import (
     KINDS,
     MEMBERS,
     ROW,
+    SCRATCH_DEVIATION,
     SMOKE_SIZE,
     TTA_SEED,
 )
-from fer_repro.recipe import Deviation, Recipe, Selection, Stage, Step, bind, step
+from fer_repro.recipe import Recipe, Selection, Stage, Step, bind, step
 from fer_repro.training import loop
 from fer_repro.training.run import Run
 
@@ -52,9 +54,6 @@ log = logging.getLogger(__name__)
 
 CLAIMED = Protocol("claimed")  # the splits of the official one, under the paper's name
 ENSEMBLE = "residual-masking-ensemble"
-SCRATCH_DEVIATION = (
-    Deviation("pretraining", "adds up networks that started from random weights", "what the method is worth without"),
-)
 DECIMALS = 4  # to which the release rounds a network's summed probabilities
 
 
@@ -82,7 +81,7 @@ class ResidualMaskingNetwork(ResNet):
         for name, mask in zip(self.stages, self.masks, strict=True):
             # A stage of basic blocks: -> [B,64,56,56], [B,128,28,28], [B,256,14,14], [B,512,7,7]
             maps = getattr(self, name)(maps)
-            # Turned up where the mask says so, the shape stays; in bf16 little of a mask would survive the sum with 1
+            # Amplified by the mask, same shape; in fp32, because bf16 would round most of 1 + mask to 1
             maps = maps * (1 + mask(maps).float())
         # Mean, dropout, linear layer: -> [B,512] -> [B,7]
         return self.classify(maps)
@@ -105,29 +104,24 @@ class Ensemble(nn.Module):
 NETWORKS = {"ResidualMaskingNetwork": ResidualMaskingNetwork, "ResNet": ResNet, "EfficientNet": EfficientNet}
 
 
-def build(recipe: Recipe) -> nn.Module:
-    return network(recipe.network)
-
-
 def network(described: Step) -> nn.Module:
     return bind(described, NETWORKS, "network")()
 
 
+def build(recipe: Recipe) -> nn.Module:
+    return network(recipe.network)
+
+
 def build_ensemble(recipe: Recipe) -> nn.Module:
-    """The seven networks in the order of `MEMBERS`."""
-    return Ensemble([network(network_of(name, recipe.network["size"])) for name in MEMBERS])
-
-
-def network_of(member: str, size: str) -> Step:
-    """A member's network, ``full`` or ``smoke``."""
-    return getattr(KINDS[member], size)
+    """The seven networks in the order of `MEMBERS`, ``full`` or ``smoke``."""
+    return Ensemble([network(getattr(KINDS[name], recipe.network["size"])) for name in MEMBERS])
 
 
 # ---- one network -----------------------------------------------------------------------------------------------------
 
 
 def recipe(variant: str, protocol: str, profile: str) -> Recipe:
-    """RAdam in batches of 48, up to 51 epochs, the rate falling when PublicTest stands still (released configuration
+    """RAdam in batches of 48, up to 51 epochs, a lower learning rate when PublicTest no longer improves (released
     ``configs/fer2013_config.json`` and ``trainers/tta_trainer.py``: the same for all networks)."""
     kind = KINDS[variant]
     radam = step("radam", lr=1e-4, weight_decay=1e-3, decoupled_weight_decay=True)
@@ -154,9 +148,6 @@ def recipe(variant: str, protocol: str, profile: str) -> Recipe:
 def smoke(full: Recipe) -> Recipe:
     """The same steps with a network, an image size and a schedule that one core finishes in a second."""
     size, kind = SMOKE_SIZE, KINDS[full.variant]
-    stage = dataclasses.replace(
-        full.stages[0], epochs=3, optimiser=step("adam", lr=2e-3), patience=None, schedule=step("constant")
-    )
     return full.shrunk(
         network=kind.smoke,
         input_size=size,
@@ -164,30 +155,27 @@ def smoke(full: Recipe) -> Recipe:
         views=turned_views(size, 3, TTA_SEED),
         options=step("views", seeds=kind.seeds[:1]),
         batch_size=28,
-        stages=(stage,),
+        stages=(Stage("train", 3, step("adam", lr=2e-3)),),
     )
 
 
 class RandomViews(NetworkClassifier):
-    """A trained network that also tells how far its score depends on the random views that were drawn."""
+    """A trained network that also records how far its score depends on the seed of the random views."""
 
     def extra_scores(self, splits: Splits) -> dict[str, Any]:
-        """``views_by_seed``: for the recipe's seed and each seed in its options, correct answers on both halves."""
-        seeds = self.recipe.options.get("seeds", ())
-        if not seeds:
-            return {}
-        found = [self.scored_with(seed, splits) for seed in (self.recipe.views.seed, *seeds)]
-        return {"views_by_seed": found}
+        """``views_by_seed``: for the recipe's seed and each seed in its options, correct answers on both test sets."""
+        seeds, own = self.recipe.options.get("seeds", ()), self.recipe.views.seed
+        return {"views_by_seed": [self.scored_with(seed, splits) for seed in (own, *seeds)]} if seeds else {}
 
     def scored_with(self, seed: int, splits: Splits) -> dict[str, Any]:
-        """{seed, half: {n, correct}} with other random views."""
+        """{seed, test set: {n, correct}} with the random views of another seed."""
         views = dataclasses.replace(self.recipe.views, seed=seed)
         other = NetworkClassifier(self.model, dataclasses.replace(self.recipe, views=views), self.device)
         counts = {}
         for part in (splits.select, splits.test):
             # float16 as stored, so that the count of the recipe's own seed is that of the stored predictions.
-            rows = other.predict_proba(np.asarray(part.images), with_views=True).astype(np.float16)
-            correct = int((rows.argmax(axis=1) == np.asarray(part.labels)).sum())
+            scores = other.predict_proba(np.asarray(part.images), with_views=True).astype(np.float16)
+            correct = int((scores.argmax(axis=1) == np.asarray(part.labels)).sum())
             counts["+".join(sorted(set(part.usage)))] = {"n": len(part.labels), "correct": correct}
         return {"seed": seed} | counts
 
@@ -202,17 +190,16 @@ def fit(splits: Splits, run: Run) -> RandomViews:
 
 
 def ensemble_recipe(protocol: str, profile: str, suffix: str = "") -> Recipe:
-    """Nothing is fitted: eight random views of each network, probabilities summed and rounded, then all added
+    """Nothing is trained: eight random views of each network, probabilities summed and rounded, then all added
     (released ``script/gen_results.py`` and ``script/gen_ensemble.py``).
 
     The options hold the digest of every member's recipe: with another member's recipe it is another ensemble.
     ``suffix``: of the members' ids, for those that start from random weights.
     """
     size = 224 if profile == "full" else SMOKE_SIZE
-    members = {variant.id: variant for variant in NETWORK_VARIANTS}
-    recipes = tuple(
-        (name, members[name].recipe(protocol, profile).sha256()[:16]) for name in (one + suffix for one in MEMBERS)
-    )
+    recipes = {variant.id: variant.recipe for variant in NETWORK_VARIANTS}
+    names = [member + suffix for member in MEMBERS]
+    members = tuple((name, recipes[name](protocol, profile).sha256()[:16]) for name in names)
     full = Recipe(
         variant=ENSEMBLE + suffix,
         network=step("Ensemble", size="full"),
@@ -220,8 +207,8 @@ def ensemble_recipe(protocol: str, profile: str, suffix: str = "") -> Recipe:
         input_size=size,
         selection=Selection("fixed"),
         views=turned_views(size, 8 if profile == "full" else 3, TTA_SEED),
-        options=step("sum", decimals=DECIMALS, members=recipes),
-        deviations=ENSEMBLE_DEVIATIONS + (SCRATCH_DEVIATION if suffix else ()),
+        options=step("sum", decimals=DECIMALS, members=members),
+        deviations=(*ENSEMBLE_DEVIATIONS, SCRATCH_DEVIATION) if suffix else ENSEMBLE_DEVIATIONS,
     )
     return full if profile == "full" else full.shrunk(network=step("Ensemble", size="smoke"))
 
@@ -229,35 +216,28 @@ def ensemble_recipe(protocol: str, profile: str, suffix: str = "") -> Recipe:
 class Sum:
     """The members' probabilities, added without weights; ``members``: fitted networks by variant id, in order.
 
-    Each member draws its own random views: from the recipe's seed, the next one, and so on.
+    Each member has its own random views: the first from the recipe's seed, the second from the next seed, and so on.
     """
 
     def __init__(self, members: Mapping[str, NetworkClassifier], recipe: Recipe) -> None:
         self.recipe, self.names = recipe, tuple(members)
-        self.members = [
-            NetworkClassifier(
-                member.model,
-                dataclasses.replace(
-                    member.recipe, views=dataclasses.replace(recipe.views, seed=recipe.views.seed + index)
-                ),
-                member.device,
-            )
-            for index, member in enumerate(members.values())
-        ]
-        self._known: dict[tuple[str, bool], np.ndarray] = {}
+        self.members = []
+        for seed, member in enumerate(members.values(), recipe.views.seed):
+            own = dataclasses.replace(member.recipe, views=dataclasses.replace(recipe.views, seed=seed))
+            self.members.append(NetworkClassifier(member.model, own, member.device))
+        self._cached: dict[tuple[str, bool], np.ndarray] = {}
 
     def votes(self, images: np.ndarray, with_views: bool = True) -> np.ndarray:
         """int32 [M,N,7]: each network's probabilities summed over its views and rounded, in units of 1e-4.
 
-        A row sums to the number of views times 10,000, up to rounding. The same images are worked out once.
+        The seven votes sum to the number of views times 10,000, up to rounding. Votes are cached by image content.
         """
         key = hashlib.sha256(np.ascontiguousarray(images)).hexdigest(), with_views
-        if key not in self._known:
-            count = self.recipe.views.count if with_views else 1
-            scale = count * 10**DECIMALS
-            rows = [member.predict_proba(images, with_views) for member in self.members]
-            self._known[key] = np.stack([np.rint(scale * part.astype(np.float64)).astype(np.int32) for part in rows])
-        return self._known[key]
+        if key not in self._cached:
+            scale = (self.recipe.views.count if with_views else 1) * 10**DECIMALS
+            scores = [member.predict_proba(images, with_views).astype(np.float64) for member in self.members]
+            self._cached[key] = np.stack([np.rint(scale * part).astype(np.int32) for part in scores])
+        return self._cached[key]
 
     def predict_proba(self, images: np.ndarray, with_views: bool = False) -> np.ndarray:
         """uint8 [N,48,48] -> float32 [N,7]: the sum of the votes, scaled to 1."""
@@ -265,12 +245,12 @@ class Sum:
         return (total / total.sum(axis=1, keepdims=True)).astype(np.float32)
 
     def extra_predictions(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """What is stored beside the sum: ``votes`` with views, so that any subset of the members can be added up."""
+        """Stored beside the sum: ``votes`` with the random views, so that any subset of the members can be summed."""
         return {"votes": self.votes(images)}
 
 
 def fit_ensemble(splits: Splits, run: Run) -> Sum | NetworkClassifier:
-    """Add up the fitted members; a recipe with stages trains all networks at once on their mean instead.
+    """Sum the fitted members; a recipe with stages trains all networks at once on their mean instead.
 
     Raises `FerReproError` for a missing or foreign member.
     """
@@ -280,8 +260,8 @@ def fit_ensemble(splits: Splits, run: Run) -> Sum | NetworkClassifier:
     added = Sum(require_members(run), recipe)
     labels, held_out = np.asarray(splits.select.labels), np.asarray(splits.select.images)
     votes, where = added.votes(held_out), "+".join(recipe.protocol.select)
-    for name, rows in (*zip(added.names, votes, strict=True), ("all added", votes.sum(axis=0))):
-        accuracy = float((rows.argmax(axis=1) == labels).mean())
+    for name, one in (*zip(added.names, votes, strict=True), ("all added", votes.sum(axis=0))):
+        accuracy = float((one.argmax(axis=1) == labels).mean())
         now = time.monotonic()
         run.history.append({"stage": name, "seconds": now - begin, "select_accuracy": accuracy, "n": len(labels)})
         log.info(f"{name}: {accuracy:.4f} on {where}, {recipe.views.count} random views")
@@ -300,36 +280,30 @@ def fit_ensemble(splits: Splits, run: Run) -> Sum | NetworkClassifier:
 
 def require_members(run: Run) -> dict[str, NetworkClassifier]:
     """The seven fitted networks in the order of `MEMBERS`, or a `FerReproError` that says which is missing or wrong."""
-    found = {name.removesuffix(SCRATCH): name for name in run.required}
-    missing = [name for name in MEMBERS if name not in found]
-    if missing or len(found) != len(MEMBERS):
+    given, variant = {name.removesuffix(SCRATCH): name for name in run.required}, run.recipe.variant
+    missing = [name for name in MEMBERS if name not in given]
+    if missing or len(given) != len(MEMBERS):
+        verb = "is missing" if len(missing) == 1 else "are missing" if missing else "was given"
         raise FerReproError(
-            f"{run.recipe.variant} adds up {len(MEMBERS)} fitted networks, but {', '.join(missing) or 'one too many'} "
-            f"{'is missing' if len(missing) == 1 else 'are missing' if missing else 'was given'}: run "
-            f"`fer-repro run {run.recipe.variant}`, which fits or finds its members first"
+            f"{variant} adds up {len(MEMBERS)} fitted networks, but {', '.join(missing) or 'one too many'} {verb}: run "
+            f"`fer-repro run {variant}`, which fits or finds its members first"
         )
-    members = {found[name]: run.required[found[name]] for name in MEMBERS}
+    members = {given[name]: run.required[given[name]] for name in MEMBERS}
     for name, member in members.items():
-        require_network(member, name, run.recipe.protocol.name, run.recipe.variant)
+        require_network(member, name, run.recipe.protocol.name, variant)
     return members
 
 
 def _variant(name: str) -> Variant:
-    return Variant(
-        id=name,
-        slug=ROW,
-        recipe=lambda protocol, profile: recipe(name, protocol, profile),
-        build=build,
-        fit=fit,
-        ablation_of=None if name == ROW else ROW if name in KINDS and KINDS[name].of_row else ENSEMBLE,
-    )
+    belongs_to = None if name == ROW else ROW if KINDS[name].of_row else ENSEMBLE
+    return Variant(id=name, slug=ROW, recipe=partial(recipe, name), build=build, fit=fit, ablation_of=belongs_to)
 
 
 def _ensemble(suffix: str) -> Variant:
     return Variant(
         id=ENSEMBLE + suffix,
         slug=ROW,
-        recipe=lambda protocol, profile: ensemble_recipe(protocol, profile, suffix),
+        recipe=partial(ensemble_recipe, suffix=suffix),
         build=build_ensemble,
         fit=fit_ensemble,
         ablation_of=ENSEMBLE if suffix else None,

@@ -6,7 +6,7 @@ import itertools
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,17 +20,13 @@ from fer_repro.data.synthetic import SMOKE_SIZE
 from fer_repro.evaluation.cost import input_shape, weightless
 from fer_repro.evaluation.statistics import paired_difference
 from fer_repro.layers import as_input, normalise_
-from fer_repro.logs import quiet
 from fer_repro.markup import SYNTHETIC, Html, interval, note, percent, synthetic_note, table, text, whole
-from fer_repro.page import Chapter
 from fer_repro.papers import model_name
-from fer_repro.papers.base import SCRATCH
-from fer_repro.papers.residual_masking import ENSEMBLE, ResidualMaskingNetwork
-from fer_repro.papers.residual_masking.recipes import KINDS, MEMBERS
+from fer_repro.papers.residual_masking import ENSEMBLE, ResidualMaskingNetwork, build, recipe
+from fer_repro.papers.residual_masking.recipes import KINDS, MEMBERS, ROW
 from fer_repro.plots.architecture import Block
 from fer_repro.plots.figure import Figure, Theme, canvas
 from fer_repro.recipe import Pretrained
-from fer_repro.reproduce import reproduce
 from fer_repro.results import HALVES, Result
 from fer_repro.training.execution import one_thread
 from fer_repro.transforms.geometry import resize
@@ -48,26 +44,16 @@ SHORT = (
 LOST = ("residual-masking-resnet18", "residual-masking-resnet50-vggface2")  # released repository, issue #46
 
 
-# ---- members ---------------------------------------------------------------------------------------------------------
-
-
-def members(chapter: Chapter) -> Html:
+def members(protocol: str, results_dir: Path | None = None) -> Html:
     """The seven networks: size, initial weights and where they come from, what became of the paper's, stored runs."""
-    protocol, stored = chapter.parameters.protocol, results.read_all(chapter.results_dir)
-    rows = []
+    stored, rows = [run for run in results.read_all(results_dir) if run.protocol == protocol], []
     for number, (name, short) in enumerate(zip(MEMBERS, SHORT, strict=True)):
         weights = KINDS[name].pretrained
-        own = [run for run in stored if run.variant == name and run.protocol == protocol]
         lost = '<br><span class="fer-small">the claim’s trained weights are lost</span>' if name in LOST else ""
-        scored = "<br>".join(percent(run.score("PrivateTest")["accuracy"]) for run in own) or "not run"
-        rows.append(
-            [
-                f"{number}. {text(short)}<br><code>{text(name)}</code>{lost}",
-                whole(declared_parameters(name)),
-                f"{text(weights.data)}<br>{_obtained(weights)}",
-                scored,
-            ]
-        )
+        network = f"{number}. {text(short)}<br><code>{text(name)}</code>{lost}"
+        start = f"{text(weights.data)}<br>{_obtained(weights)}"
+        scores = [percent(run.score("PrivateTest")["accuracy"]) for run in stored if run.variant == name]
+        rows.append([network, whole(declared_parameters(name)), start, "<br>".join(scores) or "not run"])
     rows.append(["all seven", whole(declared_parameters(ENSEMBLE)), "", ""])
     header = ["Network", "Parameters", "Starts from", "PrivateTest"]
     caption = f"Accuracy: stored runs under the {protocol} protocol, ten views, one line per seed."
@@ -85,28 +71,23 @@ def _obtained(weights: Pretrained) -> str:
 
 def architecture() -> Figure:
     """The full network, each stage drawn in one box with its mask."""
-    variant = papers.get("residual-masking")
-    recipe = variant.recipe("official", "full")
-    shape = input_shape(recipe)
-    blocks: list[Block] = []
-    for block in plots.trace(weightless(variant.build, recipe), shape):
-        if block.name == "rgb":  # it only repeats the grey channel
-            continue
+    full = recipe(ROW, "official", "full")
+    shape = input_shape(full)
+    boxes: list[Block] = []
+    for block in plots.trace(weightless(build, full), shape):
         if block.name.startswith("masks."):
-            stage, levels = blocks.pop(), recipe.network["depths"][int(block.name.split(".")[1])]
-            told = f"{stage.content}, mask of {levels} level{'s' if levels > 1 else ''}"
-            block = Block(stage.name, told, stage.shape, stage.parameters + block.parameters)
-        blocks.append(block)
-    return plots.architecture(blocks, shape[1:], model_name(variant.id))
-
-
-# ---- masks -----------------------------------------------------------------------------------------------------------
+            stage, levels = boxes.pop(), full.network["depths"][int(block.name.split(".")[1])]
+            content = f"{stage.content}, mask of {levels} level{'s' if levels > 1 else ''}"
+            block = Block(stage.name, content, stage.shape, stage.parameters + block.parameters)
+        if block.name != "rgb":  # it only repeats the grey channel
+            boxes.append(block)
+    return plots.architecture(boxes, shape[1:], model_name(ROW))
 
 
 @dataclass(frozen=True)
 class Masked:
-    """What one stage's mask does to a batch: its channels, the mask's mean and largest value, and how much longer each
-    place's feature vector becomes, float32 [B,H,W] (0.01: by one percent; 0 where it is zero and stays so)."""
+    """What one stage's mask does to a batch: its channels, the mask's mean and largest value, and by which share each
+    position's feature vector becomes longer, float32 [B,H,W] (0 where it is zero and stays so)."""
 
     channels: int
     mean: float
@@ -115,8 +96,8 @@ class Masked:
 
 
 @torch.no_grad()
-def look(network: ResidualMaskingNetwork, inputs: Tensor) -> list[Masked]:
-    """Run float32 [B,1,S,S] through the network and keep what every mask did."""
+def mask_statistics(network: ResidualMaskingNetwork, inputs: Tensor) -> list[Masked]:
+    """Run float32 [B,1,S,S] through the network and record what every mask does."""
     network.eval()
     maps, found = network.stem(inputs), []
     for name, mask in zip(network.stages, network.masks, strict=True):
@@ -130,45 +111,32 @@ def look(network: ResidualMaskingNetwork, inputs: Tensor) -> list[Masked]:
     return found
 
 
-def masks(chapter: Chapter) -> Html:
-    """A few faces, how much every place of every stage is turned up, and the arithmetic of a softmax over channels."""
-    result = chapter.result
+def masks(result: Result) -> Html:
+    """A few faces, how much every stage amplifies every position, and the arithmetic of a softmax over channels."""
     network = getattr(result.classifier, "model", None)
     if not isinstance(network, ResidualMaskingNetwork):
         why = "the stored result keeps no weights" if result.classifier is None else "this network has no masks"
-        return Html(f"<p>No masks to look at: {text(why)}.</p>", f"no masks: {why}")
-    recipe = result.classifier.recipe
+        return Html(f"<p>No masks to show: {text(why)}.</p>", f"no masks: {why}")
+    own, full = result.classifier.recipe, papers.get(result.variant).recipe("official", "full").network
     faces = data_sets.load("synthetic", size=SMOKE_SIZE)
     chosen = [int(np.flatnonzero((faces.usage == "PrivateTest") & (faces.labels == c))[0]) for c in (0, 3, 5, 6)]
-    images = torch.tensor(np.asarray(faces.images[chosen]), device=result.classifier.device)
-    inputs = normalise_(resize(as_input(images), recipe.input_size), recipe.mean, recipe.std)
+    images = np.asarray(faces.images[chosen])
+    inputs = as_input(torch.tensor(images, device=result.classifier.device))
     with one_thread():
-        found = look(network, inputs)
-    full = papers.get(result.variant).recipe("official", "full").network
-    widths = [full["width"] * 2**stage for stage in range(len(full["blocks"]))]
+        found = mask_statistics(network, normalise_(resize(inputs, own.input_size), own.mean, own.std))
     rows = []
-    for stage, channels in enumerate(widths):
-        here = found[stage] if stage < len(found) else None
-        cells = (
-            [""] * 4
-            if here is None
-            else [f"{here.channels}", f"{here.mean:.4f}", f"{here.largest:.3f}", percent(float(here.gain.mean()))]
-        )
-        rows.append([f"{stage + 1}", f"{channels}", f"{1 / channels:.4f}", f"{full['depths'][stage]}", *cells])
-    header = [
-        "Stage",
-        "Channels, full",
-        "Mean of a mask, 1/C",
-        "Levels of the U-Net",
-        "Channels here",
-        "Mean here",
-        "Largest here",
-        "Mean gain here",
-    ]
+    for stage, depth in enumerate(full["depths"]):
+        channels = full["width"] * 2**stage
+        row = [f"{stage + 1}", f"{channels}", f"{1 / channels:.4f}", f"{depth}"]
+        for here in found[stage : stage + 1]:
+            row += [f"{here.channels}", f"{here.mean:.4f}", f"{here.largest:.3f}", percent(float(here.gain.mean()))]
+        rows.append(row + [""] * (8 - len(row)))
+    header = ["Stage", "Channels, full", "Mean of a mask, 1/C", "Levels of the U-Net"]
+    header += ["Channels here", "Mean here", "Largest here", "Mean gain here"]
     caption = "Left: arithmetic of the full network. Right (here): this page's network on four synthetic faces."
-    figure = _gains(np.asarray(faces.images[chosen]), found)
-    mind = note("Mind:", f"{text(SYNTHETIC)}.")
-    return Html(figure.figure() + mind + table(header, rows, caption, numeric=range(1, 8)), repr(figure))
+    figure = _gains(images, found)
+    body = figure.figure() + synthetic_note(True) + table(header, rows, caption, numeric=range(1, 8))
+    return Html(body, repr(figure))
 
 
 def _gains(images: np.ndarray, found: Sequence[Masked]) -> Figure:
@@ -193,106 +161,73 @@ def _gains(images: np.ndarray, found: Sequence[Masked]) -> Figure:
         bar.set_label("feature vector longer by", color=theme.ink)
         return figure
 
-    told = "; ".join(
+    ranges = "; ".join(
         f"stage {stage + 1} between {percent(float(one.gain.min()))} and {percent(float(one.gain.max()))}"
         for stage, one in enumerate(found)
     )
     return Figure(
         draw,
         alt=f"{len(images)} faces and, beside each, how much the mask of every stage lengthens the feature vector at "
-        f"each place: {told}.",
-        caption="How much each place of a stage's maps is turned up by its mask. Where the softmax spreads evenly over "
-        "C channels, every place gains 1/C; only a peaked mask on a strong channel gains more.",
+        f"each position: {ranges}.",
+        caption="How much each position of a stage's maps is amplified by its mask. Where the softmax is even over C "
+        "channels, every position gains 1/C; only a peaked mask on a strong channel gains more.",
         synthetic=True,
     )
 
 
-# ---- random views ----------------------------------------------------------------------------------------------------
-
-
-def views(chapter: Chapter) -> Html:
-    """One view against random views, and how far the latter move with the seed that draws them."""
-    result = chapter.result
+def views(result: Result) -> Html:
+    """One view against random views, and how far the latter move with their seed."""
     found = result.record["facts"].get("views_by_seed")
     if not found:
-        return Html(f"<p>{text(result.variant)} records one draw of its views only.</p>", "one draw of views")
+        return Html(f"<p>{text(result.variant)} records one seed of its views only.</p>", "one seed of the views")
     count = result.record["recipe"]["views"]["count"]
-    single = [percent(result.score(half, views=False)["accuracy"]) for half in HALVES]
-    rows = [["one view, the face as it is", *single]]
-    for one in found:
-        cells = [percent(one[half]["correct"] / one[half]["n"]) for half in HALVES]
-        rows.append([f"{count} random views, seed {one['seed']}", *cells])
-    means, spreads = [], []
-    for half in HALVES:
-        shares = [one[half]["correct"] / one[half]["n"] for one in found]
-        means.append(percent(statistics.fmean(shares)))
-        spreads.append(f"{100 * statistics.stdev(shares):.2f} points")
-    rows += [["mean over the seeds", *means], ["standard deviation", *spreads]]
-    body = table(["Views", *HALVES], rows, f"{result.variant}: the same network, other draws", (1, 2))
-    return Html(synthetic_note(result.synthetic) + body, f"{result.variant}: {len(found)} draws of {count} views")
+    shares = {usage: [one[usage]["correct"] / one[usage]["n"] for one in found] for usage in HALVES}
+    seeds = [f"{count} random views, seed {one['seed']}" for one in found]
+    rows = [
+        ["one view, the face as it is", *(percent(result.score(usage, views=False)["accuracy"]) for usage in HALVES)],
+        *([name, *map(percent, pair)] for name, *pair in zip(seeds, *shares.values(), strict=True)),
+        ["mean over the seeds", *(percent(statistics.fmean(one)) for one in shares.values())],
+        ["standard deviation", *(f"{100 * statistics.stdev(one):.2f} points" for one in shares.values())],
+    ]
+    body = table(["Views", *HALVES], rows, f"{result.variant}: the same network, other seeds of the views", (1, 2))
+    return Html(synthetic_note(result.synthetic) + body, f"{result.variant}: {len(found)} seeds of {count} views")
 
 
-# ---- the ensemble ----------------------------------------------------------------------------------------------------
-
-
-def ensemble_result(chapter: Chapter) -> Result:
-    """The ensemble's run that belongs to this page: its own, a stored one, else a smoke run on synthetic faces."""
-    p = chapter.parameters
-    if p.variant.removesuffix(SCRATCH) == ENSEMBLE:
-        return chapter.result
-    for name in (ENSEMBLE, ENSEMBLE + SCRATCH):
-        stored = results.find(name, p.protocol, p.seed, chapter.results_dir)
-        if stored is not None:
-            return stored
-    return _smoke(p.protocol, p.seed)
-
-
-@cache
-def _smoke(protocol: str, seed: int) -> Result:
-    with quiet():
-        return reproduce(ENSEMBLE, protocol, "smoke", seed, device="cpu")
-
-
-def ensemble(chapter: Chapter) -> Html:
-    """Each member's accuracy by its summed views, and all of them added, on both halves."""
-    result = ensemble_result(chapter)
-    rows, right = [], {half: _right(result, half) for half in HALVES}
-    for index, short in enumerate(SHORT):
-        rows.append([text(short), *(percent(float(right[half][index].mean())) for half in HALVES)])
-    added = {half: _hits(result, half, (1,) * len(MEMBERS)) for half in HALVES}
-    rows.append(["all seven added", *(percent(float(added[half].mean())) for half in HALVES)])
-    some = {half: right[half].any(axis=0).mean() for half in HALVES}
-    rows.append(["at least one member right", *(percent(float(some[half])) for half in HALVES)])
-    score = result.score("PrivateTest")
-    count = result.record["recipe"]["views"]["count"]
+def ensemble(result: Result) -> Html:
+    """Each member's accuracy by its summed views, and all of them added, on both test sets."""
+    right = {usage: _right(result, usage) for usage in HALVES}
+    added = {usage: _hits(result, usage, (1,) * len(MEMBERS)) for usage in HALVES}
+    rows = [[text(short), *(right[usage][index] for usage in HALVES)] for index, short in enumerate(SHORT)]
+    rows.append(["all seven added", *added.values()])
+    rows.append(["at least one member right", *(hits.any(axis=0) for hits in right.values())])
+    score, count = result.score("PrivateTest"), result.record["recipe"]["views"]["count"]
     caption = (
         f"{result.variant}, {result.protocol} protocol, seed {result.seed}, {count} random views of each network. All "
         f"seven on PrivateTest: {interval(score['interval'])} (Wilson, 95 %)."
     )
-    body = table(["Network", *HALVES], rows, caption, (1, 2))
-    return Html(_source(result) + body, f"all seven added: {percent(score['accuracy'])} ({_words(result)})")
+    shown = [[name, *(percent(float(hits.mean())) for hits in both)] for name, *both in rows]
+    body = _source(result) + table(["Network", *HALVES], shown, caption, (1, 2))
+    return Html(body, f"all seven added: {percent(score['accuracy'])} ({_origin(result)})")
 
 
 def _source(result: Result) -> str:
-    if not result.synthetic:
-        return ""
     remark = f"no run of the ensemble is stored under this protocol; tiny networks, a smoke run on {text(SYNTHETIC)}."
-    return note("Not run:", remark)
+    return note("Not run:", remark) if result.synthetic else ""
 
 
-def _words(result: Result) -> str:
+def _origin(result: Result) -> str:
     return SYNTHETIC if result.synthetic else "stored"
 
 
-def _right(result: Result, half: str) -> np.ndarray:
+def _right(result: Result, usage: str) -> np.ndarray:
     """bool [M,N]: was member m right about image n."""
-    return result.predictions[f"{half}_votes"].argmax(axis=2) == result.predictions[f"{half}_labels"]
+    return result.predictions[f"{usage}_votes"].argmax(axis=2) == result.predictions[f"{usage}_labels"]
 
 
-def _hits(result: Result, half: str, subset: Sequence[int]) -> np.ndarray:
+def _hits(result: Result, usage: str, subset: Sequence[int]) -> np.ndarray:
     """bool [N]: was the sum over a subset (0 or 1 for each member) right."""
-    votes = result.predictions[f"{half}_votes"][np.flatnonzero(subset)].sum(axis=0, dtype=np.int64)
-    return votes.argmax(axis=1) == result.predictions[f"{half}_labels"]
+    votes = result.predictions[f"{usage}_votes"][np.flatnonzero(subset)].sum(axis=0, dtype=np.int64)
+    return votes.argmax(axis=1) == result.predictions[f"{usage}_labels"]
 
 
 @dataclass(frozen=True)
@@ -302,23 +237,22 @@ class Subsets:
     members: tuple[tuple[int, ...], ...]
     accuracies: dict[str, np.ndarray]
 
-    def best(self, half: str) -> int:
-        """The subset that the search would print on this half; the first of equals."""
-        return int(self.accuracies[half].argmax())
+    def best(self, usage: str) -> int:
+        """The subset that the search would print on this test set; the first of equals."""
+        return int(self.accuracies[usage].argmax())
 
 
 def every_subset(result: Result) -> Subsets:
     """Score all 127 from the stored votes."""
     chosen = tuple(itertools.product((0, 1), repeat=result.predictions[f"{HALVES[0]}_votes"].shape[0]))[1:]
-    scores = {half: np.array([_hits(result, half, one).mean() for one in chosen]) for half in HALVES}
+    scores = {usage: np.array([_hits(result, usage, one).mean() for one in chosen]) for usage in HALVES}
     return Subsets(chosen, scores)
 
 
-def subsets(chapter: Chapter) -> Html:
-    """What it is worth to choose the members on the images that are scored: all subsets, chosen on either half."""
-    result = ensemble_result(chapter)
+def subsets(result: Result) -> Html:
+    """The effect of choosing the members on the scored images: all subsets, chosen on either test set."""
     found = every_subset(result)
-    public, private = (found.best(half) for half in HALVES)
+    public, private = (found.best(usage) for usage in HALVES)
     rules = {
         "all seven, fixed in advance": len(found.members) - 1,
         "best on PublicTest": public,
@@ -327,49 +261,40 @@ def subsets(chapter: Chapter) -> Html:
     rows = []
     for rule, index in rules.items():
         names = ", ".join(short for short, taken in zip(SHORT, found.members[index], strict=True) if taken)
-        rows.append([text(rule), text(names), *(percent(float(found.accuracies[half][index])) for half in HALVES)])
+        rows.append([text(rule), text(names), *(percent(float(found.accuracies[usage][index])) for usage in HALVES)])
     header = ["Members", "Which", *HALVES]
     body = table(header, rows, f"{result.variant}, seed {result.seed}: from the stored votes of each member", (2, 3))
     hits = [_hits(result, "PrivateTest", found.members[index]) for index in (private, public)]
-    gain, low, high = paired_difference(*hits)
-    told = (
-        f"Choosing on PrivateTest instead of PublicTest moves the PrivateTest accuracy by {100 * gain:+.2f} points "
-        f"({100 * low:+.2f} to {100 * high:+.2f}, bootstrap over the same {whole(len(hits[0]))} images)"
+    gain, low, high = (f"{100 * value:+.2f}" for value in paired_difference(*hits))
+    effect = (
+        f"Choosing on PrivateTest instead of PublicTest moves the PrivateTest accuracy by {gain} points "
+        f"({low} to {high}, bootstrap over the same {whole(len(hits[0]))} images)"
     )
-    figure = _scatter(found, rules, result.synthetic)
-    return Html(_source(result) + figure.figure() + body + f"<p>{text(told)}.</p>", f"{told} ({_words(result)})")
+    figure = _scatter(found, rules, result.synthetic).figure()
+    return Html(f"{_source(result)}{figure}{body}<p>{text(effect)}.</p>", f"{effect} ({_origin(result)})")
 
 
 def _scatter(found: Subsets, rules: dict[str, int], synthetic: bool) -> Figure:
     sizes = np.array([sum(one) for one in found.members])
-    x, y = (100 * found.accuracies[half] for half in HALVES)
+    x, y = (100 * found.accuracies[usage] for usage in HALVES)
 
     def draw(theme: Theme) -> Canvas:
         figure = canvas(7.2, 4.3)
         axes = figure.add_subplot()
         axes.scatter(x, y, s=10 + 9 * sizes, color=theme.soft, alpha=0.35, lw=0, label="one subset (area: members)")
         marks = zip(rules.items(), ("s", "o", "D"), (theme.measured, theme.clean, theme.claimed), strict=True)
-        for step, ((rule, index), mark, colour) in enumerate(marks):
-            axes.scatter(
-                x[index],
-                y[index],
-                s=190 - 55 * step,
-                marker=mark,
-                facecolors="none",
-                edgecolors=colour,
-                lw=2,
-                label=rule,
-            )
-        axes.set_xlabel("accuracy on PublicTest, %")
-        axes.set_ylabel("accuracy on PrivateTest, %")
+        for size, ((rule, index), mark, colour) in zip((190, 135, 80), marks, strict=True):
+            style = {"s": size, "marker": mark, "facecolors": "none", "edgecolors": colour, "lw": 2}
+            axes.scatter(x[index], y[index], label=rule, **style)
+        axes.set(xlabel="accuracy on PublicTest, %", ylabel="accuracy on PrivateTest, %")
         axes.grid(True)
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, fontsize=8.5)
         return figure
 
-    told = "; ".join(f"{rule}: {x[index]:.2f} % and {y[index]:.2f} %" for rule, index in rules.items())
+    chosen = "; ".join(f"{rule}: {x[index]:.2f} % and {y[index]:.2f} %" for rule, index in rules.items())
     return Figure(
         draw,
-        alt=f"Accuracy of all {len(x)} subsets of the members on PublicTest and PrivateTest. {told}.",
+        alt=f"Accuracy of all {len(x)} subsets of the members on PublicTest and PrivateTest. {chosen}.",
         caption=f"All {len(x)} subsets of the seven members. The published search takes the highest point, a fair one "
         "the point farthest right.",
         synthetic=synthetic,

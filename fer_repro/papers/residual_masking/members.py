@@ -1,4 +1,4 @@
-"""The networks beside the Residual Masking Network in its ensemble: ResNets of four kinds and an EfficientNet.
+"""The other networks of the Residual Masking ensemble: ResNets of four kinds and an EfficientNet.
 
 Each takes grey [B,1,S,S] in [0, 1], repeats it to three channels without any normalisation (as released: pretrained
 weights notwithstanding), and returns logits [B,7]. Each takes pretrained weights under the names of their publisher.
@@ -7,11 +7,13 @@ weights notwithstanding), and returns logits [B,7]. Each takes pretrained weight
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.models import resnet
 
 from fer_repro import pretrained
 from fer_repro.errors import FerReproError
@@ -20,62 +22,36 @@ from fer_repro.layers import GreyAsRgb
 State = Mapping[str, Tensor]
 
 
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions around a shortcut (He et al. 2016): [B,C,H,W] -> [B,W,H/s,W/s]. Names are torchvision's."""
-
-    growth = 1
-
-    def __init__(self, before: int, width: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(before, width, 3, stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.downsample = shortcut(before, width, stride)
-
-    def forward(self, maps: Tensor) -> Tensor:
-        # The residual: [B,C,H,W] -> [B,W,H/s,W/s]
-        residual = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(maps)))))
-        # Added to the input, or to its projection where shapes differ
-        return torch.relu(residual + self.downsample(maps))
-
-
-class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions around a shortcut: [B,C,H,W] -> [B,4W,H/s,W/s].
+class Bottleneck(resnet.Bottleneck):
+    """torchvision's bottleneck, changed where two members differ from it: [B,C,H,W] -> [B,4W,H/s,W/s].
 
     ``early``: the first convolution strides (Caffe, and He et al. 2016), not the second (torchvision). ``attention``:
     the residual passes a `Cbam` before it is added.
     """
 
-    growth = 4
-
     def __init__(self, before: int, width: int, stride: int, early: bool = False, attention: bool = False) -> None:
-        super().__init__()
-        after, first, second = self.growth * width, *((stride, 1) if early else (1, stride))
-        self.conv1, self.bn1 = nn.Conv2d(before, width, 1, first, bias=False), nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, second, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.conv3, self.bn3 = nn.Conv2d(width, after, 1, bias=False), nn.BatchNorm2d(after)
-        self.attention = Cbam(after) if attention else nn.Identity()
-        self.downsample = shortcut(before, after, stride)
+        super().__init__(before, width, stride)
+        if early:
+            self.conv1.stride, self.conv2.stride = self.conv2.stride, self.conv1.stride
+        self.attention = Cbam(self.expansion * width) if attention else nn.Identity()
 
     def forward(self, maps: Tensor) -> Tensor:
-        # Narrow, look around, widen: [B,C,H,W] -> [B,4W,H/s,W/s]
+        # Narrow, 3x3 convolution, widen: [B,C,H,W] -> [B,4W,H/s,W/s]
         residual = torch.relu(self.bn1(self.conv1(maps)))
         residual = self.bn3(self.conv3(torch.relu(self.bn2(self.conv2(residual)))))
-        # Weighed, and added to the input or its projection
+        # Weighted, and added to the input or its projection
         return torch.relu(self.attention(residual) + self.downsample(maps))
 
 
 def shortcut(before: int, after: int, stride: int) -> nn.Sequential:
-    """Nothing where shapes agree, otherwise a 1x1 convolution with batch norm."""
+    """Empty where shapes agree, otherwise a 1x1 convolution with batch norm."""
     if before == after and stride == 1:
         return nn.Sequential()
     return nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after))
 
 
 class Cbam(nn.Module):
-    """Weights for channels, then for places (Woo et al. 2018, as in pytorchcv): [B,C,H,W] -> [B,C,H,W]."""
+    """Weights for channels, then for positions (Woo et al. 2018, as in pytorchcv): [B,C,H,W] -> [B,C,H,W]."""
 
     def __init__(self, channels: int, reduction: int = 16) -> None:
         super().__init__()
@@ -88,16 +64,16 @@ class Cbam(nn.Module):
         pooled = (F.adaptive_avg_pool2d(maps, 1), F.adaptive_max_pool2d(maps, 1))
         weights = sum(self.excite(torch.relu(self.squeeze(part.flatten(1)))) for part in pooled)
         maps = maps * weights.sigmoid()[:, :, None, None]
-        # Maximum and mean over the channels of each place, one 7x7 convolution: -> [B,1,H,W]
-        places = torch.cat((maps.amax(dim=1, keepdim=True), maps.mean(dim=1, keepdim=True)), dim=1)
-        return maps * self.place(places).sigmoid()
+        # Maximum and mean over the channels of each position, one 7x7 convolution: -> [B,1,H,W]
+        pooled = torch.cat((maps.amax(dim=1, keepdim=True), maps.mean(dim=1, keepdim=True)), dim=1)
+        return maps * self.place(pooled).sigmoid()
 
 
-KINDS = {
-    "basic": (BasicBlock, {}),
-    "bottleneck": (Bottleneck, {}),
-    "caffe": (Bottleneck, {"early": True}),
-    "cbam": (Bottleneck, {"attention": True}),
+KINDS: dict[str, Callable[[int, int, int], nn.Module]] = {
+    "basic": resnet.BasicBlock,
+    "bottleneck": Bottleneck,
+    "caffe": partial(Bottleneck, early=True),
+    "cbam": partial(Bottleneck, attention=True),
 }
 
 
@@ -114,7 +90,6 @@ class ResNet(nn.Module):
         super().__init__()
         if kind not in KINDS:
             raise FerReproError(f"ResNet of kind '{kind}', expected one of {', '.join(KINDS)}")
-        block, options = KINDS[kind]
         self.kind, self.rgb = kind, GreyAsRgb()
         self.conv1 = nn.Conv2d(3, width, 7, 2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
@@ -122,10 +97,13 @@ class ResNet(nn.Module):
         self.maxpool = nn.MaxPool2d(3, 2, **far_side)
         before = width
         for index, count in enumerate(blocks):
-            after, stage = width * 2**index, []
+            stage = []
             for number in range(count):
-                stage.append(block(before, after, 2 if index and not number else 1, **options))
-                before = block.growth * after
+                stride = 2 if index and not number else 1
+                block = KINDS[kind](before, width * 2**index, stride)
+                after = block.expansion * width * 2**index
+                block.downsample, before = shortcut(before, after, stride), after
+                stage.append(block)
             self.add_module(f"layer{index + 1}", nn.Sequential(*stage))
         self.stages = [f"layer{index + 1}" for index in range(len(blocks))]
         self.dropout, self.fc = nn.Dropout(dropout), nn.Linear(before, 7)
@@ -156,32 +134,41 @@ class ResNet(nn.Module):
         pretrained.fill_(self, rename(state), leave=("fc.", "masks."), where=f"a ResNet ({self.kind})")
 
 
-CAFFE = ((r"^conv1_7x7_s2_bn\.", "bn1."), (r"^conv1_7x7_s2\.", "conv1."), (r"^classifier\.", "fc."))
+Rules = Sequence[tuple[str, str | Callable[[re.Match[str]], str]]]
+
+
+def renamed(state: State, rules: Rules) -> dict[str, Tensor]:
+    """``state`` with every rule (pattern, replacement) applied to its names, in order."""
+    names = {name: name for name in state}
+    for pattern, replacement in rules:
+        names = {old: re.sub(pattern, replacement, new) for old, new in names.items()}
+    return {names[name]: tensor for name, tensor in state.items()}
+
+
+def _before(number: str) -> int:
+    """The publishers count from 1, `nn.Sequential` from 0."""
+    return int(number) - 1
+
+
 CAFFE_PARTS = {
     "1x1_reduce": ("conv1", "bn1"),
     "3x3": ("conv2", "bn2"),
     "1x1_increase": ("conv3", "bn3"),
     "1x1_proj": ("downsample.0", "downsample.1"),
 }
-
-
-def from_caffe(state: State) -> dict[str, Tensor]:
-    """``conv3_1_1x1_reduce_bn.weight`` -> ``layer2.0.bn1.weight``."""
-    found = {}
-    for name, tensor in state.items():
-        part = re.match(r"^conv(\d)_(\d+)_(1x1_reduce|3x3|1x1_increase|1x1_proj)(_bn)?\.(.+)$", name)
-        if part:
-            stage, block, kind, norm, rest = part.groups()
-            name = f"layer{int(stage) - 1}.{int(block) - 1}.{CAFFE_PARTS[kind][bool(norm)]}.{rest}"
-        found[_substituted(name, CAFFE)] = tensor
-    return found
-
-
-PYTORCHCV = (
-    (r"^features\.init_block\.conv\.conv\.", "conv1."),
-    (r"^features\.init_block\.conv\.bn\.", "bn1."),
-    (r"\.body\.conv(\d)\.conv\.", r".conv\1."),
-    (r"\.body\.conv(\d)\.bn\.", r".bn\1."),
+CAFFE: Rules = (
+    (
+        r"^conv(\d)_(\d+)_(1x1_reduce|3x3|1x1_increase|1x1_proj)(_bn)?\.",
+        lambda found: f"layer{_before(found[1])}.{_before(found[2])}.{CAFFE_PARTS[found[3]][bool(found[4])]}.",
+    ),
+    (r"^conv1_7x7_s2_bn\.", "bn1."),
+    (r"^conv1_7x7_s2\.", "conv1."),
+    (r"^classifier\.", "fc."),
+)
+PYTORCHCV: Rules = (
+    (r"^features\.stage(\d)\.unit(\d+)\.", lambda found: f"layer{found[1]}.{_before(found[2])}."),
+    (r"^features\.init_block\.conv\.(conv|bn)\.", r"\g<1>1."),
+    (r"\.body\.conv(\d)\.(conv|bn)\.", r".\2\1."),
     (r"\.identity_conv\.conv\.", ".downsample.0."),
     (r"\.identity_conv\.bn\.", ".downsample.1."),
     (r"\.cbam\.ch_gate\.mlp\.fc1\.", ".attention.squeeze."),
@@ -192,21 +179,14 @@ PYTORCHCV = (
 )
 
 
+def from_caffe(state: State) -> dict[str, Tensor]:
+    """``conv3_1_1x1_reduce_bn.weight`` -> ``layer2.0.bn1.weight``."""
+    return renamed(state, CAFFE)
+
+
 def from_pytorchcv(state: State) -> dict[str, Tensor]:
     """``features.stage2.unit1.body.conv1.conv.weight`` -> ``layer2.0.conv1.weight``."""
-    found = {}
-    for name, tensor in state.items():
-        place = re.match(r"^features\.stage(\d)\.unit(\d+)(\..+)$", name)
-        if place:
-            name = f"layer{place[1]}.{int(place[2]) - 1}{place[3]}"
-        found[_substituted(name, PYTORCHCV)] = tensor
-    return found
-
-
-def _substituted(name: str, rules: tuple[tuple[str, str], ...]) -> str:
-    for pattern, new in rules:
-        name = re.sub(pattern, new, name)
-    return name
+    return renamed(state, PYTORCHCV)
 
 
 # ---- EfficientNet ----------------------------------------------------------------------------------------------------
@@ -239,7 +219,7 @@ def convolution(before: int, after: int, kernel: int = 1, stride: int = 1, group
 
 
 class InvertedResidual(nn.Module):
-    """Widen, convolve each channel, weigh the channels, narrow (Sandler et al. 2018): [B,C,H,W] -> [B,C',H/s,W/s]."""
+    """Widen, convolve each channel, weight the channels, narrow (Sandler et al. 2018): [B,C,H,W] -> [B,C',H/s,W/s]."""
 
     def __init__(self, before: int, after: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -295,7 +275,7 @@ class EfficientNet(nn.Module):
         pretrained.fill_(self, from_pytorchcv_efficientnet(state), leave=("fc.",), where="EfficientNet-B2b")
 
 
-EFFICIENTNET = (
+EFFICIENTNET: Rules = (
     (r"^features\.init_block\.conv\.(conv|bn)\.", r"stem.\1."),
     (r"^features\.final_block\.(conv|bn)\.", r"head.\1."),
     (r"\.se\.conv1\.", ".squeeze."),
@@ -312,12 +292,6 @@ EFFICIENTNET = (
 
 def from_pytorchcv_efficientnet(state: State) -> dict[str, Tensor]:
     """``features.stage2.unit1.conv1.conv.weight`` -> ``blocks.2.expand.0.weight``: blocks are counted through."""
-    unit = re.compile(r"^features\.(stage\d\.unit\d+)\.")
-    places = list(dict.fromkeys(found[1] for name in state if (found := unit.match(name))))
-    found = {}
-    for name, tensor in state.items():
-        place = unit.match(name)
-        if place:
-            name = f"blocks.{places.index(place[1])}.{name[place.end() :]}"
-        found[_substituted(name, EFFICIENTNET)] = tensor
-    return found
+    unit = r"^features\.(stage\d\.unit\d+)\."
+    units = list(dict.fromkeys(found[1] for name in state if (found := re.match(unit, name))))
+    return renamed(state, [(unit, lambda found: f"blocks.{units.index(found[1])}."), *EFFICIENTNET])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from fer_repro.papers.residual_masking.members import B2
 from fer_repro.recipe import Deviation, Pretrained, Step, step
@@ -27,8 +28,8 @@ EXTRA_SEEDS = (1, 2, 3, 4)
 class Kind:
     """One network: ``full`` and ``smoke`` size, initial weights, its own deviations.
 
-    ``seeds``: of further draws of random views that its score is repeated with. ``of_row``: an ablation of the single
-    network's row rather than a member of the ensemble only.
+    ``seeds``: of further random views that its score is repeated with. ``of_row``: an ablation of the single network
+    rather than a member of the ensemble only.
     """
 
     full: Step
@@ -46,9 +47,8 @@ def torchvision_weights(name: str, file: str) -> Pretrained:
 
 
 def pytorchcv_weights(name: str, file: str) -> Pretrained:
-    return Pretrained(
-        name, "pytorchcv 0.0.74, a file of its releases on GitHub (osmr/imgclsmob)", "MIT", file, None, "ImageNet-1k"
-    )
+    source = "pytorchcv 0.0.74, a file of its releases on GitHub (osmr/imgclsmob)"
+    return Pretrained(name, source, "MIT", file, None, "ImageNet-1k")
 
 
 RESNET18 = torchvision_weights("ResNet18_Weights", "resnet18-f37072fd.pth")
@@ -84,12 +84,12 @@ DEVIATIONS = (
     Deviation(
         "released main_fer2013.py, test",
         "the random views come from a generator of their own, seed 1234",
-        "in the release they depend on how many random numbers training has drawn before",
+        "in the release they depend on how many random numbers training has used before",
     ),
     Deviation(
         "released data loader",
         "every sample has its own mirror and angle",
-        "the release's eight workers copy one random state, so that they repeat each other's draws",
+        "the release's eight workers copy one random state and repeat each other's random numbers",
     ),
     Deviation(
         "paper, training details",
@@ -104,10 +104,10 @@ ACTIVE = Deviation(
 )
 TODAY = Deviation(
     "released models, weights",
-    "torchvision's file of today for the same entry",
+    "torchvision's current file for the same entry",
     "the release names an older upload; whether every number in it is the same was not checked",
 )
-PLAIN = Deviation("paper, table of baselines", "no masks", "the paper's own ablation: what the masks are worth")
+PLAIN = Deviation("paper, table of baselines", "no masks", "the paper's own ablation: the effect of the masks")
 NO_DROPOUT = Deviation(
     "released models/resmasking.py",
     "no dropout before the last layer",
@@ -141,19 +141,20 @@ ENSEMBLE_DEVIATIONS = (
     ),
     Deviation(
         "released script/gen_results.py",
-        "each member draws its views from a seed of its own, 1234 and upwards",
+        "each member's random views have a seed of their own, 1234 and upwards",
         "in the release one generator runs on from member to member",
     ),
+)
+SCRATCH_DEVIATION = Deviation(
+    "pretraining", "adds up networks that started from random weights", "the effect of the method without pretraining"
 )
 
 
 def _masked(dropout: float) -> dict[str, Step]:
-    # Two narrow stages, and little noise, so that three epochs teach anything.
-    sizes = {"full": ((3, 4, 6, 3), 64, (4, 3, 2, 1), dropout), "smoke": ((1, 1), 6, (2, 1), min(dropout, 0.1))}
-    return {
-        size: step("ResidualMaskingNetwork", blocks=blocks, width=width, depths=depths, gate="softmax", dropout=share)
-        for size, (blocks, width, depths, share) in sizes.items()
-    }
+    # Smoke: two narrow stages and little dropout, so that three epochs teach something.
+    full, smoke = {"blocks": (3, 4, 6, 3), "width": 64, "depths": (4, 3, 2, 1)}, {"blocks": (1, 1), "width": 6}
+    masked = partial(step, "ResidualMaskingNetwork", gate="softmax")
+    return {"full": masked(**full, dropout=dropout), "smoke": masked(**smoke, depths=(2, 1), dropout=min(dropout, 0.1))}
 
 
 def _resnet(kind: str, *blocks: int) -> dict[str, Step]:
@@ -163,11 +164,10 @@ def _resnet(kind: str, *blocks: int) -> dict[str, Step]:
     }
 
 
+_SMALL_STAGES = ((8, 1, 3, 1, 1), (12, 1, 3, 2, 4), (16, 1, 5, 2, 4))
 _EFFICIENTNET = {
     "full": step("EfficientNet", stages=B2, stem=32, head=1408, dropout=0.3),
-    "smoke": step(
-        "EfficientNet", stages=((8, 1, 3, 1, 1), (12, 1, 3, 2, 4), (16, 1, 5, 2, 4)), stem=8, head=64, dropout=0.1
-    ),
+    "smoke": step("EfficientNet", stages=_SMALL_STAGES, stem=8, head=64, dropout=0.1),
 }
 
 KINDS = {

@@ -1,16 +1,16 @@
 """Segmentation VGG-19: a VGG19-BN with four softmax gates on its feature maps (Vignesh et al., IJIT 15, 2023).
 
-Idea: after some stages a small network looks at the maps x and gives a mask m of the same shape; the maps go on as
+Idea: after some stages a small network takes the maps x and gives a mask m of the same shape; the maps go on as
 x (1 + m). The gates are those of the Residual Masking Network, at depth one. No segmentation mask, label or loss exists
-anywhere in the release: the name is a simile. Claim: 75.97 %. Five facts (accuracy claimed and measured, parameters,
+anywhere in the release: nothing is segmented. Claim: 75.97 %. Five facts (accuracy claimed and measured, parameters,
 cost, hardware) stand in the claim and in ``results/segmentation-vgg19/``; the chapter prints them.
 
 Protocols. Both train on Training and select on PublicTest, plain; they differ in how PrivateTest is scored. ``claimed``
 adds up ten random views of each image, as the released test does; ``official`` takes the image as it is.
 
-Two trainings. ``segmentation-vgg19-plain`` is the first one: VGG19-BN from ImageNet weights, fine-tuned. The row takes
-the plain network's convolutions, adds the gates, begins with a new head and trains again. The distance between the two
-is what gates and second training are worth together.
+Two trainings. ``segmentation-vgg19-plain`` is the first one: VGG19-BN from ImageNet weights, fine-tuned.
+``segmentation-vgg19`` takes its convolutions, adds the gates, starts with a new head and is trained again. The
+difference between the two is the effect of gates and second training together.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ from fer_repro.training.run import Run
 from fer_repro.transforms.geometry import resize
 
 ROW, PLAIN = "segmentation-vgg19", "segmentation-vgg19-plain"
-CLAIMED = Protocol("claimed")  # the same images in the same roles; the test images are viewed differently
+CLAIMED = Protocol("claimed")  # the same images in the same roles; only the test-time augmentation differs
 
 CONVOLUTIONS = (2, 2, 4, 4, 4)  # in each stage of VGG-19, "E" in Simonyan and Zisserman's table 1
 WIDTHS = (64, 128, 256, 512, 512)
 GATES = (1, 2, 3, 5)  # the stages with a gate, counted from 1; the released network has none after the fourth
 
-LOOKS = 8  # test images on which the gates are measured
+MEASURED = 8  # test images on which the gates are measured
 
 WEIGHTS = Pretrained(
     "VGG19_BN_Weights.IMAGENET1K_V1",
@@ -56,7 +56,7 @@ WEIGHTS = Pretrained(
 
 
 class Gate(nn.Module):
-    """Maps [B,C,H,W] whose values each grow by their share in a mask; the shape stays."""
+    """Maps x [B,C,H,W] to x (1 + mask), of the same shape."""
 
     def __init__(self, channels: int, kind: str) -> None:
         super().__init__()
@@ -83,9 +83,7 @@ class SegmentationVgg19(nn.Module):
         dropout: float = 0.5,
     ) -> None:
         super().__init__()
-        plan: list[str | int] = []
-        for width, count in zip(widths, CONVOLUTIONS, strict=True):
-            plan += [width] * count + ["M"]
+        plan = [layer for width, n in zip(widths, CONVOLUTIONS, strict=True) for layer in (*[width] * n, "M")]
         stages: list[list[nn.Module]] = [[]]
         for layer in make_layers(plan, batch_norm=True):
             # A stage begins with the pooling of the one before it, so that a gate sits between the two.
@@ -97,16 +95,10 @@ class SegmentationVgg19(nn.Module):
         *body, last = (nn.Sequential(*layers) for layers in stages)
         self.stages = nn.ModuleList(body)
         self.pool = nn.Sequential(*last, nn.AdaptiveAvgPool2d(7))
-        self.head = nn.Sequential(
-            nn.Linear(widths[-1] * 49, hidden),
-            nn.ReLU(),
-            nn.Dropout(dropout),
-            nn.Linear(hidden, hidden),
-            nn.ReLU(),
-            nn.Dropout(dropout),
-            nn.Linear(hidden, 7),
-        )
-        for layer in self.trunk():
+        first = nn.Linear(widths[-1] * 49, hidden), nn.ReLU(), nn.Dropout(dropout)
+        second = nn.Linear(hidden, hidden), nn.ReLU(), nn.Dropout(dropout)
+        self.head = nn.Sequential(*first, *second, nn.Linear(hidden, 7))
+        for layer in self.backbone():
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
                 nn.init.zeros_(layer.bias)
@@ -122,54 +114,54 @@ class SegmentationVgg19(nn.Module):
         # Three linear layers: -> [B,4096] -> [B,4096] -> [B,7]
         return self.head(features)
 
-    def trunk(self) -> nn.Sequential:
+    def backbone(self) -> nn.Sequential:
         """The layers of the five stages without the gates, numbered as torchvision numbers its ``features``."""
         return nn.Sequential(*(layer for stage in self.stages for layer in stage if not isinstance(layer, Gate)))
 
     @property
     def gates(self) -> dict[str, MaskingBlock]:
-        """What makes the masks, by the number of the stage."""
-        last = {str(number): stage[-1] for number, stage in enumerate(self.stages, start=1)}
-        return {name: layer.mask for name, layer in last.items() if isinstance(layer, Gate)}
+        """The masking blocks by the number of their stage."""
+        last = enumerate((stage[-1] for stage in self.stages), start=1)
+        return {str(number): layer.mask for number, layer in last if isinstance(layer, Gate)}
 
     def load_pretrained(self, state: dict[str, Tensor]) -> None:
         """Take the convolutions and their batch norms of torchvision's file; the head stays random."""
         renamed = {name.removeprefix("features."): tensor for name, tensor in state.items()}
-        pretrained.fill_(self.trunk(), renamed, leave=("classifier.",), where=WEIGHTS.file)
+        pretrained.fill_(self.backbone(), renamed, leave=("classifier.",), where=WEIGHTS.file)
 
-    def take_trunk(self, other: SegmentationVgg19) -> None:
+    def take_backbone(self, other: SegmentationVgg19) -> None:
         """Take the convolutions and batch norms of another such network; gates and head stay as they are."""
-        pretrained.fill_(self.trunk(), other.trunk().state_dict(), where=f"the fitted {PLAIN}")
+        pretrained.fill_(self.backbone(), other.backbone().state_dict(), where=f"the fitted {PLAIN}")
 
 
 class Vgg19Classifier(NetworkClassifier):
-    """A fitted network that also tells what the ten random views do, and how far its gates move its maps."""
+    """A fitted network that also records its score with random views, and how far its gates move its maps."""
 
     def extra_scores(self, splits: Splits) -> dict[str, Any]:
-        """``random_views``: counts of right answers on the test images, plain and with several draws of the views.
+        """``random_views``: counts of correct answers on the test images, plain and with several seeds of the views.
 
-        ``gates``: `gate_statistics` on the first `LOOKS` test images; absent without gates.
+        ``gates``: `gate_statistics` on the first `MEASURED` test images; absent without gates.
         """
         found: dict[str, Any] = {"random_views": self.random_views(splits.test.images, splits.test.labels)}
         if self.model.gates:
-            images = torch.tensor(np.asarray(splits.test.images[:LOOKS]), device=self.device)
+            images = torch.tensor(np.asarray(splits.test.images[:MEASURED]), device=self.device)
             inputs = resize(as_input(images), self.recipe.input_size)
-            told = gate_statistics(self.model.eval(), self.model.gates, inputs)
-            found["gates"] = [dataclasses.asdict(gate) for gate in told]
+            gates = gate_statistics(self.model.eval(), self.model.gates, inputs)
+            found["gates"] = [dataclasses.asdict(gate) for gate in gates]
         return found
 
     def random_views(self, images: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-        """Right answers among n images: ``plain``, and ``views``, one count for each seed from 0 on."""
+        """Correct answers among n images: ``plain``, and ``views``, one count for each seed from 0 on."""
 
         def right(views: Views | None) -> int:
-            recipe = self.recipe if views is None else dataclasses.replace(self.recipe, views=views)
+            recipe = dataclasses.replace(self.recipe, views=views or self.recipe.views)
             scores = NetworkClassifier(self.model, recipe, self.device).predict_proba(images, views is not None)
             # float16 as stored, so that the counts are those of the stored predictions.
             return int((scores.astype(np.float16).argmax(axis=1) == labels).sum())
 
         size, options = self.recipe.input_size, self.recipe.options
-        synthetic = [right(turned_views(size, options["count"], seed)) for seed in range(options["draws"])]
-        return {"n": len(labels), "count": options["count"], "plain": right(None), "views": synthetic}
+        views = [right(turned_views(size, options["count"], seed)) for seed in range(options["draws"])]
+        return {"n": len(labels), "count": options["count"], "plain": right(None), "views": views}
 
 
 def build(recipe: Recipe) -> nn.Module:
@@ -179,7 +171,7 @@ def build(recipe: Recipe) -> nn.Module:
 def build_on(below: NetworkClassifier, recipe: Recipe) -> nn.Module:
     """The network on the convolutions of a fitted plain one; gates and head are new."""
     network = build(recipe)
-    network.take_trunk(below.model)
+    network.take_backbone(below.model)
     return network
 
 
@@ -200,16 +192,16 @@ DEVIATIONS = (
     Deviation(
         "released trainer.py, test",
         "the network that was selected on PublicTest is the one that is scored",
-        "the release loads a file of a fixed name instead, from a run that is not told",
+        "the release loads a file of a fixed name instead; which run made it is not stated",
     ),
     Deviation(
         "released augment.py",
-        "every image has draws of its own, other ones in every epoch",
-        "the release copies one seeded generator into eight workers anew each epoch: all replay one sequence",
+        "every image has random numbers of its own, other ones in every epoch",
+        "the release copies one seeded generator into eight workers anew each epoch: all repeat one sequence",
     ),
     Deviation(
         "released fer2013dataset.py, augment.py",
-        "enlarged and turned as floating-point numbers, black outside",
+        "enlarged and rotated as floating-point numbers, black outside",
         "OpenCV rounds to bytes after each step and blends the border's pixels with black",
     ),
     Deviation(
@@ -233,13 +225,13 @@ OFFICIAL_DEVIATIONS = (
     Deviation(
         "released trainer.py, test",
         "the score is that of the image as it is",
-        "a score without chance in it; the ten random views stand beside it",
+        "a score without randomness; the score with ten random views is reported too",
     ),
 )
 
 
 def recipe(protocol: str, profile: str, variant: str) -> Recipe:
-    """RAdam at 1e-4 in batches of 8, a tenth of the rate after four epochs without progress (released config.json)."""
+    """RAdam at 1e-4 in batches of 8, a tenth of it after four epochs without improvement (released config.json)."""
     claimed, gated = protocol == "claimed", variant == ROW
     radam = step("radam", lr=1e-4, weight_decay=1e-3, decoupled_weight_decay=True)
     plateau = step("reduce-on-plateau", factor=0.1, patience=3, min_lr=1e-6)

@@ -1,4 +1,4 @@
-"""How far the gates of a network move its feature maps: x becomes x (1 + m), and m is what is looked at."""
+"""How far the gates of a network move its feature maps: x becomes x (1 + m), and the mask m is measured."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class GateFacts:
     """One gate's mask m on a batch: its mean, median, 99th percentile and largest value.
 
     ``channels`` C: a softmax over the channels has the mean 1/C. ``change`` is |x m| / |x|, how far the maps move;
-    ``shaped`` is what of it no common factor explains, min over c of |x (1 + m) - c x| / |x| (norms over the batch).
+    ``shaped`` is the part that no common factor explains: min over c of |x (1 + m) - c x| / |x| (norms over the batch).
     """
 
     name: str
@@ -29,16 +29,15 @@ class GateFacts:
 
 @torch.no_grad()
 def gate_statistics(network: nn.Module, gates: Mapping[str, nn.Module], inputs: Tensor) -> list[GateFacts]:
-    """Run ``network`` on ``inputs`` as it stands (its mode included) and look at each of its ``gates`` by name.
+    """Run ``network`` on ``inputs`` as it stands (its mode included) and measure each of its ``gates`` by name.
 
     A gate is a module that takes maps [B,C,H,W] and gives masks of that shape. In training mode batch statistics move.
     """
     found: list[GateFacts] = []
-
-    def look(name: str):  # noqa: ANN202 - a hook
-        return lambda module, given, mask: found.append(describe(name, given[0], mask))
-
-    hooks = [gate.register_forward_hook(look(name)) for name, gate in gates.items()]
+    hooks = [
+        gate.register_forward_hook(lambda _, given, mask, name=name: found.append(describe(name, given[0], mask)))
+        for name, gate in gates.items()
+    ]
     try:
         network(inputs)
     finally:
@@ -48,21 +47,13 @@ def gate_statistics(network: nn.Module, gates: Mapping[str, nn.Module], inputs: 
 
 
 def describe(name: str, maps: Tensor, mask: Tensor) -> GateFacts:
-    """The statistics of one mask [B,C,H,W] over the maps x that it multiplies."""
+    """The statistics of one mask [B,C,H,W] and of the maps x that it multiplies."""
     maps, mask = maps.detach().double(), mask.detach().double()
     values = mask.flatten().sort().values
     moved, squared = maps * mask, maps.square().sum()
     along = (moved * maps).sum()  # the best common factor is 1 + along / squared
     change = moved.square().sum() / squared
     shaped = (change - (along / squared).square()).clamp(min=0)
-    rank = lambda share: values[round(share * (len(values) - 1))].item()  # noqa: E731
-    return GateFacts(
-        name,
-        mask.shape[1],
-        mask.mean().item(),
-        rank(0.5),
-        rank(0.99),
-        rank(1.0),
-        change.sqrt().item(),
-        shaped.sqrt().item(),
-    )
+    high, median, largest = (values[round(share * (len(values) - 1))].item() for share in (0.99, 0.5, 1.0))
+    sizes = change.sqrt().item(), shaped.sqrt().item()
+    return GateFacts(name, mask.shape[1], mask.mean().item(), median, high, largest, *sizes)
