@@ -11,23 +11,16 @@ from fer_repro.claims import CLASSES, Arithmetic, Claim, Total, leaderboard_clai
 from fer_repro.errors import FerReproError, nearest
 from fer_repro.leaderboard import Verdict
 from fer_repro.markup import UNKNOWN, Html, details, facts, interval, link, percent, table, text, whole, words
+from fer_repro.plots.theme import CLAIMED, CLASS_COLOURS, VERDICT_COLOURS
 from fer_repro.results import Result
 
-# Mark and colour of each verdict; the word always stands beside them, so neither carries the meaning alone.
-LOOKS = {
-    "reproduced": ("✓", "#009E73"),
-    "above": ("▲", "#2B8CCB"),
-    "below": ("▼", "#D55E00"),
-    "not comparable": ("≠", "#CC79A7"),
-    "not run": ("○", "#8A94A3"),
-}
-CLASS_TONES = {"A": "#009E73", "B": "#E69F00", "C": "#D55E00", "D": "#8A94A3"}
+# The word always stands beside a verdict's mark, so neither mark nor colour carries the meaning alone.
+MARKS = {"reproduced": "✓", "above": "▲", "below": "▼", "not comparable": "≠", "not run": "○"}
 
 
 def verdict_mark(name: str) -> str:
     """A verdict's mark and word, as markup."""
-    mark, tone = LOOKS[name]
-    return f'<span style="color:{tone}" aria-hidden="true">{mark}</span> {text(name)}'
+    return f'<span style="color:{VERDICT_COLOURS[name]}" aria-hidden="true">{MARKS[name]}</span> {text(name)}'
 
 
 def claims_of(slug: str) -> list[Claim]:
@@ -68,7 +61,7 @@ def _code(url: str | None, official: bool | None, note: str) -> str:
 
 def _claim(claim: Claim) -> str:
     audit = claim.audit
-    tone = CLASS_TONES[audit.comparability]
+    tone = CLASS_COLOURS[audit.comparability]
     badge = f'<span class="fer-badge" style="color:{tone}">{audit.comparability}</span> '
     evidence = table(
         ["What is known", "Where it stands", "Kind"],
@@ -89,7 +82,7 @@ def _claim(claim: Claim) -> str:
         ]
     )
     return (
-        f'<div class="fer-card" style="--fer-tone:#D55E00"><div class="fer-kicker">Claimed</div><div class="fer-head">'
+        f'<div class="fer-card" style="--fer-tone:{CLAIMED}"><div class="fer-kicker">Claimed</div><div class="fer-head">'
         f'<span class="fer-big">{claim.accuracy:.2f}\u00a0%</span> '
         f'<span class="fer-name">{text(claim.model)}</span></div>'
         f"{body}{details(f'Evidence ({len(audit.evidence)} facts)', evidence)}</div>"
@@ -135,7 +128,7 @@ def verdict(slug: str, results_dir: str | Path | None = None) -> Html:
 
 
 def _verdict(claim: Claim, found: Verdict, runs: list[Result], named: bool) -> str:
-    _, tone = LOOKS[found.name]
+    tone = VERDICT_COLOURS[found.name]
     again = leaderboard.verdict(claim, runs, "claimed")
     pairs = provenance(found, claim, runs)
     if again.n_seeds:

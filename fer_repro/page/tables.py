@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -10,49 +11,13 @@ import pandas as pd
 from fer_repro.claims import CLASSES, Claim
 from fer_repro.leaderboard import VERDICTS
 from fer_repro.markup import Html, absent, interval, link, percent, seconds, table, text, whole
-from fer_repro.page.cards import CLASS_TONES, verdict_mark
+from fer_repro.page.cards import verdict_mark
+from fer_repro.plots.theme import CLASS_COLOURS
 from fer_repro.recipe import Recipe, Views
 from fer_repro.results import HALVES, Result
 
-# Sorts by a column's data-sort values (numbers as numbers) and hides rows without the words searched for. The table is
-# complete without it.
-SORT_AND_SEARCH = """
-(function (box) {
-  var table = box.querySelector('table'), body = table.tBodies[0], rows = Array.from(body.rows);
-  var search = box.querySelector('input'), status = box.querySelector('output');
-  Array.from(table.tHead.rows[0].cells).forEach(function (head, column) {
-    var button = document.createElement('button');
-    button.type = 'button';
-    button.append.apply(button, Array.from(head.childNodes));
-    head.append(button);
-    head.setAttribute('aria-sort', 'none');
-    button.addEventListener('click', function () {
-      var up = head.getAttribute('aria-sort') !== 'ascending';
-      Array.from(head.parentNode.cells).forEach(function (other) { other.setAttribute('aria-sort', 'none'); });
-      head.setAttribute('aria-sort', up ? 'ascending' : 'descending');
-      var key = function (row) { return row.cells[column].dataset.sort; };
-      rows.slice().sort(function (a, b) {
-        var x = key(a), y = key(b), empty = (x === '') - (y === '');
-        if (empty) { return empty; }
-        var order = isNaN(x) || isNaN(y) ? x.localeCompare(y) : x - y;
-        return up ? order : -order;
-      }).forEach(function (row) { body.append(row); });
-    });
-  });
-  function filter() {
-    var wanted = search.value.toLowerCase().split(/\\s+/), shown = 0;
-    rows.forEach(function (row) {
-      var words = row.textContent.toLowerCase();
-      row.hidden = !wanted.every(function (word) { return words.includes(word); });
-      shown += !row.hidden;
-    });
-    status.textContent = shown + ' of ' + rows.length + ' rows.';
-  }
-  search.addEventListener('input', filter);
-  box.querySelector('.fer-search').hidden = false;
-  filter();
-})(document.currentScript.parentNode);
-"""
+# The table is complete without it.
+SORT_AND_SEARCH = (Path(__file__).parent / "leaderboard.js").read_text(encoding="utf-8")
 
 
 def leaderboard_table(board: pd.DataFrame) -> Html:
@@ -91,7 +56,7 @@ _BOARD_HEAD = (
 
 def _board_row(row: Mapping[str, Any]) -> str:
     """The cells of one row; ``data-sort`` holds what a column sorts by."""
-    tint = CLASS_TONES[row["comparability"]]
+    tint = CLASS_COLOURS[row["comparability"]]
     reproduced, key = "not run", ""
     if not absent(row["measured"]):
         low, high = 100 * row["low"], 100 * row["high"]

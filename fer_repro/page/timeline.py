@@ -22,6 +22,7 @@ from fer_repro.leaderboard import clean_subset, record_line
 from fer_repro.markup import CSS, absent, details, interval, percent, table, text
 from fer_repro.page.label_placement import FAR, Point, place_names
 from fer_repro.plots.figure import Figure, Theme, canvas
+from fer_repro.plots.theme import CLAIMED, CLEAN, DARK, LIGHT, MEASURED, QUIET, RULE, SOFT
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure as PlotlyFigure
@@ -29,29 +30,10 @@ if TYPE_CHECKING:
 DIV = "fer-accuracy-over-time"
 COLUMNS = ("variant", "model", "date", "claimed", "comparability", "verdict", "measured", "low", "high")
 DIGEST_KEY = "fer-data-sha256"
-# One colour per meaning for both themes: a chart by script is drawn once and only its ink follows the page.
-CLAIMED, CLEAN, MEASURED, RECORD = "#D55E00", "#009E73", "#2B8CCB", "#8A94A3"
 BUTTONS = [["zoom2d", "pan2d", "resetScale2d", "toImage"]]
-RULE = "rgba(128,138,150,.25)"
 
-# Ink and rules follow the page; with a script running, the still picture below is not needed.
-FOLLOW_PAGE = """
-var chart = document.getElementById('{plot_id}');
-var box = chart.closest('.fer-chart');
-box.querySelector('.fer-still').hidden = true;
-function paint() {
-  var ink = getComputedStyle(box).color;
-  var rule = ink.replace('rgb(', 'rgba(').replace(')', ', 0.18)');
-  var dark = document.documentElement.dataset.theme === 'dark' || document.body.dataset.jpThemeLight === 'false';
-  var face = dark ? '#29313d' : '#f6f7f9';
-  Plotly.relayout(chart, {'font.color': ink, 'xaxis.gridcolor': rule, 'yaxis.gridcolor': rule, 'xaxis.linecolor': rule,
-    'hoverlabel.bgcolor': face, 'hoverlabel.font.color': ink, 'hoverlabel.bordercolor': rule});
-}
-var watch = new MutationObserver(paint);
-watch.observe(document.documentElement, {attributes: true, attributeFilter: ['data-theme']});
-watch.observe(document.body, {attributes: true, attributeFilter: ['data-jp-theme-light']});
-paint();
-"""
+FOLLOW_PAGE = (Path(__file__).parent / "chart.js").read_text(encoding="utf-8")
+FOLLOW_PAGE = FOLLOW_PAGE.replace("{light}", LIGHT.card).replace("{dark}", DARK.card)
 
 
 def points(board: pd.DataFrame) -> pd.DataFrame:
@@ -149,7 +131,7 @@ def accuracy_over_time(board: pd.DataFrame) -> Chart:
                 x=_days([*line["date"], last]),
                 y=[100 * v for v in [*line["claimed"], line["claimed"].iloc[-1]]],
                 mode="lines",
-                line={"shape": "hv", "color": RECORD, "width": 1.6, "dash": "dot"},
+                line={"shape": "hv", "color": QUIET, "width": 1.6, "dash": "dot"},
                 hoverinfo="skip",
             ),
             dots(
@@ -181,11 +163,11 @@ def accuracy_over_time(board: pd.DataFrame) -> Chart:
         hoverdistance=30,
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
-        font={"color": "#6b7684", "size": 13, "family": "system-ui, sans-serif"},
+        font={"color": SOFT, "size": 13, "family": "system-ui, sans-serif"},
         margin={"l": 58, "r": 16, "t": 16, "b": 42},
         legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "traceorder": "normal"},
-        modebar={"bgcolor": "rgba(0,0,0,0)", "color": "#8a94a3", "activecolor": MEASURED},
-        hoverlabel={"align": "left", "bgcolor": "#f6f7f9", "font": {"color": "#222832", "size": 13}},
+        modebar={"bgcolor": "rgba(0,0,0,0)", "color": QUIET, "activecolor": MEASURED},
+        hoverlabel={"align": "left", "bgcolor": LIGHT.card, "font": {"color": LIGHT.ink, "size": 13}},
         xaxis={"gridcolor": RULE, "showline": True, "linecolor": RULE, "zeroline": False},
         yaxis={"gridcolor": RULE, "title": {"text": "accuracy, %", "font": {"size": 13}}, "zeroline": False},
     )

@@ -20,7 +20,8 @@ from fer_repro.markup import SYNTHETIC
 from fer_repro.page import timeline
 from fer_repro.page.label_placement import overlap, place_names
 from fer_repro.plots import Row
-from fer_repro.plots.figure import DARK, LIGHT, Figure, canvas
+from fer_repro.plots.figure import Figure, canvas
+from fer_repro.plots.theme import DARK, LIGHT
 
 
 def texts(figure: Figure, theme: str = "light") -> list[str]:
