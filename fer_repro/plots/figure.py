@@ -26,9 +26,10 @@ SHARPNESS = 2
 class Figure:
     """One picture of the book.
 
-    ``draw(theme)`` returns a matplotlib figure. ``alt`` says what it shows to somebody who cannot see it; ``caption``
-    stands under it. ``synthetic``: the numbers come from synthetic faces; picture and caption then say so. ``photo``: pages may
-    embed it with some loss. ``metadata``: text entries of its PNG files. Raises `FerReproError` for an empty ``alt``.
+    ``draw(theme)`` returns a matplotlib figure. ``alt`` describes it for somebody who cannot see it; ``caption`` stands
+    under it. ``synthetic``: the numbers come from synthetic faces, and picture and caption say so. ``photo``: pages
+    embed it with lossy compression. ``metadata``: text entries of its PNG files. Raises `FerReproError` for an empty
+    ``alt``.
     """
 
     def __init__(
