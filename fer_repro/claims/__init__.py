@@ -1,7 +1,8 @@
-"""The claims: reads ``claims.yaml`` strictly, and turns its 17 rows into frozen data.
+"""The claims: reads ``claims.yaml`` strictly, and turns its rows into frozen data.
 
-The file holds the pinned leaderboard, what each row claims and what our audit found, every fact with a source. A wrong
-or missing field is an error that names the row and the field; nothing is repaired silently.
+The file holds the pinned leaderboard, what each of its 17 rows claims and what our audit found, every fact with a
+source; papers that are not on the leaderboard follow. A wrong or missing field is an error that names the row and the
+field; nothing is repaired silently.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache, partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +127,11 @@ class Audit:
 
 @dataclass(frozen=True)
 class Claim:
-    """One row of the leaderboard, its paper, its audit; ``accuracy`` in percent, as printed."""
+    """One claimed number, its paper, its audit; ``accuracy`` in percent, as printed.
+
+    ``row``: the row of the pinned leaderboard; where ``pinned`` is False the paper is not on it, and the row holds the
+    claim's own paper and code.
+    """
 
     variant: str
     slug: str
@@ -137,6 +143,7 @@ class Claim:
     audit: Audit
     others: tuple[Measurement, ...]
     row: LeaderboardRow
+    pinned: bool
 
 
 @dataclass(frozen=True)
@@ -315,11 +322,13 @@ def _audit(accuracy: float, value: Any, where: str) -> Audit:
 
 
 def _claims(value: Any, rows: tuple[LeaderboardRow, ...], name: str) -> dict[str, Claim]:
-    if not isinstance(value, list) or len(value) != len(rows):
-        count = len(value) if isinstance(value, list) else "no list"
-        raise FerReproError(f"{name}: claims has {count} rows, expected {len(rows)}, as leaderboard.rows has")
+    if not isinstance(value, list) or len(value) < len(rows):
+        count = f"{len(value)} rows" if isinstance(value, list) else "no list of rows"
+        raise FerReproError(
+            f"{name}: claims has {count}, expected {len(rows)} as in leaderboard.rows, then those of added papers"
+        )
     claims: dict[str, Claim] = {}
-    for number, (raw, row) in enumerate(zip(value, rows, strict=True), start=1):
+    for number, (raw, row) in enumerate(zip_longest(value, rows), start=1):
         variant = raw.get("variant") if isinstance(raw, Mapping) else None
         where = f"{name}: row '{variant}'" if isinstance(variant, str) else f"{name}: row {number}"
         accuracy = need.percent(raw.get("accuracy") if isinstance(raw, Mapping) else None, f"{where}, field accuracy")
@@ -336,13 +345,16 @@ def _claims(value: Any, rows: tuple[LeaderboardRow, ...], name: str) -> dict[str
             audit=partial(_audit, accuracy),
             others=need.list_of(_measurement),
         )
-        for field, pinned in (("model", row.model), ("accuracy", row.accuracy), ("date", row.date)):
+        paper, code, added = got["paper"], got["code"], row is None
+        own = LeaderboardRow(got["model"], got["accuracy"], got["date"], paper.title, paper.url, code.url)
+        for field in ("model", "accuracy", "date"):
+            pinned = getattr(row or own, field)
             if got[field] != pinned:
-                told = f"{pinned!r}, as row {number} of the pinned leaderboard says"
-                raise need.wrong(f"{where}, field {field}", got[field], told)
+                expected = f"{pinned!r}, as row {number} of the pinned leaderboard says"
+                raise need.wrong(f"{where}, field {field}", got[field], expected)
         if got["variant"] in claims:
             raise FerReproError(f"{where}: this variant has a row already")
-        claims[got["variant"]] = Claim(**got, row=row)
+        claims[got["variant"]] = Claim(**got, row=row or own, pinned=not added)
     return claims
 
 
@@ -359,7 +371,7 @@ def _parameters(value: Any, claims: dict[str, Claim], name: str) -> dict[str, in
 
 
 def leaderboard_claims() -> dict[str, Claim]:
-    """The 17 claims by variant id, in the order of the leaderboard."""
+    """The claims by variant id: the pinned leaderboard's in its order, then those of added papers."""
     return book().claims
 
 

@@ -70,6 +70,7 @@ def _claim(claim: Claim) -> str:
     body = facts(
         [
             ("Released", text(claim.date)),
+            *([] if claim.pinned else [("Leaderboard", "not on the pinned leaderboard, added to this book")]),
             ("Comparability", f"{badge}{text(CLASSES[audit.comparability])}<br>{text(audit.why)}"),
             ("Scored", words(audit.scored)),
             ("Selected on", words(audit.selected_on)),
@@ -82,7 +83,8 @@ def _claim(claim: Claim) -> str:
         ]
     )
     return (
-        f'<div class="fer-card" style="--fer-tone:{CLAIMED}"><div class="fer-kicker">Claimed</div><div class="fer-head">'
+        f'<div class="fer-card" style="--fer-tone:{CLAIMED}">'
+        '<div class="fer-kicker">Claimed</div><div class="fer-head">'
         f'<span class="fer-big">{claim.accuracy:.2f}\u00a0%</span> '
         f'<span class="fer-name">{text(claim.model)}</span></div>'
         f"{body}{details(f'Evidence ({len(audit.evidence)} facts)', evidence)}</div>"

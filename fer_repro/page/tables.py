@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from fer_repro.claims import CLASSES, Claim
+from fer_repro.claims import CLASSES, Claim, leaderboard_claims
 from fer_repro.leaderboard import VERDICTS
 from fer_repro.markup import Html, absent, interval, link, percent, seconds, table, text, whole
 from fer_repro.page.cards import verdict_mark
@@ -27,13 +27,15 @@ def leaderboard_table(board: pd.DataFrame) -> Html:
     """
     head = "".join(f"<th scope=col{' class=num' if right else ''}>{text(name)}</th>" for name, right in _BOARD_HEAD)
     rows = "".join(f"<tr>{_board_row(row)}</tr>" for row in board.to_dict("records"))
+    added = sum(not claim.pinned for claim in leaderboard_claims().values())
+    about = f"{len(board)} rows" + (f", {added} of them not on the pinned leaderboard" if added else "")
     legend = "; ".join(f"{letter}: {words}" for letter, words in CLASSES.items())
     body = (
         '<div class="fer-board"><p class="fer-search" hidden><label>Search <input type="search" '
         'placeholder="model, paper, verdict, class"></label> <output class="fer-small"></output> '
         '<span class="fer-small">A click on a heading sorts.</span></p>'
-        f'<p class="fer-small">{len(board)} rows. ModelName, Accuracy, ReleaseDate, Paper and Code are the '
-        "leaderboard’s columns, the others are ours. Accuracies in percent, reproduced ones with 95 % interval.</p>"
+        f'<p class="fer-small">{about}. ModelName, Accuracy, ReleaseDate, Paper and Code are the '
+        "leaderboard’s columns, the others are ours. Accuracies in percent, measured ones with 95 % interval.</p>"
         f'<div class="fer-scroll" tabindex="0"><table aria-label="Leaderboard"><thead><tr>{head}</tr></thead>'
         f'<tbody>{rows}</tbody></table></div><p class="fer-small">Class of a claim. {text(legend)}.</p>'
         f"<script>{SORT_AND_SEARCH}</script></div>"
@@ -45,7 +47,7 @@ def leaderboard_table(board: pd.DataFrame) -> Html:
 _BOARD_HEAD = (
     ("ModelName", False),
     ("Accuracy", True),
-    ("Reproduced", True),
+    ("Measured", True),
     ("Verdict", False),
     ("Class", False),
     ("ReleaseDate", False),
@@ -57,16 +59,16 @@ _BOARD_HEAD = (
 def _board_row(row: Mapping[str, Any]) -> str:
     """The cells of one row; ``data-sort`` holds what a column sorts by."""
     tint = CLASS_COLOURS[row["comparability"]]
-    reproduced, key = "not run", ""
+    measured, key = "not run", ""
     if not absent(row["measured"]):
         low, high = 100 * row["low"], 100 * row["high"]
-        reproduced = f'{100 * row["measured"]:.2f}<br><span class="fer-small">{low:.2f} to {high:.2f}</span>'
+        measured = f'{100 * row["measured"]:.2f}<br><span class="fer-small">{low:.2f} to {high:.2f}</span>'
         key = row["measured"]
     no_code = absent(row["Code"])
     cells = [
         (row["ModelName"], text(row["ModelName"])),
         (row["Accuracy"], f"{row['Accuracy']:.2f}"),
-        (key, reproduced),
+        (key, measured),
         (VERDICTS.index(row["verdict"]), verdict_mark(row["verdict"])),
         (row["comparability"], f'<span class="fer-badge" style="color:{tint}">{text(row["comparability"])}</span>'),
         (row["ReleaseDate"], f'<span class="fer-fixed">{text(row["ReleaseDate"])}</span>'),

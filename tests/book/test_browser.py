@@ -10,7 +10,7 @@ import pytest
 from fer_repro.leaderboard import leaderboard
 
 CHART = "#fer-accuracy-over-time"
-LEGEND = ("claimed", "reproduced", "record line", "clean subset")
+LEGEND = ("claimed", "measured", "record line", "clean subset")
 PAGES = ("index", "leaderboard", "protocol", "rerun", "add-a-paper", "papers/resnet18-tricks", "papers/vggnet")
 SCHEMES = ("light", "dark")
 

@@ -282,7 +282,7 @@ def test_the_leaderboard_table_has_its_own_columns_beside_ours(stored):
     board = leaderboard.leaderboard(stored)
     markup = page.leaderboard_table(board)._repr_html_()
     words = str(Words(markup))
-    for name in ("ModelName", "Accuracy", "ReleaseDate", "Paper", "Code", "Reproduced", "Verdict", "Class"):
+    for name in ("ModelName", "Accuracy", "ReleaseDate", "Paper", "Code", "Measured", "Verdict", "Class"):
         assert f">{name}</th>" in markup
     assert all(model in words for model in board["ModelName"]) and all(f"{a:.2f}" in words for a in board["Accuracy"])
     row = board[board["variant"] == "vggnet"].iloc[0]

@@ -50,7 +50,7 @@ def score() -> dict:
 
 @pytest.fixture(scope="module")
 def board() -> pd.DataFrame:
-    """The 17 rows with two of them measured."""
+    """The leaderboard with two models measured."""
     table = leaderboard.leaderboard()
     for variant, measured, low, high, verdict in (
         ("vggnet", 0.7214, 0.7065, 0.7358, "reproduced"),
@@ -268,7 +268,7 @@ def test_samples_put_every_class_in_its_row(few_synthetic):
 def test_the_chart_has_its_four_toggles_and_every_point(board):
     chart = timeline.accuracy_over_time(board)
     names = [trace.name for trace in chart.figure.data]
-    assert names == ["record line", "claimed", "clean subset (class A, 4)", "reproduced (2 of 17)"]
+    assert names == ["record line", "claimed", "clean subset (class A, 4)", f"measured (2 of {len(board)})"]
     claimed = chart.figure.data[1]
     order = board.assign(day=pd.to_datetime(board["date"])).sort_values(["day", "claimed"], kind="stable")
     assert list(claimed.x) == list(order["date"]) and list(claimed.y) == pytest.approx(list(100 * order["claimed"]))
@@ -295,7 +295,7 @@ def test_the_chart_is_complete_without_anything_from_elsewhere(board):
     assert loaded and all(address.startswith("data:") for address in loaded)
     assert "http" not in re.sub(r"base64,[^\"]+", "", markup)
     assert markup.count('class="plotly-graph-div"') == 1 and f'id="{timeline.DIV}"' in markup
-    label = "Accuracy on FER2013 over time, 17 claims from 2013 to 2025, 2 of them reproduced."
+    label = f"Accuracy on FER2013 over time, {len(board)} claims from 2013 to 2025, 2 of them measured."
     assert f'<figure role="group" aria-label="{label}">' in markup
     assert 'role="img"' not in markup
     assert "paper_bgcolor" in markup and "rgba(0,0,0,0)" in markup
@@ -318,7 +318,7 @@ def test_a_name_cannot_break_out_of_the_chart(board):
 def test_a_chart_without_results_keeps_its_toggle(board):
     none = board.assign(measured=np.nan, low=np.nan, high=np.nan)
     chart = timeline.accuracy_over_time(none)
-    assert chart.figure.data[3].name == "reproduced (0 of 17)" and list(chart.figure.data[3].x) == [None]
+    assert chart.figure.data[3].name == f"measured (0 of {len(board)})" and list(chart.figure.data[3].x) == [None]
     assert len(texts(timeline.accuracy_over_time_static(none))) > 17
 
 
