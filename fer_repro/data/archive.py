@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from fer_repro.data.official import MEND
+from fer_repro.data.official import MEND, damaged
 from fer_repro.errors import FerReproError
 
 SUFFIXES = (".zip", ".tar.xz", ".tar.gz", ".txz", ".tgz")
@@ -73,7 +73,7 @@ def _damage(archive: str) -> Iterator[None]:
     try:
         yield
     except (zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, gzip.BadGzipFile) as error:
-        raise FerReproError(f"{archive}: the archive is damaged or cut ({error}); {MEND}") from error
+        raise damaged(archive, f"the archive is damaged or cut ({error})") from error
 
 
 Visit = Callable[[str, int, BinaryIO], None]
@@ -107,7 +107,7 @@ def _walk_zip(path: Path, wanted: Callable[[str], bool], visit: Visit) -> None:
                 try:
                     stream = archive.open(info)
                 except NotImplementedError as error:
-                    raise FerReproError(f"{path.name}: '{info.filename}' cannot be read ({error}); {MEND}") from error
+                    raise damaged(path.name, f"'{info.filename}' cannot be read ({error})") from error
                 with stream:
                     visit(info.filename, info.file_size, stream)
 

@@ -13,7 +13,6 @@ import fcntl
 import hashlib
 import json
 import os
-import tempfile
 import time
 import warnings
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from fer_repro.data.official import Parsed, digest
+from fer_repro.files import atomic_write
 
 VARIABLE = "FER_REPRO_CACHE"
 _MAGIC = "fer-repro-cache-1"
@@ -144,22 +144,13 @@ class Cache:
 
     def _replace(self, target: Path, parts: list[bytes | memoryview]) -> None:
         self._sweep(target.parent)
-        handle, temporary = tempfile.mkstemp(prefix=".writing-", dir=target.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.writelines(parts)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, target)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-            raise
+        with atomic_write(target) as file:
+            file.writelines(parts)
 
     @staticmethod
     def _sweep(folder: Path) -> None:
         """Remove what killed writers left behind, once it is a day old."""
-        for leftover in folder.glob(".writing-*"):
+        for leftover in folder.glob(".*.tmp"):
             with contextlib.suppress(OSError):
                 if time.time() - leftover.stat().st_mtime > _STALE_SECONDS:
                     leftover.unlink()

@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from fer_repro.data.official import LABELS, MEND, PIXELS, SIDE, USAGES, Parsed
+from fer_repro.data.official import LABELS, MEND, PIXELS, SIDE, USAGES, Parsed, damaged
 from fer_repro.errors import FerReproError
 
 BLOCK = 1 << 20
@@ -66,9 +66,7 @@ def _blocks(stream: BinaryIO, name: str, first: bytes) -> Iterator[bytes]:
         else:
             rest += piece
         if len(rest) > LONGEST_ROW:
-            raise FerReproError(
-                f"{name}: a row is longer than {LONGEST_ROW:,} bytes, expected {PIXELS:,} pixels a row; {MEND}"
-            )
+            raise damaged(name, f"a row is longer than {LONGEST_ROW:,} bytes, expected {PIXELS:,} pixels a row")
     if rest:
         yield rest
 
@@ -163,18 +161,18 @@ def _patient(block: bytes, columns: _Columns, first_line: int, name: str, is_las
         cut = " (the file seems cut here)" if is_last and row == len(lines) - 1 and not whole else ""
         fields = next(csv.reader([line.decode("utf-8", "replace").rstrip("\r")]), [])
         if not any(f.strip() for f in fields):
-            raise FerReproError(f"{where}: an empty row, expected emotion, pixels and Usage; {MEND}")
+            raise damaged(where, "an empty row, expected emotion, pixels and Usage")
         if len(fields) > columns.pixels:
             pixels[row] = _numbers(fields[columns.pixels], where, cut)
         if len(fields) != columns.total:
-            raise FerReproError(f"{where}: {len(fields)} fields, expected {columns.total}{cut}; {MEND}")
+            raise damaged(where, f"{len(fields)} fields, expected {columns.total}{cut}")
         label = fields[columns.emotion].strip()
         if label not in ("0", "1", "2", "3", "4", "5", "6"):
-            raise FerReproError(f"{where}: emotion is '{label[:20]}', expected a whole number from 0 to 6; {MEND}")
+            raise damaged(where, f"emotion is '{label[:20]}', expected a whole number from 0 to 6")
         labels[row] = int(label)
         word = fields[columns.usage].strip()
         if word not in USAGES:
-            raise FerReproError(f"{where}: Usage is '{word[:20]}', expected one of {', '.join(USAGES)}{cut}; {MEND}")
+            raise damaged(where, f"Usage is '{word[:20]}', expected one of {', '.join(USAGES)}{cut}")
         usage[row] = USAGES.index(word)
     return pixels, labels, usage
 
@@ -183,11 +181,9 @@ def _numbers(field: str, where: str, cut: str) -> np.ndarray:
     words = field.split()
     for at, word in enumerate(words, start=1):
         if not (word.isascii() and word.isdigit() and len(word) <= 3 and int(word) <= 255):
-            raise FerReproError(
-                f"{where}: pixel {at:,} is '{word[:20]}', expected a whole number from 0 to 255; {MEND}"
-            )
+            raise damaged(where, f"pixel {at:,} is '{word[:20]}', expected a whole number from 0 to 255")
     if len(words) != PIXELS:
-        raise FerReproError(f"{where}: {len(words):,} pixels, expected {PIXELS:,} (48 x 48){cut}; {MEND}")
+        raise damaged(where, f"{len(words):,} pixels, expected {PIXELS:,} (48 x 48){cut}")
     return np.array(words, np.uint8)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from fer_repro.errors import FerReproError
 
+USAGES = ("Training", "PublicTest", "PrivateTest")
 LABELS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 SIDE = 48
 PIXELS = SIDE * SIDE
@@ -31,6 +32,11 @@ KNOWN_CSV = {
 }
 
 MEND = "fetch a fresh copy (`fer-repro data --download`, or Kaggle's fer2013.csv)"
+
+
+def damaged(where: str, what: str) -> FerReproError:
+    """The error about a copy that is not what it should be; it says to fetch another one."""
+    return FerReproError(f"{where}: {what}; {MEND}")
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,3 @@ def digest(images: np.ndarray, labels: np.ndarray, usage: np.ndarray) -> str:
     h.update(np.ascontiguousarray(labels, np.uint8).data)
     h.update(np.ascontiguousarray(usage, np.uint8).data)
     return h.hexdigest()
-
-
-USAGES = ("Training", "PublicTest", "PrivateTest")
