@@ -1,4 +1,4 @@
-"""Claims and stored results side by side: one table of 17 rows, and a verdict on each.
+"""Claims and stored results side by side: one table, and a verdict on each claim.
 
 The rule of a verdict is fixed in chapters/protocol.md, which was written before any result was stored: the claim
 against the mean of our seeds, with an interval for both the chance of the test images and the spread between runs.
@@ -76,7 +76,7 @@ def verdict(claim: Claim, results: Iterable[Result], protocol: str = "official")
     """Judge one claim by its stored runs under ``protocol``; runs of other variants or protocols are passed over.
 
     Only finished full runs on FER2013 count. Raises `FerReproError` where the counted runs do not belong together:
-    different recipes or data, a seed twice, or a half that is not whole.
+    different recipes or data, a seed twice, or a test set that is not complete.
     """
     usages = OFFICIAL_USAGES if protocol == "official" else claim.audit.usages or OFFICIAL_USAGES
     own = [r for r in results if r.variant == claim.variant and r.protocol == protocol]
@@ -113,11 +113,11 @@ def _name(claim: Claim, interval: tuple[float, float]) -> str:
 
 
 def _not_run(protocol: str, own: list[Result]) -> str:
-    told = f"No finished full run on FER2013 under the {protocol} protocol is stored."
+    reason = f"No finished full run on FER2013 under the {protocol} protocol is stored."
     if own:
         states = ", ".join(f"seed {r.seed}: {r.status}, profile {r.profile}" for r in own)
-        told += f" What is stored does not count ({states})."
-    return told
+        reason += f" What is stored does not count ({states})."
+    return reason
 
 
 def _refuse_mixture(variant: str, protocol: str, counted: list[Result]) -> None:
@@ -139,7 +139,7 @@ def _refuse_mixture(variant: str, protocol: str, counted: list[Result]) -> None:
 
 
 def _accuracy(result: Result, usages: tuple[str, ...]) -> float:
-    """Share of correct images over whole halves, with the paper's views where the recipe has any."""
+    """Share of correct images over whole test sets, with test-time augmentation where the recipe has any."""
     scores = [result.score(usage) for usage in usages]
     for usage, score in zip(usages, scores, strict=True):
         if score["n"] != HALF:
@@ -156,7 +156,7 @@ def _reason(claim: Claim, found: Verdict) -> str:
         f"mean of {found.n_seeds} seeds" if found.n_seeds > 1 else "one seed, so the spread between runs is not in it"
     )
     where = " and ".join(found.usages)
-    told = (
+    reason = (
         f"Measured {100 * found.measured:.2f} % on {where} under the {found.protocol} protocol, {found.views} "
         f"(95 % interval {low} to {high} %, {seeds})."
     )
@@ -164,18 +164,20 @@ def _reason(claim: Claim, found: Verdict) -> str:
     side = "above" if gap > 0 else "below"
     if found.name == "not comparable":
         letter = claim.audit.comparability
-        return f"{told} The claimed {claim.accuracy:.2f} % is of class {letter}: {CLASSES[letter]}."
+        return f"{reason} The claimed {claim.accuracy:.2f} % is of class {letter}: {CLASSES[letter]}."
     if found.name == "reproduced":
-        told += f" The claimed {claim.accuracy:.2f} % lies inside the interval."
+        reason += f" The claimed {claim.accuracy:.2f} % lies inside the interval."
     else:
-        told += f" The claimed {claim.accuracy:.2f} % lies {abs(gap):.2f} points {side} the mean, outside the interval."
+        reason += (
+            f" The claimed {claim.accuracy:.2f} % lies {abs(gap):.2f} points {side} the mean, outside the interval."
+        )
     if claim.audit.comparability == "B" and found.protocol == "official":
         audit = claim.audit
-        told += (
+        reason += (
             f" The claim was made differently (class B): scored on {audit.scored}; selected on {audit.selected_on}; "
             f"trained on {audit.trained_on}."
         )
-    return told
+    return reason
 
 
 def leaderboard(results_dir: Path | str | None = None) -> pd.DataFrame:

@@ -139,6 +139,11 @@ def table(
     )
 
 
+def small(value: Any, missing: str = UNKNOWN) -> str:
+    """A value as small text."""
+    return f'<span class="fer-small">{text(value, missing)}</span>'
+
+
 def note(title: str, body: str) -> str:
     """A visible remark; title is text, body is markup already."""
     return f'<div class="fer-note" role="note"><strong>{text(title)}</strong> {body}</div>'
@@ -151,4 +156,4 @@ def details(summary: str, body: str) -> str:
 
 def synthetic_note(synthetic: bool) -> str:
     """The sentence that every number from synthetic faces carries, as a visible remark; empty for real data."""
-    return note("Mind:", f"{text(SYNTHETIC)}.") if synthetic else ""
+    return note("Note:", f"{text(SYNTHETIC)}.") if synthetic else ""

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from fer_repro.data.official import MEND, damaged
+from fer_repro.data.official import FRESH_COPY, damaged
 from fer_repro.errors import FerReproError
 
 SUFFIXES = (".zip", ".tar.xz", ".tar.gz", ".txz", ".tgz")
@@ -43,7 +43,7 @@ def check_member(archive: str, name: str) -> None:
     if unsafe or not name or len(name) > 1024:
         raise FerReproError(
             f"{archive}: the member '{name[:80]}' points outside the archive; expected plain relative paths, so do "
-            f"not trust this file: {MEND}"
+            f"not trust this file: {FRESH_COPY}"
         )
 
 
@@ -65,7 +65,7 @@ class _Members:
             self.refuse(f"it has more than {MOST_MEMBERS:,} members")
 
     def refuse(self, what: str) -> None:
-        raise FerReproError(f"{self.archive}: {what}; that is no copy of FER2013, so {MEND}")
+        raise FerReproError(f"{self.archive}: {what}; that is no copy of FER2013, so {FRESH_COPY}")
 
 
 @contextmanager
@@ -152,7 +152,7 @@ class _Meter(io.RawIOBase):
         if self.left < 0:
             raise FerReproError(
                 f"{self.archive}: a header or a gap of more than {LARGEST_HEADER:,} bytes; that is no copy of "
-                f"FER2013, so {MEND}"
+                f"FER2013, so {FRESH_COPY}"
             )
         return piece
 

@@ -1,9 +1,9 @@
 """The memory-mapped cache: a copy of FER2013 is parsed once and opened in milliseconds afterwards.
 
 One file a copy, named by the sha256 of the copy's content, holds all arrays. It is written beside its place and
-renamed, so that nobody ever sees half of one. A *stamp* for each path remembers which content lay there and what the
-file system said about it (and about the cache file) when both were last verified; while that has not changed, nothing
-is hashed again.
+renamed, so that no reader ever sees an incomplete one. A *stamp* for each path records which content was there and
+what the file system reported about it (and about the cache file) when both were last verified; while that has not
+changed, nothing is hashed again.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from fer_repro.data.official import LABELS, MEND, PIXELS, SIDE, USAGES, Parsed, damaged
+from fer_repro.data.official import FRESH_COPY, LABELS, PIXELS, SIDE, USAGES, Parsed, damaged
 from fer_repro.errors import FerReproError
 
 BLOCK = 1 << 20
@@ -71,7 +71,7 @@ def _blocks(stream: BinaryIO, name: str, first: bytes) -> Iterator[bytes]:
         yield rest
 
 
-def _strict(b: np.ndarray, columns: _Columns) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+def _usual(b: np.ndarray, columns: _Columns) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     """Parse a block (uint8 [bytes], ends with a line end) of rows in the usual shape; None where any row is unusual.
 
     Returns pixels uint8 [n,2304], labels uint8 [n], usage codes uint8 [n].
@@ -120,7 +120,7 @@ def _strict(b: np.ndarray, columns: _Columns) -> tuple[np.ndarray, np.ndarray, n
     if (pair[:-2] & pair[2:]).any():
         return None
     pixels = np.empty((n, PIXELS), np.uint8)
-    # Shifted views instead of shifted indices spare a pass over 83 million int64 for each digit.
+    # Shifted numpy views instead of shifted indices save a pass over 83 million int64 for each digit.
     padded = np.concatenate((np.full(3, _SPACE), b))
     inner, outer = _values(padded, spaces), _values(padded, last)
     if inner is None or outer is None:
@@ -145,8 +145,8 @@ def _values(padded: np.ndarray, stop: np.ndarray) -> np.ndarray | None:
     return hundreds + low
 
 
-def _patient(block: bytes, columns: _Columns, first_line: int, name: str, is_last: bool):
-    """The same, line by line, with the exact complaint for the first row that cannot be right."""
+def _line_by_line(block: bytes, columns: _Columns, first_line: int, name: str, is_last: bool):
+    """The same, line by line, with an error for the first wrong row that says what is wrong with it."""
     lines = block.split(b"\n")
     whole = lines[-1] == b""  # the block ends with a line end
     if whole:
@@ -188,8 +188,8 @@ def _numbers(field: str, where: str, cut: str) -> np.ndarray:
 
 
 def _parse(block: bytes, columns: _Columns, first_line: int, name: str, is_last: bool):
-    found = _strict(np.frombuffer(block, np.uint8), columns) if block.endswith(b"\n") else None
-    return _patient(block, columns, first_line, name, is_last) if found is None else found
+    found = _usual(np.frombuffer(block, np.uint8), columns) if block.endswith(b"\n") else None
+    return _line_by_line(block, columns, first_line, name, is_last) if found is None else found
 
 
 def read_csv(stream: BinaryIO, name: str, capacity: int) -> Parsed:
@@ -214,7 +214,7 @@ def read_csv(stream: BinaryIO, name: str, capacity: int) -> Parsed:
         if after > capacity:
             raise FerReproError(
                 f"{name}, line {capacity + 2:,} (the header is line 1): more rows than the {capacity:,} that FER2013 "
-                f"has; rows are doubled, so {MEND}"
+                f"has; rows are doubled, so {FRESH_COPY}"
             )
         images[filled:after], labels[filled:after], usage[filled:after] = some_pixels, some_labels, some_usage
         filled = after

@@ -52,22 +52,21 @@ def is_picture(name: str) -> bool:
 
 def picture(name: str, source: str) -> Picture:
     """Read usage, class and id off a picture's path (with ``/``); `FerReproError` where they contradict each other."""
-    half, class_name, stem = _NAME.search(name).groups()
+    folder, class_name, stem = _NAME.search(name).groups()
     if class_name not in LABELS:
         raise damaged(source, f"'{name}' lies in the class folder '{class_name}', expected one of {', '.join(LABELS)}")
     label = LABELS.index(class_name)
     match = _STEM.match(stem)
     if match is None:
-        if half.lower() == "test":
+        if folder.lower() == "test":
             raise damaged(
-                source,
-                f"'{name}' does not say which half it belongs to, expected PublicTest_<id>.jpg or PrivateTest_<id>.jpg",
+                source, f"'{name}' does not name its test set, expected PublicTest_<id>.jpg or PrivateTest_<id>.jpg"
             )
         digits = re.search(r"(\d{1,18})$", stem)
         return Picture(0, int(digits[1]) if digits else -1, f"{class_name}/Training_{stem}", label)
     usage = USAGES.index(match[1])
-    if (half.lower() == "train") != (usage == 0):
-        raise damaged(source, f"'{name}' is a {match[1]} picture in the folder '{half}', where it does not belong")
+    if (folder.lower() == "train") != (usage == 0):
+        raise damaged(source, f"'{name}' is a {match[1]} picture in the folder '{folder}', where it does not belong")
     return Picture(usage, int(match[2]), f"{class_name}/{stem}", label)
 
 
@@ -165,13 +164,13 @@ def _decode_all(batch: list[tuple[bytes, str]]) -> np.ndarray:
 def list_pictures(root: Path) -> list[tuple[str, os.stat_result]]:
     """The pictures below ``root/train`` and ``root/test``: paths below ``root`` (with ``/``) and their stat; sorted."""
     found = []
-    for half in ("train", "test"):
-        for class_entry in os.scandir(root / half):
+    for folder in ("train", "test"):
+        for class_entry in os.scandir(root / folder):
             if not class_entry.is_dir():
                 continue
             with os.scandir(class_entry.path) as entries:
                 for entry in entries:
-                    name = f"{half}/{class_entry.name}/{entry.name}"
+                    name = f"{folder}/{class_entry.name}/{entry.name}"
                     if is_picture(name):
                         found.append((name, entry.stat()))
     return sorted(found, key=lambda pair: pair[0])

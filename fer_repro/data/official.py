@@ -31,12 +31,12 @@ KNOWN_CSV = {
     "b114b9e04e6949e5fe8b6a98b3892b1d": "the original icml_face_data.csv of the Kaggle contest",
 }
 
-MEND = "fetch a fresh copy (`fer-repro data --download`, or Kaggle's fer2013.csv)"
+FRESH_COPY = "fetch a fresh copy (`fer-repro data --download`, or Kaggle's fer2013.csv)"
 
 
 def damaged(where: str, what: str) -> FerReproError:
     """The error about a copy that is not what it should be; it says to fetch another one."""
-    return FerReproError(f"{where}: {what}; {MEND}")
+    return FerReproError(f"{where}: {what}; {FRESH_COPY}")
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def check_counts(found: np.ndarray, expected: np.ndarray, name: str) -> None:
     more = f" and {len(wrong) - 4} more" if len(wrong) > 4 else ""
     raise FerReproError(
         f"{name}: {found.sum():,} images where FER2013 has {expected.sum():,}, with wrong counts: "
-        f"{', '.join(cells)}{more}; rows or files are missing, doubled or moved, so {MEND}"
+        f"{', '.join(cells)}{more}; rows or files are missing, doubled or moved, so {FRESH_COPY}"
     )
 
 

@@ -17,7 +17,7 @@ from fer_repro.errors import FerReproError
 VARIABLE = "FER2013_ROOT"
 HOME = Path("data/fer2013")
 CSV_NAMES = ("fer2013.csv", "icml_face_data.csv")  # in the order of preference; they hold the same data
-_HALVES = ("train.csv", "test.csv")
+_WITHOUT_USAGE = ("train.csv", "test.csv")
 
 
 @dataclass(frozen=True)
@@ -85,12 +85,12 @@ class Place:
 def _read_archive(path: Path, capacity: int) -> Parsed:
     """The best of what an archive holds, whatever its order: fer2013.csv, else icml_face_data.csv, else pictures."""
     csv_found: dict[str, Parsed] = {}
-    halves: set[str] = set()
+    incomplete: set[str] = set()
 
     def wanted(name: str) -> bool:
         last = name.rsplit("/", 1)[-1]
-        if last in _HALVES:
-            halves.add(last)
+        if last in _WITHOUT_USAGE:
+            incomplete.add(last)
         if last in CSV_NAMES:
             return not any(better in csv_found for better in CSV_NAMES[: CSV_NAMES.index(last) + 1])
         return is_picture(name) and not csv_found
@@ -110,7 +110,7 @@ def _read_archive(path: Path, capacity: int) -> Parsed:
                 return csv_found[name]
         if len(album):
             return album.parsed()
-    if halves:
+    if incomplete:
         raise FerReproError(_no_labels(path.name))
     raise FerReproError(
         f"{path.name} holds no FER2013: expected fer2013.csv, icml_face_data.csv or pictures named "
@@ -136,7 +136,7 @@ def recognise(path: Path) -> Place | None:
         return None
     if archive.is_archive(path):
         return Place(path, "archive")
-    if path.name in _HALVES:
+    if path.name in _WITHOUT_USAGE:
         beside = path.with_name("icml_face_data.csv")
         if beside.is_file():
             return Place(beside, "csv")
@@ -167,7 +167,7 @@ def _recognise_folder(folder: Path) -> Place | None:
             )
     if (folder / "fer2013").is_dir():  # torchvision's layout: root/fer2013/fer2013.csv
         return _recognise_folder(folder / "fer2013")
-    if any((folder / name).is_file() for name in _HALVES):
+    if any((folder / name).is_file() for name in _WITHOUT_USAGE):
         raise FerReproError(_no_labels(f"the folder '{folder.name}'"))
     return None
 

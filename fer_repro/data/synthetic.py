@@ -5,7 +5,7 @@ the seven expressions is a point in a space of 15 shape parameters; a face lies 
 its expression's (some faces are faint), is pulled a little towards another expression (some are ambiguous), and is
 jittered. So a network can learn them well, but not perfectly. Classes and usages follow FER2013's proportions.
 
-They show that every step of the book runs. Whatever is computed from them says nothing about any paper.
+They show that every step of the book runs. Nothing computed from them is a result about a paper.
 """
 
 from __future__ import annotations
@@ -87,8 +87,7 @@ def draw(seed: int = 0, size: tuple[int, int, int] = SIZE) -> FER2013:
 
 
 def repeated(counts: np.ndarray = OFFICIAL_COUNTS, seed: int = 0) -> FER2013:
-    """Synthetic faces in exactly ``counts`` [3,7] (usage x class; default FER2013's own), each synthetic face being used many
-    times.
+    """Synthetic faces in exactly ``counts`` [3,7] (usage x class; default FER2013's own), each face used many times.
 
     For measuring readers and for fixtures of the full size, where 35,887 different faces would only take time. The rows
     are in usage order, the classes mixed.

@@ -10,7 +10,7 @@ import pandas as pd
 
 from fer_repro.claims import CLASSES, Claim, leaderboard_claims
 from fer_repro.leaderboard import VERDICTS
-from fer_repro.markup import Html, absent, interval, link, percent, seconds, table, text, whole
+from fer_repro.markup import Html, absent, interval, link, percent, seconds, small, table, text, whole
 from fer_repro.page.cards import verdict_mark
 from fer_repro.plots.theme import CLASS_COLOURS
 from fer_repro.recipe import Recipe, Views
@@ -40,8 +40,8 @@ def leaderboard_table(board: pd.DataFrame) -> Html:
         f'<tbody>{rows}</tbody></table></div><p class="fer-small">Class of a claim. {text(legend)}.</p>'
         f"<script>{SORT_AND_SEARCH}</script></div>"
     )
-    told = "\n".join(f"{r.ModelName}: {r.Accuracy:.2f} claimed, {r.verdict}" for r in board.itertuples())
-    return Html(body, told)
+    plain = "\n".join(f"{r.ModelName}: {r.Accuracy:.2f} claimed, {r.verdict}" for r in board.itertuples())
+    return Html(body, plain)
 
 
 _BOARD_HEAD = (
@@ -62,7 +62,7 @@ def _board_row(row: Mapping[str, Any]) -> str:
     measured, key = "not run", ""
     if not absent(row["measured"]):
         low, high = 100 * row["low"], 100 * row["high"]
-        measured = f'{100 * row["measured"]:.2f}<br><span class="fer-small">{low:.2f} to {high:.2f}</span>'
+        measured = f"{100 * row['measured']:.2f}<br>{small(f'{low:.2f} to {high:.2f}')}"
         key = row["measured"]
     no_code = absent(row["Code"])
     cells = [
@@ -82,47 +82,47 @@ def _board_row(row: Mapping[str, Any]) -> str:
 
 
 def verdict_summary(board: pd.DataFrame) -> Html:
-    """How many rows have which verdict, and which ones."""
+    """How many models have which verdict, and which ones."""
     rows = []
     for name in VERDICTS:
         models = board.loc[board["verdict"] == name, "ModelName"]
         rows.append([verdict_mark(name), f"{len(models)}", text(", ".join(models), "none")])
     counts = ", ".join(f"{name} {int((board['verdict'] == name).sum())}" for name in VERDICTS)
-    return Html(table(["Verdict", "Rows", "Which"], rows, numeric=(1,)), f"Verdicts: {counts}.")
+    return Html(table(["Verdict", "Models", "Which"], rows, numeric=(1,)), f"Verdicts: {counts}.")
 
 
 def scores_table(result: Result) -> str:
-    """PublicTest and PrivateTest, plain and with the paper's views; the score beside the claim is set in bold.
+    """PublicTest and PrivateTest, plain and with the paper's test-time augmentation; the score for the verdict in bold.
 
-    Where the protocol scores the halves as one set, they have a row together.
+    Where the protocol scores both test sets as one, they have a row together.
     """
     usages, recipe = result.record["usages"], result.record["recipe"]
     kinds = [("plain", recipe["plain"])] + ([("views", recipe["views"])] if result.has_views else [])
     rows = []
-    for half in dict.fromkeys([*HALVES, result.scored]):
+    for usage in dict.fromkeys([*HALVES, result.scored]):
         for kind, views in kinds:
-            score = result.score(half, views=kind == "views")
+            score = result.score(usage, views=kind == "views")
             low, high = (f"{100 * end:.2f}" for end in score["interval"])
             cells = [
-                f'{text(half)}<br><span class="fer-small">{text(_role(half, usages))}</span>',
+                f"{text(usage)}<br>{small(_role(usage, usages))}",
                 text(Views(**views)),
                 whole(score["n"]),
-                f'{100 * score["accuracy"]:.2f}<br><span class="fer-small">{low} to {high}</span>',
+                f"{100 * score['accuracy']:.2f}<br>{small(f'{low} to {high}')}",
                 *(f"{100 * score[name]:.2f}" for name in ("balanced_accuracy", "macro_f1", "top2", "ece")),
                 f"{score['log_loss']:.3f}",
             ]
-            beside = half == result.scored and (kind == "views") == result.has_views
-            rows.append([f"<strong>{cell}</strong>" for cell in cells] if beside else cells)
-    header = ["Half", "Views", "Images", "Accuracy, %", "Balanced, %", "Macro F1, %", "Top 2, %", "ECE, %", "Log loss"]
-    caption = (
-        "Bold: the number beside the claim. Accuracy with its Wilson 95 % interval; ECE over 15 bins; loss in nats."
-    )
+            headline = usage == result.scored and (kind == "views") == result.has_views
+            rows.append([f"<strong>{cell}</strong>" for cell in cells] if headline else cells)
+    percents = [f"{name}, %" for name in ("Accuracy", "Balanced", "Macro F1", "Top 2", "ECE")]
+    header = ["Test set", "Test-time augmentation", "Images", *percents, "Log loss"]
+    caption = "Bold: the number to compare with the claim. Accuracy with its Wilson 95 % interval; ECE over 15 bins; "
+    caption += "loss in nats."
     return table(header, rows, caption, numeric=range(2, len(header)))
 
 
-def _role(half: str, usages: Mapping[str, list[str]]) -> str:
-    words = {"train": "trains", "finetune": "fine-tunes", "select": "selects", "test": "scored"}
-    roles = [word for key, word in words.items() if set(half.split("+")) <= set(usages[key])]
+def _role(usage: str, usages: Mapping[str, list[str]]) -> str:
+    names = {"train": "trains", "finetune": "fine-tunes", "select": "selects", "test": "scored"}
+    roles = [name for key, name in names.items() if set(usage.split("+")) <= set(usages[key])]
     return ", ".join(dict.fromkeys(roles)) or "not used"
 
 
@@ -146,7 +146,7 @@ def stages_table(history: pd.DataFrame) -> str:
 
 
 def deviations_table(recipe: Recipe) -> str:
-    """Where the recipe leaves its paper; says so where it does not."""
+    """Where the recipe differs from its paper; says so where it does not."""
     if not recipe.deviations:
         return "<p>None that we know of.</p>"
     return table(
@@ -157,32 +157,34 @@ def deviations_table(recipe: Recipe) -> str:
 
 def recipe_table(recipe: Mapping[str, Any]) -> str:
     """Every setting of a recipe (`Recipe.as_dict`), one row each, without the deviations."""
-    rows = [[text(name), text(_told(value), "none")] for name, value in recipe.items() if name != "deviations"]
+    rows = [[text(name), text(_on_one_line(value), "none")] for name, value in recipe.items() if name != "deviations"]
     return table(["Setting", "Value"], rows)
 
 
-def _told(value: Any) -> str:
+def _on_one_line(value: Any) -> str:
     """A nested setting on one line: "sgd (lr 0.01, momentum 0.9)"."""
     if isinstance(value, Mapping):
-        rest = ", ".join(f"{k} {_told(v)}" for k, v in value.items() if k != "name" and not absent(v))
+        rest = ", ".join(f"{k} {_on_one_line(v)}" for k, v in value.items() if k != "name" and not absent(v))
         return f"{value['name']} ({rest})" if value.get("name") and rest else str(value.get("name") or rest)
     if isinstance(value, (list, tuple)):
         if any(isinstance(item, Mapping) for item in value):
-            return "; ".join(_told(item) for item in value)
-        return ", ".join(f"({_told(item)})" if isinstance(item, (list, tuple)) else _told(item) for item in value)
+            return "; ".join(_on_one_line(item) for item in value)
+        return ", ".join(
+            f"({_on_one_line(item)})" if isinstance(item, (list, tuple)) else _on_one_line(item) for item in value
+        )
     return "none" if value is None else str(value)
 
 
 def others_table(rows: Iterable[Claim]) -> str:
     """What others measured, with their protocol and where it can be looked up; nothing of it was re-run here."""
-    told = [
+    measured = [
         [text(other.who), text(other.protocol), _result(other.result), link(other.source, other.source)]
         for claim in rows
         for other in claim.others
     ]
-    if not told:
+    if not measured:
         return "<p>No measurement by others is known to us.</p>"
-    return table(["Who", "Protocol", "Result", "Source"], told, numeric=(2,))
+    return table(["Who", "Protocol", "Result", "Source"], measured, numeric=(2,))
 
 
 def _result(value: float | str) -> str:

@@ -17,8 +17,8 @@ from fer_repro.plots.figure import Figure, Theme, canvas
 class Row:
     """One line of a forest plot: a value (fraction 0..1) with its interval, and ``words`` in columns to its right.
 
-    ``kind`` is ``claimed``, ``measured``, ``clean`` or ``context`` (a similar model, drawn in grey). ``group`` heads the
-    line's block.
+    ``kind`` is ``claimed``, ``measured``, ``clean`` or ``context`` (a similar model, in grey). ``group``: the heading
+    of the line's block.
     """
 
     label: str
@@ -48,7 +48,9 @@ def forest(
     known = [row for row in rows if row.value is not None]
     if not known:
         raise FerReproError(f"nothing to draw for '{title}': no row has a value")
-    ends = [100 * end for row in known for end in (row.interval or (row.value,))] + [100 * v for v in [line] if v is not None]
+    ends = [100 * end for row in known for end in (row.interval or (row.value,))] + [
+        100 * v for v in [line] if v is not None
+    ]
     low, high = min(ends), max(ends)
     spare = max(0.6, 0.06 * (high - low))
     places: dict[int, float] = {}

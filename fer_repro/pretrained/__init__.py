@@ -2,7 +2,7 @@
 
 They are looked for in the folder that ``FER_REPRO_WEIGHTS`` names (for machines without internet), then where their
 source keeps them: torchvision's and timm's own caches and downloads, or an installed package that carries the file.
-Without them a paper's row cannot be run: its twin ``<variant>-scratch`` is an ablation that starts from random weights.
+Without them such a model cannot be run; its ablation ``<variant>-scratch`` starts from random weights.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def absent(weights: Pretrained, why: str) -> FerReproError:
     return FerReproError(
         f"the weights {weights.name} ({weights.data}, {weights.source}) are not on this machine and {why}; put the "
         f"file {weights.file} into a folder and name that in {FOLDER}, or start from random weights with "
-        "--from-scratch (stored as an ablation; `fer-repro list` shows which variants have such a twin)"
+        "--from-scratch (stored as an ablation; `fer-repro list` shows the variants that have one, <variant>-scratch)"
     )
 
 

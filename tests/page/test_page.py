@@ -381,7 +381,7 @@ def test_two_halves_scored_as_one_set_have_a_row_together(monkeypatch, tmp_path)
     assert re.findall(r"<strong>([\d.]+)<br>", markup) == [f"{100 * result.headline['accuracy']:.2f}"]
     assert "PublicTest+PrivateTestselects, scored" in str(shown(chapter.scores())) and "7,178" in markup
     assert "Ad-Corre, PublicTest+PrivateTest" in chapter.confusion().alt and "7,178 images" in chapter.confusion().alt
-    assert f"seed 0 {accuracy}, both halves" in chapter.beside_the_claim().plain
+    assert f"seed 0 {accuracy}, both test sets" in chapter.beside_the_claim().plain
 
 
 def test_the_run_says_what_it_was(monkeypatch, stored):
@@ -413,9 +413,9 @@ def test_beside_the_claim_draws_the_claim_every_run_and_the_neighbours(stored):
     by_protocol = {run.protocol: run for run in runs}
     assert rows[1].value == by_protocol["official"].score("PrivateTest")["accuracy"]
     assert rows[2].value == by_protocol["claimed"].score("PublicTest")["accuracy"]
-    near = [row.label for row in comparison.neighbour_rows(claim, runs)]
+    near = [row.label for row in comparison.similar_rows(claim, runs)]
     assert near == ["Residual Masking Network", "ResNet18 With Tricks", "CNN Hyperparameter Optimisation", "Ad-Corre"]
-    first = comparison.neighbour_rows(claim_of("efficientfer"), [])
+    first = comparison.similar_rows(claim_of("efficientfer"), [])
     assert [row.label for row in first] == ["FERNeXt-SDAFE", "ResEmoteNet"]
 
 

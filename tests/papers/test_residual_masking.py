@@ -457,7 +457,7 @@ def test_the_views_table_holds_every_seed(tmp_path):
     chapter = chapter_of(ROW, result)
     assert "standard deviation" in page.views(chapter).body
     shown = page.masks(chapter)
-    assert "0.0156" in shown.body and "0.0020" in shown.body and "Mind:" in shown.body
+    assert "0.0156" in shown.body and "0.0020" in shown.body and "Note:" in shown.body
 
 
 def test_a_twin_ensemble_adds_up_twins(tmp_path):
