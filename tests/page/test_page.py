@@ -13,6 +13,7 @@ import pytest
 from fer_repro import claims as claims_of_book
 from fer_repro import leaderboard, page, papers, parameters, reproduce, results
 from fer_repro.claims import Arithmetic, Total, claim_of, leaderboard_claims
+from fer_repro.data import synthetic as synthetic_faces
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation.statistics import wilson
 from fer_repro.markup import SYNTHETIC, Html, is_web, link, percent, text
@@ -442,7 +443,7 @@ def test_the_network_is_counted_and_held_against_the_declared_number():
     assert (
         "Parameters, counted29,890,759" in words and "Parameters, declared29,890,759" in words and "Equalyes" in words
     )
-    assert "350,519,296 for one view" in words and "a shrunk network, VGGNet(" in words
+    assert "350,519,296 for one image" in words and "a shrunk network, VGGNet(" in words
 
 
 def test_a_wrong_declaration_is_seen(monkeypatch):
@@ -519,8 +520,8 @@ def test_long_runs_print_few_lines(capsys):
 
 
 def test_a_real_smoke_run_walks_through_the_chapter(monkeypatch, tmp_path, capsys):
-    """The whole road once, with nothing but the number of faces changed: parameters, data, training, pages."""
-    for module in (page, reproduce):
+    """All steps once, with nothing but the number of faces changed: parameters, data, training, pages."""
+    for module in (synthetic_faces, reproduce):
         monkeypatch.setattr(module, "SMOKE_SIZE", (70, 35, 35))
     chapter = opened(epochs=1, results_dir=str(tmp_path), device="cpu")
     for section in ("data", "network", *SECTIONS):
