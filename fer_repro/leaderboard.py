@@ -152,36 +152,28 @@ def _accuracy(result: Result, usages: tuple[str, ...]) -> float:
 
 def _reason(claim: Claim, found: Verdict) -> str:
     low, high = (f"{100 * end:.2f}" for end in found.interval)
-    seeds = (
-        f"mean of {found.n_seeds} seeds" if found.n_seeds > 1 else "one seed, so the spread between runs is not in it"
-    )
-    where = " and ".join(found.usages)
+    seeds = f"mean of {found.n_seeds} seeds"
+    if found.n_seeds == 1:
+        seeds = "one seed, so the spread between runs is not in it"
     reason = (
-        f"Measured {100 * found.measured:.2f} % on {where} under the {found.protocol} protocol, {found.views} "
-        f"(95 % interval {low} to {high} %, {seeds})."
+        f"Measured {100 * found.measured:.2f} % on {' and '.join(found.usages)} under the {found.protocol} protocol, "
+        f"{found.views} (95 % interval {low} to {high} %, {seeds}). The claimed {claim.accuracy:.2f} %"
     )
-    gap = claim.accuracy - 100 * found.measured
-    side = "above" if gap > 0 else "below"
+    audit, gap = claim.audit, claim.accuracy - 100 * found.measured
     if found.name == "not comparable":
-        letter = claim.audit.comparability
-        return f"{reason} The claimed {claim.accuracy:.2f} % is of class {letter}: {CLASSES[letter]}."
+        return f"{reason} is of class {audit.comparability}: {CLASSES[audit.comparability]}."
     if found.name == "reproduced":
-        reason += f" The claimed {claim.accuracy:.2f} % lies inside the interval."
+        reason += " lies inside the interval."
     else:
-        reason += (
-            f" The claimed {claim.accuracy:.2f} % lies {abs(gap):.2f} points {side} the mean, outside the interval."
-        )
-    if claim.audit.comparability == "B" and found.protocol == "official":
-        audit = claim.audit
-        reason += (
-            f" The claim was made differently (class B): scored on {audit.scored}; selected on {audit.selected_on}; "
-            f"trained on {audit.trained_on}."
-        )
+        reason += f" lies {abs(gap):.2f} points {'above' if gap > 0 else 'below'} the mean, outside the interval."
+    if audit.comparability == "B" and found.protocol == "official":
+        reason += f" The claim was made differently (class B): scored on {audit.scored}; selected on "
+        reason += f"{audit.selected_on}; trained on {audit.trained_on}."
     return reason
 
 
 def leaderboard(results_dir: Path | str | None = None) -> pd.DataFrame:
-    """The 17 rows in the leaderboard's order and columns, with ours beside them.
+    """All claims in the leaderboard's order and columns, then our columns.
 
     The leaderboard's: Paper, Code, Accuracy (percent, as printed), ModelName, ReleaseDate. Ours: PaperURL, variant,
     slug, model, date, claimed (fraction 0..1), comparability, scored, parameters; for the official protocol measured,
@@ -217,10 +209,7 @@ def _row(claim: Claim, runs: list[Result]) -> dict[str, Any]:
         "ModelName": claim.row.model,
         "ReleaseDate": claim.row.date,
         "PaperURL": claim.row.paper_url,
-        "variant": claim.variant,
-        "slug": claim.slug,
-        "model": claim.model,
-        "date": claim.date,
+        **{name: getattr(claim, name) for name in ("variant", "slug", "model", "date")},
         "claimed": claim.accuracy / 100,
         "comparability": claim.audit.comparability,
         "scored": claim.audit.scored,
@@ -234,15 +223,8 @@ def _row(claim: Claim, runs: list[Result]) -> dict[str, Any]:
 
 def _measured(found: Verdict) -> dict[str, Any]:
     low, high = found.interval or (None, None)
-    return {
-        "measured": found.measured,
-        "low": low,
-        "high": high,
-        "seeds": found.n_seeds,
-        "verdict": found.name,
-        "reason": found.reason,
-        "run_date": found.run_date,
-    }
+    row = {"measured": found.measured, "low": low, "high": high, "seeds": found.n_seeds, "verdict": found.name}
+    return row | {"reason": found.reason, "run_date": found.run_date}
 
 
 def record_line(table: pd.DataFrame) -> pd.DataFrame:
@@ -258,7 +240,7 @@ def clean_subset(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def audit_json(results_dir: Path | str | None = None) -> dict[str, Any]:
-    """Everything claimed and found, JSON-ready: the pinned leaderboard, the classes, per row its audit and verdicts."""
+    """All claims and audits, JSON-ready: the pinned leaderboard, the classes, per claim its audit and verdicts."""
     runs, whole = _runs(results_dir), book()
     pinned = {
         f.name: getattr(whole, f.name) for f in dataclasses.fields(whole) if f.name not in ("claims", "parameters")

@@ -175,24 +175,25 @@ def _recognise_folder(folder: Path) -> Place | None:
 def find(root: str | os.PathLike | None = None) -> Place:
     """The copy to use: ``root``, else ``$FER2013_ROOT``, else ``data/fer2013/`` (here or in the project's folder).
 
-    A place that was named must hold FER2013: falling through to another one would run on other data than asked for.
+    A place that was named must hold FER2013: no other data is used instead.
     Raises `FerReproError` naming the three places and how to get the data.
     """
-    variable = os.environ.get(VARIABLE) or None
     missing = []
-    for what, value in (("--root", root), (f"${VARIABLE}", variable)):
+    variable = os.environ.get(VARIABLE) or None
+    for what, value, absent, after in (
+        ("--root", root, "is not given", f"${VARIABLE} and {HOME}/ were"),
+        (f"${VARIABLE}", variable, "is not set", f"{HOME}/ was"),
+    ):
         if value is None:
-            missing.append(f"{what} is not {'given' if what == '--root' else 'set'}")
+            missing.append(f"{what} {absent}")
             continue
         path = Path(value).expanduser()
         place = recognise(path)
         if place:
             return place
         missing.append(f"{what} is '{value}', which {'holds none' if path.exists() else 'does not exist'}")
-        after = f"${VARIABLE} and {HOME}/ were" if what == "--root" else f"{HOME}/ was"
         raise FerReproError(_not_found([*missing, f"{after} not tried, because {what} comes first"]))
-    project = Path(__file__).resolve().parents[2]
-    for home in (HOME, project / HOME):
+    for home in (HOME, Path(__file__).resolve().parents[2] / HOME):
         place = recognise(home)
         if place:
             return place

