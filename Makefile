@@ -5,12 +5,13 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
-EXTRAS := book,classical,search,pretrained,diffusion,download,test
+EXTRAS := book,classical,search,pretrained,diffusion,download,test,lint
 PROFILE ?= stored
+CODE := fer_repro tests benchmarks _ext
 # Threads that wait must not spin: chapters and tests share the cores with each other and with a browser.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: setup book front test lint clean
+.PHONY: setup book front test lint format clean
 .DEFAULT_GOAL := book
 
 setup: $(STAMP)
@@ -34,8 +35,18 @@ front: setup
 test: setup
 	$(BIN)/python -m pytest -n auto --maxprocesses 4
 
+# Format and rules, the direction of imports, types of the core, and what is imported against what is declared.
 lint: setup
-	$(BIN)/ruff check fer_repro tests benchmarks _ext
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+	$(BIN)/deptry fer_repro _ext
+
+# The format that lint asks for.
+format: setup
+	$(BIN)/ruff format $(CODE)
+	$(BIN)/ruff check --fix $(CODE)
 
 clean:
 	rm -rf _build .pytest_cache .ruff_cache

@@ -10,7 +10,7 @@ from fer_repro.errors import FerReproError
 from fer_repro.recipe import step
 from fer_repro.transforms import geometry, photometric
 
-cv2 = pytest.importorskip("cv2", reason="the reference is OpenCV: pip install fer-repro[classical]")
+cv2 = pytest.importorskip("cv2", reason="the reference is OpenCV: pip install fer-repro[test]")
 
 RNG = np.random.default_rng(0)
 N, DRAWS, SMALLEST_P = 8, 4000, 1e-3
