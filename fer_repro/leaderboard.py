@@ -151,6 +151,7 @@ def _accuracy(result: Result, usages: tuple[str, ...]) -> float:
 
 
 def _reason(claim: Claim, found: Verdict) -> str:
+    assert found.interval is not None and found.measured is not None, "only a run has a reason with numbers"
     low, high = (f"{100 * end:.2f}" for end in found.interval)
     seeds = f"mean of {found.n_seeds} seeds"
     if found.n_seeds == 1:

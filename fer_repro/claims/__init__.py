@@ -259,7 +259,11 @@ def _claims(value: Any, rows: tuple[LeaderboardRow, ...], name: str) -> dict[str
         variant = raw.get("variant") if isinstance(raw, Mapping) else None
         where = f"{name}: row '{variant}'" if isinstance(variant, str) else f"{name}: row {number}"
         accuracy = need.percent(raw.get("accuracy") if isinstance(raw, Mapping) else None, f"{where}, field accuracy")
-        nested = {"paper": need.record(Paper), "code": _code, "audit": partial(_audit, accuracy)}
+        nested: dict[str, need.Reader] = {
+            "paper": need.record(Paper),
+            "code": _code,
+            "audit": partial(_audit, accuracy),
+        }
         got = need.fields(raw, where, **need.readers(Claim, **nested))
         paper, code, added = got["paper"], got["code"], row is None
         own = LeaderboardRow(got["model"], got["accuracy"], got["date"], paper.title, paper.url, code.url)

@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from fer_repro.data.official import FRESH_COPY, damaged
 from fer_repro.errors import FerReproError
@@ -76,7 +76,7 @@ def _damage(archive: str) -> Iterator[None]:
         raise damaged(archive, f"the archive is damaged or cut ({error})") from error
 
 
-Visit = Callable[[str, int, BinaryIO], None]
+Visit = Callable[[str, int, IO[bytes]], None]
 
 
 def walk(path: Path, wanted: Callable[[str], bool], visit: Visit) -> None:
@@ -115,8 +115,8 @@ def _walk_zip(path: Path, wanted: Callable[[str], bool], visit: Visit) -> None:
 def _walk_tar(path: Path, wanted: Callable[[str], bool], visit: Visit) -> None:
     book = _Members(path.name)
     with path.open("rb") as file:
-        raw: BinaryIO = gzip.GzipFile(fileobj=file) if path.name.lower().endswith("gz") else _XzStream(file)
-        meter = _Meter(raw, path.name)
+        zipped = path.name.lower().endswith("gz")
+        meter = _Meter(gzip.GzipFile(fileobj=file) if zipped else _XzStream(file), path.name)
         meter.allow(LARGEST_HEADER)
         with tarfile.open(fileobj=meter, mode="r|") as archive:
             while True:
@@ -128,8 +128,9 @@ def _walk_tar(path: Path, wanted: Callable[[str], bool], visit: Visit) -> None:
                 if member.issparse() or not (member.isreg() or member.isdir()):
                     book.refuse(f"the member '{member.name}' is a link, a device or sparse, expected plain files")
                 meter.allow(member.size + LARGEST_HEADER)
-                if member.isreg() and wanted(member.name):
-                    visit(member.name, member.size, archive.extractfile(member))
+                stream = archive.extractfile(member) if member.isreg() and wanted(member.name) else None
+                if stream is not None:
+                    visit(member.name, member.size, stream)
             # tarfile takes a damaged header for the end, and the checksums of gz and xz stand behind the last byte.
             meter.allow(LARGEST_HEADER)
             while piece := meter.read(1 << 16):
@@ -140,7 +141,7 @@ def _walk_tar(path: Path, wanted: Callable[[str], bool], visit: Visit) -> None:
 class _Meter(io.RawIOBase):
     """A stream that gives out no more bytes than were allowed, so that no header can swell in memory."""
 
-    def __init__(self, raw: BinaryIO, archive: str) -> None:
+    def __init__(self, raw: io.BufferedIOBase | io.RawIOBase, archive: str) -> None:
         self.raw, self.archive, self.left = raw, archive, 0
 
     def allow(self, size: int) -> None:
@@ -160,7 +161,7 @@ class _Meter(io.RawIOBase):
 class _XzStream(io.RawIOBase):
     """xz decompression with a bound on memory, which `lzma.open` does not offer."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: io.BufferedReader) -> None:
         self.file, self.inner, self.started = file, self._fresh(), False
 
     @staticmethod

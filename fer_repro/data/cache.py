@@ -53,7 +53,7 @@ def _status(path: Path) -> list[int]:
 class Cache:
     """A folder of parsed copies. Every failure to write ends in memory and one warning, never in an error."""
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self, folder: str | os.PathLike | None = None) -> None:
         self.folder = Path(folder).expanduser() if folder is not None else default_dir()
 
     def _file(self, key: str) -> Path:

@@ -13,7 +13,7 @@ import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 
@@ -52,7 +52,7 @@ class _Columns:
         self.layout = "icml_face_data.csv" if self.usage < self.pixels else "fer2013.csv"
 
 
-def _blocks(stream: BinaryIO, name: str, first: bytes) -> Iterator[bytes]:
+def _blocks(stream: IO[bytes], name: str, first: bytes) -> Iterator[bytes]:
     """Blocks of whole lines, the first without the header; only the last may lack its line end."""
     rest = first
     while True:
@@ -82,9 +82,9 @@ def _usual(b: np.ndarray, columns: _Columns) -> tuple[np.ndarray, np.ndarray, np
     commas = np.flatnonzero(b == _COMMA)
     if columns.total != 3 or commas.size != 2 * n:
         return None
-    commas = commas.reshape(n, -1)
-    starts = np.concatenate((line_start[:, None], commas + 1), axis=1)
-    ends = np.concatenate((commas, (line_end - (b[line_end - 1] == _RETURN))[:, None]), axis=1)
+    pairs = commas.reshape(n, -1)
+    starts = np.concatenate((line_start[:, None], pairs + 1), axis=1)
+    ends = np.concatenate((pairs, (line_end - (b[line_end - 1] == _RETURN))[:, None]), axis=1)
     if (ends <= starts).any():  # an empty field, or commas that belong to another line
         return None
     quoted = (b[starts] == _QUOTE) & (b[ends - 1] == _QUOTE)
@@ -192,7 +192,7 @@ def _parse(block: bytes, columns: _Columns, first_line: int, name: str, is_last:
     return _line_by_line(block, columns, first_line, name, is_last) if found is None else found
 
 
-def read_csv(stream: BinaryIO, name: str, capacity: int) -> Parsed:
+def read_csv(stream: IO[bytes], name: str, capacity: int) -> Parsed:
     """Read a CSV of FER2013 from a binary stream; ``name`` stands in the errors.
 
     At most ``capacity`` rows are accepted, so that a wrong file cannot fill the memory. The ids are ``row-00000`` and
@@ -226,7 +226,7 @@ def read_csv(stream: BinaryIO, name: str, capacity: int) -> Parsed:
             line = 2
             for block, is_last in _with_last(_blocks(stream, name, rest)):
                 waiting.append(pool.submit(_parse, block, columns, line, name, is_last))
-                line += np.count_nonzero(np.frombuffer(block, np.uint8) == _NEWLINE)
+                line += block.count(b"\n")
                 if len(waiting) > 2 * workers:
                     settle(waiting.popleft())
             while waiting:

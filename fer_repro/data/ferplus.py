@@ -49,7 +49,7 @@ def votes(data: FER2013, path: str | os.PathLike) -> pd.DataFrame:
             f"{name}: {len(table):,} rows, expected {total:,}, one for each row of {data.source}; {_ORIGINAL}"
         )
 
-    def wrong(row: int, what: str) -> FerReproError:
+    def wrong(row: np.integer, what: str) -> FerReproError:
         return FerReproError(f"{name}, line {row + 2:,} (the header is line 1): {what}; {_ORIGINAL}")
 
     text = table[list(VOTES)]

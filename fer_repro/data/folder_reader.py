@@ -52,7 +52,9 @@ def is_picture(name: str) -> bool:
 
 def picture(name: str, source: str) -> Picture:
     """Read usage, class and id off a picture's path (with ``/``); `FerReproError` where they contradict each other."""
-    folder, class_name, stem = _NAME.search(name).groups()
+    parts = _NAME.search(name)
+    assert parts is not None, "only the names that `is_picture` accepts come here"
+    folder, class_name, stem = parts.groups()
     if class_name not in LABELS:
         raise damaged(source, f"'{name}' lies in the class folder '{class_name}', expected one of {', '.join(LABELS)}")
     label = LABELS.index(class_name)

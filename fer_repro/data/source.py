@@ -6,7 +6,7 @@ import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from fer_repro.data import archive
 from fer_repro.data.csv_reader import read_csv
@@ -70,7 +70,7 @@ class Place:
         """md5 (hex) of the bytes of the CSV named ``layout``, the file itself or a member of the archive."""
         h = hashlib.md5(usedforsecurity=False)
 
-        def update(name: str, size: int, stream: BinaryIO) -> None:
+        def update(name: str, size: int, stream: IO[bytes]) -> None:
             while piece := stream.read(1 << 20):
                 h.update(piece)
 
@@ -97,7 +97,7 @@ def _read_archive(path: Path, capacity: int) -> Parsed:
 
     with Album(path.name, capacity) as album:
 
-        def visit(name: str, size: int, stream: BinaryIO) -> None:
+        def visit(name: str, size: int, stream: IO[bytes]) -> None:
             last = name.rsplit("/", 1)[-1]
             if last in CSV_NAMES:
                 csv_found[last] = read_csv(stream, f"{path.name}: {last}", capacity)

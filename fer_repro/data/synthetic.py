@@ -196,6 +196,7 @@ def _faces(label: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return out
 
 
+Tone = np.ndarray | np.floating | float
 # Only + - * / sqrt and comparisons below: they round alike on every processor, so the faces are the same everywhere.
 _EDGE = np.float32(20)  # one over the width of a soft edge, in half-heights of the image: about a pixel
 
@@ -205,13 +206,13 @@ def _inside(distance: np.ndarray) -> np.ndarray:
     return np.clip(np.float32(0.5) - distance * _EDGE, 0, 1)
 
 
-def _ellipse(x: np.ndarray, y: np.ndarray, a: np.ndarray | float, b: np.ndarray | float) -> np.ndarray:
+def _ellipse(x: np.ndarray, y: np.ndarray, a: Tone, b: Tone) -> np.ndarray:
     """Roughly the signed distance from an ellipse with half-axes ``a`` and ``b`` around 0."""
     u, v = x / a, y / b
     return (np.sqrt(u * u + v * v) - np.float32(1)) * np.minimum(a, b)
 
 
-def _paint(image: np.ndarray, cover: np.ndarray, tone: np.ndarray | float) -> None:
+def _paint(image: np.ndarray, cover: np.ndarray, tone: Tone) -> None:
     image += cover * (tone - image)
 
 

@@ -14,6 +14,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any, cast
 
 import safetensors.torch
 import torch
@@ -42,7 +43,7 @@ def loaded(build: Callable[[Recipe], nn.Module]) -> Callable[[Recipe], nn.Module
     def start(recipe: Recipe) -> nn.Module:
         network = build(recipe)
         if recipe.pretrained is not None:
-            network.load_pretrained(read(recipe.pretrained))
+            cast(Any, network).load_pretrained(read(recipe.pretrained))
         return network
 
     return start
@@ -81,11 +82,12 @@ def read(weights: Pretrained) -> dict[str, Tensor]:
 
 def locate(weights: Pretrained) -> Path | None:
     """The file on this machine, or None: the user's folder first, then a package or torchvision's cache."""
-    places = [_folder() / weights.file] if _folder() else []
+    folder = _folder()
+    places = [folder / weights.file] if folder else []
     if weights.source in PACKAGES:
         module, inside = PACKAGES[weights.source]
         found = importlib.util.find_spec(module)
-        places += [Path(found.submodule_search_locations[0]) / inside / weights.file] if found else []
+        places += [Path(home) / inside / weights.file for home in (found and found.submodule_search_locations) or []]
     if weights.source == "torchvision":
         places.append(Path(torch.hub.get_dir()) / "checkpoints" / weights.file)
     return next((place for place in places if place.is_file()), None)
