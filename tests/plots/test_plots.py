@@ -1,10 +1,12 @@
-"""The figures: drawn for both themes, told in words, and showing the numbers they were given."""
+"""The figures: drawn for both themes, described in alt text, and showing the numbers they were given."""
 
 from __future__ import annotations
 
 import base64
 import io
 import re
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -99,6 +101,16 @@ def test_the_page_shows_one_picture_at_a_time():
     css = Figure(plain, alt="a line")._repr_html_().split("</style>")[0]
     assert ".fer .only-dark{display:none}" in css
     assert "[data-theme=dark] .fer .only-light" in css and "[data-jp-theme-light=false] .fer .only-light" in css
+
+
+def test_a_wheel_carries_the_style_sheet_and_the_scripts():
+    root = Path(__file__).parents[2]
+    named = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["fer_repro"]
+    carried = {path for pattern in named for path in (root / "fer_repro").glob(pattern)}
+    read = {path for kind in ("css", "js", "yaml") for path in (root / "fer_repro").rglob(f"*.{kind}")}
+    assert {"style.css", "leaderboard.js", "chart.js", "claims.yaml"} <= {
+        path.name for path in read
+    } and read <= carried
 
 
 def test_synthetic_faces_are_named_in_picture_caption_and_alt():
