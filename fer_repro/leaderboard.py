@@ -1,4 +1,4 @@
-"""Claims and stored results side by side: one table of 17 rows, and a verdict on each.
+"""Claims and stored results side by side: one table, and a verdict on each claim.
 
 The rule of a verdict is fixed in chapters/protocol.md, which was written before any result was stored: the claim
 against the mean of our seeds, with an interval for both the chance of the test images and the spread between runs.
@@ -76,7 +76,7 @@ def verdict(claim: Claim, results: Iterable[Result], protocol: str = "official")
     """Judge one claim by its stored runs under ``protocol``; runs of other variants or protocols are passed over.
 
     Only finished full runs on FER2013 count. Raises `FerReproError` where the counted runs do not belong together:
-    different recipes or data, a seed twice, or a half that is not whole.
+    different recipes or data, a seed twice, or a test set that is not complete.
     """
     usages = OFFICIAL_USAGES if protocol == "official" else claim.audit.usages or OFFICIAL_USAGES
     own = [r for r in results if r.variant == claim.variant and r.protocol == protocol]
@@ -113,11 +113,11 @@ def _name(claim: Claim, interval: tuple[float, float]) -> str:
 
 
 def _not_run(protocol: str, own: list[Result]) -> str:
-    told = f"No finished full run on FER2013 under the {protocol} protocol is stored."
+    reason = f"No finished full run on FER2013 under the {protocol} protocol is stored."
     if own:
         states = ", ".join(f"seed {r.seed}: {r.status}, profile {r.profile}" for r in own)
-        told += f" What is stored does not count ({states})."
-    return told
+        reason += f" What is stored does not count ({states})."
+    return reason
 
 
 def _refuse_mixture(variant: str, protocol: str, counted: list[Result]) -> None:
@@ -139,7 +139,7 @@ def _refuse_mixture(variant: str, protocol: str, counted: list[Result]) -> None:
 
 
 def _accuracy(result: Result, usages: tuple[str, ...]) -> float:
-    """Share of correct images over whole halves, with the paper's views where the recipe has any."""
+    """Share of correct images over whole test sets, with test-time augmentation where the recipe has any."""
     scores = [result.score(usage) for usage in usages]
     for usage, score in zip(usages, scores, strict=True):
         if score["n"] != HALF:
@@ -151,35 +151,30 @@ def _accuracy(result: Result, usages: tuple[str, ...]) -> float:
 
 
 def _reason(claim: Claim, found: Verdict) -> str:
+    assert found.interval is not None and found.measured is not None, "only a run has a reason with numbers"
     low, high = (f"{100 * end:.2f}" for end in found.interval)
-    seeds = (
-        f"mean of {found.n_seeds} seeds" if found.n_seeds > 1 else "one seed, so the spread between runs is not in it"
+    seeds = f"mean of {found.n_seeds} seeds"
+    if found.n_seeds == 1:
+        seeds = "one seed, so the spread between runs is not in it"
+    reason = (
+        f"Measured {100 * found.measured:.2f} % on {' and '.join(found.usages)} under the {found.protocol} protocol, "
+        f"{found.views} (95 % interval {low} to {high} %, {seeds}). The claimed {claim.accuracy:.2f} %"
     )
-    where = " and ".join(found.usages)
-    told = (
-        f"Measured {100 * found.measured:.2f} % on {where} under the {found.protocol} protocol, {found.views} "
-        f"(95 % interval {low} to {high} %, {seeds})."
-    )
-    gap = claim.accuracy - 100 * found.measured
-    side = "above" if gap > 0 else "below"
+    audit, gap = claim.audit, claim.accuracy - 100 * found.measured
     if found.name == "not comparable":
-        letter = claim.audit.comparability
-        return f"{told} The claimed {claim.accuracy:.2f} % is of class {letter}: {CLASSES[letter]}."
+        return f"{reason} is of class {audit.comparability}: {CLASSES[audit.comparability]}."
     if found.name == "reproduced":
-        told += f" The claimed {claim.accuracy:.2f} % lies inside the interval."
+        reason += " lies inside the interval."
     else:
-        told += f" The claimed {claim.accuracy:.2f} % lies {abs(gap):.2f} points {side} the mean, outside the interval."
-    if claim.audit.comparability == "B" and found.protocol == "official":
-        audit = claim.audit
-        told += (
-            f" The claim was made differently (class B): scored on {audit.scored}; selected on {audit.selected_on}; "
-            f"trained on {audit.trained_on}."
-        )
-    return told
+        reason += f" lies {abs(gap):.2f} points {'above' if gap > 0 else 'below'} the mean, outside the interval."
+    if audit.comparability == "B" and found.protocol == "official":
+        reason += f" The claim was made differently (class B): scored on {audit.scored}; selected on "
+        reason += f"{audit.selected_on}; trained on {audit.trained_on}."
+    return reason
 
 
 def leaderboard(results_dir: Path | str | None = None) -> pd.DataFrame:
-    """The 17 rows in the leaderboard's order and columns, with ours beside them.
+    """All claims in the leaderboard's order and columns, then our columns.
 
     The leaderboard's: Paper, Code, Accuracy (percent, as printed), ModelName, ReleaseDate. Ours: PaperURL, variant,
     slug, model, date, claimed (fraction 0..1), comparability, scored, parameters; for the official protocol measured,
@@ -215,10 +210,7 @@ def _row(claim: Claim, runs: list[Result]) -> dict[str, Any]:
         "ModelName": claim.row.model,
         "ReleaseDate": claim.row.date,
         "PaperURL": claim.row.paper_url,
-        "variant": claim.variant,
-        "slug": claim.slug,
-        "model": claim.model,
-        "date": claim.date,
+        **{name: getattr(claim, name) for name in ("variant", "slug", "model", "date")},
         "claimed": claim.accuracy / 100,
         "comparability": claim.audit.comparability,
         "scored": claim.audit.scored,
@@ -232,15 +224,8 @@ def _row(claim: Claim, runs: list[Result]) -> dict[str, Any]:
 
 def _measured(found: Verdict) -> dict[str, Any]:
     low, high = found.interval or (None, None)
-    return {
-        "measured": found.measured,
-        "low": low,
-        "high": high,
-        "seeds": found.n_seeds,
-        "verdict": found.name,
-        "reason": found.reason,
-        "run_date": found.run_date,
-    }
+    row = {"measured": found.measured, "low": low, "high": high, "seeds": found.n_seeds, "verdict": found.name}
+    return row | {"reason": found.reason, "run_date": found.run_date}
 
 
 def record_line(table: pd.DataFrame) -> pd.DataFrame:
@@ -256,7 +241,7 @@ def clean_subset(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def audit_json(results_dir: Path | str | None = None) -> dict[str, Any]:
-    """Everything claimed and found, JSON-ready: the pinned leaderboard, the classes, per row its audit and verdicts."""
+    """All claims and audits, JSON-ready: the pinned leaderboard, the classes, per claim its audit and verdicts."""
     runs, whole = _runs(results_dir), book()
     pinned = {
         f.name: getattr(whole, f.name) for f in dataclasses.fields(whole) if f.name not in ("claims", "parameters")

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import html
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,54 +20,10 @@ from fer_repro.data.dataset import SYNTHETIC_WORDS
 SYNTHETIC = SYNTHETIC_WORDS
 UNKNOWN = "unknown"
 
-# Colours are the theme's variables with a fallback for plain Jupyter; currentColor and alpha read on both backgrounds.
-CSS = """
-.fer{--fer-ink:var(--pst-color-text-base,inherit);--fer-soft:var(--pst-color-text-muted,#6b7684);
---fer-line:var(--pst-color-border,rgba(128,140,155,.4));--fer-face:var(--pst-color-surface,rgba(128,140,155,.1));
---fer-link:var(--pst-color-link,#0a7d91);--fer-tone:#6b7684;color:var(--fer-ink);font-size:.95rem;line-height:1.5;
-margin:.4rem 0 1.2rem}
-.fer p{margin:.35rem 0}.fer a{color:var(--fer-link)}.fer code{font-size:.88em;overflow-wrap:anywhere}
-.fer figure,.fer figcaption{margin:0;padding:0}
-.fer figcaption,.fer .fer-small{color:var(--fer-soft);font-size:.86rem;text-align:left}
-.fer img{max-width:100%;height:auto;background:transparent!important;padding:0!important;filter:none!important}
-.fer .only-dark{display:none}.fer .only-light{display:inline}
-[data-theme=dark] .fer .only-dark,[data-jp-theme-light=false] .fer .only-dark{display:inline}
-[data-theme=dark] .fer .only-light,[data-jp-theme-light=false] .fer .only-light{display:none!important}
-html[data-theme=dark] .bd-content div.cell_output .text_html:has(.fer){background:transparent!important;
-color:inherit!important;padding:0!important}
-.fer-card{border:1px solid var(--fer-line);border-left:.35rem solid var(--fer-tone);border-radius:.35rem;
-padding:.8rem 1.1rem .9rem;margin:.6rem 0}
-.fer-kicker{color:var(--fer-soft);font-size:.78rem;letter-spacing:.07em;text-transform:uppercase;font-weight:600}
-.fer-head{display:flex;flex-wrap:wrap;align-items:baseline;gap:.1rem 1rem}
-.fer-big{font-size:1.75rem;font-weight:650;line-height:1.25;font-variant-numeric:tabular-nums}
-.fer-name{font-size:1.12rem;font-weight:600}
-.fer dl{display:grid;grid-template-columns:max-content minmax(0,1fr);gap:.22rem 1.1rem;margin:.55rem 0 0}
-.fer dt{color:var(--fer-soft);font-weight:400;margin:0}.fer dd{margin:0;overflow-wrap:anywhere}
-.fer-badge{display:inline-block;min-width:1.5em;padding:0 .45em;border-radius:.3em;font-weight:700;text-align:center;
-border:1.5px solid currentColor}
-.fer-note{border-left:.25rem solid #d55e00;background:var(--fer-face);padding:.5rem .9rem;border-radius:.25rem;
-margin:.5rem 0}
-.fer-scroll{overflow-x:auto}
-.fer table{border-collapse:collapse;border:0;margin:.3rem 0;width:auto;max-width:100%;font-size:.87rem;color:inherit;
-font-variant-numeric:tabular-nums}
-.fer caption{caption-side:top;text-align:left;color:var(--fer-soft);font-size:.86rem;padding:.2rem 0 .4rem;
-max-width:42rem}
-.fer th,.fer td{padding:.32rem .55rem;border:0;border-bottom:1px solid var(--fer-line);text-align:left;
-vertical-align:top;background:transparent}
-.fer thead th{border-bottom:2px solid var(--fer-line);vertical-align:bottom;font-weight:600}
-.fer tbody th{font-weight:500}.fer .num{text-align:right}.fer td.num,.fer-fixed{white-space:nowrap}
-.fer tr{background:transparent!important}.fer tbody tr:hover{background:var(--fer-face)!important}
-.fer details{margin:.5rem 0 0}.fer summary{cursor:pointer;color:var(--fer-soft)}
-.fer thead button{all:unset;cursor:pointer;font-weight:600}
-.fer thead button:focus-visible{outline:2px solid var(--fer-link)}
-.fer thead button:hover{text-decoration:underline dotted}
-.fer th[aria-sort=ascending] button::after{content:"\\2009\\2191"}
-.fer th[aria-sort=descending] button::after{content:"\\2009\\2193"}
-.fer input[type=search]{font:inherit;color:inherit;background:transparent;border:1px solid var(--fer-line);
-border-radius:.3rem;padding:.2rem .6rem;width:16rem;max-width:100%;margin:0 .4rem}
-.fer-wide{min-width:9.5rem}.fer-board table{font-size:.84rem}.fer-board th,.fer-board td{padding:.32rem .4rem}
-@media(max-width:40rem){.fer dl{grid-template-columns:1fr;gap:0}.fer dd{margin-bottom:.4rem}}
-"""
+# The style sheet of every card, table and figure, without the comments of its file.
+CSS = re.sub(
+    r"/\*.*?\*/\s*", "", (Path(__file__).parent / "plots" / "style.css").read_text(encoding="utf-8"), flags=re.S
+)
 
 
 @dataclass(frozen=True)
@@ -181,6 +139,11 @@ def table(
     )
 
 
+def small(value: Any, missing: str = UNKNOWN) -> str:
+    """A value as small text."""
+    return f'<span class="fer-small">{text(value, missing)}</span>'
+
+
 def note(title: str, body: str) -> str:
     """A visible remark; title is text, body is markup already."""
     return f'<div class="fer-note" role="note"><strong>{text(title)}</strong> {body}</div>'
@@ -193,4 +156,4 @@ def details(summary: str, body: str) -> str:
 
 def synthetic_note(synthetic: bool) -> str:
     """The sentence that every number from synthetic faces carries, as a visible remark; empty for real data."""
-    return note("Mind:", f"{text(SYNTHETIC)}.") if synthetic else ""
+    return note("Note:", f"{text(SYNTHETIC)}.") if synthetic else ""

@@ -105,12 +105,10 @@ def check(values: Mapping[str, Any], slug: str | None = None) -> ChapterParamete
     """
     check_names(values, FIELDS)
     whole = ChapterParameters(**values)
-    for name in ("seed", "epochs"):
+    for name, least in (("seed", 0), ("epochs", 1)):
         value = getattr(whole, name)
-        if value is None and name == "epochs":
-            continue
-        least = 0 if name == "seed" else 1
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        number = isinstance(value, int) and not isinstance(value, bool) and value >= least
+        if not number and not (name == "epochs" and value is None):
             raise FerReproError(f"parameter {name} is {value!r}, expected a whole number of {least} or more")
     if not isinstance(whole.resume, bool):
         raise FerReproError(f"parameter resume is {whole.resume!r}, expected True or False")

@@ -44,10 +44,10 @@ def rehash(content):
 
 
 def test_all_rows_in_the_order_of_the_leaderboard():
-    book = claims.book()
-    assert list(book.claims) == ROWS
-    assert len({claim.slug for claim in book.claims.values()}) == 15
-    accuracies = [claim.accuracy for claim in book.claims.values()]
+    pinned = [claim for claim in claims.book().claims.values() if claim.pinned]
+    assert [claim.variant for claim in pinned] == ROWS == list(claims.book().claims)[: len(ROWS)]
+    assert len({claim.slug for claim in pinned}) == 15
+    accuracies = [claim.accuracy for claim in pinned]
     assert accuracies == sorted(accuracies, reverse=True)
     assert (accuracies[0], accuracies[-1]) == (82.47, 67.48)
 
@@ -203,7 +203,7 @@ BAD = [
     (edit("vggnet", "others", 0, "result", value=True), r"row 'vggnet', field others \[0\], field result is True"),
     (edit("vggnet", "variant", value="VGG Net"), "row 'VGG Net', field variant is 'VGG Net', expected lower-case"),
     (same_variant_twice, "row 'vggnet': this variant has a row already"),
-    (lambda content, rows: content["claims"].pop(), "claims has 16 rows, expected 17"),
+    (lambda content, rows: content["claims"].__delitem__(slice(16, None)), "claims has 16 rows, expected 17"),
     (lambda content, rows: content.update(schema=2), "field schema is 2, expected 1"),
     (lambda content, rows: content.update(extra=1), "unknown field 'extra'"),
     (lambda content, rows: content["parameters"].pop("vggnet"), "parameters: the count of vggnet is missing"),

@@ -52,7 +52,9 @@ both_protocols = pytest.mark.parametrize("protocol", papers.PROTOCOLS)
 
 
 def test_every_paper_module_is_listed_and_every_chapter_has_a_paper():
-    modules = {path.stem for path in (ROOT / "fer_repro" / "papers").glob("*.py")} - {"__init__", "base"}
+    folder = ROOT / "fer_repro" / "papers"
+    modules = {path.stem for path in [*folder.glob("*.py"), *(found.parent for found in folder.glob("*/__init__.py"))]}
+    modules -= {"__init__", "base"}
     assert modules == set(papers.MODULES)
     assert {path.stem for path in CHAPTERS} == {variant.slug for variant in VARIANTS.values()}
 

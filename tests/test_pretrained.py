@@ -1,4 +1,4 @@
-"""Pretrained weights: where they are looked for, what is refused, what a network gets, and the twins without them."""
+"""Pretrained weights: where they are looked for, what is refused, what a network gets, from-scratch ablations."""
 
 import dataclasses
 import hashlib
@@ -160,18 +160,18 @@ def test_the_summed_first_layer_is_the_colour_network_on_a_grey_image():
     torch.testing.assert_close(ours(grey), theirs(grey.expand(-1, 3, -1, -1)), rtol=1e-4, atol=1e-5)
 
 
-def test_a_twin_is_the_same_without_the_weights():
-    row, twin = (papers.get(name) for name in ("efficientfer-lite0", "efficientfer-lite0-scratch"))
+def test_a_from_scratch_ablation_is_the_same_without_the_weights():
+    model, scratch = (papers.get(name) for name in ("efficientfer-lite0", "efficientfer-lite0-scratch"))
     for profile in ("full", "smoke"):
-        whole, bare = row.recipe("official", profile), twin.recipe("official", profile)
-        assert whole.pretrained == lite0.WEIGHTS and bare.pretrained is None and bare.variant == twin.id
+        whole, bare = model.recipe("official", profile), scratch.recipe("official", profile)
+        assert whole.pretrained == lite0.WEIGHTS and bare.pretrained is None and bare.variant == scratch.id
         assert bare.sha256() != whole.sha256()
         assert dataclasses.replace(bare, variant=whole.variant, pretrained=lite0.WEIGHTS).sha256() == whole.sha256()
         assert "random weights" in bare.deviations[-1].what
-    assert twin.ablation_of == "efficientfer"
+    assert scratch.ablation_of == "efficientfer"
 
 
-def test_what_builds_on_pretrained_weights_gets_a_twin_that_builds_on_the_twin():
+def test_what_builds_on_pretrained_weights_has_an_ablation_that_builds_on_the_ablation():
     first = dataclasses.replace(papers.get("efficientfer-lite0"), id="first")
     second = dataclasses.replace(papers.get("vggnet"), id="second", requires=("first",))
     third = dataclasses.replace(papers.get("vggnet"), id="third")
@@ -180,10 +180,10 @@ def test_what_builds_on_pretrained_weights_gets_a_twin_that_builds_on_the_twin()
     assert found["second-scratch"].requires == ("first-scratch",) and found["second-scratch"].ablation_of == "second"
 
 
-def test_from_scratch_names_the_twins():
+def test_from_scratch_names_the_ablations():
     assert from_scratch(["efficientfer-lite0"]) == ["efficientfer-lite0-scratch"]
     assert from_scratch(["vggnet", "efficientfer-lite0"], lenient=True)[0] == "vggnet"
-    with pytest.raises(FerReproError, match="vggnet has no twin vggnet-scratch"):
+    with pytest.raises(FerReproError, match="vggnet has no from-scratch ablation vggnet-scratch"):
         from_scratch(["vggnet"])
     with pytest.raises(FerReproError, match="unknown variant 'vgnet'"):
         from_scratch(["vgnet"])

@@ -17,7 +17,7 @@ from fer_repro.files import atomic_write
 from fer_repro.leaderboard import VERDICTS, leaderboard
 from fer_repro.markup import interval, percent
 from fer_repro.page.timeline import accuracy_over_time_static, data_digest, picture_digest
-from fer_repro.plots.figure import LIGHT
+from fer_repro.plots.theme import LIGHT
 from fer_repro.project import project_root
 
 FOLDER = Path("chapters/generated")

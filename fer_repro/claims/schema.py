@@ -10,13 +10,14 @@ import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import yaml
 
 from fer_repro.errors import FerReproError
 
 UNKNOWN = "unknown"
+Reader = Callable[[Any, str], Any]
 
 
 def load(path: Path) -> Any:
@@ -25,11 +26,11 @@ def load(path: Path) -> Any:
         return yaml.load(Path(path).read_text(encoding="utf-8"), Loader=Loader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise FerReproError(
-            f"{Path(path).name} cannot be read ({' '.join(str(error).split())}): mend the file"
+            f"{Path(path).name} cannot be read ({' '.join(str(error).split())}): correct the file"
         ) from error
 
 
-class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """A safe loader that refuses a key written twice, where YAML would keep the last one without a word."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -45,7 +46,7 @@ def wrong(where: str, value: Any, expected: str) -> FerReproError:
     return FerReproError(f"{where} is {shown}, expected {expected}")
 
 
-def fields(value: Any, where: str, **readers: Callable[[Any, str], Any]) -> dict[str, Any]:
+def fields(value: Any, where: str, **readers: Reader) -> dict[str, Any]:
     """Exactly the named fields of a mapping, each through its reader."""
     if not isinstance(value, Mapping):
         raise wrong(where, value, f"a mapping with {', '.join(readers)}")
@@ -56,6 +57,26 @@ def fields(value: Any, where: str, **readers: Callable[[Any, str], Any]) -> dict
     if missing:
         raise FerReproError(f"{where}: the field {', '.join(missing)} is missing")
     return {name: reader(value[name], f"{where}, field {name}") for name, reader in readers.items()}
+
+
+def readers(kind: type, **nested: Reader) -> dict[str, Reader]:
+    """The readers of a dataclass: of each field annotated ``Annotated[type, reader]``, and the ``nested`` ones.
+
+    A third annotation is the field's name in the file.
+    """
+    found: dict[str, Reader] = {}
+    for name, hint in get_type_hints(kind, include_extras=True).items():
+        if name in nested:
+            found[name] = nested[name]
+        elif hasattr(hint, "__metadata__"):
+            reader, *alias = hint.__metadata__
+            found[alias[0] if alias else name] = reader
+    return found
+
+
+def record(kind: type, **nested: Reader) -> Reader:
+    """A reader that makes an instance of a dataclass out of exactly its `readers`, which are all of its fields."""
+    return lambda value, where: kind(*fields(value, where, **readers(kind, **nested)).values())
 
 
 def as_is(value: Any, where: str) -> Any:
@@ -78,8 +99,8 @@ def url(value: Any, where: str) -> str:
     return value
 
 
-def maybe(reader: Callable[[Any, str], Any], value: Any, where: str) -> Any:
-    return None if value is None else reader(value, where)
+def maybe(reader: Reader) -> Reader:
+    return lambda value, where: None if value is None else reader(value, where)
 
 
 def pattern(form: str, expected: str, value: Any, where: str) -> str:
@@ -121,13 +142,20 @@ def boolean(value: Any, where: str) -> bool:
     return value
 
 
-def one_of(allowed: tuple[str, ...], value: Any, where: str) -> str:
-    if value not in allowed:
-        raise wrong(where, value, f"one of {', '.join(allowed)}")
-    return value
+def percent_or_text(value: Any, where: str) -> float | str:
+    return text(value, where) if isinstance(value, str) else percent(value, where)
 
 
-def list_of(reader: Callable[[Any, str], Any]) -> Callable[[Any, str], tuple[Any, ...]]:
+def one_of(allowed: tuple[str, ...]) -> Reader:
+    def read_one(value: Any, where: str) -> str:
+        if value not in allowed:
+            raise wrong(where, value, f"one of {', '.join(allowed)}")
+        return value
+
+    return read_one
+
+
+def list_of(reader: Reader) -> Reader:
     def read_list(value: Any, where: str) -> tuple[Any, ...]:
         if not isinstance(value, list):
             raise wrong(where, value, "a list")

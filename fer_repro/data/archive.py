@@ -18,9 +18,9 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
-from fer_repro.data.official import MEND
+from fer_repro.data.official import FRESH_COPY, damaged
 from fer_repro.errors import FerReproError
 
 SUFFIXES = (".zip", ".tar.xz", ".tar.gz", ".txz", ".tgz")
@@ -43,7 +43,7 @@ def check_member(archive: str, name: str) -> None:
     if unsafe or not name or len(name) > 1024:
         raise FerReproError(
             f"{archive}: the member '{name[:80]}' points outside the archive; expected plain relative paths, so do "
-            f"not trust this file: {MEND}"
+            f"not trust this file: {FRESH_COPY}"
         )
 
 
@@ -65,7 +65,7 @@ class _Members:
             self.refuse(f"it has more than {MOST_MEMBERS:,} members")
 
     def refuse(self, what: str) -> None:
-        raise FerReproError(f"{self.archive}: {what}; that is no copy of FER2013, so {MEND}")
+        raise FerReproError(f"{self.archive}: {what}; that is no copy of FER2013, so {FRESH_COPY}")
 
 
 @contextmanager
@@ -73,10 +73,10 @@ def _damage(archive: str) -> Iterator[None]:
     try:
         yield
     except (zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, gzip.BadGzipFile) as error:
-        raise FerReproError(f"{archive}: the archive is damaged or cut ({error}); {MEND}") from error
+        raise damaged(archive, f"the archive is damaged or cut ({error})") from error
 
 
-Visit = Callable[[str, int, BinaryIO], None]
+Visit = Callable[[str, int, IO[bytes]], None]
 
 
 def walk(path: Path, wanted: Callable[[str], bool], visit: Visit) -> None:
@@ -107,7 +107,7 @@ def _walk_zip(path: Path, wanted: Callable[[str], bool], visit: Visit) -> None:
                 try:
                     stream = archive.open(info)
                 except NotImplementedError as error:
-                    raise FerReproError(f"{path.name}: '{info.filename}' cannot be read ({error}); {MEND}") from error
+                    raise damaged(path.name, f"'{info.filename}' cannot be read ({error})") from error
                 with stream:
                     visit(info.filename, info.file_size, stream)
 
@@ -115,8 +115,8 @@ def _walk_zip(path: Path, wanted: Callable[[str], bool], visit: Visit) -> None:
 def _walk_tar(path: Path, wanted: Callable[[str], bool], visit: Visit) -> None:
     book = _Members(path.name)
     with path.open("rb") as file:
-        raw: BinaryIO = gzip.GzipFile(fileobj=file) if path.name.lower().endswith("gz") else _XzStream(file)
-        meter = _Meter(raw, path.name)
+        zipped = path.name.lower().endswith("gz")
+        meter = _Meter(gzip.GzipFile(fileobj=file) if zipped else _XzStream(file), path.name)
         meter.allow(LARGEST_HEADER)
         with tarfile.open(fileobj=meter, mode="r|") as archive:
             while True:
@@ -128,8 +128,9 @@ def _walk_tar(path: Path, wanted: Callable[[str], bool], visit: Visit) -> None:
                 if member.issparse() or not (member.isreg() or member.isdir()):
                     book.refuse(f"the member '{member.name}' is a link, a device or sparse, expected plain files")
                 meter.allow(member.size + LARGEST_HEADER)
-                if member.isreg() and wanted(member.name):
-                    visit(member.name, member.size, archive.extractfile(member))
+                stream = archive.extractfile(member) if member.isreg() and wanted(member.name) else None
+                if stream is not None:
+                    visit(member.name, member.size, stream)
             # tarfile takes a damaged header for the end, and the checksums of gz and xz stand behind the last byte.
             meter.allow(LARGEST_HEADER)
             while piece := meter.read(1 << 16):
@@ -140,7 +141,7 @@ def _walk_tar(path: Path, wanted: Callable[[str], bool], visit: Visit) -> None:
 class _Meter(io.RawIOBase):
     """A stream that gives out no more bytes than were allowed, so that no header can swell in memory."""
 
-    def __init__(self, raw: BinaryIO, archive: str) -> None:
+    def __init__(self, raw: io.BufferedIOBase | io.RawIOBase, archive: str) -> None:
         self.raw, self.archive, self.left = raw, archive, 0
 
     def allow(self, size: int) -> None:
@@ -152,7 +153,7 @@ class _Meter(io.RawIOBase):
         if self.left < 0:
             raise FerReproError(
                 f"{self.archive}: a header or a gap of more than {LARGEST_HEADER:,} bytes; that is no copy of "
-                f"FER2013, so {MEND}"
+                f"FER2013, so {FRESH_COPY}"
             )
         return piece
 
@@ -160,7 +161,7 @@ class _Meter(io.RawIOBase):
 class _XzStream(io.RawIOBase):
     """xz decompression with a bound on memory, which `lzma.open` does not offer."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: io.BufferedReader) -> None:
         self.file, self.inner, self.started = file, self._fresh(), False
 
     @staticmethod

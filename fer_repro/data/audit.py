@@ -1,7 +1,7 @@
 """What is wrong with FER2013 itself: exact duplicates, contradicting labels, empty images.
 
-Two images are duplicates where all their 2,304 decoded pixels agree. A twin in Training makes a scored image one that
-the model may have seen; a group with several labels makes at least one of them wrong.
+Two images are duplicates where all their 2,304 decoded pixels agree. A model may have seen a scored image that has a
+duplicate in Training; in a group with several labels at least one label is wrong.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ JPEG_SPREAD = 3  # what compression adds to a constant image; a picture of anyth
 
 
 def groups(data: FER2013) -> np.ndarray:
-    """The number of each image's group of identical images, int64 [N]; one without a twin has a group of its own."""
+    """The number of each image's group of identical images, int64 [N]; one without a duplicate is alone in its."""
     seen: dict[bytes, int] = {}
     rows = np.ascontiguousarray(data.images).reshape(len(data), PIXELS)
     return np.fromiter((seen.setdefault(row.tobytes(), len(seen)) for row in rows), np.int64, len(data))
 
 
 def duplicates(data: FER2013) -> pd.DataFrame:
-    """One row for every image that has an exact twin, twins side by side.
+    """One row for every image that has an exact duplicate, duplicates side by side.
 
     Columns: ``group`` (0, 1, ...), ``position`` (in ``data``), ``id``, ``usage``, ``label`` (the class's name), and of
     its group: ``size``, ``across`` (it spans several usages), ``conflict`` (it carries several labels).
@@ -51,10 +51,12 @@ def duplicates(data: FER2013) -> pd.DataFrame:
     return frame
 
 
-def twins_in_training(data: FER2013, usage: str) -> np.ndarray:
+def duplicates_in_training(data: FER2013, usage: str) -> np.ndarray:
     """The ids (str, in the order of ``data``) of the images of ``usage`` that are also, pixel by pixel, in Training."""
     if usage not in USAGES[1:]:
-        raise FerReproError(f"twins in Training were asked for usage '{usage}', expected PublicTest or PrivateTest")
+        raise FerReproError(
+            f"duplicates in Training were asked for usage '{usage}', expected PublicTest or PrivateTest"
+        )
     group = groups(data)
     trained = np.isin(group, group[data.usage == "Training"])
     return data.ids[trained & (data.usage == usage)]
@@ -63,7 +65,7 @@ def twins_in_training(data: FER2013, usage: str) -> np.ndarray:
 def constant_images(data: FER2013, spread: int = 0) -> np.ndarray:
     """The ids (str) of the images whose brightest and darkest pixel differ by at most ``spread`` grey values.
 
-    Nothing is to be seen on them. JPEG compression can lend a constant image a spread of a few values.
+    They show nothing. JPEG compression can lend a constant image a spread of a few values.
     """
     rows = data.images.reshape(len(data), PIXELS)
     return data.ids[rows.max(axis=1) - rows.min(axis=1) <= spread]
@@ -73,7 +75,7 @@ def summary(data: FER2013) -> dict[str, Any]:
     """The audit in numbers, JSON-ready.
 
     ``groups`` of duplicates and the ``images`` in them, groups ``across`` usages, groups with a ``conflict`` of labels,
-    images with ``twins_in_training`` by usage, ``constant`` images, and images that are
+    images with ``duplicates_in_training`` by usage, ``constant`` images, and images that are
     ``almost_constant`` (within JPEG_SPREAD grey values, the constant ones included).
     """
     frame = duplicates(data)
@@ -83,7 +85,7 @@ def summary(data: FER2013) -> dict[str, Any]:
         "images": int(len(frame)),
         "across": int(first["across"].sum()),
         "conflict": int(first["conflict"].sum()),
-        "twins_in_training": {u: int(len(twins_in_training(data, u))) for u in USAGES[1:]},
+        "duplicates_in_training": {u: int(len(duplicates_in_training(data, u))) for u in USAGES[1:]},
         "constant": int(len(constant_images(data))),
         "almost_constant": int(len(constant_images(data, JPEG_SPREAD))),
     }

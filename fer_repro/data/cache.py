@@ -1,9 +1,9 @@
 """The memory-mapped cache: a copy of FER2013 is parsed once and opened in milliseconds afterwards.
 
 One file a copy, named by the sha256 of the copy's content, holds all arrays. It is written beside its place and
-renamed, so that nobody ever sees half of one. A *stamp* for each path remembers which content lay there and what the
-file system said about it (and about the cache file) when both were last verified; while that has not changed, nothing
-is hashed again.
+renamed, so that no reader ever sees an incomplete one. A *stamp* for each path records which content was there and
+what the file system reported about it (and about the cache file) when both were last verified; while that has not
+changed, nothing is hashed again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import fcntl
 import hashlib
 import json
 import os
-import tempfile
 import time
 import warnings
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from fer_repro.data.official import Parsed, digest
+from fer_repro.files import atomic_write
 
 VARIABLE = "FER_REPRO_CACHE"
 _MAGIC = "fer-repro-cache-1"
@@ -53,7 +53,7 @@ def _status(path: Path) -> list[int]:
 class Cache:
     """A folder of parsed copies. Every failure to write ends in memory and one warning, never in an error."""
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self, folder: str | os.PathLike | None = None) -> None:
         self.folder = Path(folder).expanduser() if folder is not None else default_dir()
 
     def _file(self, key: str) -> Path:
@@ -144,22 +144,13 @@ class Cache:
 
     def _replace(self, target: Path, parts: list[bytes | memoryview]) -> None:
         self._sweep(target.parent)
-        handle, temporary = tempfile.mkstemp(prefix=".writing-", dir=target.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.writelines(parts)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, target)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-            raise
+        with atomic_write(target) as file:
+            file.writelines(parts)
 
     @staticmethod
     def _sweep(folder: Path) -> None:
         """Remove what killed writers left behind, once it is a day old."""
-        for leftover in folder.glob(".writing-*"):
+        for leftover in folder.glob(".*.tmp"):
             with contextlib.suppress(OSError):
                 if time.time() - leftover.stat().st_mtime > _STALE_SECONDS:
                     leftover.unlink()

@@ -13,11 +13,11 @@ import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 
-from fer_repro.data.official import LABELS, MEND, PIXELS, SIDE, USAGES, Parsed
+from fer_repro.data.official import FRESH_COPY, LABELS, PIXELS, SIDE, USAGES, Parsed, damaged
 from fer_repro.errors import FerReproError
 
 BLOCK = 1 << 20
@@ -52,7 +52,7 @@ class _Columns:
         self.layout = "icml_face_data.csv" if self.usage < self.pixels else "fer2013.csv"
 
 
-def _blocks(stream: BinaryIO, name: str, first: bytes) -> Iterator[bytes]:
+def _blocks(stream: IO[bytes], name: str, first: bytes) -> Iterator[bytes]:
     """Blocks of whole lines, the first without the header; only the last may lack its line end."""
     rest = first
     while True:
@@ -66,14 +66,12 @@ def _blocks(stream: BinaryIO, name: str, first: bytes) -> Iterator[bytes]:
         else:
             rest += piece
         if len(rest) > LONGEST_ROW:
-            raise FerReproError(
-                f"{name}: a row is longer than {LONGEST_ROW:,} bytes, expected {PIXELS:,} pixels a row; {MEND}"
-            )
+            raise damaged(name, f"a row is longer than {LONGEST_ROW:,} bytes, expected {PIXELS:,} pixels a row")
     if rest:
         yield rest
 
 
-def _strict(b: np.ndarray, columns: _Columns) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+def _usual(b: np.ndarray, columns: _Columns) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     """Parse a block (uint8 [bytes], ends with a line end) of rows in the usual shape; None where any row is unusual.
 
     Returns pixels uint8 [n,2304], labels uint8 [n], usage codes uint8 [n].
@@ -84,9 +82,9 @@ def _strict(b: np.ndarray, columns: _Columns) -> tuple[np.ndarray, np.ndarray, n
     commas = np.flatnonzero(b == _COMMA)
     if columns.total != 3 or commas.size != 2 * n:
         return None
-    commas = commas.reshape(n, -1)
-    starts = np.concatenate((line_start[:, None], commas + 1), axis=1)
-    ends = np.concatenate((commas, (line_end - (b[line_end - 1] == _RETURN))[:, None]), axis=1)
+    pairs = commas.reshape(n, -1)
+    starts = np.concatenate((line_start[:, None], pairs + 1), axis=1)
+    ends = np.concatenate((pairs, (line_end - (b[line_end - 1] == _RETURN))[:, None]), axis=1)
     if (ends <= starts).any():  # an empty field, or commas that belong to another line
         return None
     quoted = (b[starts] == _QUOTE) & (b[ends - 1] == _QUOTE)
@@ -122,7 +120,7 @@ def _strict(b: np.ndarray, columns: _Columns) -> tuple[np.ndarray, np.ndarray, n
     if (pair[:-2] & pair[2:]).any():
         return None
     pixels = np.empty((n, PIXELS), np.uint8)
-    # Shifted views instead of shifted indices spare a pass over 83 million int64 for each digit.
+    # Shifted numpy views instead of shifted indices save a pass over 83 million int64 for each digit.
     padded = np.concatenate((np.full(3, _SPACE), b))
     inner, outer = _values(padded, spaces), _values(padded, last)
     if inner is None or outer is None:
@@ -147,8 +145,8 @@ def _values(padded: np.ndarray, stop: np.ndarray) -> np.ndarray | None:
     return hundreds + low
 
 
-def _patient(block: bytes, columns: _Columns, first_line: int, name: str, is_last: bool):
-    """The same, line by line, with the exact complaint for the first row that cannot be right."""
+def _line_by_line(block: bytes, columns: _Columns, first_line: int, name: str, is_last: bool):
+    """The same, line by line, with an error for the first wrong row that says what is wrong with it."""
     lines = block.split(b"\n")
     whole = lines[-1] == b""  # the block ends with a line end
     if whole:
@@ -163,18 +161,18 @@ def _patient(block: bytes, columns: _Columns, first_line: int, name: str, is_las
         cut = " (the file seems cut here)" if is_last and row == len(lines) - 1 and not whole else ""
         fields = next(csv.reader([line.decode("utf-8", "replace").rstrip("\r")]), [])
         if not any(f.strip() for f in fields):
-            raise FerReproError(f"{where}: an empty row, expected emotion, pixels and Usage; {MEND}")
+            raise damaged(where, "an empty row, expected emotion, pixels and Usage")
         if len(fields) > columns.pixels:
             pixels[row] = _numbers(fields[columns.pixels], where, cut)
         if len(fields) != columns.total:
-            raise FerReproError(f"{where}: {len(fields)} fields, expected {columns.total}{cut}; {MEND}")
+            raise damaged(where, f"{len(fields)} fields, expected {columns.total}{cut}")
         label = fields[columns.emotion].strip()
         if label not in ("0", "1", "2", "3", "4", "5", "6"):
-            raise FerReproError(f"{where}: emotion is '{label[:20]}', expected a whole number from 0 to 6; {MEND}")
+            raise damaged(where, f"emotion is '{label[:20]}', expected a whole number from 0 to 6")
         labels[row] = int(label)
         word = fields[columns.usage].strip()
         if word not in USAGES:
-            raise FerReproError(f"{where}: Usage is '{word[:20]}', expected one of {', '.join(USAGES)}{cut}; {MEND}")
+            raise damaged(where, f"Usage is '{word[:20]}', expected one of {', '.join(USAGES)}{cut}")
         usage[row] = USAGES.index(word)
     return pixels, labels, usage
 
@@ -183,20 +181,18 @@ def _numbers(field: str, where: str, cut: str) -> np.ndarray:
     words = field.split()
     for at, word in enumerate(words, start=1):
         if not (word.isascii() and word.isdigit() and len(word) <= 3 and int(word) <= 255):
-            raise FerReproError(
-                f"{where}: pixel {at:,} is '{word[:20]}', expected a whole number from 0 to 255; {MEND}"
-            )
+            raise damaged(where, f"pixel {at:,} is '{word[:20]}', expected a whole number from 0 to 255")
     if len(words) != PIXELS:
-        raise FerReproError(f"{where}: {len(words):,} pixels, expected {PIXELS:,} (48 x 48){cut}; {MEND}")
+        raise damaged(where, f"{len(words):,} pixels, expected {PIXELS:,} (48 x 48){cut}")
     return np.array(words, np.uint8)
 
 
 def _parse(block: bytes, columns: _Columns, first_line: int, name: str, is_last: bool):
-    found = _strict(np.frombuffer(block, np.uint8), columns) if block.endswith(b"\n") else None
-    return _patient(block, columns, first_line, name, is_last) if found is None else found
+    found = _usual(np.frombuffer(block, np.uint8), columns) if block.endswith(b"\n") else None
+    return _line_by_line(block, columns, first_line, name, is_last) if found is None else found
 
 
-def read_csv(stream: BinaryIO, name: str, capacity: int) -> Parsed:
+def read_csv(stream: IO[bytes], name: str, capacity: int) -> Parsed:
     """Read a CSV of FER2013 from a binary stream; ``name`` stands in the errors.
 
     At most ``capacity`` rows are accepted, so that a wrong file cannot fill the memory. The ids are ``row-00000`` and
@@ -218,7 +214,7 @@ def read_csv(stream: BinaryIO, name: str, capacity: int) -> Parsed:
         if after > capacity:
             raise FerReproError(
                 f"{name}, line {capacity + 2:,} (the header is line 1): more rows than the {capacity:,} that FER2013 "
-                f"has; rows are doubled, so {MEND}"
+                f"has; rows are doubled, so {FRESH_COPY}"
             )
         images[filled:after], labels[filled:after], usage[filled:after] = some_pixels, some_labels, some_usage
         filled = after
@@ -230,7 +226,7 @@ def read_csv(stream: BinaryIO, name: str, capacity: int) -> Parsed:
             line = 2
             for block, is_last in _with_last(_blocks(stream, name, rest)):
                 waiting.append(pool.submit(_parse, block, columns, line, name, is_last))
-                line += np.count_nonzero(np.frombuffer(block, np.uint8) == _NEWLINE)
+                line += block.count(b"\n")
                 if len(waiting) > 2 * workers:
                     settle(waiting.popleft())
             while waiting:

@@ -21,9 +21,9 @@ class FER2013:
 
     images uint8 [N,48,48] (memory-mapped where the cache can be written); labels int64 [N], an index into LABELS;
     usage str [N], one of USAGES; ids str [N], unique (``angry/Training_10118481`` in the folder copies, ``row-00000``
-    counting data rows from 0 in the CSV, ``synthetic-<seed>-...`` in the synthetic faces); name ``fer2013`` or ``synthetic``;
-    source says where it came from, without a path; digest is the sha256 (hex) over pixels, labels and usages of the
-    whole set, which a subset keeps; facts hold how it was opened (see `describe`).
+    counting data rows from 0 in the CSV, ``synthetic-<seed>-...`` for the synthetic faces); name ``fer2013`` or
+    ``synthetic``; source: where it came from, without a path; digest: the sha256 (hex) over pixels, labels and usages
+    of the whole set, which a subset keeps; facts: how it was opened (see `describe`).
     """
 
     images: np.ndarray
@@ -42,7 +42,7 @@ class FER2013:
     def subset(self, index: np.ndarray | slice | list) -> FER2013:
         """The images at ``index`` (positions, a slice or a boolean mask [N]) as a `FER2013` of their own.
 
-        Neighbouring positions are returned as a view, so that cutting a set by usage copies nothing.
+        Adjacent positions are returned as a numpy view, so that cutting a set by usage copies nothing.
         """
         if not isinstance(index, slice):
             index = np.asarray(index)
@@ -56,11 +56,12 @@ class FER2013:
 
     def counts(self) -> pd.DataFrame:
         """Images per usage (rows) and class (columns)."""
-        usage = np.zeros(len(self), np.int64)
-        for code, word in enumerate(USAGES):
-            usage[self.usage == word] = code
-        return pd.DataFrame(count(self.labels, usage), index=list(USAGES), columns=list(LABELS))
+        return pd.DataFrame(count(self.labels, self.codes()), index=list(USAGES), columns=list(LABELS))
+
+    def codes(self) -> np.ndarray:
+        """The usages as indices into USAGES, uint8 [N]."""
+        return (self.usage[:, None] == np.array(USAGES)).argmax(axis=1).astype(np.uint8)
 
     def _repr_html_(self) -> str:
-        words = f"<p>{SYNTHETIC_WORDS}</p>" if self.name == "synthetic" else ""
-        return f"{words}{self.counts().to_html()}"
+        warning = f"<p>{SYNTHETIC_WORDS}</p>" if self.name == "synthetic" else ""
+        return f"{warning}{self.counts().to_html()}"

@@ -18,8 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fer_repro.data.official import LABELS, MEND, PIXELS, SIDE, USAGES, Parsed
-from fer_repro.errors import FerReproError
+from fer_repro.data.official import LABELS, PIXELS, SIDE, USAGES, Parsed, damaged
 
 LARGEST_PICTURE = 1 << 20
 _BATCH = 256
@@ -53,26 +52,23 @@ def is_picture(name: str) -> bool:
 
 def picture(name: str, source: str) -> Picture:
     """Read usage, class and id off a picture's path (with ``/``); `FerReproError` where they contradict each other."""
-    half, class_name, stem = _NAME.search(name).groups()
+    parts = _NAME.search(name)
+    assert parts is not None, "only the names that `is_picture` accepts come here"
+    folder, class_name, stem = parts.groups()
     if class_name not in LABELS:
-        raise FerReproError(
-            f"{source}: '{name}' lies in the class folder '{class_name}', expected one of {', '.join(LABELS)}; {MEND}"
-        )
+        raise damaged(source, f"'{name}' lies in the class folder '{class_name}', expected one of {', '.join(LABELS)}")
     label = LABELS.index(class_name)
     match = _STEM.match(stem)
     if match is None:
-        if half.lower() == "test":
-            raise FerReproError(
-                f"{source}: '{name}' does not say which half it belongs to, expected PublicTest_<id>.jpg or "
-                f"PrivateTest_<id>.jpg; {MEND}"
+        if folder.lower() == "test":
+            raise damaged(
+                source, f"'{name}' does not name its test set, expected PublicTest_<id>.jpg or PrivateTest_<id>.jpg"
             )
         digits = re.search(r"(\d{1,18})$", stem)
         return Picture(0, int(digits[1]) if digits else -1, f"{class_name}/Training_{stem}", label)
     usage = USAGES.index(match[1])
-    if (half.lower() == "train") != (usage == 0):
-        raise FerReproError(
-            f"{source}: '{name}' is a {match[1]} picture in the folder '{half}', where it does not belong; {MEND}"
-        )
+    if (folder.lower() == "train") != (usage == 0):
+        raise damaged(source, f"'{name}' is a {match[1]} picture in the folder '{folder}', where it does not belong")
     return Picture(usage, int(match[2]), f"{class_name}/{stem}", label)
 
 
@@ -84,17 +80,16 @@ def decode(data: bytes, where: str) -> np.ndarray:
     """
     if not data.rstrip(b"\0").endswith(b"\xff\xd9"):
         # The decoder fills the missing rest of a cut picture with grey and says nothing if little is missing.
-        raise FerReproError(f"{where}: the JPEG is cut, expected an end marker after {len(data):,} bytes; {MEND}")
+        raise damaged(where, f"the JPEG is cut, expected an end marker after {len(data):,} bytes")
     try:
         with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
             if image.size != (SIDE, SIDE) or image.mode != "L":
-                raise FerReproError(
-                    f"{where}: a {image.size[0]}x{image.size[1]} picture of mode {image.mode}, expected 48x48 grey; "
-                    f"{MEND}"
+                raise damaged(
+                    where, f"a {image.size[0]}x{image.size[1]} picture of mode {image.mode}, expected 48x48 grey"
                 )
             return np.asarray(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise FerReproError(f"{where}: the JPEG cannot be decoded ({error}); {MEND}") from error
+        raise damaged(where, f"the JPEG cannot be decoded ({error})") from error
 
 
 class Album:
@@ -122,17 +117,14 @@ class Album:
         """Take one picture: its path with ``/`` and its bytes."""
         found = picture(name, self.source)
         if found.id in self._names:
-            raise FerReproError(
-                f"{self.source}: {found.id} is there twice ('{self._names[found.id]}' and '{name}'), expected once; "
-                f"{MEND}"
+            raise damaged(
+                self.source, f"{found.id} is there twice ('{self._names[found.id]}' and '{name}'), expected once"
             )
         self._names[found.id] = name
         if len(self._pictures) == self.capacity:
-            raise FerReproError(f"{self.source}: more than the {self.capacity:,} pictures that FER2013 has; {MEND}")
+            raise damaged(self.source, f"more than the {self.capacity:,} pictures that FER2013 has")
         if len(data) > LARGEST_PICTURE:
-            raise FerReproError(
-                f"{self.source}: '{name}' has more than {LARGEST_PICTURE:,} bytes, expected a 48x48 JPEG; {MEND}"
-            )
+            raise damaged(self.source, f"'{name}' has more than {LARGEST_PICTURE:,} bytes, expected a 48x48 JPEG")
         self._pictures.append(found)
         self._batch.append((data, f"{self.source}: '{name}'"))
         if len(self._batch) == _BATCH:
@@ -174,13 +166,13 @@ def _decode_all(batch: list[tuple[bytes, str]]) -> np.ndarray:
 def list_pictures(root: Path) -> list[tuple[str, os.stat_result]]:
     """The pictures below ``root/train`` and ``root/test``: paths below ``root`` (with ``/``) and their stat; sorted."""
     found = []
-    for half in ("train", "test"):
-        for class_entry in os.scandir(root / half):
+    for folder in ("train", "test"):
+        for class_entry in os.scandir(root / folder):
             if not class_entry.is_dir():
                 continue
             with os.scandir(class_entry.path) as entries:
                 for entry in entries:
-                    name = f"{half}/{class_entry.name}/{entry.name}"
+                    name = f"{folder}/{class_entry.name}/{entry.name}"
                     if is_picture(name):
                         found.append((name, entry.stat()))
     return sorted(found, key=lambda pair: pair[0])
@@ -191,8 +183,6 @@ def read_folder(root: Path, capacity: int) -> Parsed:
     with Album(root.name, capacity) as album:
         for name, status in list_pictures(root):
             if status.st_size > LARGEST_PICTURE:
-                raise FerReproError(
-                    f"{root.name}: '{name}' has {status.st_size:,} bytes, expected a 48x48 JPEG; {MEND}"
-                )
+                raise damaged(root.name, f"'{name}' has {status.st_size:,} bytes, expected a 48x48 JPEG")
             album.add(name, (root / name).read_bytes())
         return album.parsed()

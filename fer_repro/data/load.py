@@ -1,4 +1,4 @@
-"""FER2013 as arrays: `load` finds, checks and opens it (or draws it), `describe` tells what was found."""
+"""FER2013 as arrays: `load` finds, checks and opens it (or makes the synthetic faces), `describe` reports on it."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def load(
     ``data="fer2013"``: ``root`` (else ``$FER2013_ROOT``, else ``data/fer2013/``) names a folder, a CSV or an archive.
     It is parsed once into a memory-mapped cache (``cache_dir``, else ``$FER_REPRO_CACHE``, else
     ``~/.cache/fer_repro``). Counts per usage and class are checked on every call.
-    ``data="synthetic"``: ``seed`` and ``size`` (images in Training, PublicTest, PrivateTest; default 1600, 200, 200) decide
-    the faces.
+    ``data="synthetic"``: ``seed`` and ``size`` (images in Training, PublicTest, PrivateTest; default 1600, 200, 200)
+    determine the faces.
 
     Raises `FerReproError` where nothing is found or anything in the data is wrong.
     """
@@ -38,7 +38,8 @@ def load(
 
         if root is not None:
             raise FerReproError(
-                "a root was given for the synthetic faces, which come from no file; leave it out or ask for data 'fer2013'"
+                "a root was given for the synthetic faces, which come from no file; leave it out or ask for data "
+                "'fer2013'"
             )
         return synthetic.draw(seed, synthetic.SIZE if size is None else size)
     if data != "fer2013":
@@ -48,6 +49,13 @@ def load(
             "a size was given for FER2013, whose size is fixed; leave it out or ask for data 'synthetic'"
         )
     return _load(root, cache_dir, OFFICIAL_COUNTS)
+
+
+def faces_of(synthetic: bool, root: str | os.PathLike | None = None) -> FER2013:
+    """The images of a run (``faces_of(result.synthetic)``): a smoke run's synthetic faces, or FER2013."""
+    from fer_repro.data import synthetic as faces
+
+    return faces.draw(size=faces.SMOKE_SIZE) if synthetic else load("fer2013", root)
 
 
 def _load(root: str | os.PathLike | None, cache_dir: str | os.PathLike | None, expected: np.ndarray) -> FER2013:
@@ -125,9 +133,6 @@ def describe(data: FER2013) -> dict[str, Any]:
     ``known_copy`` names the copy, or is ``unknown copy`` where neither the digest nor the CSV's md5 is known: counts
     and classes are the official ones all the same, only the pixels could not be compared with anything.
     """
-    codes = np.zeros(len(data), np.uint8)
-    for code, word in enumerate(USAGES):
-        codes[data.usage == word] = code
     facts = data.facts
     whole = len(data) == facts.get("rows")
     report = {
@@ -137,7 +142,7 @@ def describe(data: FER2013) -> dict[str, Any]:
         "images": len(data),
         "counts": {u: {c: int(n) for c, n in row.items()} for u, row in data.counts().iterrows()},
         "digest": data.digest,
-        "digest_verified": digest(data.images, data.labels, codes) == data.digest if whole else None,
+        "digest_verified": digest(data.images, data.labels, data.codes()) == data.digest if whole else None,
         "known_copy": known_copy(data) or "unknown copy",
         "from_cache": facts.get("from_cache", False),
         "in_memory": facts.get("in_memory", True),

@@ -9,6 +9,7 @@ import numpy as np
 
 from fer_repro.errors import FerReproError
 
+USAGES = ("Training", "PublicTest", "PrivateTest")
 LABELS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 SIDE = 48
 PIXELS = SIDE * SIDE
@@ -30,7 +31,12 @@ KNOWN_CSV = {
     "b114b9e04e6949e5fe8b6a98b3892b1d": "the original icml_face_data.csv of the Kaggle contest",
 }
 
-MEND = "fetch a fresh copy (`fer-repro data --download`, or Kaggle's fer2013.csv)"
+FRESH_COPY = "fetch a fresh copy (`fer-repro data --download`, or Kaggle's fer2013.csv)"
+
+
+def damaged(where: str, what: str) -> FerReproError:
+    """The error about a copy that is not what it should be; it says to fetch another one."""
+    return FerReproError(f"{where}: {what}; {FRESH_COPY}")
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,7 @@ def check_counts(found: np.ndarray, expected: np.ndarray, name: str) -> None:
     more = f" and {len(wrong) - 4} more" if len(wrong) > 4 else ""
     raise FerReproError(
         f"{name}: {found.sum():,} images where FER2013 has {expected.sum():,}, with wrong counts: "
-        f"{', '.join(cells)}{more}; rows or files are missing, doubled or moved, so {MEND}"
+        f"{', '.join(cells)}{more}; rows or files are missing, doubled or moved, so {FRESH_COPY}"
     )
 
 
@@ -78,6 +84,3 @@ def digest(images: np.ndarray, labels: np.ndarray, usage: np.ndarray) -> str:
     h.update(np.ascontiguousarray(labels, np.uint8).data)
     h.update(np.ascontiguousarray(usage, np.uint8).data)
     return h.hexdigest()
-
-
-USAGES = ("Training", "PublicTest", "PrivateTest")

@@ -1,4 +1,4 @@
-"""Who trains, who selects, who is scored: the splits of FER2013 by their usage names."""
+"""Which images train, select and are scored: the splits of FER2013 by their usage names."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Splits:
-    """Three (or four) views of one data set: what trains, what selects, what is scored.
+    """Three (or four) parts of one data set: what trains, what selects, what is scored.
 
-    ``finetune`` is what a second training stage sees; it equals ``train`` unless a paper merges halves there.
+    ``finetune`` is what a second training stage sees; it equals ``train`` unless a paper adds a test set there.
     """
 
     train: FER2013

@@ -6,7 +6,7 @@ import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from fer_repro.data import archive
 from fer_repro.data.csv_reader import read_csv
@@ -17,7 +17,7 @@ from fer_repro.errors import FerReproError
 VARIABLE = "FER2013_ROOT"
 HOME = Path("data/fer2013")
 CSV_NAMES = ("fer2013.csv", "icml_face_data.csv")  # in the order of preference; they hold the same data
-_HALVES = ("train.csv", "test.csv")
+_WITHOUT_USAGE = ("train.csv", "test.csv")
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Place:
         """md5 (hex) of the bytes of the CSV named ``layout``, the file itself or a member of the archive."""
         h = hashlib.md5(usedforsecurity=False)
 
-        def update(name: str, size: int, stream: BinaryIO) -> None:
+        def update(name: str, size: int, stream: IO[bytes]) -> None:
             while piece := stream.read(1 << 20):
                 h.update(piece)
 
@@ -85,19 +85,19 @@ class Place:
 def _read_archive(path: Path, capacity: int) -> Parsed:
     """The best of what an archive holds, whatever its order: fer2013.csv, else icml_face_data.csv, else pictures."""
     csv_found: dict[str, Parsed] = {}
-    halves: set[str] = set()
+    incomplete: set[str] = set()
 
     def wanted(name: str) -> bool:
         last = name.rsplit("/", 1)[-1]
-        if last in _HALVES:
-            halves.add(last)
+        if last in _WITHOUT_USAGE:
+            incomplete.add(last)
         if last in CSV_NAMES:
             return not any(better in csv_found for better in CSV_NAMES[: CSV_NAMES.index(last) + 1])
         return is_picture(name) and not csv_found
 
     with Album(path.name, capacity) as album:
 
-        def visit(name: str, size: int, stream: BinaryIO) -> None:
+        def visit(name: str, size: int, stream: IO[bytes]) -> None:
             last = name.rsplit("/", 1)[-1]
             if last in CSV_NAMES:
                 csv_found[last] = read_csv(stream, f"{path.name}: {last}", capacity)
@@ -110,7 +110,7 @@ def _read_archive(path: Path, capacity: int) -> Parsed:
                 return csv_found[name]
         if len(album):
             return album.parsed()
-    if halves:
+    if incomplete:
         raise FerReproError(_no_labels(path.name))
     raise FerReproError(
         f"{path.name} holds no FER2013: expected fer2013.csv, icml_face_data.csv or pictures named "
@@ -136,7 +136,7 @@ def recognise(path: Path) -> Place | None:
         return None
     if archive.is_archive(path):
         return Place(path, "archive")
-    if path.name in _HALVES:
+    if path.name in _WITHOUT_USAGE:
         beside = path.with_name("icml_face_data.csv")
         if beside.is_file():
             return Place(beside, "csv")
@@ -167,7 +167,7 @@ def _recognise_folder(folder: Path) -> Place | None:
             )
     if (folder / "fer2013").is_dir():  # torchvision's layout: root/fer2013/fer2013.csv
         return _recognise_folder(folder / "fer2013")
-    if any((folder / name).is_file() for name in _HALVES):
+    if any((folder / name).is_file() for name in _WITHOUT_USAGE):
         raise FerReproError(_no_labels(f"the folder '{folder.name}'"))
     return None
 
@@ -175,24 +175,25 @@ def _recognise_folder(folder: Path) -> Place | None:
 def find(root: str | os.PathLike | None = None) -> Place:
     """The copy to use: ``root``, else ``$FER2013_ROOT``, else ``data/fer2013/`` (here or in the project's folder).
 
-    A place that was named must hold FER2013: falling through to another one would run on other data than asked for.
+    A place that was named must hold FER2013: no other data is used instead.
     Raises `FerReproError` naming the three places and how to get the data.
     """
-    variable = os.environ.get(VARIABLE) or None
     missing = []
-    for what, value in (("--root", root), (f"${VARIABLE}", variable)):
+    variable = os.environ.get(VARIABLE) or None
+    for what, value, absent, after in (
+        ("--root", root, "is not given", f"${VARIABLE} and {HOME}/ were"),
+        (f"${VARIABLE}", variable, "is not set", f"{HOME}/ was"),
+    ):
         if value is None:
-            missing.append(f"{what} is not {'given' if what == '--root' else 'set'}")
+            missing.append(f"{what} {absent}")
             continue
         path = Path(value).expanduser()
         place = recognise(path)
         if place:
             return place
         missing.append(f"{what} is '{value}', which {'holds none' if path.exists() else 'does not exist'}")
-        after = f"${VARIABLE} and {HOME}/ were" if what == "--root" else f"{HOME}/ was"
         raise FerReproError(_not_found([*missing, f"{after} not tried, because {what} comes first"]))
-    project = Path(__file__).resolve().parents[2]
-    for home in (HOME, project / HOME):
+    for home in (HOME, Path(__file__).resolve().parents[2] / HOME):
         place = recognise(home)
         if place:
             return place

@@ -5,7 +5,7 @@ the seven expressions is a point in a space of 15 shape parameters; a face lies 
 its expression's (some faces are faint), is pulled a little towards another expression (some are ambiguous), and is
 jittered. So a network can learn them well, but not perfectly. Classes and usages follow FER2013's proportions.
 
-They show that every step of the book runs. Whatever is computed from them says nothing about any paper.
+They show that every step of the book runs. Nothing computed from them is a result about a paper.
 """
 
 from __future__ import annotations
@@ -87,8 +87,7 @@ def draw(seed: int = 0, size: tuple[int, int, int] = SIZE) -> FER2013:
 
 
 def repeated(counts: np.ndarray = OFFICIAL_COUNTS, seed: int = 0) -> FER2013:
-    """Synthetic faces in exactly ``counts`` [3,7] (usage x class; default FER2013's own), each synthetic face being used many
-    times.
+    """Synthetic faces in exactly ``counts`` [3,7] (usage x class; default FER2013's own), each face used many times.
 
     For measuring readers and for fixtures of the full size, where 35,887 different faces would only take time. The rows
     are in usage order, the classes mixed.
@@ -197,6 +196,7 @@ def _faces(label: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return out
 
 
+Tone = np.ndarray | np.floating | float
 # Only + - * / sqrt and comparisons below: they round alike on every processor, so the faces are the same everywhere.
 _EDGE = np.float32(20)  # one over the width of a soft edge, in half-heights of the image: about a pixel
 
@@ -206,13 +206,13 @@ def _inside(distance: np.ndarray) -> np.ndarray:
     return np.clip(np.float32(0.5) - distance * _EDGE, 0, 1)
 
 
-def _ellipse(x: np.ndarray, y: np.ndarray, a: np.ndarray | float, b: np.ndarray | float) -> np.ndarray:
+def _ellipse(x: np.ndarray, y: np.ndarray, a: Tone, b: Tone) -> np.ndarray:
     """Roughly the signed distance from an ellipse with half-axes ``a`` and ``b`` around 0."""
     u, v = x / a, y / b
     return (np.sqrt(u * u + v * v) - np.float32(1)) * np.minimum(a, b)
 
 
-def _paint(image: np.ndarray, cover: np.ndarray, tone: np.ndarray | float) -> None:
+def _paint(image: np.ndarray, cover: np.ndarray, tone: Tone) -> None:
     image += cover * (tone - image)
 
 

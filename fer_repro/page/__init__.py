@@ -19,7 +19,6 @@ from fer_repro import data as data_sets
 from fer_repro import papers, parameters, plots, results
 from fer_repro.claims import Claim
 from fer_repro.data import LABELS, USAGES
-from fer_repro.data.synthetic import SMOKE_SIZE
 from fer_repro.errors import FerReproError
 from fer_repro.logs import LineHandler, quiet, shown
 from fer_repro.markup import (
@@ -37,7 +36,7 @@ from fer_repro.markup import (
     whole,
 )
 from fer_repro.page.cards import claim_card, claims_of, hardware, verdict
-from fer_repro.page.comparison import ablation_rows, claim_rows, ladder_rows, neighbour_rows
+from fer_repro.page.comparison import ablation_rows, claim_rows, ladder_rows, similar_rows
 from fer_repro.page.networks import architecture, network_summary
 from fer_repro.page.tables import (
     deviations_table,
@@ -59,8 +58,9 @@ from fer_repro.results import Result
 
 __all__ = ["Chapter", "architecture", "claim_card", "leaderboard_table", "open_chapter", "verdict", "verdict_summary"]
 
-# Facts that have a section of their own in the chapters that record them.
+# Facts that the chapters show in a section of their own.
 SHOWN_APART = ("ladder", "windows", "trials", "attention", "blocks")
+COLUMNS = ("accuracy", "gain")
 EPOCH_LINE = re.compile(r"\bepoch \d+/\d+")
 
 
@@ -109,7 +109,7 @@ class Chapter:
 
     @property
     def claim(self) -> Claim:
-        """The claim of the variant at hand; an ablation stands beside the row it belongs to."""
+        """The claim of the chapter's variant; an ablation has the claim of the model it belongs to."""
         wanted = self.variant.ablation_of or self.variant.id
         return next(claim for claim in self.claims if claim.variant == wanted)
 
@@ -148,50 +148,33 @@ class Chapter:
         return self._companions[variant]
 
     def _stored(self) -> Result | None:
-        """The stored result that `run` will show instead of training, if there is one."""
+        """The stored result that `run` shows instead of training, if there is one."""
         p = self.parameters
         if p.profile == "smoke" or p.epochs is not None or p.data == "synthetic":
             return None
         return results.find(p.variant, p.protocol, p.seed, self.results_dir)
 
     def data(self) -> Html:
-        """Which images this run sees: counts by usage and class, digest, and a contact sheet."""
+        """Which images this run uses: source, digest, counts by usage and class, and a contact sheet.
+
+        A stored result shows what its record holds: no images, and the counts of the two test sets.
+        """
         stored = self._stored()
         if stored is not None:
-            return self._stored_data(stored)
-        name = self.parameters.data or ("fer2013" if self.parameters.profile == "full" else "synthetic")
-        faces = data_sets.load(name, **({"size": SMOKE_SIZE} if name == "synthetic" else {}))
+            record = stored.record["data"]
+            counts = {u: np.bincount(stored.predictions[f"{u}_labels"], minlength=len(LABELS)) for u in results.HALVES}
+            about = _about_data(
+                f"{record['name']}, as recorded with the stored result", record["source"], record["digest"]
+            )
+            return Html(about + _counts_table(pd.DataFrame(counts, LABELS).T), f"{record['name']}, stored result")
+        wanted = self.parameters.data or self.parameters.profile
+        faces = data_sets.faces_of(synthetic=wanted not in ("fer2013", "full"))
         synthetic = faces.name == "synthetic"
-        about = facts(
-            [
-                ("Data", text(faces.name)),
-                ("Source", text(faces.source)),
-                ("Images", whole(len(faces))),
-                ("Digest", f"sha256 <code>{text(faces.digest[:16])}…</code> over pixels, labels and usages"),
-            ]
-        )
         train = faces.subset(np.flatnonzero(faces.usage == USAGES[0]))
         sheet = plots.samples(train.images, train.labels, LABELS, each=8, synthetic=synthetic)
-        warn = note("Mind:", f"{text(SYNTHETIC)}.") if synthetic else ""
-        body = warn + about + _counts_table(faces.counts()) + sheet.figure()
+        about = _about_data(faces.name, faces.source, faces.digest, [("Images", whole(len(faces)))])
+        body = synthetic_note(synthetic) + about + _counts_table(faces.counts()) + sheet.figure()
         return Html(body, f"{faces.name}: {len(faces)} images{f' ({SYNTHETIC})' if synthetic else ''}")
-
-    def _stored_data(self, stored: Result) -> Html:
-        """The data of a stored result, from its record and its stored labels."""
-        record = stored.record["data"]
-        counts = {
-            half: np.bincount(stored.predictions[f"{half}_labels"].astype(int), minlength=len(LABELS))
-            for half in results.HALVES
-        }
-        about = facts(
-            [
-                ("Data", f"{text(record['name'])}, as recorded with the stored result"),
-                ("Source", text(record["source"])),
-                ("Digest", f"sha256 <code>{text(record['digest'][:16])}…</code> over pixels, labels and usages"),
-            ]
-        )
-        body = about + _counts_table(pd.DataFrame(counts, index=list(LABELS)).T)
-        return Html(body, f"{record['name']}, stored result")
 
     def network(self) -> Html:
         """Parameters counted in the network against the declared number, and what one image costs."""
@@ -199,7 +182,7 @@ class Chapter:
         return network_summary(self.variant, self.parameters.protocol, smoke=smoke)
 
     def run(self) -> Html:
-        """Train, or load the stored result; says in one box what was done and what it cost."""
+        """Train, or load the stored result; shows in one box what was done and what it cost."""
         p = self.parameters
         with shown(EpochLineHandler()):
             self._result = reproduce(
@@ -233,9 +216,8 @@ class Chapter:
             pairs.insert(5, ("Training speed", f"{whole(costs['images_per_second'])} images/s"))
         recorded = {name: value for name, value in record["facts"].items() if name not in SHOWN_APART}
         more = details("What the method recorded", recipe_table(recorded)) if recorded else ""
-        return Html(
-            remark + synthetic_note(result.synthetic) + facts(pairs) + more, f"{result.variant}: {result.status}"
-        )
+        body = remark + synthetic_note(result.synthetic) + facts(pairs) + more
+        return Html(body, f"{result.variant}: {result.status}")
 
     def curves(self) -> Figure | Html:
         """Loss and accuracy by epoch; for a method without epochs, its stages with their time and accuracy."""
@@ -248,28 +230,23 @@ class Chapter:
         return plots.learning_curves(result.history, selected=selected, select_name=usages, synthetic=result.synthetic)
 
     def scores(self) -> Html:
-        """Both held-out halves, plain and with the paper's views."""
+        """PublicTest and PrivateTest, plain and with the paper's test-time augmentation."""
         result = self.result
-        shown = f"{percent(result.headline['accuracy'])} on {result.scored}"
-        return Html(
-            synthetic_note(result.synthetic) + scores_table(result),
-            f"{result.variant}: {shown}{_synthetic_words(result)}",
-        )
+        plain = f"{result.variant}: {percent(result.headline['accuracy'])} on {result.scored}"
+        plain += f" ({SYNTHETIC})" if result.synthetic else ""
+        return Html(synthetic_note(result.synthetic) + scores_table(result), plain)
 
     def confusion(self) -> Figure:
-        """Truth against prediction on the scored images."""
+        """Label against prediction on the scored images."""
         return plots.confusion_matrix(self.result.headline, self._scored(), synthetic=self.result.synthetic)
 
     def per_class(self) -> Html:
         """Recall of each class with its interval, as a picture and as numbers."""
         result = self.result
-        figure = plots.per_class(
-            result.headline, title=f"Recall by class: {self._scored()}", synthetic=result.synthetic
-        )
-        body = figure.figure() + details(
-            "The numbers", synthetic_note(result.synthetic) + per_class_table(result.headline)
-        )
-        return Html(body, repr(figure))
+        title = f"Recall by class: {self._scored()}"
+        figure = plots.per_class(result.headline, title=title, synthetic=result.synthetic)
+        numbers = synthetic_note(result.synthetic) + per_class_table(result.headline)
+        return Html(figure.figure() + details("The numbers", numbers), repr(figure))
 
     def _scored(self) -> str:
         """For example "VGGNet, PublicTest, ten-crop 40, mean of logits"."""
@@ -278,71 +255,58 @@ class Chapter:
         return f"{model_name(self.result.variant)}, {self.result.scored}, {Views(**views)}"
 
     def beside_the_claim(self) -> Html:
-        """The claim, every stored run of this paper, and the neighbouring rows of the leaderboard."""
-        stored = results.read_all(self.results_dir)
-        result = self.result
-        shown = [*stored, *self._extra(stored)]
-        rows = claim_rows(self.claim, shown) + ablation_rows(self.claim, shown) + neighbour_rows(self.claim, stored)
+        """The claim, every stored run of this paper, and the models next to it on the leaderboard."""
+        stored, own = results.read_all(self.results_dir), self.result
+        known = any((r.variant, r.protocol, r.seed) == (own.variant, own.protocol, own.seed) for r in stored)
+        shown = stored if own.synthetic or known else [*stored, own]
+        rows = claim_rows(self.claim, shown) + ablation_rows(self.claim, shown) + similar_rows(self.claim, stored)
         figure = plots.forest(
             rows,
-            "Beside the claim",
+            "Comparison with the claim and similar models",
             alt=f"{self.claim.model}: " + "; ".join(f"{row.label} {', '.join(row.words)}" for row in rows) + ".",
-            caption="Hollow: claimed by a paper; dashed: the interval that its number of images would give. Filled: "
+            caption="Hollow: claimed by a paper; dashed: the interval that follows from its number of images. Filled: "
             "measured here, with 95 % intervals.",
             line=self.claim.accuracy / 100,
             line_label=f"the claim, {self.claim.accuracy:.2f}\u00a0%",
             columns=("accuracy", "scored on"),
         )
         remark = ""
-        if result.synthetic:
-            remark = note(
-                "Not in the picture:",
-                f"the run of this page, {percent(result.headline['accuracy'])}: {text(SYNTHETIC)}.",
-            )
+        if own.synthetic:
+            accuracy = percent(own.headline["accuracy"])
+            remark = note("Not in the picture:", f"the run of this page, {accuracy}: {text(SYNTHETIC)}.")
         return Html(remark + figure.figure(), repr(figure))
 
-    def _extra(self, stored: list[Result]) -> list[Result]:
-        """This page's run, where it is on real data and not among the stored ones."""
-        own = self.result
-        known = any((r.variant, r.protocol, r.seed) == (own.variant, own.protocol, own.seed) for r in stored)
-        return [] if own.synthetic or known else [own]
-
     def deviations(self) -> Html:
-        """Where this run leaves the paper, and the whole recipe."""
+        """Where this run differs from the paper, and the whole recipe."""
         result = self.result
         profile = "smoke" if result.profile == "smoke" else "full"
         recipe = papers.get(result.variant).recipe(result.protocol, profile)
-        whole_recipe = details(
-            f"The recipe of this run, sha256 {result.record['recipe_sha256'][:16]}…",
-            recipe_table(result.record["recipe"]),
-        )
-        return Html(
-            synthetic_note(result.synthetic) + deviations_table(recipe) + whole_recipe,
-            f"{len(recipe.deviations)} deviations",
-        )
+        title = f"The recipe of this run, sha256 {result.record['recipe_sha256'][:16]}…"
+        body = deviations_table(recipe) + details(title, recipe_table(result.record["recipe"]))
+        return Html(synthetic_note(result.synthetic) + body, f"{len(recipe.deviations)} deviations")
 
     def others(self) -> Html:
-        """What others measured for the rows of this paper."""
+        """What others measured for the models of this paper."""
         count = sum(len(claim.others) for claim in self.claims)
         return Html(others_table(self.claims), f"{count} measurements by others")
 
     def ladder(self) -> Html:
-        """The ablation ladder of a method that records one: each step's accuracy on both held-out halves."""
+        """The ablation ladder of a method that records one: each step's accuracy on PublicTest and PrivateTest."""
         result = self.result
         steps = result.record["facts"].get("ladder")
         if not steps:
             raise FerReproError(f"the result of {result.variant} holds no ladder: its method records none")
         figures = [
-            plots.ladder(
-                ladder_rows(steps, half),
-                f"Step by step, {half}",
-                columns=("accuracy", "gain"),
-                synthetic=result.synthetic,
-            )
-            for half in results.HALVES
-            if half in steps[0]
+            plots.ladder(ladder_rows(steps, u), f"Step by step, {u}", columns=COLUMNS, synthetic=result.synthetic)
+            for u in results.HALVES
+            if u in steps[0]
         ]
         return Html("".join(figure.figure() for figure in figures), "\n".join(repr(figure) for figure in figures))
+
+
+def _about_data(name: str, source: str, digest: str, more: list[tuple[str, str]] | None = None) -> str:
+    short = f"sha256 <code>{text(digest[:16])}…</code> over pixels, labels and usages"
+    return facts([("Data", text(name)), ("Source", text(source)), *(more or []), ("Digest", short)])
 
 
 def _counts_table(counts: pd.DataFrame) -> str:
@@ -352,10 +316,6 @@ def _counts_table(counts: pd.DataFrame) -> str:
     ]
     header = ["Usage", *counts.columns, "all"]
     return table(header, rows, "Images by usage and class", numeric=range(1, len(header)))
-
-
-def _synthetic_words(result: Result) -> str:
-    return f" ({SYNTHETIC})" if result.synthetic else ""
 
 
 def _selected(record: Mapping[str, Any]) -> str:

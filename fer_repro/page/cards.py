@@ -7,31 +7,24 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from fer_repro import leaderboard, results
-from fer_repro.claims import CLASSES, Arithmetic, Claim, Total, leaderboard_claims
+from fer_repro.claims import CLASSES, Arithmetic, Claim, Code, Total, leaderboard_claims
 from fer_repro.errors import FerReproError, nearest
 from fer_repro.leaderboard import Verdict
-from fer_repro.markup import UNKNOWN, Html, details, facts, interval, link, percent, table, text, whole, words
+from fer_repro.markup import UNKNOWN, Html, details, facts, interval, link, percent, small, table, text, whole, words
+from fer_repro.plots.theme import CLAIMED, CLASS_COLOURS, VERDICT_COLOURS
 from fer_repro.results import Result
 
-# Mark and colour of each verdict; the word always stands beside them, so neither carries the meaning alone.
-LOOKS = {
-    "reproduced": ("✓", "#009E73"),
-    "above": ("▲", "#2B8CCB"),
-    "below": ("▼", "#D55E00"),
-    "not comparable": ("≠", "#CC79A7"),
-    "not run": ("○", "#8A94A3"),
-}
-CLASS_TONES = {"A": "#009E73", "B": "#E69F00", "C": "#D55E00", "D": "#8A94A3"}
+# The word always stands beside a verdict's mark, so neither mark nor colour carries the meaning alone.
+MARKS = {"reproduced": "✓", "above": "▲", "below": "▼", "not comparable": "≠", "not run": "○"}
 
 
 def verdict_mark(name: str) -> str:
     """A verdict's mark and word, as markup."""
-    mark, tone = LOOKS[name]
-    return f'<span style="color:{tone}" aria-hidden="true">{mark}</span> {text(name)}'
+    return f'<span style="color:{VERDICT_COLOURS[name]}" aria-hidden="true">{MARKS[name]}</span> {text(name)}'
 
 
 def claims_of(slug: str) -> list[Claim]:
-    """The leaderboard rows of one paper, in the leaderboard's order. Raises `FerReproError` for an unknown slug."""
+    """The claims of one paper, in the leaderboard's order. Raises `FerReproError` for an unknown slug."""
     found = [claim for claim in leaderboard_claims().values() if claim.slug == slug]
     if not found:
         known = list(dict.fromkeys(claim.slug for claim in leaderboard_claims().values()))
@@ -44,31 +37,22 @@ def claim_card(slug: str) -> Html:
     """What a paper claims and how the claim was made: one card with a part for each of its rows."""
     rows = claims_of(slug)
     paper, code = rows[0].paper, rows[0].code
-    about = facts(
-        [
-            (
-                "Paper",
-                f"{link(paper.url, paper.title)}<br>{text(paper.authors)}, {text(paper.venue)}, {text(paper.year)}",
-            ),
-            ("Code", _code(code.url, code.official, code.note)),
-        ]
-    )
+    title = f"{link(paper.url, paper.title)}<br>{text(paper.authors)}, {text(paper.venue)}, {text(paper.year)}"
+    about = facts([("Paper", title), ("Code", _code(code))])
     parts = "".join(_claim(claim) for claim in rows)
-    told = "; ".join(f"{c.model}: {c.accuracy:.2f} % claimed, class {c.audit.comparability}" for c in rows)
-    return Html(f'<div class="fer-card">{about}</div>{parts}', f"Claim card of {slug}. {told}.")
+    plain = "; ".join(f"{c.model}: {c.accuracy:.2f} % claimed, class {c.audit.comparability}" for c in rows)
+    return Html(f'<div class="fer-card">{about}</div>{parts}', f"Claim card of {slug}. {plain}.")
 
 
-def _code(url: str | None, official: bool | None, note: str) -> str:
-    if url is None:
-        told = "none known"
-    else:
-        told = f"{link(url, url.removeprefix('https://'))} ({'the authors’ own' if official else 'not the authors’'})"
-    return f'{told}<br><span class="fer-small">{text(note)}</span>' if note else told
+def _code(code: Code) -> str:
+    whose = "the authors’ own" if code.official else "not the authors’"
+    shown = f"{link(code.url, code.url.removeprefix('https://'))} ({whose})" if code.url else "none known"
+    return f"{shown}<br>{small(code.note)}" if code.note else shown
 
 
 def _claim(claim: Claim) -> str:
     audit = claim.audit
-    tone = CLASS_TONES[audit.comparability]
+    tone = CLASS_COLOURS[audit.comparability]
     badge = f'<span class="fer-badge" style="color:{tone}">{audit.comparability}</span> '
     evidence = table(
         ["What is known", "Where it stands", "Kind"],
@@ -77,42 +61,40 @@ def _claim(claim: Claim) -> str:
     body = facts(
         [
             ("Released", text(claim.date)),
+            *([] if claim.pinned else [("Leaderboard", "not on the pinned leaderboard, added to this book")]),
             ("Comparability", f"{badge}{text(CLASSES[audit.comparability])}<br>{text(audit.why)}"),
             ("Scored", words(audit.scored)),
             ("Selected on", words(audit.selected_on)),
             ("Trained on", words(audit.trained_on)),
             ("Extra data", words(audit.extra_data)),
             ("Pretraining", words(audit.pretraining)),
-            ("Views", words(audit.views)),
+            ("Test-time augmentation", words(audit.views)),
             ("Networks", "1, no ensemble" if audit.ensemble == 1 else words(audit.ensemble)),
             ("Arithmetic", arithmetic(claim.accuracy, audit.arithmetic)),
         ]
     )
     return (
-        f'<div class="fer-card" style="--fer-tone:#D55E00"><div class="fer-kicker">Claimed</div><div class="fer-head">'
+        f'<div class="fer-card" style="--fer-tone:{CLAIMED}">'
+        '<div class="fer-kicker">Claimed</div><div class="fer-head">'
         f'<span class="fer-big">{claim.accuracy:.2f}\u00a0%</span> '
         f'<span class="fer-name">{text(claim.model)}</span></div>'
         f"{body}{details(f'Evidence ({len(audit.evidence)} facts)', evidence)}</div>"
     )
 
 
-def arithmetic(accuracy: float, told: Arithmetic) -> str:
-    """Words on whether the printed percent can be a count of that many images; markup, with the note below."""
-    if told.printed_by and told.correct is not None:
-        first = (
-            f"{whole(told.correct)} of {whole(told.n)} images prints as {accuracy:.2f}\u00a0%; the count is published"
-        )
-    elif told.matches:
-        counts = " or ".join(whole(count) for count in told.matches)
-        first = f"{counts} of {whole(told.n)} images would print as {accuracy:.2f}\u00a0%"
-    elif told.cut:
-        counts = " or ".join(whole(count) for count in told.cut)
-        first = f"no count of {whole(told.n)} images rounds to {accuracy:.2f}\u00a0%; cut instead, {counts} would"
+def arithmetic(accuracy: float, count: Arithmetic) -> str:
+    """Whether the printed percent can be a count of that many images; markup, with the note below."""
+    n, shown = whole(count.n), f"{accuracy:.2f}\u00a0%"
+    matches, cut = (" or ".join(whole(k) for k in counts) for counts in (count.matches, count.cut))
+    if count.printed_by and count.correct is not None:
+        first = f"{whole(count.correct)} of {n} images prints as {shown}; the count is published"
+    elif matches:
+        first = f"{matches} of {n} images would print as {shown}"
+    elif cut:
+        first = f"no count of {n} images rounds to {shown}; cut instead, {cut} would"
     else:
-        first = f"no count of {whole(told.n)} images prints as {accuracy:.2f}\u00a0%"
-    others = [_total(total) for total in told.others]
-    parts = [text(first), *others, f'<span class="fer-small">{text(told.note)}</span>' if told.note else ""]
-    return "<br>".join(part for part in parts if part)
+        first = f"no count of {n} images prints as {shown}"
+    return "<br>".join([text(first), *map(_total, count.others), *([small(count.note)] if count.note else [])])
 
 
 def _total(total: Total) -> str:
@@ -127,21 +109,19 @@ def verdict(slug: str, results_dir: str | Path | None = None) -> Html:
     """The verdict on each row of a paper from the stored results, where they come from, and when this page was made."""
     runs = results.read_all(Path(results_dir) if results_dir else None)
     rows = claims_of(slug)
-    found = [leaderboard.verdict(claim, runs) for claim in rows]
-    boxes = "".join(_verdict(claim, one, runs, len(rows) > 1) for claim, one in zip(rows, found, strict=True))
+    verdicts = [leaderboard.verdict(claim, runs) for claim in rows]
+    boxes = "".join(_verdict(claim, one, runs, len(rows) > 1) for claim, one in zip(rows, verdicts, strict=True))
     stamp = f'<p class="fer-small">Last executed {datetime.now(UTC):%Y-%m-%d %H:%M} UTC.</p>'
-    told = "; ".join(f"{c.model}: {v.name}. {v.reason}" for c, v in zip(rows, found, strict=True))
-    return Html(boxes + stamp, f"Verdict. {told}")
+    plain = "; ".join(f"{c.model}: {v.name}. {v.reason}" for c, v in zip(rows, verdicts, strict=True))
+    return Html(boxes + stamp, f"Verdict. {plain}")
 
 
 def _verdict(claim: Claim, found: Verdict, runs: list[Result], named: bool) -> str:
-    _, tone = LOOKS[found.name]
+    tone = VERDICT_COLOURS[found.name]
     again = leaderboard.verdict(claim, runs, "claimed")
     pairs = provenance(found, claim, runs)
-    if again.n_seeds:
-        pairs.append(("As claimed", f"{text(again.name)}: {text(again.reason)}"))
-    else:
-        pairs.append(("As claimed", "not run under the claimed protocol"))
+    outcome = f"{text(again.name)}: {text(again.reason)}" if again.n_seeds else "not run under the claimed protocol"
+    pairs.append(("As claimed", outcome))
     if not found.n_seeds:
         command = f"fer-repro run {claim.variant} --protocol official --profile full"
         pairs.append(("To run it", f"<code>{text(command)}</code>"))
@@ -179,7 +159,7 @@ def provenance(found: Verdict, claim: Claim, runs: Iterable[Result]) -> list[tup
 
 
 def hardware(result: Result) -> str:
-    """The device a run used, in words: the GPU's name, or the CPU's with its cores."""
+    """The device of a run: the GPU's name, or the CPU's with its cores."""
     environment = result.record["environment"]
     if result.record["cost"].get("device", "").startswith("cuda"):
         return environment.get("gpu") or UNKNOWN

@@ -1,4 +1,4 @@
-"""Rows of the forest plots: a claim beside what was measured, its neighbours, and the steps of an ablation."""
+"""Rows of the forest plots: a claim and what was measured, similar models, and the steps of an ablation."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from fer_repro.markup import percent
 from fer_repro.plots import Row
 from fer_repro.results import Result
 
-NEIGHBOURS = 2  # rows of the leaderboard on either side
+SIMILAR = 2  # models above and below on the leaderboard
 
 
 def claim_rows(claim: Claim, runs: Sequence[Result]) -> list[Row]:
     """The claim and each run of its variant; a protocol without a run says "not run". Synthetic faces never stand here.
 
-    The claim has an interval only where the audit knows how many images of which half were right.
+    The claim has an interval only where the audit says how many images of which test set were right.
     """
     audit = claim.audit
     counted = audit.arithmetic.correct if audit.arithmetic.n == audit.n else None
@@ -32,7 +32,7 @@ def claim_rows(claim: Claim, runs: Sequence[Result]) -> list[Row]:
 
 
 def ablation_rows(claim: Claim, runs: Sequence[Result]) -> list[Row]:
-    """The runs of the row's declared ablations, a group for each; what was not run is left out."""
+    """The runs of the model's declared ablations, a group for each; what was not run is left out."""
     rows = []
     for variant in papers.variants().values():
         if variant.ablation_of == claim.variant:
@@ -57,35 +57,35 @@ def _measured_rows(variant: str, protocol: str, runs: Sequence[Result], group: s
     return rows
 
 
-def neighbour_rows(claim: Claim, runs: Sequence[Result]) -> list[Row]:
-    """The next rows above and below in the leaderboard: what they claim, and what was measured where it was."""
+def similar_rows(claim: Claim, runs: Sequence[Result]) -> list[Row]:
+    """The next models above and below on the leaderboard: their claims, and what was measured."""
     order = sorted(leaderboard_claims().values(), key=lambda c: -c.accuracy)
     place = next(i for i, c in enumerate(order) if c.variant == claim.variant)
-    near = order[max(0, place - NEIGHBOURS) : place] + order[place + 1 : place + 1 + NEIGHBOURS]
+    near = order[max(0, place - SIMILAR) : place] + order[place + 1 : place + 1 + SIMILAR]
     rows = []
     for other in near:
         words = (f"{other.accuracy:.2f}\u00a0%", _where(other.audit.usages))
-        rows.append(Row(other.model, other.accuracy / 100, None, "context", words, "neighbours"))
-        found = leaderboard.verdict(other, runs)
-        if found.measured is not None:
-            words = (percent(found.measured), _where(found.usages))
+        rows.append(Row(other.model, other.accuracy / 100, None, "context", words, "similar models"))
+        verdict = leaderboard.verdict(other, runs)
+        if verdict.measured is not None:
+            words = (percent(verdict.measured), _where(verdict.usages))
             label = f"{other.model}, measured"
-            rows.append(Row(label, found.measured, found.interval, "measured", words, "neighbours"))
+            rows.append(Row(label, verdict.measured, verdict.interval, "measured", words, "similar models"))
     return rows
 
 
 def _where(usages: Sequence[str]) -> str:
-    return "both halves" if len(usages) == 2 else "+".join(usages) or "unknown"
+    return "both test sets" if len(usages) == 2 else "+".join(usages) or "unknown"
 
 
-def ladder_rows(steps: Sequence[Mapping[str, Any]], half: str) -> list[Row]:
-    """An ablation's steps on one half; the second column is the gain over the step before.
+def ladder_rows(steps: Sequence[Mapping[str, Any]], usage: str) -> list[Row]:
+    """An ablation's steps on one test set; the second column is the gain over the step before.
 
-    ``steps``: ``facts["ladder"]`` of a result, [{"step": name, <half>: {n, correct, accuracy}, ...}, ...].
+    ``steps``: ``facts["ladder"]`` of a result, [{"step": name, <usage>: {n, correct, accuracy}, ...}, ...].
     """
     rows, before = [], None
     for step in steps:
-        score = step[half]
+        score = step[usage]
         accuracy = score["accuracy"]
         gain = "" if before is None else f"{100 * (accuracy - before):+.2f}"
         bounds = wilson(score["correct"], score["n"])

@@ -12,9 +12,9 @@ Point = tuple[float, float]
 REACHES = (9, 13, 18, 26, 38, 52)
 ANGLES = (0, 180, 90, 270, 45, 315, 135, 225, 20, 340, 160, 200)
 ROUNDS = 4
-MISREAD = 120.0  # price of a name that ends beside a point of another
+MISREAD = 120.0  # cost of a name that ends beside the point of another
 FAR = 20  # points; a name further away than this is tied to its point by a line
-CROSSING = 150.0  # price of a line through a name
+CROSSING = 150.0  # cost of a line through a name
 
 
 def place_names(
@@ -24,8 +24,7 @@ def place_names(
 
     ``sizes`` (width, height) and ``marks`` in pixels; ``unit``: pixels per typographic point; names stay in ``frame``.
     Offsets are in points from the mark: to the right of it a name starts there, to the left it ends there, straight
-    above or below it is centred. Each name takes its best place in turn; in later rounds early names
-    give way to late ones.
+    above or below it is centred. Each name takes its best place in turn, for several rounds.
     """
     steps = [
         (round(reach * np.cos(np.radians(angle)), 3), round(reach * np.sin(np.radians(angle)), 3))
@@ -33,7 +32,7 @@ def place_names(
         for angle in ANGLES
     ]
     fixed = [*obstacles, *((x - 6 * unit, y - 6 * unit, x + 6 * unit, y + 6 * unit) for x, y in marks)]
-    # What a place costs whatever the other names do is computed once.
+    # The cost of a place without the other names is computed once.
     boxes = [[_box(mark, step, size, unit) for step in steps] for mark, size in zip(marks, sizes, strict=True)]
     alone = [
         [_alone(box, step, own, marks, fixed, frame, unit) for box, step in zip(row, steps, strict=True)]
@@ -94,7 +93,7 @@ def distance(box: Box, mark: Point) -> float:
 
 
 def overlap(one: Box, other: Box) -> float:
-    """Shared area in square pixels, and a fixed price for touching at all."""
+    """Shared area in square pixels, and a fixed cost for any contact."""
     wide = min(one[2], other[2]) - max(one[0], other[0])
     high = min(one[3], other[3]) - max(one[1], other[1])
     return wide * high + 60 if wide > 0 and high > 0 else 0.0

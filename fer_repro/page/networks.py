@@ -55,8 +55,8 @@ def network_summary(variant: Variant, protocol: str, *, smoke: bool) -> Html:
         ("Parameters, counted", f"<strong>{whole(counted)}</strong>"),
         ("Parameters, declared", whole(declared)),
         ("Equal", agree),
-        ("Multiply-adds", f"{whole(adds)} for one view (convolutions, linear layers, attention)"),
-        ("Views at test time", text(full.views)),
+        ("Multiply-adds", f"{whole(adds)} for one image (convolutions, linear layers, attention)"),
+        ("Test-time augmentation", text(full.views)),
     ]
     if smoke:
         small = variant.recipe(protocol, "smoke")

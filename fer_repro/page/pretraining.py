@@ -1,4 +1,4 @@
-"""The sections of the chapter on pretraining: which weights the rows start from, and what one pair of runs measured."""
+"""The sections of the chapter on pretraining: which weights models start from, and a pair of runs with and without."""
 
 from __future__ import annotations
 
@@ -55,24 +55,22 @@ class PretrainingPage:
         return Html(table(header, rows), f"{len(rows)} sets of pretrained weights")
 
     def pair(self) -> Html:
-        """Both runs of the pair on both held-out halves, and their difference on the same images."""
+        """Both runs of the pair on PublicTest and PrivateTest, and their difference on the same images."""
         if not self.runs:
-            words = (
-                f"neither run with seed {self.seed} is stored. This makes both: fer-repro run {' '.join(PAIR)} "
-                f"--seed {self.seed}"
-            )
-            return Html(note("Not run:", text(words)), f"not run: {words}")
-        rows = [self._row(name, half) for half in HALVES for name in PAIR]
-        header = ["Half", "Start", "Accuracy", "95 % interval", "Epoch kept", "Time"]
+            command = f"fer-repro run {' '.join(PAIR)} --seed {self.seed}"
+            reason = f"neither run with seed {self.seed} is stored. This makes both: {command}"
+            return Html(note("Not run:", text(reason)), f"not run: {reason}")
+        rows = [self._row(name, usage) for usage in HALVES for name in PAIR]
+        header = ["Test set", "Start", "Accuracy", "95 % interval", "Epoch selected", "Time"]
         return Html(table(header, rows, numeric=(2, 4, 5)) + self._difference(), self._plain())
 
-    def _row(self, name: str, half: str) -> list[str]:
+    def _row(self, name: str, usage: str) -> list[str]:
         run = self.runs.get(name)
         if run is None:
-            return [text(half), text(NAMES[name]), "not run", "", "", ""]
-        score = run.score(half, views=False)
+            return [text(usage), text(NAMES[name]), "not run", "", "", ""]
+        score = run.score(usage, views=False)
         return [
-            text(half),
+            text(usage),
             text(NAMES[name]),
             percent(score["accuracy"]),
             interval(score["interval"]),
@@ -82,7 +80,7 @@ class PretrainingPage:
 
     def _difference(self) -> str:
         if len(self.runs) < len(PAIR):
-            return note("Half of the pair:", "the other run is not stored, so there is no difference to tell.")
+            return note("One run only:", "the other run is not stored, so there is no difference to show.")
         right = results.paired_hits(*(self.runs[name] for name in PAIR))
         gain, low, high = paired_difference(*right)
         p = mcnemar(*right)
@@ -94,8 +92,7 @@ class PretrainingPage:
         )
 
     def _plain(self) -> str:
-        told = [f"{NAMES[name]}: {percent(run.headline['accuracy'])}" for name, run in self.runs.items()]
-        return "; ".join(told)
+        return "; ".join(f"{NAMES[name]}: {percent(run.headline['accuracy'])}" for name, run in self.runs.items())
 
     def curves(self) -> Figure | Html:
         """Accuracy on PublicTest after every epoch of both runs."""
@@ -108,16 +105,9 @@ class PretrainingPage:
             axes = figure.add_subplot()
             axes.grid(axis="y")
             for name, run in runs.items():
-                colour = theme.measured if name == PAIR[0] else theme.claimed
-                mark = "o" if name == PAIR[0] else "s"
-                axes.plot(
-                    run.history["epoch"],
-                    100 * run.history["select_accuracy"],
-                    f"-{mark}",
-                    ms=4.5,
-                    color=colour,
-                    label=NAMES[name],
-                )
+                mark, colour = ("o", theme.measured) if name == PAIR[0] else ("s", theme.claimed)
+                style = {"ls": "-", "marker": mark, "ms": 4.5, "color": colour, "label": NAMES[name]}
+                axes.plot(run.history["epoch"], 100 * run.history["select_accuracy"], **style)
             axes.set_xlabel("epoch")
             axes.set_ylabel("accuracy on PublicTest, %")
             axes.legend(loc="lower right")

@@ -3,56 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from fer_repro.claims import CLASSES, Claim
+from fer_repro.claims import CLASSES, Claim, leaderboard_claims
 from fer_repro.leaderboard import VERDICTS
-from fer_repro.markup import Html, absent, interval, link, percent, seconds, table, text, whole
-from fer_repro.page.cards import CLASS_TONES, verdict_mark
+from fer_repro.markup import Html, absent, interval, link, percent, seconds, small, table, text, whole
+from fer_repro.page.cards import verdict_mark
+from fer_repro.plots.theme import CLASS_COLOURS
 from fer_repro.recipe import Recipe, Views
 from fer_repro.results import HALVES, Result
 
-# Sorts by a column's data-sort values (numbers as numbers) and hides rows without the words searched for. The table is
-# complete without it.
-SORT_AND_SEARCH = """
-(function (box) {
-  var table = box.querySelector('table'), body = table.tBodies[0], rows = Array.from(body.rows);
-  var search = box.querySelector('input'), status = box.querySelector('output');
-  Array.from(table.tHead.rows[0].cells).forEach(function (head, column) {
-    var button = document.createElement('button');
-    button.type = 'button';
-    button.append.apply(button, Array.from(head.childNodes));
-    head.append(button);
-    head.setAttribute('aria-sort', 'none');
-    button.addEventListener('click', function () {
-      var up = head.getAttribute('aria-sort') !== 'ascending';
-      Array.from(head.parentNode.cells).forEach(function (other) { other.setAttribute('aria-sort', 'none'); });
-      head.setAttribute('aria-sort', up ? 'ascending' : 'descending');
-      var key = function (row) { return row.cells[column].dataset.sort; };
-      rows.slice().sort(function (a, b) {
-        var x = key(a), y = key(b), empty = (x === '') - (y === '');
-        if (empty) { return empty; }
-        var order = isNaN(x) || isNaN(y) ? x.localeCompare(y) : x - y;
-        return up ? order : -order;
-      }).forEach(function (row) { body.append(row); });
-    });
-  });
-  function filter() {
-    var wanted = search.value.toLowerCase().split(/\\s+/), shown = 0;
-    rows.forEach(function (row) {
-      var words = row.textContent.toLowerCase();
-      row.hidden = !wanted.every(function (word) { return words.includes(word); });
-      shown += !row.hidden;
-    });
-    status.textContent = shown + ' of ' + rows.length + ' rows.';
-  }
-  search.addEventListener('input', filter);
-  box.querySelector('.fer-search').hidden = false;
-  filter();
-})(document.currentScript.parentNode);
-"""
+# The table is complete without it.
+SORT_AND_SEARCH = (Path(__file__).parent / "leaderboard.js").read_text(encoding="utf-8")
 
 
 def leaderboard_table(board: pd.DataFrame) -> Html:
@@ -60,48 +25,42 @@ def leaderboard_table(board: pd.DataFrame) -> Html:
 
     ``board``: `fer_repro.leaderboard.leaderboard`. Titles and names are escaped, only http(s) addresses become links.
     """
-    head = "".join(f"<th scope=col{' class=num' if right else ''}>{text(name)}</th>" for name, right in _BOARD_HEAD)
+    right = {"Accuracy": " class=num", "Measured": " class=num"}
+    head = "".join(f"<th scope=col{right.get(name, '')}>{text(name)}</th>" for name in _BOARD_HEAD)
     rows = "".join(f"<tr>{_board_row(row)}</tr>" for row in board.to_dict("records"))
+    added = sum(not claim.pinned for claim in leaderboard_claims().values())
+    about = f"{len(board)} rows" + (f", {added} of them not on the pinned leaderboard" if added else "")
     legend = "; ".join(f"{letter}: {words}" for letter, words in CLASSES.items())
     body = (
         '<div class="fer-board"><p class="fer-search" hidden><label>Search <input type="search" '
         'placeholder="model, paper, verdict, class"></label> <output class="fer-small"></output> '
         '<span class="fer-small">A click on a heading sorts.</span></p>'
-        f'<p class="fer-small">{len(board)} rows. ModelName, Accuracy, ReleaseDate, Paper and Code are the '
-        "leaderboard’s columns, the others are ours. Accuracies in percent, reproduced ones with 95 % interval.</p>"
+        f'<p class="fer-small">{about}. ModelName, Accuracy, ReleaseDate, Paper and Code are the '
+        "leaderboard’s columns, the others are ours. Accuracies in percent, measured ones with 95 % interval.</p>"
         f'<div class="fer-scroll" tabindex="0"><table aria-label="Leaderboard"><thead><tr>{head}</tr></thead>'
         f'<tbody>{rows}</tbody></table></div><p class="fer-small">Class of a claim. {text(legend)}.</p>'
         f"<script>{SORT_AND_SEARCH}</script></div>"
     )
-    told = "\n".join(f"{r.ModelName}: {r.Accuracy:.2f} claimed, {r.verdict}" for r in board.itertuples())
-    return Html(body, told)
+    plain = "\n".join(f"{r.ModelName}: {r.Accuracy:.2f} claimed, {r.verdict}" for r in board.itertuples())
+    return Html(body, plain)
 
 
-_BOARD_HEAD = (
-    ("ModelName", False),
-    ("Accuracy", True),
-    ("Reproduced", True),
-    ("Verdict", False),
-    ("Class", False),
-    ("ReleaseDate", False),
-    ("Paper", False),
-    ("Code", False),
-)
+_BOARD_HEAD = ("ModelName", "Accuracy", "Measured", "Verdict", "Class", "ReleaseDate", "Paper", "Code")
 
 
 def _board_row(row: Mapping[str, Any]) -> str:
     """The cells of one row; ``data-sort`` holds what a column sorts by."""
-    tint = CLASS_TONES[row["comparability"]]
-    reproduced, key = "not run", ""
+    tint = CLASS_COLOURS[row["comparability"]]
+    measured, key = "not run", ""
     if not absent(row["measured"]):
         low, high = 100 * row["low"], 100 * row["high"]
-        reproduced = f'{100 * row["measured"]:.2f}<br><span class="fer-small">{low:.2f} to {high:.2f}</span>'
+        measured = f"{100 * row['measured']:.2f}<br>{small(f'{low:.2f} to {high:.2f}')}"
         key = row["measured"]
     no_code = absent(row["Code"])
     cells = [
         (row["ModelName"], text(row["ModelName"])),
         (row["Accuracy"], f"{row['Accuracy']:.2f}"),
-        (key, reproduced),
+        (key, measured),
         (VERDICTS.index(row["verdict"]), verdict_mark(row["verdict"])),
         (row["comparability"], f'<span class="fer-badge" style="color:{tint}">{text(row["comparability"])}</span>'),
         (row["ReleaseDate"], f'<span class="fer-fixed">{text(row["ReleaseDate"])}</span>'),
@@ -115,47 +74,47 @@ def _board_row(row: Mapping[str, Any]) -> str:
 
 
 def verdict_summary(board: pd.DataFrame) -> Html:
-    """How many rows have which verdict, and which ones."""
+    """How many models have which verdict, and which ones."""
     rows = []
     for name in VERDICTS:
         models = board.loc[board["verdict"] == name, "ModelName"]
         rows.append([verdict_mark(name), f"{len(models)}", text(", ".join(models), "none")])
     counts = ", ".join(f"{name} {int((board['verdict'] == name).sum())}" for name in VERDICTS)
-    return Html(table(["Verdict", "Rows", "Which"], rows, numeric=(1,)), f"Verdicts: {counts}.")
+    return Html(table(["Verdict", "Models", "Which"], rows, numeric=(1,)), f"Verdicts: {counts}.")
 
 
 def scores_table(result: Result) -> str:
-    """PublicTest and PrivateTest, plain and with the paper's views; the score beside the claim is set in bold.
+    """PublicTest and PrivateTest, plain and with the paper's test-time augmentation; the score for the verdict in bold.
 
-    Where the protocol scores the halves as one set, they have a row together.
+    Where the protocol scores both test sets as one, they have a row together.
     """
     usages, recipe = result.record["usages"], result.record["recipe"]
     kinds = [("plain", recipe["plain"])] + ([("views", recipe["views"])] if result.has_views else [])
     rows = []
-    for half in dict.fromkeys([*HALVES, result.scored]):
+    for usage in dict.fromkeys([*HALVES, result.scored]):
         for kind, views in kinds:
-            score = result.score(half, views=kind == "views")
+            score = result.score(usage, views=kind == "views")
             low, high = (f"{100 * end:.2f}" for end in score["interval"])
             cells = [
-                f'{text(half)}<br><span class="fer-small">{text(_role(half, usages))}</span>',
+                f"{text(usage)}<br>{small(_role(usage, usages))}",
                 text(Views(**views)),
                 whole(score["n"]),
-                f'{100 * score["accuracy"]:.2f}<br><span class="fer-small">{low} to {high}</span>',
+                f"{100 * score['accuracy']:.2f}<br>{small(f'{low} to {high}')}",
                 *(f"{100 * score[name]:.2f}" for name in ("balanced_accuracy", "macro_f1", "top2", "ece")),
                 f"{score['log_loss']:.3f}",
             ]
-            beside = half == result.scored and (kind == "views") == result.has_views
-            rows.append([f"<strong>{cell}</strong>" for cell in cells] if beside else cells)
-    header = ["Half", "Views", "Images", "Accuracy, %", "Balanced, %", "Macro F1, %", "Top 2, %", "ECE, %", "Log loss"]
-    caption = (
-        "Bold: the number beside the claim. Accuracy with its Wilson 95 % interval; ECE over 15 bins; loss in nats."
-    )
+            headline = usage == result.scored and (kind == "views") == result.has_views
+            rows.append([f"<strong>{cell}</strong>" for cell in cells] if headline else cells)
+    percents = [f"{name}, %" for name in ("Accuracy", "Balanced", "Macro F1", "Top 2", "ECE")]
+    header = ["Test set", "Test-time augmentation", "Images", *percents, "Log loss"]
+    caption = "Bold: the number to compare with the claim. Accuracy with its Wilson 95 % interval; ECE over 15 bins; "
+    caption += "loss in nats."
     return table(header, rows, caption, numeric=range(2, len(header)))
 
 
-def _role(half: str, usages: Mapping[str, list[str]]) -> str:
-    words = {"train": "trains", "finetune": "fine-tunes", "select": "selects", "test": "scored"}
-    roles = [word for key, word in words.items() if set(half.split("+")) <= set(usages[key])]
+def _role(usage: str, usages: Mapping[str, list[str]]) -> str:
+    names = {"train": "trains", "finetune": "fine-tunes", "select": "selects", "test": "scored"}
+    roles = [name for key, name in names.items() if set(usage.split("+")) <= set(usages[key])]
     return ", ".join(dict.fromkeys(roles)) or "not used"
 
 
@@ -179,7 +138,7 @@ def stages_table(history: pd.DataFrame) -> str:
 
 
 def deviations_table(recipe: Recipe) -> str:
-    """Where the recipe leaves its paper; says so where it does not."""
+    """Where the recipe differs from its paper; says so where it does not."""
     if not recipe.deviations:
         return "<p>None that we know of.</p>"
     return table(
@@ -190,32 +149,34 @@ def deviations_table(recipe: Recipe) -> str:
 
 def recipe_table(recipe: Mapping[str, Any]) -> str:
     """Every setting of a recipe (`Recipe.as_dict`), one row each, without the deviations."""
-    rows = [[text(name), text(_told(value), "none")] for name, value in recipe.items() if name != "deviations"]
+    rows = [[text(name), text(_on_one_line(value), "none")] for name, value in recipe.items() if name != "deviations"]
     return table(["Setting", "Value"], rows)
 
 
-def _told(value: Any) -> str:
+def _on_one_line(value: Any) -> str:
     """A nested setting on one line: "sgd (lr 0.01, momentum 0.9)"."""
     if isinstance(value, Mapping):
-        rest = ", ".join(f"{k} {_told(v)}" for k, v in value.items() if k != "name" and not absent(v))
+        rest = ", ".join(f"{k} {_on_one_line(v)}" for k, v in value.items() if k != "name" and not absent(v))
         return f"{value['name']} ({rest})" if value.get("name") and rest else str(value.get("name") or rest)
     if isinstance(value, (list, tuple)):
         if any(isinstance(item, Mapping) for item in value):
-            return "; ".join(_told(item) for item in value)
-        return ", ".join(f"({_told(item)})" if isinstance(item, (list, tuple)) else _told(item) for item in value)
+            return "; ".join(_on_one_line(item) for item in value)
+        return ", ".join(
+            f"({_on_one_line(item)})" if isinstance(item, (list, tuple)) else _on_one_line(item) for item in value
+        )
     return "none" if value is None else str(value)
 
 
 def others_table(rows: Iterable[Claim]) -> str:
     """What others measured, with their protocol and where it can be looked up; nothing of it was re-run here."""
-    told = [
+    measured = [
         [text(other.who), text(other.protocol), _result(other.result), link(other.source, other.source)]
         for claim in rows
         for other in claim.others
     ]
-    if not told:
+    if not measured:
         return "<p>No measurement by others is known to us.</p>"
-    return table(["Who", "Protocol", "Result", "Source"], told, numeric=(2,))
+    return table(["Who", "Protocol", "Result", "Source"], measured, numeric=(2,))
 
 
 def _result(value: float | str) -> str:

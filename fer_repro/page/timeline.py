@@ -1,4 +1,4 @@
-"""Accuracy over time: every claim of the leaderboard, what was measured, the record line and the clean subset.
+"""Accuracy over time: every claim of the leaderboard, what was measured, the record line, the clean subset.
 
 Both pictures read one table, `fer_repro.leaderboard.leaderboard`: the chart for the book's pages (plotly, drawn by a
 script that the book carries itself) and the still picture for the README and for pages without scripts.
@@ -22,6 +22,7 @@ from fer_repro.leaderboard import clean_subset, record_line
 from fer_repro.markup import CSS, absent, details, interval, percent, table, text
 from fer_repro.page.label_placement import FAR, Point, place_names
 from fer_repro.plots.figure import Figure, Theme, canvas
+from fer_repro.plots.theme import CLAIMED, CLEAN, DARK, LIGHT, MEASURED, QUIET, RULE, SOFT
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure as PlotlyFigure
@@ -29,29 +30,10 @@ if TYPE_CHECKING:
 DIV = "fer-accuracy-over-time"
 COLUMNS = ("variant", "model", "date", "claimed", "comparability", "verdict", "measured", "low", "high")
 DIGEST_KEY = "fer-data-sha256"
-# One colour per meaning for both themes: a chart by script is drawn once and only its ink follows the page.
-CLAIMED, CLEAN, MEASURED, RECORD = "#D55E00", "#009E73", "#2B8CCB", "#8A94A3"
 BUTTONS = [["zoom2d", "pan2d", "resetScale2d", "toImage"]]
-RULE = "rgba(128,138,150,.25)"
 
-# Ink and rules follow the page; with a script running, the still picture below is not needed.
-FOLLOW_PAGE = """
-var chart = document.getElementById('{plot_id}');
-var box = chart.closest('.fer-chart');
-box.querySelector('.fer-still').hidden = true;
-function paint() {
-  var ink = getComputedStyle(box).color;
-  var rule = ink.replace('rgb(', 'rgba(').replace(')', ', 0.18)');
-  var dark = document.documentElement.dataset.theme === 'dark' || document.body.dataset.jpThemeLight === 'false';
-  var face = dark ? '#29313d' : '#f6f7f9';
-  Plotly.relayout(chart, {'font.color': ink, 'xaxis.gridcolor': rule, 'yaxis.gridcolor': rule, 'xaxis.linecolor': rule,
-    'hoverlabel.bgcolor': face, 'hoverlabel.font.color': ink, 'hoverlabel.bordercolor': rule});
-}
-var watch = new MutationObserver(paint);
-watch.observe(document.documentElement, {attributes: true, attributeFilter: ['data-theme']});
-watch.observe(document.body, {attributes: true, attributeFilter: ['data-jp-theme-light']});
-paint();
-"""
+FOLLOW_PAGE = (Path(__file__).parent / "chart.js").read_text(encoding="utf-8")
+FOLLOW_PAGE = FOLLOW_PAGE.replace("{light}", LIGHT.card).replace("{dark}", DARK.card)
 
 
 def points(board: pd.DataFrame) -> pd.DataFrame:
@@ -67,7 +49,7 @@ def points(board: pd.DataFrame) -> pd.DataFrame:
 
 
 def data_digest(board: pd.DataFrame) -> str:
-    """sha256 over everything the still picture shows; stored in the file, so that a stale picture can be told."""
+    """sha256 over everything the still picture shows; stored in the file, so that an outdated picture is recognised."""
     return hashlib.sha256(points(board).to_csv(index=False, float_format="%.6f").encode()).hexdigest()
 
 
@@ -106,7 +88,7 @@ class Chart:
 
 
 def accuracy_over_time(board: pd.DataFrame) -> Chart:
-    """All claims by release date. The legend shows or hides: claimed, clean subset (class A), reproduced, record line.
+    """All claims by release date. The legend shows or hides: claimed, clean subset (class A), measured, record line.
 
     Hovering a point names the model, its claimed accuracy and its verdict. Needs plotly (the extra ``book``).
     """
@@ -119,7 +101,7 @@ def accuracy_over_time(board: pd.DataFrame) -> Chart:
     line = points(record_line(board))
     last = shown["date"].max() + pd.Timedelta(days=120)
 
-    def dots(name: str, rows: pd.DataFrame, column: str, **marker: Any) -> Any:
+    def dots(name: str, rows: pd.DataFrame, column: str, colour: str, symbol: str, edge: int = 2, **more: Any) -> Any:
         return Scatter(
             name=name,
             x=_days(rows["date"]),
@@ -127,87 +109,73 @@ def accuracy_over_time(board: pd.DataFrame) -> Chart:
             mode="markers",
             customdata=[_hover(row) for row in rows.itertuples()],
             hovertemplate="%{customdata}<extra></extra>",
-            marker=marker,
+            marker={"symbol": symbol, "size": 10 + edge / 2, "color": colour, "line": {"width": edge, "color": colour}},
+            **more,
         )
 
-    reproduced = dots(
-        f"reproduced ({len(measured)} of {len(shown)})", measured, "measured", symbol="circle", size=10, color=MEASURED
-    )
-    reproduced.error_y = {
+    bars = {
         "type": "data",
         "symmetric": False,
         "thickness": 2,
         "width": 5,
         "color": MEASURED,
-        "array": [100 * (row.high - row.measured) for row in measured.itertuples()],
-        "arrayminus": [100 * (row.measured - row.low) for row in measured.itertuples()],
+        "array": list(100 * (measured["high"] - measured["measured"])),
+        "arrayminus": list(100 * (measured["measured"] - measured["low"])),
     }
+    record = Scatter(
+        name="record line",
+        x=_days([*line["date"], last]),
+        y=[100 * v for v in [*line["claimed"], line["claimed"].iloc[-1]]],
+        mode="lines",
+        line={"shape": "hv", "color": QUIET, "width": 1.6, "dash": "dot"},
+        hoverinfo="skip",
+    )
+    ours = f"measured ({len(measured)} of {len(shown)})"
     figure = PlotlyFigure(
         [
-            Scatter(
-                name="record line",
-                x=_days([*line["date"], last]),
-                y=[100 * v for v in [*line["claimed"], line["claimed"].iloc[-1]]],
-                mode="lines",
-                line={"shape": "hv", "color": RECORD, "width": 1.6, "dash": "dot"},
-                hoverinfo="skip",
-            ),
-            dots(
-                "claimed",
-                shown,
-                "claimed",
-                symbol="diamond-open",
-                size=11,
-                color=CLAIMED,
-                line={"width": 2, "color": CLAIMED},
-            ),
-            dots(
-                f"clean subset (class A, {len(clean)})",
-                clean,
-                "claimed",
-                symbol="diamond",
-                size=11,
-                color=CLEAN,
-                line={"width": 2, "color": CLEAN},
-            ),
-            reproduced,
+            record,
+            dots("claimed", shown, "claimed", CLAIMED, "diamond-open"),
+            dots(f"clean subset (class A, {len(clean)})", clean, "claimed", CLEAN, "diamond"),
+            dots(ours, measured, "measured", MEASURED, "circle", edge=0, error_y=bars),
         ]
     )
+    clear = "rgba(0,0,0,0)"
     figure.update_layout(
         template="none",
         height=520,
         autosize=True,
         hovermode="closest",
         hoverdistance=30,
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"color": "#6b7684", "size": 13, "family": "system-ui, sans-serif"},
+        paper_bgcolor=clear,
+        plot_bgcolor=clear,
+        font={"color": SOFT, "size": 13, "family": "system-ui, sans-serif"},
         margin={"l": 58, "r": 16, "t": 16, "b": 42},
         legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "traceorder": "normal"},
-        modebar={"bgcolor": "rgba(0,0,0,0)", "color": "#8a94a3", "activecolor": MEASURED},
-        hoverlabel={"align": "left", "bgcolor": "#f6f7f9", "font": {"color": "#222832", "size": 13}},
+        modebar={"bgcolor": clear, "color": QUIET, "activecolor": MEASURED},
+        hoverlabel={"align": "left", "bgcolor": LIGHT.card, "font": {"color": LIGHT.ink, "size": 13}},
         xaxis={"gridcolor": RULE, "showline": True, "linecolor": RULE, "zeroline": False},
         yaxis={"gridcolor": RULE, "title": {"text": "accuracy, %", "font": {"size": 13}}, "zeroline": False},
     )
-    numbers = table(
-        ["Model", "Released", "Claimed", "Class", "Reproduced", "95 % interval", "Verdict"],
-        [
-            [
-                text(row.model),
-                row.date.strftime("%Y-%m-%d"),
-                percent(row.claimed),
-                text(row.comparability),
-                percent(row.measured, missing="not run"),
-                "" if absent(row.measured) else interval((row.low, row.high)),
-                text(row.verdict),
-            ]
-            for row in shown.itertuples()
-        ],
-        "Every point of the chart, by release date",
-        numeric=(2, 4, 5),
-    )
     still = accuracy_over_time_static(board)
-    return Chart(figure, still, numbers, still.alt.split(". ")[0] + ".")
+    return Chart(figure, still, _numbers(shown), still.alt.split(". ")[0] + ".")
+
+
+def _numbers(shown: pd.DataFrame) -> str:
+    """Every point of the chart as a table."""
+    rows = [
+        [
+            text(row.model),
+            row.date.strftime("%Y-%m-%d"),
+            percent(row.claimed),
+            text(row.comparability),
+            percent(row.measured, missing="not run"),
+            "" if absent(row.measured) else interval((row.low, row.high)),
+            text(row.verdict),
+        ]
+        for row in shown.itertuples()
+    ]
+    header = ["Model", "Released", "Claimed", "Class", "Measured", "95 % interval", "Verdict"]
+    return table(header, rows, "Every point of the chart, by release date", numeric=(2, 4, 5))
 
 
 def _days(dates: Any) -> list[str | None]:
@@ -217,7 +185,7 @@ def _days(dates: Any) -> list[str | None]:
 def _hover(row: Any) -> str:
     lines = [f"<b>{text(row.model)}</b>", f"claimed {percent(row.claimed)} (class {text(row.comparability)})"]
     if not absent(row.measured):
-        lines.append(f"reproduced {percent(row.measured)} ({interval((row.low, row.high))})")
+        lines.append(f"measured {percent(row.measured)} ({interval((row.low, row.high))})")
     return "<br>".join([*lines, f"verdict: {text(row.verdict)}", row.date.strftime("%d %B %Y").lstrip("0")])
 
 
@@ -233,44 +201,20 @@ def accuracy_over_time_static(board: pd.DataFrame) -> Figure:
         axes = figure.add_subplot()
         axes.grid(axis="y")
         last = shown["date"].max() + pd.Timedelta(days=200)
-        axes.step(
-            [*line["date"], last],
-            [100 * v for v in [*line["claimed"], line["claimed"].iloc[-1]]],
-            where="post",
-            color=theme.soft,
-            lw=1.3,
-            ls=":",
-            label="record line",
-        )
+        record = [100 * v for v in [*line["claimed"], line["claimed"].iloc[-1]]]
+        style = {"where": "post", "color": theme.soft, "lw": 1.3, "ls": ":"}
+        axes.step([*line["date"], last], record, label="record line", **style)
         for rows, colour, fill, label in (
             (shown[~clean], theme.claimed, "none", "claimed"),
             (shown[clean], theme.clean, theme.clean, "claimed, clean subset (class A)"),
         ):
-            axes.scatter(
-                rows["date"],
-                100 * rows["claimed"],
-                marker="D",
-                s=38,
-                edgecolors=colour,
-                facecolors=fill,
-                linewidths=1.5,
-                label=label,
-                zorder=3,
-            )
+            style = {"marker": "D", "s": 38, "edgecolors": colour, "facecolors": fill, "linewidths": 1.5, "zorder": 3}
+            axes.scatter(rows["date"], 100 * rows["claimed"], label=label, **style)
         if len(measured):
             spread = [100 * (measured["measured"] - measured["low"]), 100 * (measured["high"] - measured["measured"])]
-            axes.errorbar(
-                measured["date"],
-                100 * measured["measured"],
-                yerr=spread,
-                fmt="o",
-                ms=6.5,
-                capsize=3,
-                color=theme.measured,
-                lw=1.6,
-                label="reproduced, with 95 % interval",
-                zorder=4,
-            )
+            style = {"fmt": "o", "ms": 6.5, "capsize": 3, "color": theme.measured, "lw": 1.6, "zorder": 4}
+            label = "measured, with 95 % interval"
+            axes.errorbar(measured["date"], 100 * measured["measured"], yerr=spread, label=label, **style)
         axes.set(ylabel="accuracy, %", xlim=(shown["date"].min() - pd.Timedelta(days=200), last))
         axes.margins(y=0.08)
         axes.xaxis.set_major_locator(mdates.YearLocator(2))
@@ -279,7 +223,7 @@ def accuracy_over_time_static(board: pd.DataFrame) -> Figure:
         _name_points(figure, axes, shown, measured, line, theme)
         return figure
 
-    told = "; ".join(f"{row.model} {percent(row.claimed)}, {row.verdict}" for row in shown.itertuples())
+    models = "; ".join(f"{row.model} {percent(row.claimed)}, {row.verdict}" for row in shown.itertuples())
     caption = (
         f"The {len(shown)} claims of the leaderboard by release date. Hollow diamonds: claimed; filled: claimed "
         "under the official split with a clean selection (class A); dots with bars: measured here, with 95 % intervals."
@@ -287,7 +231,7 @@ def accuracy_over_time_static(board: pd.DataFrame) -> Figure:
     return Figure(
         draw,
         alt=f"Accuracy on FER2013 over time, {len(shown)} claims from {shown['date'].min():%Y} to "
-        f"{shown['date'].max():%Y}, {len(measured)} of them reproduced. {told}.",
+        f"{shown['date'].max():%Y}, {len(measured)} of them measured. {models}.",
         caption=caption,
         metadata={DIGEST_KEY: data_digest(board)},
     )
@@ -314,31 +258,15 @@ def _name_points(
     for (x0, y0), (x1, y1) in zip(corners, [*corners[1:], (frame[2], corners[-1][1])], strict=True):
         obstacles += [(x0, y0 - unit, x1, y0 + unit), (x1 - unit, min(y0, y1), x1 + unit, max(y0, y1))]
 
-    names = [
-        axes.annotate(
-            row.model,
-            (mdates.date2num(row.date), 100 * row.claimed),
-            (0, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=8,
-            color=theme.ink,
-        )
-        for row in shown.itertuples()
-    ]
+    at = {"textcoords": "offset points", "va": "center", "fontsize": 8, "color": theme.ink}
+    dots = [(mdates.date2num(row.date), 100 * row.claimed) for row in shown.itertuples()]
+    names = [axes.annotate(model, dot, (0, 0), **at) for model, dot in zip(shown["model"], dots, strict=True)]
     sizes = [(box.width, box.height) for box in (name.get_window_extent(renderer) for name in names)]
-    for name, mark, (dx, dy) in zip(
-        names, shown.itertuples(), place_names(sizes, marks, obstacles, frame, unit), strict=True
-    ):
+    offsets = place_names(sizes, marks, obstacles, frame, unit)
+    for name, dot, (dx, dy) in zip(names, dots, offsets, strict=True):
         name.set_position((dx, dy))
         name.set_ha("left" if dx > 1 else "right" if dx < -1 else "center")
         if np.hypot(dx, dy) > FAR:
-            leader = {
-                "arrowstyle": "-",
-                "color": theme.soft,
-                "lw": 0.6,
-                "shrinkA": 0 if abs(dx) > 1 else 6,
-                "shrinkB": 4,
-            }
-            point = (mdates.date2num(mark.date), 100 * mark.claimed)
-            axes.annotate("", point, (dx, dy), textcoords="offset points", arrowprops=leader)
+            side = 0 if abs(dx) > 1 else 6
+            line_to = {"arrowstyle": "-", "color": theme.soft, "lw": 0.6, "shrinkA": side, "shrinkB": 4}
+            axes.annotate("", dot, (dx, dy), textcoords="offset points", arrowprops=line_to)

@@ -1,4 +1,4 @@
-"""One module per paper; every module lists its `VARIANTS`."""
+"""The papers: every module and folder here is one, and lists its `VARIANTS`; nothing else lists them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fer_repro.claims import leaderboard_claims
 from fer_repro.errors import FerReproError, nearest
 from fer_repro.papers.base import PROFILES, PROTOCOLS, SCRATCH, Variant
 
-MODULES = tuple(sorted(found.name for found in iter_modules(__path__) if found.name != "base"))
+MODULES = tuple(sorted(module.name for module in iter_modules(__path__) if module.name != "base"))
 """Every module of this folder is a paper."""
 
 __all__ = ["MODULES", "PROFILES", "PROTOCOLS", "Variant", "get", "needs", "variants"]
@@ -30,7 +30,7 @@ def variants() -> dict[str, Variant]:
 
 
 def get(variant_id: str) -> Variant:
-    """The variant called ``variant_id``; an unknown one names its nearest neighbours."""
+    """The variant called ``variant_id``; the error about an unknown one names the most similar ids."""
     known = variants()
     if variant_id in known:
         return known[variant_id]
@@ -44,19 +44,21 @@ def needs(variant_id: str) -> set[str]:
 
 
 def from_scratch(variant_ids: Iterable[str], lenient: bool = False) -> list[str]:
-    """Each variant's twin that starts from random weights; one that does anyway is an error, or stays (``lenient``)."""
-    twins = []
+    """Each variant's from-scratch ablation; a variant without one is an error, or stays as it is (``lenient``)."""
+    chosen = []
     for name in variant_ids:
-        twin = name if name.endswith(SCRATCH) else name + SCRATCH
-        if twin not in variants() and not lenient:
+        scratch = name if name.endswith(SCRATCH) else name + SCRATCH
+        if scratch not in variants() and not lenient:
             known = get(name).id
-            raise FerReproError(f"{known} has no twin {known}{SCRATCH}: its official recipe starts from random weights")
-        twins.append(twin if twin in variants() else name)
-    return list(dict.fromkeys(twins))
+            raise FerReproError(
+                f"{known} has no from-scratch ablation {known}{SCRATCH}: its official recipe starts from random weights"
+            )
+        chosen.append(scratch if scratch in variants() else name)
+    return list(dict.fromkeys(chosen))
 
 
 def model_name(variant_id: str) -> str:
-    """The leaderboard's name of a row, unless another network stands in for it; an ablation goes by its id."""
+    """The leaderboard's name of a model, unless a stand-in has its own name; an ablation is called by its id."""
     known, listed = leaderboard_claims(), variants().get(variant_id)
     if listed is not None and listed.called:
         return listed.called

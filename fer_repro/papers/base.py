@@ -18,13 +18,14 @@ PROFILES = ("smoke", "full", "stored")
 
 @dataclass(frozen=True)
 class Variant:
-    """One leaderboard row, or a paper's ablation.
+    """A model of the leaderboard, or an ablation of its paper.
 
     ``recipe(protocol, profile)`` gives the recipe for ``official`` or ``claimed`` and ``smoke`` or ``full``.
     ``build(recipe)`` gives the untrained network, or is None for a method without one.
     ``fit(splits, run)`` trains and returns the classifier.
-    ``ablation_of`` is None for a leaderboard row. ``requires`` names variants whose fitted models this one needs.
-    ``called``: what its network is called where that is a stand-in for the leaderboard's, None otherwise.
+    ``ablation_of`` is the id of the model, None where the variant is itself the model that the claim is about.
+    ``requires`` names variants whose fitted models this one needs. ``called``: the name of its network where that is a
+    stand-in for the claimed one, None otherwise.
     """
 
     id: str
@@ -43,9 +44,10 @@ SCRATCH = "-scratch"
 def with_scratch(
     *variants: Variant, scratch: Callable[[Recipe], Recipe] = lambda recipe: recipe
 ) -> tuple[Variant, ...]:
-    """The variants, then a twin ``<id>-scratch`` of each that starts from pretrained weights or builds on such a one.
+    """The variants, then a from-scratch ablation ``<id>-scratch`` of each that starts from pretrained weights.
 
-    A twin's recipe is its original's without the weights, with a deviation that says so; ``scratch`` may change more.
+    So does each that requires such a one. The ablation's recipe is the original without the weights, with a deviation
+    that says so; ``scratch`` may change more.
     """
     known = {variant.id: variant for variant in variants}
 
@@ -54,7 +56,7 @@ def with_scratch(
             needs(known[name]) for name in variant.requires if name in known
         )
 
-    twins = [
+    ablations = [
         dataclasses.replace(
             variant,
             id=variant.id + SCRATCH,
@@ -67,7 +69,7 @@ def with_scratch(
         for variant in variants
         if needs(variant)
     ]
-    return (*variants, *twins)
+    return (*variants, *ablations)
 
 
 def _without_weights(variant: Variant, scratch: Callable[[Recipe], Recipe]) -> Callable[[str, str], Recipe]:
@@ -75,7 +77,7 @@ def _without_weights(variant: Variant, scratch: Callable[[Recipe], Recipe]) -> C
         whole = variant.recipe(protocol, profile)
         weights = whole.pretrained
         what = f"random weights instead of {weights.name} ({weights.data})" if weights else "builds on random weights"
-        note = Deviation("pretraining", what, "an ablation: what the method is worth without them")
+        note = Deviation("pretraining", what, "an ablation: the method without pretrained weights")
         changed = dataclasses.replace(
             whole, variant=variant.id + SCRATCH, pretrained=None, deviations=(*whole.deviations, note)
         )

@@ -1,7 +1,7 @@
 """Every figure of the book: each function turns numbers that were measured or claimed into one picture.
 
 Scores are the dictionaries of `fer_repro.evaluation.metrics.evaluate`; accuracies are fractions 0..1 there, percent in
-pictures. All figures but the chart over time are `fer_repro.plots.figure.Figure` objects, drawn for light and dark pages.
+pictures. Every function returns a `fer_repro.plots.figure.Figure`, which is drawn for light and for dark pages.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
@@ -22,13 +24,16 @@ from fer_repro.markup import absent, percent, whole
 from fer_repro.plots.architecture import Block, architecture, pipeline, trace
 from fer_repro.plots.figure import Figure, Theme, canvas
 from fer_repro.plots.forest import Row, forest
+from fer_repro.plots.theme import readable_on
 
 __all__ = [
     "Block",
     "Row",
     "architecture",
     "confusion_matrix",
+    "eight_pictures",
     "forest",
+    "image_grid",
     "ladder",
     "learning_curves",
     "per_class",
@@ -50,7 +55,6 @@ def learning_curves(
     if history.empty:
         raise FerReproError("no learning curves: the history has no epochs (a method without training has none)")
     epochs = np.arange(1, len(history) + 1)
-    dots = "o" if len(history) <= 40 else ""
     columns = {
         name: history[name].to_numpy(float)
         for name in ("loss", "train_accuracy", "select_accuracy", "lr")
@@ -59,68 +63,63 @@ def learning_curves(
     stages = history["stage"].to_numpy() if "stage" in history else np.full(len(history), "")
     borders = [i + 0.5 for i in range(1, len(history)) if stages[i] != stages[i - 1]]
     panels = [name for name in ("loss", "accuracy") if any(name in column for column in columns)]
+    curve = {"marker": "o" if len(history) <= 40 else "", "ms": 3.5, "lw": 1.6}
 
     def draw(theme: Theme) -> Canvas:
-        with_rate = "lr" in columns
-        figure = canvas(7.2, 3.6 if with_rate else 2.9)
-        grid = figure.subplots(
-            2 if with_rate else 1, len(panels), sharex=True, squeeze=False, height_ratios=[4, 1] if with_rate else None
-        )
+        heights = [4, 1] if "lr" in columns else [1]
+        figure = canvas(7.2, 3.6 if "lr" in columns else 2.9)
+        grid = figure.subplots(len(heights), len(panels), sharex=True, squeeze=False, height_ratios=heights)
         for axes, name in zip(grid[0], panels, strict=True):
             axes.grid(axis="y")
-            if name == "loss":
-                axes.plot(epochs, columns["loss"], color=theme.measured, marker=dots, ms=3.5, lw=1.6)
-                axes.set_title("training loss")
-            else:
-                for column, label, colour, line in (
-                    ("train_accuracy", "training images", theme.soft, "--"),
-                    ("select_accuracy", select_name, theme.measured, "-"),
-                ):
-                    if column in columns:
-                        axes.plot(
-                            epochs, 100 * columns[column], line, color=colour, marker=dots, ms=3.5, lw=1.6, label=label
-                        )
-                axes.set_title("accuracy, %")
-                if selected is not None:
-                    axes.axvline(selected, color=theme.clean, lw=1.4, ls=":", label=f"scored: epoch {selected}")
-                axes.legend(
-                    fontsize=8.5, loc="best", frameon=True, facecolor=theme.page, edgecolor="none", framealpha=0.85
-                )
             for border in borders:
                 axes.axvline(border, color=theme.line, lw=1)
-        if with_rate:
-            for axes in grid[1]:
-                axes.set_title("learning rate", fontsize=9)
-                axes.step(epochs, columns["lr"], where="mid", color=theme.extra, lw=1.4)
-                low, high = min(columns["lr"]), max(columns["lr"])
-                if high < 2 * low:  # a decade's ticks would all lie outside: the two ends say it
-                    axes.yaxis.set_major_locator(FixedLocator(sorted({low, high})))
-                else:
-                    axes.set_yscale("log")
-                    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 10 * low else (1,), numticks=4))
-                axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-                axes.yaxis.set_minor_formatter(NullFormatter())
-                axes.grid(axis="y")
+            if name == "loss":
+                axes.plot(epochs, columns["loss"], color=theme.measured, **curve)
+                axes.set_title("training loss")
+                continue
+            axes.set_title("accuracy, %")
+            for column, label, colour, line in (
+                ("train_accuracy", "training images", theme.soft, "--"),
+                ("select_accuracy", select_name, theme.measured, "-"),
+            ):
+                if column in columns:
+                    axes.plot(epochs, 100 * columns[column], line, color=colour, label=label, **curve)
+            if selected is not None:
+                axes.axvline(selected, color=theme.clean, lw=1.4, ls=":", label=f"scored: epoch {selected}")
+            axes.legend(fontsize=8.5, frameon=True, facecolor=theme.page, edgecolor="none", framealpha=0.85)
+        for axes in grid[1] if "lr" in columns else []:
+            _learning_rate(axes, epochs, columns["lr"], theme)
         for axes in grid[-1]:
             axes.set_xlabel("epoch")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
         return figure
 
-    told = [f"{len(history)} epochs"]
+    facts = [f"{len(history)} epochs"]
     if "loss" in columns:
-        told.append(f"training loss from {columns['loss'][0]:.3f} to {columns['loss'][-1]:.3f}")
+        facts.append(f"training loss from {columns['loss'][0]:.3f} to {columns['loss'][-1]:.3f}")
     if "select_accuracy" in columns:
-        best = np.nanmax(columns["select_accuracy"])
-        told.append(
-            f"accuracy on {select_name} at most {percent(best)}, at the end {percent(columns['select_accuracy'][-1])}"
-        )
-    caption = "Training loss and accuracy by epoch."
-    caption += " Grey rules part the stages." if borders else ""
-    return Figure(draw, alt=f"Learning curves: {'; '.join(told)}.", caption=caption, synthetic=synthetic)
+        best, last = np.nanmax(columns["select_accuracy"]), columns["select_accuracy"][-1]
+        facts.append(f"accuracy on {select_name} at most {percent(best)}, at the end {percent(last)}")
+    caption = "Training loss and accuracy by epoch." + (" Grey lines separate the stages." if borders else "")
+    return Figure(draw, alt=f"Learning curves: {'; '.join(facts)}.", caption=caption, synthetic=synthetic)
+
+
+def _learning_rate(axes: Axes, epochs: np.ndarray, rates: np.ndarray, theme: Theme) -> None:
+    axes.set_title("learning rate", fontsize=9)
+    axes.step(epochs, rates, where="mid", color=theme.extra, lw=1.4)
+    low, high = min(rates), max(rates)
+    if high < 2 * low:  # the ticks of a decade would all lie outside: the two ends are enough
+        axes.yaxis.set_major_locator(FixedLocator(sorted({low, high})))
+    else:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 10 * low else (1,), numticks=4))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.grid(axis="y")
 
 
 def confusion_matrix(score: Mapping[str, Any], title: str, *, synthetic: bool = False) -> Figure:
-    """Counts and row shares of truth (rows) against prediction (columns); shading is the row share."""
+    """Counts and row shares of the label (rows) against the prediction (columns); shading is the row share."""
     counts = np.asarray(score["confusion"], dtype=np.int64)
     labels = list(score["per_class"])
     rows = counts.sum(1)
@@ -130,53 +129,45 @@ def confusion_matrix(score: Mapping[str, Any], title: str, *, synthetic: bool = 
         figure = canvas(6.4, 5.3)
         axes = figure.add_subplot()
         tint = LinearSegmentedColormap.from_list("tint", [theme.page, theme.measured])
-        axes.imshow(shares, cmap=tint, vmin=0, vmax=1, aspect="auto")
-        for (row, column), count in np.ndenumerate(counts):
-            ink = _readable(tint(shares[row, column])[:3])
-            bold = "bold" if row == column else "normal"
-            axes.text(column, row - 0.13, f"{count}", ha="center", va="center", fontsize=9.5, color=ink, weight=bold)
-            axes.text(
-                column,
-                row + 0.22,
-                f"{100 * shares[row, column]:.1f} %",
-                ha="center",
-                va="center",
-                fontsize=7.4,
-                color=ink,
-            )
-        axes.set_xticks(range(len(labels)), labels)
-        axes.set_yticks(range(len(labels)), [f"{name}\nn = {n}" for name, n in zip(labels, rows, strict=True)])
-        axes.set_xticks(np.arange(len(labels) + 1) - 0.5, minor=True)
-        axes.set_yticks(np.arange(len(labels) + 1) - 0.5, minor=True)
-        axes.grid(which="minor", lw=1)
-        axes.tick_params(which="both", length=0, labelsize=8.8)
+        sns.heatmap(
+            shares,
+            ax=axes,
+            cmap=tint,
+            vmin=0,
+            vmax=1,
+            cbar=False,
+            annot=counts,
+            fmt="d",
+            annot_kws={"va": "bottom", "fontsize": 9.5},
+            linewidths=1,
+            linecolor=theme.line,
+            xticklabels=labels,
+            yticklabels=[f"{name}\nn = {n}" for name, n in zip(labels, rows, strict=True)],
+        )
+        for count, share, diagonal in zip(list(axes.texts), shares.flat, np.eye(len(labels)).flat, strict=True):
+            column, row = count.get_position()
+            count.set(color=readable_on(tint(share)[:3]), weight="bold" if diagonal else "normal")
+            words = f"{100 * share:.1f} %"
+            axes.text(column, row + 0.1, words, ha="center", va="top", fontsize=7.4, color=count.get_color())
+        axes.tick_params(length=0, labelsize=8.8, labelrotation=0)
         axes.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False)
-        axes.spines[:].set_visible(False)
         axes.set_xlabel("predicted \u2192", loc="left", color=theme.soft)
         axes.xaxis.set_label_position("top")
         axes.text(-0.012, 1.012, "truth \u2193", transform=axes.transAxes, ha="right", va="bottom", color=theme.soft)
         axes.set_title(textwrap.fill(title, 58), pad=10)
         return figure
 
-    worst = max(
-        ((shares[i, j], i, j) for i in range(len(labels)) for j in range(len(labels)) if i != j and rows[i]),
-        default=(0.0, 0, 0),
-    )
+    mistakes = np.where(np.eye(len(labels), dtype=bool), -1, shares)
+    actual, taken = np.unravel_index(mistakes.argmax(), mistakes.shape)
     recalls = ", ".join(f"{name} {percent(shares[i, i], 1)}" for i, name in enumerate(labels))
     return Figure(
         draw,
         alt=f"Confusion matrix, {title}, {whole(counts.sum())} images. Share of each class that was recognised: "
-        f"{recalls}. Most frequent mistake: {labels[worst[1]]} taken for {labels[worst[2]]}, {percent(worst[0], 1)}.",
+        f"{recalls}. Most frequent mistake: {labels[actual]} taken for {labels[taken]}, "
+        f"{percent(shares[actual, taken], 1)}.",
         caption="Rows: the label; columns: the prediction. Each cell: images, and their share of the row.",
         synthetic=synthetic,
     )
-
-
-def _readable(rgb: Sequence[float]) -> str:
-    """Black or white, whichever contrasts more with a background (WCAG relative luminance)."""
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in rgb]
-    luminance = float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
-    return "#000000" if (luminance + 0.05) / 0.05 > 1.05 / (luminance + 0.05) else "#ffffff"
 
 
 def per_class(score: Mapping[str, Any], *, title: str = "Recall by class", synthetic: bool = False) -> Figure:
@@ -188,11 +179,11 @@ def per_class(score: Mapping[str, Any], *, title: str = "Recall by class", synth
         else Row(name, None, words=("no image",))
         for name, c in classes.items()
     ]
-    told = "; ".join(f"{name} {percent(c['recall'], 1)} of {c['n']}" for name, c in classes.items())
+    recalls = "; ".join(f"{name} {percent(c['recall'], 1)} of {c['n']}" for name, c in classes.items())
     return forest(
         rows,
         textwrap.fill(title, 66),
-        alt=f"{title} with 95 % intervals: {told}. Overall accuracy {percent(score['accuracy'])}.",
+        alt=f"{title} with 95 % intervals: {recalls}. Overall accuracy {percent(score['accuracy'])}.",
         caption="Dots: share of a class that was recognised; bars: Wilson 95 % intervals.",
         line=score["accuracy"],
         line_label=f"accuracy over all, {percent(score['accuracy'])}",
@@ -206,15 +197,14 @@ def ladder(
     steps: Sequence[Row], title: str, *, caption: str = "", columns: Sequence[str] = (), synthetic: bool = False
 ) -> Figure:
     """An ablation ladder: one row per system, each one part richer than the one above it."""
-    values = [row.value for row in steps]
-    told = "; ".join(f"{row.label} {percent(row.value)}" for row in steps)
+    first = steps[0].value if steps else None
     return forest(
         steps,
         title,
-        alt=f"{title}: {told}.",
+        alt=f"{title}: {'; '.join(f'{row.label} {percent(row.value)}' for row in steps)}.",
         synthetic=synthetic,
         caption=caption or "Each row adds one part to the row above it. Bars: Wilson 95 % intervals.",
-        line=values[0] if values and not absent(values[0]) else None,
+        line=None if absent(first) else first,
         line_label="the plainest system",
         columns=columns,
     )
@@ -242,38 +232,52 @@ def samples(
         for column, face in enumerate(faces):
             cell = sheet[row * step : row * step + edge, column * step : column * step + edge]
             cell[..., :3], cell[..., 3] = face[..., None], 255
-
-    def draw(theme: Theme) -> Canvas:
-        figure = canvas(0.62 * each + 1.1, 0.64 * len(names) + (0.35 if title else 0.05))
-        axes = figure.add_subplot()
-        axes.imshow(sheet, interpolation="bilinear")
-        axes.set_yticks([row * step + edge / 2 for row in range(len(names))], list(names))
-        axes.set_xticks([])
-        axes.tick_params(length=0)
-        axes.spines[:].set_visible(False)
-        axes.set_title(title)
-        return figure
-
-    told = ", ".join(f"{len(faces)} {name}" for name, faces in zip(names, rows, strict=True))
-    return Figure(
-        draw,
-        alt=f"Contact sheet of 48 by 48 pixel faces, one row per class: {told}.",
+    counted = ", ".join(f"{len(faces)} {name}" for name, faces in zip(names, rows, strict=True))
+    return image_grid(
+        {title: sheet},
+        alt=f"Contact sheet of 48 by 48 pixel faces, one row per class: {counted}.",
         caption="One row per class, the first images of the training part.",
+        size=(0.62 * each + 1.1, 0.64 * len(names) + (0.35 if title else 0.05)),
+        rows=names,
+        interpolation="bilinear",
         synthetic=synthetic,
-        photo=True,
     )
 
 
 def eight_pictures(pictures: Mapping[str, Tensor], alt: str, caption: str) -> Figure:
-    """Two rows of four drawn grey faces, each float [1,1,H,W] in [0, 1] on the CPU under its name."""
+    """Two rows of four synthetic grey faces, each float [1,1,H,W] in [0, 1] on the CPU under its name."""
+    faces = {name: picture[0, 0].numpy() for name, picture in pictures.items()}
+    return image_grid(faces, alt=alt, caption=caption, size=(8.2, 4.4), columns=4, synthetic=True)
+
+
+def image_grid(
+    pictures: Mapping[str, np.ndarray],
+    *,
+    alt: str,
+    caption: str,
+    size: tuple[float, float],
+    columns: int = 1,
+    rows: Sequence[str] = (),
+    interpolation: str = "nearest",
+    synthetic: bool = False,
+) -> Figure:
+    """Pictures under their names, ``columns`` in a row: grey float [H,W] in [0, 1] or RGBA uint8 [H,W,4] each.
+
+    ``size`` in inches. ``rows`` are names for equal parts of a picture's height, written to its left.
+    """
 
     def draw(theme: Theme) -> Canvas:
-        figure = canvas(8.2, 4.4)
-        for axes, (name, picture) in zip(figure.subplots(2, 4).flat, pictures.items(), strict=True):
-            axes.imshow(picture[0, 0].numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-            axes.set(xticks=[], yticks=[])
-            axes.set_title(name, loc="center", fontsize=9.5)
+        figure = canvas(*size)
+        grid = figure.subplots(-(-len(pictures) // columns), columns, squeeze=False)
+        for axes, (name, picture) in zip(grid.flat, pictures.items(), strict=True):
+            axes.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation=interpolation)
+            part = len(picture) / max(1, len(rows))
+            axes.set_yticks([(row + 0.5) * part for row in range(len(rows))], list(rows))
+            axes.set_xticks([])
+            axes.tick_params(length=0)
             axes.spines[:].set_visible(False)
+            style = {"loc": "center", "fontsize": 9.5} if columns > 1 else {}
+            axes.set_title(name, **style)
         return figure
 
-    return Figure(draw, alt=alt, caption=caption, synthetic=True, photo=True)
+    return Figure(draw, alt=alt, caption=caption, synthetic=synthetic, photo=True)

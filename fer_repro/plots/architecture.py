@@ -18,23 +18,10 @@ from fer_repro.errors import FerReproError
 from fer_repro.markup import whole
 from fer_repro.plots.figure import Figure, Theme, canvas
 
-# What only normalises, switches or reshapes is told together with the layer before it.
-QUIET = (
-    "BatchNorm",
-    "LayerNorm",
-    "GroupNorm",
-    "Dropout",
-    "ReLU",
-    "GELU",
-    "SiLU",
-    "ELU",
-    "Tanh",
-    "Sigmoid",
-    "Identity",
-    "Flatten",
-    "Softmax",
-    "DropPath",
-    "StochasticDepth",
+# What only normalises, activates or reshapes belongs to the block of the layer before it.
+QUIET = tuple(
+    "BatchNorm LayerNorm GroupNorm Dropout ReLU GELU SiLU ELU Tanh Sigmoid Identity Flatten Softmax DropPath "
+    "StochasticDepth".split()
 )
 MOST_BLOCKS = 14
 
@@ -52,9 +39,9 @@ class Block:
 def trace(model: nn.Module, input_shape: Sequence[int]) -> list[Block]:
     """Run one batch of zeros through ``model`` and list its blocks in the order in which they ran.
 
-    ``input_shape`` includes the batch. Nothing is typed: shapes come from forward hooks, parameters from the modules
-    that ran. Parameters outside any block are listed as a block of their own, so that the sum is always the model's.
-    Raises `FerReproError` when the network cannot run on that shape.
+    ``input_shape`` includes the batch. Shapes come from forward hooks, parameters from the modules that ran; those
+    outside any block are listed as a block of their own, so that the sum is always the model's. Raises `FerReproError`
+    when the network cannot run on that shape.
     """
     names = {module: name for name, module in model.named_modules()}
     shapes: dict[nn.Module, tuple[int, ...]] = {}
@@ -79,22 +66,25 @@ def trace(model: nn.Module, input_shape: Sequence[int]) -> list[Block]:
         for hook in hooks:
             hook.remove()
 
-    parts = _parts(model, shapes)
     blocks: list[Block] = []
     counted: set[int] = set()
-    for part in parts:
+    for part in _parts(model, shapes):
         own = [p for p in part.parameters() if id(p) not in counted]
         counted |= {id(p) for p in own}
         size = sum(p.numel() for p in own)
-        if type(part).__name__.startswith(QUIET) and blocks:
+        if not _quiet(part):
+            blocks.append(Block(names[part], content(part), shapes[part], size))
+        elif blocks:
             before = blocks[-1]
             blocks[-1] = Block(before.name, before.content, shapes[part], before.parameters + size)
-        elif not type(part).__name__.startswith(QUIET):
-            blocks.append(Block(names[part], content(part), shapes[part], size))
     rest = sum(p.numel() for p in model.parameters() if id(p) not in counted)
     if rest:
         blocks.append(Block("outside the blocks", "single parameters", (), rest))
     return blocks
+
+
+def _quiet(module: nn.Module) -> bool:
+    return type(module).__name__.startswith(QUIET)
 
 
 def _parts(model: nn.Module, shapes: dict[nn.Module, tuple[int, ...]]) -> list[nn.Module]:
@@ -110,29 +100,24 @@ def _parts(model: nn.Module, shapes: dict[nn.Module, tuple[int, ...]]) -> list[n
     while len(parts) == 1 and ran(parts[0]):
         parts = ran(parts[0])
     opened = [inner for part in parts for inner in (ran(part) if type(part) is nn.Sequential else [part])]
-    loud = [part for part in opened if not type(part).__name__.startswith(QUIET)]
-    return opened if len(loud) <= MOST_BLOCKS else parts
+    return opened if sum(not _quiet(part) for part in opened) <= MOST_BLOCKS else parts
 
 
 def content(module: nn.Module) -> str:
-    """Words for what a module holds, equal neighbours counted: "2 × conv 3×3, max pool 2×2"."""
-    own = _word(module)
-    if own:
-        return own
-    inner = [child for child in module.children() if not type(child).__name__.startswith(QUIET)]
-    told = [_word(child) or type(child).__name__ for child in inner]
-    if type(module) not in (nn.Sequential, nn.ModuleList) and not isinstance(module, nn.Sequential):
-        return type(module).__name__
-    runs = [(word, len(list(same))) for word, same in groupby(told)]
-    return ", ".join(word if count == 1 else f"{count} × {word}" for word, count in runs) or type(module).__name__
+    """A description of what a module holds, equal neighbours counted: "2 × conv 3×3, max pool 2×2"."""
+    kind = type(module).__name__
+    if _layer(module) or not isinstance(module, (nn.Sequential, nn.ModuleList)):
+        return _layer(module) or kind
+    inner = [_layer(child) or type(child).__name__ for child in module.children() if not _quiet(child)]
+    runs = [(name, len(list(same))) for name, same in groupby(inner)]
+    return ", ".join(name if count == 1 else f"{count} × {name}" for name, count in runs) or kind
 
 
-def _word(module: nn.Module) -> str:
-    """Words for one layer of torch, empty for anything that holds others."""
+def _layer(module: nn.Module) -> str:
+    """The description of one layer of torch, empty for a module that holds others."""
 
     def edge(value: int | tuple[int, ...]) -> str:
-        pair = value if isinstance(value, tuple) else (value, value)
-        return "×".join(str(v) for v in pair)
+        return _times(value if isinstance(value, tuple) else (value, value))
 
     kind = type(module).__name__
     if isinstance(module, nn.Conv2d):
@@ -148,7 +133,7 @@ def _word(module: nn.Module) -> str:
 
 
 def architecture(blocks: Sequence[Block], input_shape: Sequence[int], title: str, *, caption: str = "") -> Figure:
-    """The blocks of a network from left to right, as `trace` found them.
+    """The blocks of a network from left to right, as `trace` gives them.
 
     A map is a box as high as its edge (in pixels, to scale) and as wide as the logarithm of its channels; a vector is a
     narrow bar. Under each stand its content, output shape and parameters. ``input_shape`` is [C,H,W].
@@ -158,11 +143,11 @@ def architecture(blocks: Sequence[Block], input_shape: Sequence[int], title: str
     total = sum(block.parameters for block in blocks)
     boxes = [Block("input", "image", tuple(input_shape), 0), *blocks]
     tallest = max(_edge(box.shape) for box in boxes)
-    longest = max(len("×".join(str(n) for n in box.shape)) for box in boxes)
-    inches = max(7.2, min(10.5, max(0.9, 0.1 * longest) * len(boxes)))  # so that neighbouring shapes do not touch
-
-    told = [textwrap.wrap(box.content, 15, break_long_words=False)[:4] for box in boxes]
-    lines = max(len(words) for words in told)
+    shapes = [_times(box.shape) for box in boxes]
+    # So wide that neighbouring shapes do not touch.
+    inches = max(7.2, min(10.5, max(0.9, 0.1 * max(map(len, shapes))) * len(boxes)))
+    contents = [textwrap.wrap(box.content, 15, break_long_words=False)[:4] for box in boxes]
+    lines = max(map(len, contents))
 
     def draw(theme: Theme) -> Canvas:
         figure = canvas(inches, 2.45 + 0.155 * lines)
@@ -170,41 +155,39 @@ def architecture(blocks: Sequence[Block], input_shape: Sequence[int], title: str
         axes.set_axis_off()
         low = -0.42 - 0.125 * lines
         axes.set(xlim=(-0.55, len(boxes) - 0.45), ylim=(low - 0.16, 1.2))
+        arrow = {"arrowstyle": "-|>", "color": theme.soft, "lw": 1}
+        middle = {"ha": "center", "va": "top"}
         for place, box in enumerate(boxes):
-            flat = len(box.shape) < 2
-            height = (
-                0.5 * np.log2(1 + (box.shape[0] if box.shape else 1)) / 12 + 0.1 if flat else _edge(box.shape) / tallest
-            )
-            width = 0.1 if flat else 0.08 + 0.4 * np.log2(box.shape[0]) / 11
-            colour = theme.soft if place == 0 else theme.extra if flat else theme.measured
-            _solid(axes, place, 0.5, width, height, 0 if flat else 0.16 * height, colour)
+            if len(box.shape) < 2:  # a vector
+                height = 0.5 * np.log2(1 + (box.shape[0] if box.shape else 1)) / 12 + 0.1
+                width, depth, colour = 0.1, 0, theme.extra
+            else:
+                height = _edge(box.shape) / tallest
+                width, depth, colour = 0.08 + 0.4 * np.log2(box.shape[0]) / 11, 0.16 * height, theme.measured
+            _solid(axes, place, 0.5, width, height, depth, colour if place else theme.soft)
             if place + 1 < len(boxes):
-                axes.annotate(
-                    "",
-                    (place + 0.7, 0.5),
-                    (place + 0.37, 0.5),
-                    arrowprops={"arrowstyle": "-|>", "color": theme.soft, "lw": 1},
-                )
-            middle = {"ha": "center", "va": "top"}
-            shape = "×".join(str(n) for n in box.shape) or "-"
-            axes.text(place, -0.12, shape, fontsize=8.6, weight="bold", **middle)
-            axes.text(place, -0.31, "\n".join(told[place]), fontsize=7.9, **middle)
+                axes.annotate("", (place + 0.7, 0.5), (place + 0.37, 0.5), arrowprops=arrow)
+            axes.text(place, -0.12, shapes[place], fontsize=8.6, weight="bold", **middle)
+            axes.text(place, -0.31, "\n".join(contents[place]), fontsize=7.9, **middle)
             count = whole(box.parameters) if place else "parameters"
-            axes.text(
-                place, low, count, fontsize=7.9, color=theme.soft, style="normal" if place else "italic", **middle
-            )
+            style = "normal" if place else "italic"
+            axes.text(place, low, count, fontsize=7.9, color=theme.soft, style=style, **middle)
         axes.set_title(f"{title}: {whole(total)} parameters")
         return figure
 
-    steps = "; ".join(f"{box.content} to {'×'.join(str(n) for n in box.shape)}" for box in boxes[1:])
+    steps = "; ".join(f"{box.content} to {'×'.join(str(n) for n in box.shape)}" for box in blocks)
     return Figure(
         draw,
-        alt=f"{title}, blocks from left to right: input {'×'.join(str(n) for n in input_shape)}; {steps}. "
+        alt=f"{title}, blocks from left to right: input {_times(input_shape)}; {steps}. "
         f"{whole(total)} parameters in all.",
         caption=caption
         or "Blocks in the order in which they ran. Boxes: feature maps, height = edge in pixels, width = logarithm of "
         "the channels; bars: vectors. Below: output shape (channels × height × width), content, parameters as counted.",
     )
+
+
+def _times(shape: Sequence[int]) -> str:
+    return "×".join(str(n) for n in shape) or "-"
 
 
 def _solid(axes: Axes, x: float, y: float, width: float, height: float, depth: float, colour: str) -> None:
@@ -235,53 +218,27 @@ def pipeline(steps: Sequence[tuple[str, str]], title: str, *, caption: str = "")
         axes = figure.add_subplot()
         axes.set_axis_off()
         axes.set(xlim=(-0.05, across), ylim=(-down + 0.02, 0.02))
+        arrow = {"arrowstyle": "-|>", "color": theme.soft, "lw": 1.2}
+        corners = {"boxstyle": "round,pad=0,rounding_size=0.05", "mutation_aspect": 1.3, "lw": 1.2}
+        wide, high = 0.84, 0.8
         for index, (name, what) in enumerate(steps):
             row, column = divmod(index, across)
-            left, low, wide, high = column + 0.03, -row - 0.9, 0.84, 0.8
+            left, low = column + 0.03, -row - 0.9
+            middle = left + wide / 2
             for fill, edge, alpha in ((theme.measured, "none", 0.14), ("none", theme.measured, 1.0)):
-                axes.add_patch(
-                    FancyBboxPatch(
-                        (left, low),
-                        wide,
-                        high,
-                        boxstyle="round,pad=0,rounding_size=0.05",
-                        mutation_aspect=1.3,
-                        facecolor=fill,
-                        edgecolor=edge,
-                        alpha=alpha,
-                        lw=1.2,
-                    )
-                )
-            axes.text(
-                left + wide / 2,
-                low + high - 0.1,
-                f"{index + 1}  {name}",
-                ha="center",
-                va="top",
-                fontsize=9,
-                weight="bold",
-            )
-            axes.text(
-                left + wide / 2,
-                low + high - 0.3,
-                "\n".join(textwrap.wrap(what, 27)[:4]),
-                ha="center",
-                va="top",
-                fontsize=7.9,
-                color=theme.ink,
-                linespacing=1.25,
-            )
-            arrow = {"arrowstyle": "-|>", "color": theme.soft, "lw": 1.2}
+                box = FancyBboxPatch((left, low), wide, high, fc=fill, ec=edge, alpha=alpha, **corners)
+                axes.add_patch(box)
+            text = {"ha": "center", "va": "top"}
+            axes.text(middle, low + high - 0.1, f"{index + 1}  {name}", fontsize=9, weight="bold", **text)
+            content = "\n".join(textwrap.wrap(what, 27)[:4])
+            axes.text(middle, low + high - 0.3, content, fontsize=7.9, color=theme.ink, linespacing=1.25, **text)
             if index + 1 < len(steps) and column + 1 < across:
                 axes.annotate("", (column + 1.03, low + high / 2), (left + wide, low + high / 2), arrowprops=arrow)
-            elif index + 1 < len(steps):
-                # The next row starts at the left again.
-                axes.plot(
-                    [left + wide / 2, left + wide / 2, 0.45], [low, low - 0.1, low - 0.1], color=theme.soft, lw=1.2
-                )
+            elif index + 1 < len(steps):  # the next row starts at the left again
+                axes.plot([middle, middle, 0.45], [low, low - 0.1, low - 0.1], color=theme.soft, lw=1.2)
                 axes.annotate("", (0.45, low - 0.2), (0.45, low - 0.1), arrowprops=arrow)
         axes.set_title(title)
         return figure
 
-    told = "; ".join(f"{index}. {name}: {what}" for index, (name, what) in enumerate(steps, 1))
-    return Figure(draw, alt=f"{title}, step by step. {told}", caption=caption)
+    order = "; ".join(f"{index}. {name}: {what}" for index, (name, what) in enumerate(steps, 1))
+    return Figure(draw, alt=f"{title}, step by step. {order}", caption=caption)

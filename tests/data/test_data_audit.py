@@ -38,7 +38,7 @@ def test_summary(known):
         "images": 9,
         "across": 3,
         "conflict": 1,
-        "twins_in_training": {"PublicTest": 2, "PrivateTest": 1},
+        "duplicates_in_training": {"PublicTest": 2, "PrivateTest": 1},
         "constant": 1,
         "almost_constant": 2,
     }
@@ -55,11 +55,11 @@ def test_duplicates_stand_side_by_side(known):
 
 
 def test_twins(known):
-    assert list(audit.twins_in_training(known, "PublicTest")) == ["face-12", "face-13"]
-    assert list(audit.twins_in_training(known, "PrivateTest")) == ["face-16"]
+    assert list(audit.duplicates_in_training(known, "PublicTest")) == ["face-12", "face-13"]
+    assert list(audit.duplicates_in_training(known, "PrivateTest")) == ["face-16"]
     for usage in ("Training", "test"):
         with pytest.raises(FerReproError, match="expected PublicTest or PrivateTest"):
-            audit.twins_in_training(known, usage)
+            audit.duplicates_in_training(known, usage)
 
 
 def test_constant(known):

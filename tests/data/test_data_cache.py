@@ -175,7 +175,7 @@ def test_a_cache_on_a_full_disk_leaves_no_half_file(tmp_path, small_csv, small, 
     monkeypatch.setattr(cache_module.os, "fsync", full)
     with pytest.warns(UserWarning, match="No space left on device"):
         assert small(small_csv).facts["in_memory"]
-    assert files(tmp_path / "cache") == [] and not list((tmp_path / "cache").glob(".writing-*"))
+    assert files(tmp_path / "cache") == [] and not list((tmp_path / "cache").glob(".*.tmp"))
 
 
 def test_a_readonly_cache_still_serves(tmp_path, small_csv, small, reads, monkeypatch):
@@ -226,7 +226,7 @@ def test_killed_while_writing(tmp_path, small_csv, faces, small):
     )
     done = subprocess.run([sys.executable, "-c", script], timeout=120, check=False)
     assert done.returncode == -signal.SIGKILL
-    left = list((tmp_path / "cache").glob(".writing-*"))
+    left = list((tmp_path / "cache").glob(".*.tmp"))
     assert len(left) == 1 and files(tmp_path / "cache") == []
     np.testing.assert_array_equal(small(small_csv).images, faces.images)
     assert left[0].exists(), "a fresh leftover may belong to a running writer"

@@ -45,7 +45,7 @@ def test_the_fast_way_is_taken_for_every_usual_form(tmp_path, faces, monkeypatch
     def never(*_):
         raise AssertionError("a usual row went the slow way")
 
-    monkeypatch.setattr(csv_reader, "_patient", never)
+    monkeypatch.setattr(csv_reader, "_line_by_line", never)
     for layout in ("fer2013.csv", "icml_face_data.csv"):
         for line_end in ("\n", "\r\n"):
             write_csv(faces, tmp_path / "x.csv", layout, line_end=line_end, quotes=True)
@@ -53,15 +53,15 @@ def test_the_fast_way_is_taken_for_every_usual_form(tmp_path, faces, monkeypatch
 
 
 def test_both_ways_agree_on_all_values(tmp_path):
-    """Every grey value at every width of its neighbours, read fast and patiently."""
+    """Every grey value at every width of its neighbours, read fast and line by line."""
     rng = np.random.default_rng(0)
     rows = rng.integers(0, 256, (40, 2304))
     rows[0] = np.arange(2304) % 256
     rows[1], rows[2] = 0, 255
     text = "".join(f"{i % 7},{' '.join(map(str, r))},{USAGES[i % 3]}\n" for i, r in enumerate(rows)).encode()
     columns = csv_reader._Columns(b"emotion,pixels,Usage", "x")
-    fast = csv_reader._strict(np.frombuffer(text, np.uint8), columns)
-    slow = csv_reader._patient(text, columns, 2, "x", True)
+    fast = csv_reader._usual(np.frombuffer(text, np.uint8), columns)
+    slow = csv_reader._line_by_line(text, columns, 2, "x", True)
     np.testing.assert_array_equal(fast[0], rows)
     for one, other in zip(fast, slow, strict=True):
         np.testing.assert_array_equal(one, other)

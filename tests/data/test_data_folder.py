@@ -84,7 +84,7 @@ BAD_NAMES = {
     "unknown class": ("train/angry/", "train/anger/", "in the class folder 'anger', expected one of angry"),
     "training picture in test": ("train/angry/", "test/angry/", "a Training picture in the folder 'test'"),
     "test picture in train": ("test/angry/", "train/angry/", r"a P\w+Test picture in the folder 'train'"),
-    "no half in the name": ("test/angry/PublicTest_", "test/angry/face_", "does not say which half it belongs to"),
+    "no test set in the name": ("test/angry/PublicTest_", "test/angry/face_", "does not name its test set"),
 }
 
 

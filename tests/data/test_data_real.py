@@ -26,12 +26,12 @@ def test_the_audit(real):
             "images": 3369,
             "across": 557,
             "conflict": 57,
-            "twins_in_training": {"PublicTest": 280, "PrivateTest": 288},
+            "duplicates_in_training": {"PublicTest": 280, "PrivateTest": 288},
             "constant": 12,
             "almost_constant": 13,
         }
     else:
-        assert found["groups"] > 1000 and found["twins_in_training"]["PrivateTest"] > 200
+        assert found["groups"] > 1000 and found["duplicates_in_training"]["PrivateTest"] > 200
 
 
 def test_it_is_opened_from_the_cache(real, real_root):

@@ -14,6 +14,7 @@ import pytest
 from fer_repro import claims as claims_of_book
 from fer_repro import leaderboard, logs, page, papers, parameters, reproduce, results
 from fer_repro.claims import Arithmetic, Total, claim_of, leaderboard_claims
+from fer_repro.data import synthetic as synthetic_faces
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation.statistics import wilson
 from fer_repro.markup import SYNTHETIC, Html, is_web, link, percent, text
@@ -283,7 +284,7 @@ def test_the_leaderboard_table_has_its_own_columns_beside_ours(stored):
     board = leaderboard.leaderboard(stored)
     markup = page.leaderboard_table(board)._repr_html_()
     words = str(Words(markup))
-    for name in ("ModelName", "Accuracy", "ReleaseDate", "Paper", "Code", "Reproduced", "Verdict", "Class"):
+    for name in ("ModelName", "Accuracy", "ReleaseDate", "Paper", "Code", "Measured", "Verdict", "Class"):
         assert f">{name}</th>" in markup
     assert all(model in words for model in board["ModelName"]) and all(f"{a:.2f}" in words for a in board["Accuracy"])
     row = board[board["variant"] == "vggnet"].iloc[0]
@@ -382,7 +383,7 @@ def test_two_halves_scored_as_one_set_have_a_row_together(monkeypatch, tmp_path)
     assert re.findall(r"<strong>([\d.]+)<br>", markup) == [f"{100 * result.headline['accuracy']:.2f}"]
     assert "PublicTest+PrivateTestselects, scored" in str(shown(chapter.scores())) and "7,178" in markup
     assert "Ad-Corre, PublicTest+PrivateTest" in chapter.confusion().alt and "7,178 images" in chapter.confusion().alt
-    assert f"seed 0 {accuracy}, both halves" in chapter.beside_the_claim().plain
+    assert f"seed 0 {accuracy}, both test sets" in chapter.beside_the_claim().plain
 
 
 def test_the_run_says_what_it_was(monkeypatch, stored):
@@ -414,9 +415,9 @@ def test_beside_the_claim_draws_the_claim_every_run_and_the_neighbours(stored):
     by_protocol = {run.protocol: run for run in runs}
     assert rows[1].value == by_protocol["official"].score("PrivateTest")["accuracy"]
     assert rows[2].value == by_protocol["claimed"].score("PublicTest")["accuracy"]
-    near = [row.label for row in comparison.neighbour_rows(claim, runs)]
+    near = [row.label for row in comparison.similar_rows(claim, runs)]
     assert near == ["Residual Masking Network", "ResNet18 With Tricks", "CNN Hyperparameter Optimisation", "Ad-Corre"]
-    first = comparison.neighbour_rows(claim_of("efficientfer"), [])
+    first = comparison.similar_rows(claim_of("efficientfer"), [])
     assert [row.label for row in first] == ["FERNeXt-SDAFE", "ResEmoteNet"]
 
 
@@ -443,7 +444,7 @@ def test_the_network_is_counted_and_held_against_the_declared_number():
     assert (
         "Parameters, counted29,890,759" in words and "Parameters, declared29,890,759" in words and "Equalyes" in words
     )
-    assert "350,519,296 for one view" in words and "a shrunk network, VGGNet(" in words
+    assert "350,519,296 for one image" in words and "a shrunk network, VGGNet(" in words
 
 
 def test_a_wrong_declaration_is_seen(monkeypatch):
@@ -521,8 +522,8 @@ def test_long_runs_print_few_lines(capsys):
 
 
 def test_a_real_smoke_run_walks_through_the_chapter(monkeypatch, tmp_path, capsys):
-    """The whole road once, with nothing but the number of faces changed: parameters, data, training, pages."""
-    for module in (page, reproduce):
+    """All steps once, with nothing but the number of faces changed: parameters, data, training, pages."""
+    for module in (synthetic_faces, reproduce):
         monkeypatch.setattr(module, "SMOKE_SIZE", (70, 35, 35))
     chapter = opened(epochs=1, results_dir=str(tmp_path), device="cpu")
     for section in ("data", "network", *SECTIONS):

@@ -34,9 +34,9 @@ def test_nothing_stored_is_not_run(tmp_path):
     assert "not run" in repr(page.pair()) and "fer-repro run" in page.pair().body and "Not run" in page.curves().body
 
 
-def test_half_a_pair_tells_no_difference(monkeypatch, runs):
+def test_one_run_of_the_pair_shows_no_difference(monkeypatch, runs):
     body = page_of(monkeypatch, {PAIR[0]: runs[PAIR[0]]}).pair().body
-    assert "not run" in body and "no difference to tell" in body and "McNemar" not in body
+    assert "not run" in body and "no difference to show" in body and "McNemar" not in body
 
 
 def test_the_difference_is_that_of_the_stored_predictions(monkeypatch, runs):

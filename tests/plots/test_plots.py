@@ -1,10 +1,12 @@
-"""The figures: drawn for both themes, told in words, and showing the numbers they were given."""
+"""The figures: drawn for both themes, described in alt text, and showing the numbers they were given."""
 
 from __future__ import annotations
 
 import base64
 import io
 import re
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -20,7 +22,8 @@ from fer_repro.markup import SYNTHETIC
 from fer_repro.page import timeline
 from fer_repro.page.label_placement import overlap, place_names
 from fer_repro.plots import Row
-from fer_repro.plots.figure import DARK, LIGHT, Figure, canvas
+from fer_repro.plots.figure import Figure, canvas
+from fer_repro.plots.theme import DARK, LIGHT
 
 
 def texts(figure: Figure, theme: str = "light") -> list[str]:
@@ -49,7 +52,7 @@ def score() -> dict:
 
 @pytest.fixture(scope="module")
 def board() -> pd.DataFrame:
-    """The 17 rows with two of them measured."""
+    """The leaderboard with two models measured."""
     table = leaderboard.leaderboard()
     for variant, measured, low, high, verdict in (
         ("vggnet", 0.7214, 0.7065, 0.7358, "reproduced"),
@@ -98,6 +101,16 @@ def test_the_page_shows_one_picture_at_a_time():
     css = Figure(plain, alt="a line")._repr_html_().split("</style>")[0]
     assert ".fer .only-dark{display:none}" in css
     assert "[data-theme=dark] .fer .only-light" in css and "[data-jp-theme-light=false] .fer .only-light" in css
+
+
+def test_a_wheel_carries_the_style_sheet_and_the_scripts():
+    root = Path(__file__).parents[2]
+    named = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["fer_repro"]
+    carried = {path for pattern in named for path in (root / "fer_repro").glob(pattern)}
+    read = {path for kind in ("css", "js", "yaml") for path in (root / "fer_repro").rglob(f"*.{kind}")}
+    assert {"style.css", "leaderboard.js", "chart.js", "claims.yaml"} <= {
+        path.name for path in read
+    } and read <= carried
 
 
 def test_synthetic_faces_are_named_in_picture_caption_and_alt():
@@ -267,7 +280,7 @@ def test_samples_put_every_class_in_its_row(few_synthetic):
 def test_the_chart_has_its_four_toggles_and_every_point(board):
     chart = timeline.accuracy_over_time(board)
     names = [trace.name for trace in chart.figure.data]
-    assert names == ["record line", "claimed", "clean subset (class A, 4)", "reproduced (2 of 17)"]
+    assert names == ["record line", "claimed", "clean subset (class A, 4)", f"measured (2 of {len(board)})"]
     claimed = chart.figure.data[1]
     order = board.assign(day=pd.to_datetime(board["date"])).sort_values(["day", "claimed"], kind="stable")
     assert list(claimed.x) == list(order["date"]) and list(claimed.y) == pytest.approx(list(100 * order["claimed"]))
@@ -294,7 +307,7 @@ def test_the_chart_is_complete_without_anything_from_elsewhere(board):
     assert loaded and all(address.startswith("data:") for address in loaded)
     assert "http" not in re.sub(r"base64,[^\"]+", "", markup)
     assert markup.count('class="plotly-graph-div"') == 1 and f'id="{timeline.DIV}"' in markup
-    label = "Accuracy on FER2013 over time, 17 claims from 2013 to 2025, 2 of them reproduced."
+    label = f"Accuracy on FER2013 over time, {len(board)} claims from 2013 to 2025, 2 of them measured."
     assert f'<figure role="group" aria-label="{label}">' in markup
     assert 'role="img"' not in markup
     assert "paper_bgcolor" in markup and "rgba(0,0,0,0)" in markup
@@ -317,7 +330,7 @@ def test_a_name_cannot_break_out_of_the_chart(board):
 def test_a_chart_without_results_keeps_its_toggle(board):
     none = board.assign(measured=np.nan, low=np.nan, high=np.nan)
     chart = timeline.accuracy_over_time(none)
-    assert chart.figure.data[3].name == "reproduced (0 of 17)" and list(chart.figure.data[3].x) == [None]
+    assert chart.figure.data[3].name == f"measured (0 of {len(board)})" and list(chart.figure.data[3].x) == [None]
     assert len(texts(timeline.accuracy_over_time_static(none))) > 17
 
 
