@@ -2,7 +2,7 @@
 
 VGG-face (Parkhi et al. 2015), VGG-f (Chatfield et al. 2014) and VGG-13 (Barsoum et al. 2016) are convolutions, then
 three linear layers; the second one's output describes a face. `Masked` layers can be pruned for a stage of training
-(Han et al. 2017): their smallest weights become 0 and stay 0 until a later stage lets them go.
+(Han et al. 2017): their smallest weights become 0 and stay 0 until a later stage trains them again.
 """
 
 from __future__ import annotations
@@ -35,8 +35,12 @@ class Masked(nn.Module):
     weight: Tensor
     mask: Tensor
 
-    def keep_all(self) -> None:
-        """Let every weight go; those that were 0 start from there."""
+    def __init__(self, *sizes: int, **options: int) -> None:
+        super().__init__(*sizes, **options)
+        self.register_buffer("mask", torch.ones_like(self.weight, dtype=torch.bool))
+
+    def free(self) -> None:
+        """Train every weight again; those that were 0 start from there."""
         self.mask.fill_(True)
 
     @torch.no_grad()
@@ -60,24 +64,16 @@ def smallest(weight: Tensor, share: float) -> Tensor:
 class MaskedConv2d(Masked, nn.Conv2d):
     """A convolution that can be pruned."""
 
-    def __init__(self, before: int, after: int, kernel: int, **options: int) -> None:
-        super().__init__(before, after, kernel, **options)
-        self.register_buffer("mask", torch.ones_like(self.weight, dtype=torch.bool))
-
     def forward(self, maps: Tensor) -> Tensor:
-        # Only what the mask lets through: [B,C,H,W] -> [B,C',H',W']
+        # With the masked weights: [B,C,H,W] -> [B,C',H',W']
         return self._conv_forward(maps, self.weight * self.mask, self.bias)
 
 
 class MaskedLinear(Masked, nn.Linear):
     """A linear layer that can be pruned."""
 
-    def __init__(self, before: int, after: int) -> None:
-        super().__init__(before, after)
-        self.register_buffer("mask", torch.ones_like(self.weight, dtype=torch.bool))
-
     def forward(self, features: Tensor) -> Tensor:
-        # Only what the mask lets through: [B,C] -> [B,C']
+        # With the masked weights: [B,C] -> [B,C']
         return F.linear(features, self.weight * self.mask, self.bias)
 
 
@@ -125,23 +121,21 @@ class Vgg(nn.Module):
         return self.fc8(self.drop7(self.describe(images)))
 
     def describe(self, images: Tensor) -> Tensor:
-        """What stands for a face in the fusion: [B,1,S,S] -> [B,hidden], none below 0."""
-        # Three channels less their means (or the one), on the scale that the weights expect: -> [B,3,S,S]
+        """The face's description in the fusion: [B,1,S,S] -> [B,hidden], none below 0."""
+        # Three channels minus their means (or the one), on the scale that the weights expect: -> [B,3,S,S]
         maps = self.convolutions(self.colour(images) * self.scale)
         # [B,C,E,E] -> [B,flat] -> [B,hidden] -> [B,hidden]
         hidden = self.drop6(F.relu(self.fc6(maps.flatten(1))))
         return F.relu(self.fc7(hidden))
 
     def begin_stage(self, stage: Stage, fresh: bool) -> None:
-        """Freeze what is frozen; where a stage starts, prune for a sparse one and let all weights go for another."""
+        """Freeze the convolutions if they are ``frozen``; where a stage starts, prune for a sparse one, or unprune."""
         self.convolutions.requires_grad_(not self.frozen)
-        if not fresh:
-            return  # the masks come with the checkpoint
-        for _, layer in self.masked():
+        for _, layer in self.masked() if fresh else ():  # otherwise the masks come with the checkpoint
             if stage.name.startswith("sparse"):
                 layer.prune(self.sparsity)
             else:
-                layer.keep_all()
+                layer.free()
 
     def masked(self) -> Iterator[tuple[str, Masked]]:
         """The layers that sparse stages prune, by name."""
@@ -149,7 +143,7 @@ class Vgg(nn.Module):
             yield name, self.get_submodule(name if name.startswith("fc") else f"convolutions.{name}")
 
     def load_pretrained(self, state: dict[str, Tensor]) -> None:
-        """The authors' weights by layer ("conv1_1.weight", "fc6.bias"); fc8 told other classes apart and stays out."""
+        """The authors' weights by layer ("conv1_1.weight", "fc6.bias"); fc8, of other classes, stays out."""
         given = {(name if name.startswith("fc") else f"convolutions.{name}"): value for name, value in state.items()}
         masks = [name for name in self.state_dict() if name.endswith(".mask")]
         pretrained.fill_(self, given, leave=("fc8.", *masks), where=f"the pretrained {type(self).__name__}")
@@ -248,8 +242,7 @@ class Vgg13(Vgg):
 class Three(nn.Module):
     """The networks side by side, so that they can be counted as one: [B,1,S,S] -> the mean of their logits [B,7].
 
-    ``sizes``: the edge of the input that each expects. The method never asks them like this: its machines see their
-    descriptions.
+    ``sizes``: the edge of the input that each expects. The method itself uses their descriptions, not this mean.
     """
 
     def __init__(self, networks: dict[str, nn.Module], sizes: dict[str, int]) -> None:
