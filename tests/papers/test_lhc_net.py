@@ -378,7 +378,7 @@ def a_face() -> np.ndarray:
     return geometry.resize(face, 224)[0, 0].numpy()
 
 
-def test_there_are_sixty_views_of_weight_62():
+def test_there_are_sixty_copies_of_weight_62():
     poses = lhc_net.poses()
     views = FULL["lhc-net"].views
     assert views.poses == poses and view_count(views) == 60 and views.average == "probabilities"
@@ -537,7 +537,7 @@ def test_the_page_shows_matrices_only_where_there_is_a_network(result):
 
 
 def test_the_picture_of_views_holds_all_sixty():
-    figure = page.sixty_views()
+    figure = page.sixty_copies()
     assert "60 copies" in figure.alt and "sum to 62" in figure.caption and figure.synthetic
     (image,) = figure.canvas("dark").axes[0].images
     sheet = np.asarray(image.get_array().filled(np.nan))

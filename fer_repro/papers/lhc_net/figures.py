@@ -133,7 +133,7 @@ def relative(weights: np.ndarray) -> np.ndarray:
 # ---- test-time augmentation ------------------------------------------------------------------------------------------
 
 
-def sixty_views() -> Figure:
+def sixty_copies() -> Figure:
     """All copies of a synthetic face for test-time augmentation, in their order; the framed one counts three times."""
     faces = data_sets.load("synthetic", size=SMOKE_SIZE)
     face = torch.tensor(np.asarray(faces.images[:1]))
