@@ -16,12 +16,25 @@ from sklearn.svm import LinearSVC
 from fer_repro.data.dataset import FER2013
 from fer_repro.data.protocol import Splits
 from fer_repro.local_learning import svm
+from fer_repro.recipe import Deviation
 from fer_repro.training.artifacts import Shelf
 from fer_repro.training.checkpoint import writer
 from fer_repro.training.progress import stop_requests
 from fer_repro.training.run import Interrupted, Run
 
 Pause = Callable[[], None]
+LEARNING_DEVIATIONS = (
+    Deviation(
+        "learning",
+        "the one-against-all SVMs of one test image are solved together in the dual, not by LIBSVM",
+        "same problem and decision values as LIBSVM's (tested), several times faster",
+    ),
+    Deviation(
+        "learning",
+        "probabilities are a softmax of the decision values at a temperature fitted on PublicTest",
+        "the method gives answers only; this changes none of them",
+    ),
+)
 
 
 def score(answers: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -126,10 +139,10 @@ class StagedFit:
 
 
 class LocalClassifier(ABC):
-    """For every image, an SVM on its nearest training images; ``temperature`` turns its answers into probabilities."""
+    """For every image, an SVM on its nearest training images. ``chosen``: "k", "C", the softmax's "temperature", ..."""
 
-    def __init__(self, temperature: float) -> None:
-        self.temperature = temperature
+    def __init__(self, chosen: dict[str, Any]) -> None:
+        self.chosen = chosen
         self._known: dict[str, np.ndarray] = {}
 
     @abstractmethod
@@ -156,7 +169,7 @@ class LocalClassifier(ABC):
         decisions = self.decisions(images)
         if with_views:
             decisions = (decisions + self.decisions(images[:, :, ::-1])) / 2
-        return svm.softmax(decisions, self.temperature)
+        return svm.softmax(decisions, self.chosen["temperature"])
 
 
 def digest(images: np.ndarray) -> str:

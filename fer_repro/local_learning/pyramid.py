@@ -40,6 +40,20 @@ SEARCHED_WORDS = RECALLED | {
 }
 
 
+def channel_words(channels: tuple[tuple[int, int, int], ...]) -> tuple[str, str, str]:
+    """Cell widths, pyramid levels and vocabulary sizes as text, for the picture of a method's steps."""
+    cells, levels, sizes = (dict.fromkeys(values) for values in zip(*channels, strict=True))
+    fields = ", ".join(f"{level}×{level}" for level in sorted(levels))
+    return " and ".join(map(str, sorted(cells))), fields, ", ".join(f"{size:,}" for size in sizes)
+
+
+def local_steps(neighbours: str, options: dict[str, Any]) -> list[tuple[str, str]]:
+    """The last two steps of the methods of local learning, for that picture."""
+    ks, costs = ", ".join(map(str, options["k"])), ", ".join(f"{cost:g}" for cost in options["C"])
+    machine = f"one against all, trained on these alone; C from {costs}"
+    return [("neighbours", f"{neighbours}, k from {ks}"), ("local SVM", machine)]
+
+
 class WordPyramid:
     """Vocabularies and the vectors made with them.
 

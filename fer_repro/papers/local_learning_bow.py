@@ -25,8 +25,18 @@ from sklearn.svm import LinearSVC
 from fer_repro.data.dataset import FER2013
 from fer_repro.data.protocol import OFFICIAL, Protocol, Splits
 from fer_repro.evaluation.cost import peak_memory
-from fer_repro.local_learning import LocalClassifier, StagedFit, best, held_out, score, staged_fit, svm, visual_words
-from fer_repro.local_learning.pyramid import RECALLED, SEARCHED_WORDS, WordPyramid
+from fer_repro.local_learning import (
+    LEARNING_DEVIATIONS,
+    LocalClassifier,
+    StagedFit,
+    best,
+    held_out,
+    score,
+    staged_fit,
+    svm,
+    visual_words,
+)
+from fer_repro.local_learning.pyramid import RECALLED, SEARCHED_WORDS, WordPyramid, channel_words, local_steps
 from fer_repro.papers.base import Variant
 from fer_repro.recipe import Deviation, Recipe, Selection, step
 from fer_repro.training.run import Run
@@ -48,9 +58,8 @@ class LocalWords(LocalClassifier):
         chosen: dict[str, Any],
         machines: dict[str, LinearSVC],
     ) -> None:
-        super().__init__(chosen["temperature"])
-        self.words, self.pool, self.labels, self.gram = words, pool, labels, gram
-        self.chosen, self.machines = chosen, machines
+        super().__init__(chosen)
+        self.words, self.pool, self.labels, self.gram, self.machines = words, pool, labels, gram, machines
 
     def compute(self, images: np.ndarray) -> np.ndarray:
         rows, cost = visual_words.weighted_sum(self.words.vectors(images), self.chosen["weights"]), self.chosen["C"]
@@ -189,16 +198,7 @@ DEVIATIONS = (
         "an inverted file over the words instead of randomised k-d trees",
         "same role, approximate nearest word, maintained library",
     ),
-    Deviation(
-        "learning",
-        "the one-against-all SVMs of one test image are solved together instead of by LIBSVM",
-        "same problem and decision values (tested), several times faster",
-    ),
-    Deviation(
-        "learning",
-        "probabilities are a softmax of the decision values at a temperature fitted on PublicTest",
-        "the paper gives answers only; this changes none of them",
-    ),
+    *LEARNING_DEVIATIONS,
 )
 CLAIMED_DEVIATIONS = (
     Deviation("representation", "16-pixel patches at every pixel", "the paper's patch and step are not known to us"),
@@ -253,17 +253,14 @@ def recipe(protocol: str, profile: str) -> Recipe:
 def pipeline(recipe: Recipe) -> list[tuple[str, str]]:
     """The method's steps as (name, what happens), with the recipe's own settings, for the chapter's picture."""
     options = recipe.options.kwargs()
-    cells = " and ".join(str(cell) for cell in sorted({channel[0] for channel in options["channels"]}))
-    words = ", ".join(f"{count:,}" for count in dict.fromkeys(channel[2] for channel in options["channels"]))
-    levels = ", ".join(f"{level}×{level}" for level in sorted({channel[1] for channel in options["channels"]}))
+    cells, levels, words = channel_words(options["channels"])
     every = "pixel" if options["step"] == 1 else f"{options['step']} pixels"
     return [
         ("dense SIFT", f"every {every} a descriptor of 4×4 cells, each {cells} pixels wide: 128 numbers"),
         ("visual words", f"k-means on Training descriptors; {words} words per vocabulary"),
         ("presence", f"which words occur in which field of {levels} grids; unit length"),
         ("kernel", "weighted sum of the grids' dot products"),
-        ("neighbours", f"the k most similar training faces, k from {', '.join(map(str, options['k']))}"),
-        ("local SVM", f"one against all, trained on these alone; C from {', '.join(f'{c:g}' for c in options['C'])}"),
+        *local_steps("the k most similar training faces", options),
     ]
 
 

@@ -28,7 +28,7 @@ from fer_repro.errors import FerReproError
 from fer_repro.evaluation import cost
 from fer_repro.evaluation.predict import NetworkClassifier, require_network
 from fer_repro.local_learning import staged_fit
-from fer_repro.local_learning.pyramid import RECALLED, SEARCHED_WORDS
+from fer_repro.local_learning.pyramid import RECALLED, SEARCHED_WORDS, channel_words, local_steps
 from fer_repro.papers.base import SCRATCH, Variant, with_scratch
 from fer_repro.papers.deep_and_handcrafted import deviations
 from fer_repro.papers.deep_and_handcrafted.fusion import WORDS, Fused, fuse
@@ -259,15 +259,13 @@ def without_weights(recipe: Recipe) -> Recipe:
 def pipeline(recipe: Recipe) -> list[tuple[str, str]]:
     """The method's steps as (name, what happens), with the recipe's own settings, for the chapter's picture."""
     options = recipe.options.kwargs()
-    words = ", ".join(f"{count:,}" for count in dict.fromkeys(channel[2] for channel in options["channels"]))
-    levels = ", ".join(f"{level}×{level}" for level in sorted({channel[1] for channel in options["channels"]}))
+    _, levels, words = channel_words(options["channels"])
     return [
         ("three networks", "VGG-face and VGG-f pretrained, VGG-13 from random weights; each fine-tuned by itself"),
         ("descriptions", "the last hidden layers: 4,096, 4,096 and 1,024 numbers, each of length 1"),
         ("visual words", f"dense SIFT, vocabularies of {words} words from Training; presence in {levels} fields"),
         ("kernel", "the sum of the blocks' dot products"),
-        ("neighbours", f"the k training faces nearest by cosine, k from {', '.join(map(str, options['k']))}"),
-        ("local SVM", f"one against all, trained on these alone; C from {', '.join(f'{c:g}' for c in options['C'])}"),
+        *local_steps("the k training faces nearest by cosine", options),
     ]
 
 

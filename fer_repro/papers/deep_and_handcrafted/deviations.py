@@ -1,5 +1,6 @@
 """Where the recipes of "Local Learning with Deep and Handcrafted Features" differ from the paper, and why."""
 
+from fer_repro.local_learning import LEARNING_DEVIATIONS
 from fer_repro.recipe import Deviation
 
 COMMON = (
@@ -53,16 +54,7 @@ FUSION = (
         "as third-party code does",
     ),
     Deviation("body, not read", "no class weights in the SVMs", "third-party code balances them; accuracy does not"),
-    Deviation(
-        "learning",
-        "the one-against-all SVMs of one test image are solved together in the dual",
-        "same problem and decision values as LIBSVM's (tested), several times faster",
-    ),
-    Deviation(
-        "learning",
-        "probabilities are a softmax of the decision values at a temperature fitted on PublicTest",
-        "the method gives answers only; this changes none of them",
-    ),
+    *LEARNING_DEVIATIONS,
 )
 CLAIMED_FUSION = (
     Deviation("body, not read", "k = 200, C = 100, all four blocks", "k and C as in third-party code"),

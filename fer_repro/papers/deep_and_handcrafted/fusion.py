@@ -15,9 +15,7 @@ from sklearn.svm import LinearSVC
 
 from fer_repro.data.protocol import Splits
 from fer_repro.evaluation import cost
-from fer_repro.evaluation.predict import PIXELS_PER_PASS, NetworkClassifier
-from fer_repro.evaluation.tta import view_batch
-from fer_repro.layers import as_input, normalise_
+from fer_repro.evaluation.predict import NetworkClassifier
 from fer_repro.local_learning import LocalClassifier, StagedFit, best, held_out, score, svm, visual_words
 from fer_repro.local_learning.pyramid import WordPyramid
 from fer_repro.papers.deep_and_handcrafted.kernels import Block, Pool, joined, stacked, unit_blocks, unit_rows
@@ -26,19 +24,11 @@ from fer_repro.training.weights import digest
 WORDS = "words"
 
 
-@torch.inference_mode()
 def described(network: NetworkClassifier, images: np.ndarray) -> np.ndarray:
-    """The last hidden layer (``model.describe``) for uint8 [N,48,48], in the plain view: float32 [N,D]."""
-    recipe, device = network.recipe, network.device
-    batch = max(1, PIXELS_PER_PASS.get(device.type, 200_000) // recipe.input_size**2)
-    was_training = network.model.training
-    network.model.eval()
-    parts = []
-    for part in torch.tensor(np.ascontiguousarray(images), device=device).split(batch):
-        whole = normalise_(as_input(part), recipe.mean, recipe.std)
-        inputs = view_batch(whole, recipe.plain, recipe.input_size).contiguous(memory_format=network.memory_format)
-        parts.append(network.model.describe(inputs).float())
-    network.model.train(was_training)
+    """The last hidden layer, which is the input of ``fc8``, for uint8 [N,48,48], plain: float32 [N,D]."""
+    parts: list[torch.Tensor] = []
+    with network.model.fc8.register_forward_pre_hook(lambda _, inputs: parts.append(inputs[0].float())):
+        network.predict_proba(images)
     return torch.cat(parts).cpu().numpy()
 
 
@@ -72,8 +62,8 @@ class Fused(LocalClassifier):
     def __init__(
         self, describer: Describer, pool: Pool, chosen: dict[str, Any], machines: dict[tuple[str, ...], LinearSVC]
     ) -> None:
-        super().__init__(chosen["temperature"])
-        self.describer, self.pool, self.chosen, self.machines = describer, pool, chosen, machines
+        super().__init__(chosen)
+        self.describer, self.pool, self.machines = describer, pool, machines
 
     def compute(self, images: np.ndarray) -> np.ndarray:
         return self.local(self.describer.blocks(images), tuple(self.chosen["blocks"]))

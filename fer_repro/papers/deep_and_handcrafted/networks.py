@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from fer_repro.layers import GreyAsRgb
 from fer_repro.recipe import Stage
 from fer_repro.transforms.geometry import resize
 
+Ints = tuple[int, ...]
 # Red, green, blue, of 255: of the faces VGG-face was trained on, and of ImageNet's photos.
 FACES_MEAN = (129.1863, 104.7624, 93.5940)
 PHOTOS_MEAN = (123.68, 116.779, 103.939)
@@ -149,9 +151,7 @@ class Vgg(nn.Module):
         pretrained.fill_(self, given, leave=("fc8.", *masks), where=f"the pretrained {type(self).__name__}")
 
 
-def blocks(
-    widths: tuple[int, ...], depths: tuple[int, ...], before: int, dropout: float = 0.0
-) -> Iterator[tuple[str, nn.Module]]:
+def blocks(widths: Ints, depths: Ints, before: int, dropout: float = 0.0) -> Iterator[tuple[str, nn.Module]]:
     """Blocks of 3x3 convolutions and ReLUs, each ending in a pool that halves the sides, layers named as by VGG."""
     for block, (width, depth) in enumerate(zip(widths, depths, strict=True), 1):
         for layer in range(1, depth + 1):
@@ -166,33 +166,21 @@ def blocks(
 class VggFace(Vgg):
     """VGG-face, Simonyan and Zisserman's configuration D: 13 convolutions, 134,289,223 parameters with 7 outputs.
 
-    ``grid``: edge of the last maps, 7 for an input of 224.
+    ``grid``: edge of the last maps, 7 for an input of 224. Further options as in `Vgg`.
     """
 
     def __init__(
-        self,
-        widths: tuple[int, ...] = (64, 128, 256, 512, 512),
-        depths: tuple[int, ...] = (2, 2, 3, 3, 3),
-        grid: int = 7,
-        hidden: int = 4096,
-        dropout: tuple[float, float] = (0.7, 0.5),
-        **options: object,
+        self, widths: Ints = (64, 128, 256, 512, 512), depths: Ints = (2, 2, 3, 3, 3), grid: int = 7, **options: Any
     ) -> None:
-        flat = widths[-1] * grid**2
-        super().__init__(list(blocks(widths, depths, 3)), flat, hidden, dropout, FACES_MEAN, **options)
+        options = {"hidden": 4096, "dropout": (0.7, 0.5), "mean": FACES_MEAN} | options
+        super().__init__(list(blocks(widths, depths, 3)), widths[-1] * grid**2, **options)
 
 
 class VggF(Vgg):
     """VGG-f, the fast one: five convolutions, 56,766,215 parameters with 7 outputs. ``grid``: 6 for an input of 224."""
 
     def __init__(
-        self,
-        widths: tuple[int, ...] = (64, 256, 256, 256, 256),
-        grid: int = 6,
-        hidden: int = 4096,
-        inner_dropout: float = 0.35,
-        dropout: tuple[float, float] = (0.5, 0.5),
-        **options: object,
+        self, widths: Ints = (64, 256, 256, 256, 256), grid: int = 6, inner_dropout: float = 0.35, **options: Any
     ) -> None:
         a, b, c, d, e = widths
         # A window of 5 channels; torch divides alpha by its length, MatConvNet does not.
@@ -216,7 +204,8 @@ class VggF(Vgg):
             ("drop5", nn.Dropout(inner_dropout)),
             ("pool5", nn.MaxPool2d(3, 2, ceil_mode=True)),
         ]
-        super().__init__(layers, e * grid**2, hidden, dropout, PHOTOS_MEAN, **options)
+        options = {"hidden": 4096, "dropout": (0.5, 0.5), "mean": PHOTOS_MEAN} | options
+        super().__init__(layers, e * grid**2, **options)
 
 
 class Vgg13(Vgg):
@@ -227,16 +216,14 @@ class Vgg13(Vgg):
 
     def __init__(
         self,
-        widths: tuple[int, ...] = (64, 128, 256, 256),
-        depths: tuple[int, ...] = (2, 2, 3, 3),
+        widths: Ints = (64, 128, 256, 256),
+        depths: Ints = (2, 2, 3, 3),
         grid: int = 4,
-        hidden: int = 1024,
         inner_dropout: float = 0.25,
-        dropout: tuple[float, float] = (0.5, 0.5),
-        **options: object,
+        **options: Any,
     ) -> None:
-        flat = widths[-1] * grid**2
-        super().__init__(list(blocks(widths, depths, 1, inner_dropout)), flat, hidden, dropout, **options)
+        options = {"hidden": 1024, "dropout": (0.5, 0.5)} | options
+        super().__init__(list(blocks(widths, depths, 1, inner_dropout)), widths[-1] * grid**2, **options)
 
 
 class Three(nn.Module):

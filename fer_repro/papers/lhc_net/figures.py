@@ -33,9 +33,6 @@ COUNTS = (1, 2, 5, 10, 20, 50)  # runs of which somebody reports the best
 ENOUGH_SEEDS = 3  # for a standard deviation
 
 
-# ---- attention -------------------------------------------------------------------------------------------------------
-
-
 def attention(result: Result) -> Html:
     """Attention matrices of this page's network, where there is one, and the numbers recorded for each block."""
     recorded = result.record["facts"].get("attention")
@@ -130,9 +127,6 @@ def relative(weights: np.ndarray) -> np.ndarray:
     return np.log2(np.maximum(weights * len(weights), 1e-6))
 
 
-# ---- test-time augmentation ------------------------------------------------------------------------------------------
-
-
 def sixty_copies() -> Figure:
     """All copies of a synthetic face for test-time augmentation, in their order; the framed one counts three times."""
     faces = data_sets.load("synthetic", size=SMOKE_SIZE)
@@ -160,9 +154,6 @@ def sixty_copies() -> Figure:
         synthetic=True,
         photo=True,
     )
-
-
-# ---- selection gain --------------------------------------------------------------------------------------------------
 
 
 def expected_best(count: int) -> float:

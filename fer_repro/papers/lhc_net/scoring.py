@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from functools import partial
 from itertools import product
 from typing import Any
@@ -12,8 +13,6 @@ from torch import Tensor, nn
 
 from fer_repro.data.protocol import Splits
 from fer_repro.evaluation.predict import NetworkClassifier
-from fer_repro.layers import as_input, normalise_
-from fer_repro.transforms.geometry import resize
 
 ATTENTION_IMAGES = 256  # scored images over which the recorded attention is averaged
 
@@ -39,7 +38,6 @@ def poses(size: int = 224, shift: int = 10) -> tuple[tuple[float, ...], ...]:
 class LhcClassifier(NetworkClassifier):
     """A trained network whose channel attention can be read out."""
 
-    @torch.inference_mode()
     def attention(self, images: np.ndarray) -> list[dict[str, np.ndarray]]:
         """uint8 [N,48,48] -> for each block, means over the images.
 
@@ -47,19 +45,11 @@ class LhcClassifier(NetworkClassifier):
         ln C; 1 = all channels alike), ``exponent`` [n], ``share`` (norm of what is added over the norm of the input).
         """
         means: list[dict[str, Any]] = [{} for _ in self.model.blocks]
-        hooks = [
-            block.register_forward_hook(partial(_add_part, sums=sums, count=len(images)))
-            for block, sums in zip(self.model.blocks, means, strict=True)
-        ]
-        was_training = self.model.training
-        try:
-            for part in torch.tensor(np.asarray(images)).to(self.device).split(16):
-                inputs = normalise_(resize(as_input(part), self.recipe.input_size), self.recipe.mean, self.recipe.std)
-                self.model.eval()(inputs)
-        finally:
-            self.model.train(was_training)
-            for hook in hooks:
-                hook.remove()
+        with ExitStack() as hooks:
+            for block, sums in zip(self.model.blocks, means, strict=True):
+                hook = partial(_add_part, sums=sums, count=len(images))
+                hooks.enter_context(block.register_forward_hook(hook))
+            self.predict_proba(images)
         return [{name: value.cpu().numpy() for name, value in sums.items()} for sums in means]
 
     def extra_scores(self, splits: Splits) -> dict[str, Any]:

@@ -46,9 +46,6 @@ CLAIMED = Protocol("claimed")
 IMAGES = "sdafe-images"
 
 
-# ---- the classifier --------------------------------------------------------------------------------------------------
-
-
 class FernextProxy(nn.Module):
     """A ConvNeXt with seven outputs: float32 [B,1,S,S] in [0, 1] -> logits [B,7]. It is not FERNeXt.
 
@@ -86,9 +83,6 @@ class FernextProxy(nn.Module):
 
 def build(recipe: Recipe) -> nn.Module:
     return FernextProxy(**recipe.network.kwargs())
-
-
-# ---- fits ------------------------------------------------------------------------------------------------------------
 
 
 def fit_images(splits: Splits, run: Run) -> LabelSimilarity:
@@ -155,8 +149,6 @@ def require_maker(run: Run) -> LabelSimilarity | None:
         )
     return maker
 
-
-# ---- recipes ---------------------------------------------------------------------------------------------------------
 
 # The generator fitted here (official protocol) and its two filters.
 FILTERS = {"psnr_percentile": 10.0, "psnr_highest": None, "pilot": 500, "cosine_percentile": 25.0}

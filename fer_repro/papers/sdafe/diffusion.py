@@ -26,9 +26,6 @@ CONDITION = 256  # numbers that stand for noise level and class
 CLASSES = 7  # class 7 means "no class given"
 
 
-# ---- the network -----------------------------------------------------------------------------------------------------
-
-
 class Residual(nn.Module):
     """Two 3x3 convolutions, scaled and shifted by level and class: [B,C,H,W], [B,256] -> [B,C',H,W]."""
 
@@ -144,9 +141,6 @@ def sinusoid(level: Tensor, width: int) -> Tensor:
     return torch.cat((angles.cos(), angles.sin()), dim=1)
 
 
-# ---- noise -----------------------------------------------------------------------------------------------------------
-
-
 def signal_left() -> Tensor:
     """float32 [LEVELS]: the share of the variance that is signal at each noise level, cosine schedule."""
 
@@ -199,9 +193,6 @@ class NoiseLoss:
         return F.mse_loss(predicted.float(), noise)
 
 
-# ---- editing ---------------------------------------------------------------------------------------------------------
-
-
 def noise_levels(strength: float, grid: int) -> list[int]:
     """The noise levels of an edit, falling: the last ``strength`` of a grid of so many equal steps from pure noise."""
     steps = round(grid * strength)
@@ -225,14 +216,7 @@ def ddim(noisy: Tensor, noise: Tensor, left: float, then: float) -> Tensor:
 
 @torch.inference_mode()
 def edit(
-    network: Unet,
-    images: Tensor,
-    classes: Tensor,
-    noise: Tensor,
-    strength: float,
-    grid: int,
-    guidance: float,
-    autocast: bool = False,
+    network: Unet, images: Tensor, classes: Tensor, noise: Tensor, strength: float, grid: int, guidance: float
 ) -> Tensor:
     """SDEdit: ``images`` uint8 [B,48,48], with noise up to ``strength``, denoised as ``classes`` int64 [B] -> uint8.
 
@@ -245,8 +229,7 @@ def edit(
     both = torch.cat((classes, torch.full_like(classes, CLASSES)))  # with the class, and without one
     for before, after in pairwise([*levels, None]):
         level = torch.full_like(both, before)
-        with torch.autocast(now.device.type, torch.bfloat16, enabled=autocast and now.device.type == "cuda"):
-            given, hidden = network(now.repeat(2, 1, 1, 1), level, both).float().chunk(2)
+        given, hidden = network(now.repeat(2, 1, 1, 1), level, both).float().chunk(2)
         now = ddim(now, hidden + guidance * (given - hidden), left[before], 1.0 if after is None else left[after])
     return as_images(now)
 

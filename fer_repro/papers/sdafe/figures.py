@@ -60,9 +60,6 @@ def _absent(result: Result) -> Html:
     return Html(f"<p>No generated faces to show: {text(why)}.</p>", f"no generated faces: {why}")
 
 
-# ---- the grid --------------------------------------------------------------------------------------------------------
-
-
 def faces(result: Result) -> Figure | Html:
     """The first candidates of every class, each below its source; a frame where both filters accept it."""
     made = _faces_of(result)
@@ -113,9 +110,6 @@ def faces(result: Result) -> Figure | Html:
         synthetic=result.synthetic,
         photo=True,
     )
-
-
-# ---- the filters -----------------------------------------------------------------------------------------------------
 
 
 def filtered(result: Result) -> Html:
@@ -193,9 +187,6 @@ def distributions(made: Generated, synthetic: bool) -> Figure:
     )
 
 
-# ---- the comparison --------------------------------------------------------------------------------------------------
-
-
 def arms(result: Result, results_dir: Path | None) -> Html:
     """The six arms under the protocol of ``result``: every stored run, "not run" where there is none."""
     variants = {("sdafe" if arm == "both" else f"sdafe-{arm}"): name for arm, name in ARMS.items()}
@@ -226,9 +217,6 @@ def _scores(run: Result) -> list[str]:
     accuracies = [cell(score["accuracy"], score["interval"]) for score in scores]
     balanced = percent(scores[1]["balanced_accuracy"])
     return [f"{run.seed}", *accuracies, balanced, cell(disgust["recall"], disgust["interval"], 1)]
-
-
-# ---- the claim -------------------------------------------------------------------------------------------------------
 
 
 def distance() -> Html:

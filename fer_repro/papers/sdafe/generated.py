@@ -27,9 +27,6 @@ WITHOUT_FACES = ("real-only", "oversampled")
 TARGETS = ("neutral", "largest")
 
 
-# ---- how many, from which sources ------------------------------------------------------------------------------------
-
-
 def require_training_only(part: FER2013, what: str) -> None:
     """Raise `FerReproError` unless every image of ``part`` is a Training image."""
     others = sorted(set(np.asarray(part.usage).tolist()) - {SOURCE_USAGE})
@@ -88,9 +85,6 @@ def plan(labels: np.ndarray, target: str, surplus: float, seed: int, most: int |
     return Plan(*(np.concatenate(parts).astype(np.int64) for parts in (sources, classes, seeds)))
 
 
-# ---- the two filters -------------------------------------------------------------------------------------------------
-
-
 def psnr(made: np.ndarray, sources: np.ndarray) -> np.ndarray:
     """Peak signal-to-noise ratio in dB of uint8 [N,48,48] against their sources, float32 [N]; equal images: inf."""
     error = ((made.astype(np.float32) - sources.astype(np.float32)) ** 2).mean(axis=(1, 2), dtype=np.float64)
@@ -125,9 +119,6 @@ def passes_cosine(cosines: np.ndarray, classes: np.ndarray, lowest: np.ndarray) 
     rows = np.arange(len(classes))
     bound = np.broadcast_to(lowest, cosines.shape)[rows, classes]
     return (cosines.argmax(axis=1) == classes) & (cosines[rows, classes] >= bound)
-
-
-# ---- the store -------------------------------------------------------------------------------------------------------
 
 
 def ids_digest(ids: Iterable[str]) -> str:
@@ -180,9 +171,6 @@ class Generated:
         """One ``.npz`` file with an array for each field."""
         with atomic_write(path) as file:
             np.savez(file, **{f.name: np.asarray(getattr(self, f.name)) for f in dataclasses.fields(self)})
-
-
-# ---- use -------------------------------------------------------------------------------------------------------------
 
 
 def training_set(

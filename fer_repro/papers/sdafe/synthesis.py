@@ -23,7 +23,7 @@ from fer_repro.errors import FerReproError
 from fer_repro.evaluation.cost import count_parameters
 from fer_repro.papers.sdafe import diffusion, generated, mini_clip, stable_diffusion
 from fer_repro.papers.sdafe.generated import Generated, Plan
-from fer_repro.papers.sdafe.training import LossOf, Pause, StepFit
+from fer_repro.papers.sdafe.training import Pause, StepFit
 from fer_repro.recipe import Recipe, Step, step
 from fer_repro.training.artifacts import Shelf
 from fer_repro.training.run import Run
@@ -84,18 +84,19 @@ class Maker:
             )
         self.own = self.generator == "mini_diffusion"
         self.device = torch.device(run.device)
-        self.autocast = run.recipe.precision == "bf16" and run.engine.autocast
+        self.autocast = run.recipe.precision == "bf16" and run.engine.autocast and self.device.type == "cuda"
         self.images, self.labels = np.asarray(train.images), np.asarray(train.labels)
         self.folders = {} if self.own else stable_diffusion.require()
         self.checkpoints = {name: stable_diffusion.folder_digest(path) for name, path in self.folders.items()}
         settings = json.dumps([self.settings, self.checkpoints], sort_keys=True)
-        self.identity = {
+        identity = {
             "settings": hashlib.sha256(settings.encode()).hexdigest(),
             "data set": run.data_digest,
             "seed": run.seed,
             "device": self.device.type,
         }
-        self.shelf = Shelf(run.folder, self.identity, run.resume, run.say)
+        self.shelf = Shelf(run.folder, identity, run.resume, run.say)
+        self.steps = StepFit(run.folder, identity, run.seed, self.device, pause, run.say, run.resume, self.autocast)
 
     def make(self) -> LabelSimilarity:
         """All stages; the result's ``generated`` is also in the run folder."""
@@ -112,23 +113,6 @@ class Maker:
         self._record(classifier)
         return classifier
 
-    # ---- fits ----
-
-    def _fit(
-        self,
-        name: str,
-        build: Callable[[], nn.Module],
-        loss: LossOf,
-        steps: int,
-        optimiser: Step,
-        ema: float | None = None,
-    ) -> tuple[nn.Module, float]:
-        """The network, trained in the folder ``name`` with a seed of its own, and the seconds that it took."""
-        seed = int(np.random.SeedSequence([self.run.seed, *name.encode()]).generate_state(1)[0])
-        folder, say, resume = self.run.folder / name, self.run.say, self.run.resume
-        fit = StepFit(folder, self.identity, seed, self.device, self.pause, say, resume, self.autocast)
-        return fit.fit(build, loss, steps, optimiser, ema)
-
     def _on_device(self, chosen: np.ndarray | slice) -> tuple[Tensor, Tensor]:
         return (
             torch.tensor(self.images[chosen], device=self.device),
@@ -140,7 +124,7 @@ class Maker:
         s, side = self.settings, mini_clip.halves(self.labels, self.run.seed)
         optimiser = step("adamw", lr=s["encoder_rate"], weight_decay=0.05)
         fits = [
-            self._fit(
+            self.steps.fit(
                 f"encoder-{half + 1}",
                 lambda: mini_clip.DualEncoder(s["encoder_channels"]),
                 mini_clip.ContrastiveLoss(*self._on_device(side == half), s["encoder_batch"]),
@@ -172,19 +156,18 @@ class Maker:
         """The same from the small generator, fitted on all of Training."""
         s = self.settings
         loss = diffusion.NoiseLoss(*self._on_device(slice(None)), s["size"], s["batch"], s["silent"])
-        optimiser = step("adamw", lr=s["rate"])
-        network, seconds = self._fit("denoiser", lambda: unet(self.run.recipe), loss, s["steps"], optimiser, s["ema"])
+        build, optimiser = partial(unet, self.run.recipe), step("adamw", lr=s["rate"])
+        network, seconds = self.steps.fit("denoiser", build, loss, s["steps"], optimiser, s["ema"])
         self._note("generator", seconds)
 
         def edit(sources: np.ndarray, classes: np.ndarray, seeds: np.ndarray) -> np.ndarray:
             images, labels = (torch.tensor(part, device=self.device) for part in (sources, classes))
             noise = diffusion.start_noise(seeds, s["size"]).to(self.device)
-            how = (s["strength"], s["grid"], s["guidance"], self.autocast)
-            return diffusion.edit(network, images, labels, noise, *how).cpu().numpy()
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+                made = diffusion.edit(network, images, labels, noise, s["strength"], s["grid"], s["guidance"])
+            return made.cpu().numpy()
 
         return edit
-
-    # ---- images ----
 
     def _candidates(self, plan: Plan, editor: Editor) -> np.ndarray:
         """uint8 [N,48,48], portion by portion."""
@@ -231,8 +214,6 @@ class Maker:
             accepted=near & fitting,
             seen=ids if self.own else np.zeros(0, np.str_),
         )
-
-    # ---- records ----
 
     def _note(self, stage: str, seconds: float) -> None:
         self.run.history.append({"stage": stage, "seconds": seconds, "select_accuracy": None, "n": None})

@@ -6,12 +6,14 @@ it: a resumed fit equals the uninterrupted one, bit for bit on the CPU.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -48,11 +50,11 @@ class ClassSampler:
 
 @dataclass(frozen=True)
 class StepFit:
-    """Where and how a network is trained by steps.
+    """Where and how networks are trained by steps, each with its own seed and its own folder inside ``folder``.
 
-    ``folder`` is the fit's own, ``identity`` says what the state belongs to (settings, data, seed, device); a
-    checkpoint of another one is an error, unless ``resume`` is false: then it is deleted. ``pause(save)`` is called
-    before every step: if the run is to stop it saves and raises. ``autocast``: forward passes in bf16, on CUDA only.
+    ``identity`` says what a state belongs to (settings, data, seed, device); a checkpoint of another one is an error,
+    unless ``resume`` is false: then it is deleted. ``pause(save)`` is called before every step: if the run is to stop,
+    it saves and raises. ``autocast``: forward passes in bf16.
     """
 
     folder: Path
@@ -65,15 +67,23 @@ class StepFit:
     autocast: bool = False
 
     def fit(
-        self, build: Callable[[], nn.Module], loss_of: LossOf, steps: int, optimiser: Step, ema: float | None = None
+        self,
+        name: str,
+        build: Callable[[], nn.Module],
+        loss_of: LossOf,
+        steps: int,
+        optimiser: Step,
+        ema: float | None = None,
     ) -> tuple[nn.Module, float]:
         """Train ``build()`` for ``steps`` updates; returns it (its average, with ``ema``) and the seconds that it took.
 
         ``loss_of(network, generator)`` draws a batch from the generator (on the device) and returns its loss. Raises
         `FerReproError` where the weights are no longer finite.
         """
-        with checkpoint.seeded(self.seed, self.device):
-            state = _State(self, build(), optimiser, ema)
+        seed = int(np.random.SeedSequence([self.seed, *name.encode()]).generate_state(1)[0])
+        own = dataclasses.replace(self, folder=self.folder / name, seed=seed)
+        with checkpoint.seeded(seed, self.device):
+            state = _State(own, build(), optimiser, ema)
             state.restore()
             state.run(loss_of, steps)
         network = state.ema.module if state.ema else state.network
@@ -135,7 +145,7 @@ class _State:
             if time.monotonic() - saved > SAVE_EVERY:
                 save()
                 saved = time.monotonic()
-            with torch.autocast(device.type, torch.bfloat16, enabled=setup.autocast and device.type == "cuda"):
+            with torch.autocast(device.type, torch.bfloat16, enabled=setup.autocast):
                 loss = loss_of(self.network, self.generator)
             self.optimiser.zero_grad(set_to_none=True)
             loss.backward()
