@@ -28,7 +28,7 @@ def described(network: NetworkClassifier, images: np.ndarray) -> np.ndarray:
     """The last hidden layer, which is the input of ``fc8``, for uint8 [N,48,48], plain: float32 [N,D]."""
     parts: list[torch.Tensor] = []
     with network.model.fc8.register_forward_pre_hook(lambda _, inputs: parts.append(inputs[0].float())):
-        network.predict_proba(images)
+        network.predict_proba(np.ascontiguousarray(images))
     return torch.cat(parts).cpu().numpy()
 
 
