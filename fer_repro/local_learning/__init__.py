@@ -1,4 +1,4 @@
-"""What the methods of local learning share: stages whose pieces stay on disk, the choice of k and C, the classifier."""
+"""Shared by the methods of local learning: a fit in stages with cached parts, the choice of k and C, the classifier."""
 
 from __future__ import annotations
 
@@ -11,9 +11,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+from scipy import sparse
+from sklearn.svm import LinearSVC
 
 from fer_repro.data.dataset import FER2013
+from fer_repro.data.protocol import Splits
 from fer_repro.local_learning import svm
+from fer_repro.recipe import Deviation
 from fer_repro.training.artifacts import ArtifactCache
 from fer_repro.training.checkpoint import writer
 from fer_repro.training.progress import stop_requests
@@ -22,6 +26,18 @@ from fer_repro.training.run import Interrupted, Run
 log = logging.getLogger(__name__)
 
 Pause = Callable[[], None]
+LEARNING_DEVIATIONS = (
+    Deviation(
+        "learning",
+        "the one-against-all SVMs of one test image are solved together in the dual, not by LIBSVM",
+        "same problem and decision values as LIBSVM's (tested), several times faster",
+    ),
+    Deviation(
+        "learning",
+        "probabilities are a softmax of the decision values at a temperature fitted on PublicTest",
+        "the method gives answers only; this changes none of them",
+    ),
+)
 
 
 def score(answers: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -35,12 +51,17 @@ def best(accuracies: Mapping[Any, float]) -> Any:
     return max(accuracies, key=accuracies.__getitem__)
 
 
-@contextmanager
-def workshop(run: Run, select: FER2013) -> Iterator[Workshop]:
-    """The run's folder with its one writer, and the wish to stop, while the block runs.
+def held_out(splits: Splits) -> dict[str, FER2013]:
+    """The two held-out test sets, by the names of their usages."""
+    return {"+".join(sorted(set(part.usage))): part for part in (splits.select, splits.test)}
 
-    Finished pieces lie in the folder and are found again by a resumed run. ``pause`` raises `Interrupted` between two
-    pieces when the time budget ends or somebody presses Ctrl-C.
+
+@contextmanager
+def staged_fit(run: Run, select: FER2013) -> Iterator[StagedFit]:
+    """The run's folder with its one writer, and stop requests, while the block runs.
+
+    Finished parts lie in the folder and are found again by a resumed run. ``pause`` raises `Interrupted` between two
+    parts when the time budget ends or somebody presses Ctrl-C.
     """
     with writer(run.folder), stop_requests(run.stop) as request:
 
@@ -50,11 +71,11 @@ def workshop(run: Run, select: FER2013) -> Iterator[Workshop]:
                 raise Interrupted(f"{run.recipe.variant}: stopped ({why}); the same command goes on from what is kept")
 
         identity = {"data": run.data_digest, "seed": run.seed, "train": run.recipe.protocol.train}
-        yield Workshop(run, select, ArtifactCache(run.folder, identity, run.resume), pause)
+        yield StagedFit(run, select, ArtifactCache(run.folder, identity, run.resume), pause)
 
 
-class Workshop:
-    """Where a method is fitted stage by stage; every stage adds a row to the run's history."""
+class StagedFit:
+    """A method is fitted stage by stage; every stage adds a row to the run's history."""
 
     def __init__(self, run: Run, select: FER2013, artifacts: ArtifactCache, pause: Pause) -> None:
         self.run, self.artifacts, self.pause = run, artifacts, pause
@@ -62,7 +83,7 @@ class Workshop:
         self.begin = self.last = time.monotonic()
 
     def seconds(self) -> float:
-        """Since the beginning, with what earlier runs paid for the pieces that were found on disk."""
+        """Since the beginning, with the time that earlier runs took for the parts that were found on disk."""
         return time.monotonic() - self.begin + self.artifacts.saved
 
     def accuracy(self, answers: np.ndarray) -> float:
@@ -70,16 +91,15 @@ class Workshop:
         return score(answers, self.labels)["accuracy"]
 
     def note(self, stage: str, answers: np.ndarray | None = None) -> None:
-        """End a stage: its seconds (without what was found on disk), and the select accuracy where it has answers."""
+        """End a stage: its seconds (without parts found on disk), and the select accuracy where it has answers."""
         now = time.monotonic()
         row: dict[str, Any] = {"stage": stage, "seconds": now - self.last, "select_accuracy": None, "n": None}
-        told = f"{stage}: {row['seconds']:.1f} s"
+        line = f"{stage}: {row['seconds']:.1f} s"
         if answers is not None:
-            found = score(answers, self.labels)
-            row |= {"select_accuracy": found["accuracy"], "n": found["n"]}
-            told += f", {'+'.join(self.run.recipe.protocol.select)} accuracy {found['accuracy']:.4f}"
+            row |= {"select_accuracy": self.accuracy(answers), "n": len(self.labels)}
+            line += f", {'+'.join(self.run.recipe.protocol.select)} accuracy {row['select_accuracy']:.4f}"
         self.run.history.append(row)
-        log.info(told)
+        self.log.info(line)
         self.last = now
 
     def machines(
@@ -96,35 +116,51 @@ class Workshop:
         for k in ks:
 
             def decide(k: int = k) -> np.ndarray:
-                found = svm.local_decisions(similarity, gram, labels, k, costs, self.pause)
-                return np.stack([found[cost] for cost in costs])
+                values = svm.local_decisions(similarity, gram, labels, k, costs, self.pause)
+                return np.stack([values[cost] for cost in costs])
 
-            kept = self.artifacts.get_or_compute(f"decisions-{k}", dict(settings) | {"k": k, "C": costs}, decide)
-            for cost, values in zip(costs, kept, strict=True):
-                decisions[k, cost] = values
+            cached = self.artifacts.get_or_compute(f"decisions-{k}", dict(settings) | {"k": k, "C": costs}, decide)
+            decisions |= {(k, cost): values for cost, values in zip(costs, cached, strict=True)}
         return decisions, {key: self.accuracy(values.argmax(axis=1)) for key, values in decisions.items()}
+
+    def linear(
+        self,
+        stage: str,
+        rows: np.ndarray | sparse.csr_matrix,
+        labels: np.ndarray,
+        query: np.ndarray | sparse.csr_matrix,
+        costs: tuple[float, ...],
+    ) -> LinearSVC:
+        """The stage of one linear SVM for all faces, its C chosen on the select images, which are ``query``."""
+        accuracies = {}
+        for cost in costs:
+            machine = LinearSVC(C=cost, tol=1e-3, random_state=self.run.seed).fit(rows, labels)
+            accuracies[machine] = self.accuracy(machine.predict(query))
+            self.pause()
+        self.note(stage, best(accuracies).predict(query))
+        return best(accuracies)
 
 
 class LocalClassifier(ABC):
-    """For every image, a machine on its nearest training images; ``temperature`` makes its answers probabilities."""
+    """For every image, an SVM on its nearest training images. ``chosen``: "k", "C", the softmax's "temperature", ..."""
 
-    def __init__(self, temperature: float) -> None:
-        self.temperature = temperature
+    def __init__(self, chosen: dict[str, Any]) -> None:
+        self.chosen = chosen
         self._known: dict[str, np.ndarray] = {}
 
     @abstractmethod
-    def work_out(self, images: np.ndarray) -> np.ndarray:
+    def compute(self, images: np.ndarray) -> np.ndarray:
         """One-against-all decision values, float32 [N,7], of uint8 [N,48,48]."""
 
     def remember(self, images: np.ndarray, decisions: np.ndarray) -> None:
-        """Decision values that are known already, so that nobody works them out again."""
+        """Decision values that are known already, so that they are not computed again."""
         self._known[digest(images)] = decisions
 
     def decisions(self, images: np.ndarray) -> np.ndarray:
-        """`work_out`, once for the same images."""
+        """`compute`, once for the same images."""
         key = digest(images)
         if key not in self._known:
-            self._known[key] = self.work_out(images)
+            self._known[key] = self.compute(images)
         return self._known[key]
 
     def predict_proba(self, images: np.ndarray, with_views: bool = False) -> np.ndarray:
@@ -136,7 +172,7 @@ class LocalClassifier(ABC):
         decisions = self.decisions(images)
         if with_views:
             decisions = (decisions + self.decisions(images[:, :, ::-1])) / 2
-        return svm.softmax(decisions, self.temperature)
+        return svm.softmax(decisions, self.chosen["temperature"])
 
 
 def digest(images: np.ndarray) -> str:

@@ -1,6 +1,6 @@
-"""Images to (spatial) presence vectors, with the expensive pieces kept on disk.
+"""Images to (spatial) presence vectors, with the expensive parts cached on disk.
 
-Shared by the 2013 visual-word method and by its successor, which adds deep features to the same vectors.
+Used by the visual-word method of 2013 and by its successor, which adds deep features to the same vectors.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from scipy import sparse
 from fer_repro.local_learning import visual_words
 from fer_repro.training.artifacts import ArtifactCache
 
-PART = 2048  # images whose words are kept on disk as one piece
-# what decides the words of an image, and so the files they are kept in
+PART = 2048  # images whose words are cached in one file
+# The options that decide the words of an image, and so the cache's files.
 REPRESENTATION = ("step", "blur", "root", "points_per_word", "iterations", "probes", "nearest")
 
 # What is recalled of the paper of 2013 or re-used in third-party code for its successor: vocabulary sizes. Patch and
@@ -40,11 +40,25 @@ SEARCHED_WORDS = RECALLED | {
 }
 
 
+def channel_words(channels: tuple[tuple[int, int, int], ...]) -> tuple[str, str, str]:
+    """Cell widths, pyramid levels and vocabulary sizes as text, for the picture of a method's steps."""
+    cells, levels, sizes = (dict.fromkeys(values) for values in zip(*channels, strict=True))
+    fields = ", ".join(f"{level}×{level}" for level in sorted(levels))
+    return " and ".join(map(str, sorted(cells))), fields, ", ".join(f"{size:,}" for size in sizes)
+
+
+def local_steps(neighbours: str, options: dict[str, Any]) -> list[tuple[str, str]]:
+    """The last two steps of the methods of local learning, for that picture."""
+    ks, costs = ", ".join(map(str, options["k"])), ", ".join(f"{cost:g}" for cost in options["C"])
+    machine = f"one against all, trained on these alone; C from {costs}"
+    return [("neighbours", f"{neighbours}, k from {ks}"), ("local SVM", machine)]
+
+
 class WordPyramid:
     """Vocabularies and the vectors made with them.
 
     ``options``: "channels", a tuple of (SIFT cell width in pixels, pyramid level, words), one per kernel, and
-    the names in `REPRESENTATION` (see `visual_words`). ``pause`` is called between pieces and may raise to stop.
+    the names in `REPRESENTATION` (see `visual_words`). ``pause`` is called between parts and may raise to stop.
     """
 
     def __init__(self, options: dict[str, Any], artifacts: ArtifactCache, seed: int, pause: Callable[[], None]) -> None:
@@ -69,42 +83,27 @@ class WordPyramid:
             self.finders[cell, words] = visual_words.WordFinder(vocabulary, self.options["probes"])
             self.pause()
 
-    def histogram(self, images: np.ndarray, name: str | None = None) -> sparse.csr_matrix:
-        """The first channel with counts instead of presence: the plain bag of words."""
-        return self.vectors(images, name, self.channels[:1], counts=True)[0]
-
-    def vectors(
-        self,
-        images: np.ndarray,
-        name: str | None = None,
-        channels: tuple[visual_words.Channel, ...] | None = None,
-        counts: bool = False,
-    ) -> list[sparse.csr_matrix]:
+    def vectors(self, images: np.ndarray, name: str | None = None, counts: bool = False) -> list[sparse.csr_matrix]:
         """One CSR per channel, rows of unit length: uint8 [N,48,48] -> float32 [N, level**2 * words] each.
 
-        ``name``: keep the words on disk under it, find them there (None: neither). ``channels``: all, or some of them.
+        ``name``: of the words in the cache (None: no cache). ``counts``: the first channel alone, with counts instead
+        of presence, the plain bag of words.
         """
-        channels = self.channels if channels is None else channels
-        found: dict[tuple[int, int], list[list[sparse.csr_matrix]]] = {}
+        channels = self.channels[:1] if counts else self.channels
+        matrices: dict[tuple[int, int], list[sparse.csr_matrix]] = {}
         for cell, words in dict.fromkeys(channel.vocabulary for channel in channels):
             grid, finder = self.grid(cell), self.finders[cell, words]
             levels = [channel.level for channel in channels if channel.vocabulary == (cell, words)]
-            pieces = []
+            parts, centres = [], grid.centres()
             for start in range(0, len(images), PART):
                 part = images[start : start + PART]
 
                 def search(part: np.ndarray = part, grid: Any = grid, finder: Any = finder) -> np.ndarray:
                     return np.concatenate(list(visual_words.words_of(part, grid, finder, self.options["nearest"])))
 
-                if name is None:
-                    indices = search()
-                else:
-                    indices = self.artifacts.get_or_compute(
-                        f"words-{name}-{cell}-{words}-{start:05d}", self.settings, search
-                    )
-                pieces.append(
-                    [visual_words.spatial_words(indices, grid.centres(), words, level, counts) for level in levels]
-                )
+                key = f"words-{name}-{cell}-{words}-{start:05d}"
+                indices = self.artifacts.get_or_compute(key, self.settings, search) if name else search()
+                parts.append([visual_words.spatial_words(indices, centres, words, level, counts) for level in levels])
                 self.pause()
-            found[cell, words] = [sparse.vstack(level, format="csr") for level in zip(*pieces, strict=True)]
-        return [found[channel.vocabulary].pop(0) for channel in channels]
+            matrices[cell, words] = [sparse.vstack(level, format="csr") for level in zip(*parts, strict=True)]
+        return [matrices[channel.vocabulary].pop(0) for channel in channels]

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from scipy import optimize, sparse
+from scipy import optimize, sparse, special
 from threadpoolctl import threadpool_limits
 
 from fer_repro.errors import FerReproError
@@ -24,7 +24,7 @@ Gram = np.ndarray | Callable[[np.ndarray], np.ndarray]
 
 
 class _Split:
-    """Sparse rows cut into frequent columns, which go through dense products, and rare ones, which stay sparse."""
+    """Sparse rows split into frequent columns, for dense products, and rare ones, which stay sparse."""
 
     def __init__(self, rows: sparse.csr_matrix, frequent: np.ndarray) -> None:
         self.common, self.rare = rows[:, np.flatnonzero(frequent)], rows[:, np.flatnonzero(~frequent)]
@@ -98,7 +98,7 @@ def solve(
     toll = inverse.sum(axis=2, keepdims=True)
     low = np.where(target > 0, np.float32(0), np.float32(-C))
     high = np.where(target > 0, np.float32(C), np.float32(0))
-    # signed dual coefficients: `free` obeys the sum-to-zero constraint, `boxed` the bounds; `gap` drives them together
+    # signed dual coefficients: `free` keeps the sum-to-zero constraint, `boxed` the bounds; `gap` pulls them together
     state = [target, inverse, toll, toll.sum(axis=1, keepdims=True), rho, low, high, rows]
     boxed, gap = np.zeros_like(target), np.zeros_like(target)
     decisions = np.empty((len(gram), classes), np.float32)
@@ -155,7 +155,7 @@ def local_decisions(
     ``similarity`` [N, pool]: kernel of test with training images; ``gram`` [pool, pool] (see `Gram`);
     ``labels`` int64 [pool]. Returns {C: float32 [N,7]}. ``pause`` is called between chunks and may raise to stop.
     """
-    found = {C: np.empty((len(similarity), 7), np.float32) for C in costs}
+    decisions = {C: np.empty((len(similarity), 7), np.float32) for C in costs}
     chunk = max(1, 400_000 // k**2)
 
     def work(start: int) -> None:
@@ -164,28 +164,25 @@ def local_decisions(
         among = gram(near) if callable(gram) else gram[near[:, :, None], near[:, None, :]]
         rows = np.take_along_axis(part, near, axis=1)
         for C in costs:
-            found[C][start : start + chunk] = solve(among, rows, labels[near], C)
+            decisions[C][start : start + chunk] = solve(among, rows, labels[near], C)
 
-    # many small problems: whole problems side by side, since BLAS threads inside one would mostly wait for each other
+    # Many small problems: one thread for each, since BLAS threads within a small problem gain little.
     workers = os.cpu_count() or 1
     starts = list(range(0, len(similarity), chunk))
     with threadpool_limits(1), ThreadPoolExecutor(workers) as crew:
         for first in range(0, len(starts), 4 * workers):
             list(crew.map(work, starts[first : first + 4 * workers]))
             pause()
-    return found
+    return decisions
 
 
 def softmax(decisions: np.ndarray, temperature: float) -> np.ndarray:
     """Decision values [N,7] -> probabilities float32 [N,7]."""
-    scaled = decisions.astype(np.float64) / temperature
-    scaled -= scaled.max(axis=1, keepdims=True)
-    powers = np.exp(scaled)
-    return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
+    return special.softmax(decisions.astype(np.float64) / temperature, axis=1).astype(np.float32)
 
 
 def fit_temperature(decisions: np.ndarray, labels: np.ndarray) -> float:
-    """The temperature of `softmax` with the lowest log loss on held-out images; it moves no arg max."""
+    """The temperature of `softmax` with the lowest log loss on held-out images; it changes no arg max."""
 
     def loss(log_temperature: float) -> float:
         rows = softmax(decisions, float(np.exp(log_temperature)))

@@ -73,7 +73,7 @@ def _orientation_maps(images: np.ndarray, blur: float) -> np.ndarray:
     dy, dx = np.gradient(smooth, axis=(1, 2))
     magnitude = np.hypot(dx, dy)
     angle = np.arctan2(dy, dx) * (ORIENTATIONS / (2 * np.pi)) % ORIENTATIONS
-    low = np.floor(angle).astype(np.int64)  # may round up to 8 itself, which is orientation 0 again
+    low = np.floor(angle).astype(np.int64)  # may round up to 8, which is orientation 0 again
     share = (angle - low).astype(np.float32)
     maps = np.zeros((len(images), ORIENTATIONS, EDGE, EDGE), np.float32)
     np.put_along_axis(maps, (low % ORIENTATIONS)[:, None], (magnitude * (1 - share))[:, None], axis=1)
@@ -155,14 +155,14 @@ class WordFinder:
         """float32 [..., 128] -> int32 [..., count]: indices of the nearest words, nearest first."""
         flat = np.ascontiguousarray(descriptors.reshape(-1, descriptors.shape[-1]), np.float32)
         found = self._index.search(flat, count)[1].reshape(*descriptors.shape[:-1], count).astype(np.int32)
-        # an inverted file may hold fewer words than asked for in the searched lists: repeat the nearest one
+        # the searched lists of an inverted file may hold fewer words than ``count``: repeat the nearest one
         return np.where(found < 0, found[..., :1], found)
 
 
 def words_of(
     images: np.ndarray, grid: SiftGrid, finder: WordFinder, count: int, chunk: int = 128
 ) -> Iterator[np.ndarray]:
-    """Words of every descriptor, chunk by chunk: yields uint16 [<= chunk, descriptors, count]; keeps no descriptor."""
+    """Words of every descriptor, chunk by chunk: yields uint16 [<= chunk, descriptors, count]; stores no descriptor."""
     for start in range(0, len(images), chunk):
         yield finder.nearest(dense_sift(images[start : start + chunk], grid), count).astype(np.uint16)
 

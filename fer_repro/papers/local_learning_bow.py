@@ -5,8 +5,8 @@ ICML 2013 workshop Challenges in Representation Learning; fourth of the contest 
 leaderboard files it under the contest's report (Goodfellow et al., arXiv 1307.0414).
 
 Idea: describe a face by which small gradient patterns (words) occur where, as binary vectors; then, instead of one
-classifier for all faces, train a little one-against-all SVM on the nearest training faces of each test face and ask
-it about that face only.
+classifier for all faces, train a small one-against-all SVM on the nearest training faces of each test face and apply
+it to that face only.
 
 Accuracy claimed: 67.484 % on PrivateTest, whose labels were hidden from the contestants.
 Accuracy measured, seconds, memory and machine: ``results/local-learning-bow/official/seed-0/result.json``.
@@ -25,19 +25,29 @@ from sklearn.svm import LinearSVC
 from fer_repro.data.dataset import FER2013
 from fer_repro.data.protocol import OFFICIAL, Protocol, Splits
 from fer_repro.evaluation.cost import peak_memory
-from fer_repro.local_learning import LocalClassifier, Workshop, best, score, svm, visual_words, workshop
-from fer_repro.local_learning.pyramid import RECALLED, SEARCHED_WORDS, WordPyramid
+from fer_repro.local_learning import (
+    LEARNING_DEVIATIONS,
+    LocalClassifier,
+    StagedFit,
+    best,
+    held_out,
+    score,
+    staged_fit,
+    svm,
+    visual_words,
+)
+from fer_repro.local_learning.pyramid import RECALLED, SEARCHED_WORDS, WordPyramid, channel_words, local_steps
 from fer_repro.papers.base import Variant
 from fer_repro.recipe import Deviation, Recipe, Selection, step
 from fer_repro.training.run import Run
 
-# Nobody could see PrivateTest's labels during the contest: the claimed protocol is the official one.
+# The labels of PrivateTest were hidden during the contest: the claimed protocol is the official one.
 CLAIMED = Protocol("claimed")
 LADDER = ("histogram-global", "presence-global", "pyramid-global", "pyramid-local")
 
 
 class LocalWords(LocalClassifier):
-    """The fitted method: for every test image, an SVM on its nearest training images."""
+    """The fitted method. ``machines``: the linear SVMs for all faces of the ladder's first steps, as baselines."""
 
     def __init__(
         self,
@@ -46,79 +56,80 @@ class LocalWords(LocalClassifier):
         labels: np.ndarray,
         gram: np.ndarray,
         chosen: dict[str, Any],
-        rungs: dict[str, LinearSVC],
+        machines: dict[str, LinearSVC],
     ) -> None:
-        super().__init__(chosen["temperature"])
-        self.words, self.pool, self.labels, self.gram = words, pool, labels, gram
-        self.chosen, self.rungs = chosen, rungs
+        super().__init__(chosen)
+        self.words, self.pool, self.labels, self.gram, self.machines = words, pool, labels, gram, machines
 
-    def work_out(self, images: np.ndarray) -> np.ndarray:
-        """One-against-all decision values, float32 [N,7], of uint8 [N,48,48]."""
+    def compute(self, images: np.ndarray) -> np.ndarray:
         rows, cost = visual_words.weighted_sum(self.words.vectors(images), self.chosen["weights"]), self.chosen["C"]
-        similarity = svm.kernel(rows, self.pool)
-        return svm.local_decisions(
-            similarity, self.gram, self.labels, self.chosen["k"], (cost,), pause=self.words.pause
-        )[cost]
+        similarity, k = svm.kernel(rows, self.pool), self.chosen["k"]
+        return svm.local_decisions(similarity, self.gram, self.labels, k, (cost,), pause=self.words.pause)[cost]
 
     def ladder_scores(self, images: np.ndarray, labels: np.ndarray) -> dict[str, dict[str, float]]:
-        """Accuracy of every rung of the ladder on the given images: {rung: {n, correct, accuracy}}."""
-        counted = self.words.histogram(images)
-        present = self.words.vectors(images)
-        inputs = {LADDER[0]: counted, LADDER[1]: present[0]}
-        inputs[LADDER[2]] = visual_words.weighted_sum(present, self.chosen["weights"])
-        found = {name: self.rungs[name].predict(rows) for name, rows in inputs.items()}
-        found[LADDER[3]] = self.decisions(images).argmax(axis=1)
-        return {name: score(answers, labels) for name, answers in found.items()}
+        """Every step of the ladder on the given images: {step: {n, correct, accuracy}}."""
+        (counted,), present = self.words.vectors(images, counts=True), self.words.vectors(images)
+        inputs = (counted, present[0], visual_words.weighted_sum(present, self.chosen["weights"]))
+        answers = [self.machines[name].predict(rows) for name, rows in zip(LADDER, inputs, strict=False)]
+        answers.append(self.decisions(images).argmax(axis=1))
+        return {name: score(own, labels) for name, own in zip(LADDER, answers, strict=True)}
 
     def extra_scores(self, splits: Splits) -> dict[str, Any]:
-        """The ladder on both held-out halves; asked for once, when every choice has been made."""
-        halves = {"+".join(sorted(set(part.usage))): part for part in (splits.select, splits.test)}
-        found = {half: self.ladder_scores(part.images, part.labels) for half, part in halves.items()}
-        return {"ladder": [{"step": name} | {half: rungs[name] for half, rungs in found.items()} for name in LADDER]}
+        """The ladder on both test sets; called once, after every choice."""
+        scores = {usage: self.ladder_scores(part.images, part.labels) for usage, part in held_out(splits).items()}
+        return {"ladder": [{"step": name} | {usage: own[name] for usage, own in scores.items()} for name in LADDER]}
 
 
 def fit(splits: Splits, run: Run) -> LocalWords:
-    """Words, vectors, kernels; weights, C and k chosen on the select images; then the global rungs of the ladder.
+    """Words, vectors, kernels; weights, C and k chosen on the select images; the ladder's linear SVMs.
 
-    Pieces that take long (vocabularies, words, decision values) lie in ``run.folder`` and are found again by a
-    resumed run. Raises `Interrupted` between two pieces when the time budget ends or somebody presses Ctrl-C.
+    Parts that take long (vocabularies, words, decision values) are cached in ``run.folder`` for a resumed run. Raises
+    `Interrupted` between two parts when the time budget ends or somebody presses Ctrl-C.
     """
-    with workshop(run, splits.select) as work:
-        return _Fit(splits.train, splits.select, work).fitted()
+    with staged_fit(run, splits.select) as stages:
+        return _Fit(splits.train, splits.select, stages).fitted()
 
 
 class _Fit:
     """The stages in their order."""
 
-    def __init__(self, train: FER2013, select: FER2013, work: Workshop) -> None:
-        self.train, self.select, self.work, self.run = train, select, work, work.run
-        self.options, self.artifacts, self.pause = work.run.recipe.options.kwargs(), work.artifacts, work.pause
+    def __init__(self, train: FER2013, select: FER2013, stages: StagedFit) -> None:
+        self.stages, self.run, self.artifacts, self.pause = stages, stages.run, stages.artifacts, stages.pause
+        self.options = self.run.recipe.options.kwargs()
         self.words = WordPyramid(self.options, self.artifacts, self.run.seed, self.pause)
+        self.images, self.select = np.asarray(train.images), np.asarray(select.images)
+        self.mirrored = self.options["pool"] == "mirrored"
+        self.labels = np.tile(train.labels, 2 if self.mirrored else 1)
+
+    def vectors(self, counts: bool = False) -> list[sparse.csr_matrix]:
+        """One matrix per channel for the pool of neighbours; with ``counts`` the first channel's histogram alone."""
+        pool = self.words.vectors(self.images, "train", counts)
+        if not self.mirrored:
+            return pool
+        more = self.words.vectors(self.images[:, :, ::-1], "train-mirrored", counts)
+        return [sparse.vstack(both, format="csr") for both in zip(pool, more, strict=True)]
 
     def fitted(self) -> LocalWords:
-        run, words = self.run, self.words
-        images = np.asarray(self.train.images)
-        words.fit(images)
-        self.work.note("vocabulary")
-        pool = words.vectors(images, "train")
-        labels = np.asarray(self.train.labels)
-        if self.options["pool"] == "mirrored":
-            mirrored = words.vectors(images[:, :, ::-1], "train-mirrored")
-            pool = [sparse.vstack(both, format="csr") for both in zip(pool, mirrored, strict=True)]
-            labels = np.concatenate([labels, labels])
-        held_out = words.vectors(np.asarray(self.select.images), "select")
-        self.work.note("words and vectors")
-        weights = self.choose_weights(pool, labels, held_out)
-        rows, joined = (visual_words.weighted_sum(part, weights) for part in (held_out, pool))
-        rungs = self.global_rungs(pool[0], labels, held_out[0], joined, rows)
-        del pool  # the kernel is the largest thing in memory: 2 bytes for every pair of training images
+        stages, words, labels = self.stages, self.words, self.labels
+        words.fit(self.images)
+        stages.note("vocabulary")
+        pool = self.vectors()
+        query = words.vectors(self.select, "select")
+        stages.note("words and vectors")
+        weights = self.choose_weights(pool, query)
+        rows, joined = (visual_words.weighted_sum(part, weights) for part in (query, pool))
+        machines = self.linear((pool[0], joined), (query[0], rows))
+        del pool  # the kernel is the largest object in memory: 2 bytes for every pair of training images
         gram = svm.self_kernel(joined, pause=self.pause)
-        self.work.note("kernel")
-        decisions, grid = self.choose_machine(svm.kernel(rows, joined), gram, labels, weights)
+        stages.note("kernel")
+        settings = words.settings | {"weights": weights, "pool": self.options["pool"]}
+        ks, costs = self.options["k"], self.options["C"]
+        decisions, grid = stages.machines(svm.kernel(rows, joined), gram, labels, ks, costs, settings)
         k, cost = best(grid)
-        temperature = svm.fit_temperature(decisions[k, cost], np.asarray(self.select.labels))
+        stages.note(LADDER[-1], decisions[k, cost].argmax(axis=1))
+        temperature = svm.fit_temperature(decisions[k, cost], stages.labels)
         chosen = {"k": k, "C": cost, "weights": weights, "temperature": temperature}
-        run.facts |= {
+        self.run.facts |= {
             "status": "done",
             "chosen": chosen,
             "grid": [{"k": k, "C": cost, "select_accuracy": accuracy} for (k, cost), accuracy in grid.items()],
@@ -126,109 +137,55 @@ class _Fit:
             "dimensions": int(joined.shape[1]),
             "entries_per_image": float(joined.nnz / joined.shape[0]),
             "pool": len(labels),
-            "seconds": self.work.seconds(),
+            "seconds": stages.seconds(),
             "peak_memory_bytes": peak_memory(torch.device("cpu")),
         }
-        classifier = LocalWords(words, joined, labels, gram, chosen, rungs)
-        classifier.remember(self.select.images, decisions[k, cost])
+        classifier = LocalWords(words, joined, labels, gram, chosen, machines)
+        classifier.remember(self.select, decisions[k, cost])
         return classifier
 
-    def choose_weights(
-        self, pool: list[sparse.csr_matrix], labels: np.ndarray, held_out: list[sparse.csr_matrix]
-    ) -> tuple[float, ...]:
-        """The level weights that do best on the select images with a thinned pool (all kernels of it fit in memory)."""
+    def linear(self, pool: tuple[sparse.csr_matrix, ...], query: tuple[sparse.csr_matrix, ...]) -> dict[str, LinearSVC]:
+        """The ladder below local learning: one linear SVM for all faces on counts, on presence, and on the pyramid."""
+        pool, query = (*self.vectors(counts=True), *pool), (*self.words.vectors(self.select, "select", True), *query)
+        labels, costs = self.labels, self.options["global_C"]
+        steps = zip(LADDER, pool, query, strict=False)
+        return {name: self.stages.linear(name, rows, labels, select, costs) for name, rows, select in steps}
+
+    def choose_weights(self, pool: list[sparse.csr_matrix], query: list[sparse.csr_matrix]) -> tuple[float, ...]:
+        """The level weights that do best on the select images with a part of the pool (whose kernels fit in memory)."""
         tried = self.options["weights"]
         if len(tried) == 1:
             return tried[0]
-        thin = np.arange(0, len(labels), -(-len(labels) // self.options["weight_pool"]))
+        thin = np.arange(0, len(self.labels), -(-len(self.labels) // self.options["weight_pool"]))
         grams = [svm.self_kernel(part[thin], pause=self.pause) for part in pool]
-        rows = [svm.kernel(query, part[thin]) for query, part in zip(held_out, pool, strict=True)]
+        rows = [svm.kernel(own, part[thin]) for own, part in zip(query, pool, strict=True)]
         k, cost = self.options["k"][0], self.options["C"][0]
-        found = {}
+        accuracies = {}
         for weights in tried:
 
             def decide(weights: tuple[float, ...] = weights) -> np.ndarray:
                 shares = np.array(weights, np.float32) / sum(weights)
                 gram, row = (sum(s * m for s, m in zip(shares, part, strict=True) if s) for part in (grams, rows))
-                return svm.local_decisions(row, gram, labels[thin], min(k, len(thin)), (cost,), self.pause)[cost]
+                return svm.local_decisions(row, gram, self.labels[thin], min(k, len(thin)), (cost,), self.pause)[cost]
 
             settings = self.words.settings | {"weights": weights, "k": k, "C": cost, "thin": len(thin)}
             answers = self.artifacts.get_or_compute("weights", settings, decide).argmax(axis=1)
-            found[weights] = self.work.accuracy(answers)
+            accuracies[weights] = self.stages.accuracy(answers)
         self.run.facts["weights_tried"] = [
             {"weights": list(weights), "pool": len(thin), "select_accuracy": accuracy}
-            for weights, accuracy in found.items()
+            for weights, accuracy in accuracies.items()
         ]
-        self.work.note("level weights")
-        return best(found)
-
-    def choose_machine(
-        self, similarity: np.ndarray, gram: np.ndarray, labels: np.ndarray, weights: tuple[float, ...]
-    ) -> tuple[dict[Any, np.ndarray], dict[Any, float]]:
-        """Decision values and accuracy on the select images for every k and C of the grid."""
-        settings = self.words.settings | {"weights": weights, "pool": self.options["pool"]}
-        decisions, grid = self.work.machines(similarity, gram, labels, self.options["k"], self.options["C"], settings)
-        self.work.note("pyramid-local", decisions[best(grid)].argmax(axis=1))
-        return decisions, grid
-
-    def global_rungs(
-        self,
-        pool: sparse.csr_matrix,
-        labels: np.ndarray,
-        held_out: sparse.csr_matrix,
-        joined: sparse.csr_matrix,
-        rows: sparse.csr_matrix,
-    ) -> dict[str, LinearSVC]:
-        """The ladder below local learning: one linear SVM for all faces on counts, on presence, and on the pyramid."""
-        words, images = self.words, np.asarray(self.train.images)
-        counted = words.histogram(images, "train")
-        if self.options["pool"] == "mirrored":
-            mirrored = words.histogram(images[:, :, ::-1], "train-mirrored")
-            counted = sparse.vstack([counted, mirrored], format="csr")
-        asked = words.histogram(np.asarray(self.select.images), "select")
-        rungs = {}
-        for name, train, query in zip(LADDER, (counted, pool, joined), (asked, held_out, rows), strict=False):
-            machines, found = {}, {}
-            for cost in self.options["global_C"]:
-                machines[cost] = LinearSVC(C=cost, tol=1e-3, random_state=self.run.seed).fit(train, labels)
-                found[cost] = self.work.accuracy(machines[cost].predict(query))
-                self.pause()
-            rungs[name] = machines[best(found)]
-            self.work.note(name, rungs[name].predict(query))
-        return rungs
+        self.stages.note("level weights")
+        return best(accuracies)
 
 
 # C as the authors re-used it in their next paper; weights and k ("large") are unknown.
-PAPER = RECALLED | {
-    "pool": "plain",
-    "weights": ((1, 1, 1, 1),),
-    "weight_pool": 9600,
-    "k": (1000,),
-    "C": (100.0,),
-    "global_C": (0.3,),
-}
-SEARCHED = (
-    PAPER
-    | SEARCHED_WORDS
-    | {
-        "weights": ((1, 1, 1, 1), (0, 1, 1, 1), (1, 2, 2, 2), (1, 1, 2, 2), (2, 2, 1, 1)),
-        "k": (100, 200, 400),
-        "C": (1.0, 10.0),
-        "global_C": (0.3,),
-        "pool": "mirrored",
-    }
-)
-SMOKE = {
-    "step": 4,
-    "channels": ((4, 1, 300), (4, 2, 300)),
-    "points_per_word": 15,
-    "iterations": 3,
-    "weights": ((1, 1), (1, 2)),
-    "weight_pool": 240,
-    "k": (50, 100),
-    "C": (1.0,),
-    "global_C": (0.3,),
-}
+PAPER = RECALLED | {"pool": "plain", "weights": ((1, 1, 1, 1),), "weight_pool": 9600}
+PAPER |= {"k": (1000,), "C": (100.0,), "global_C": (0.3,)}
+SEARCHED = PAPER | SEARCHED_WORDS | {"pool": "mirrored", "k": (100, 200, 400), "C": (1.0, 10.0)}
+SEARCHED["weights"] = ((1, 1, 1, 1), (0, 1, 1, 1), (1, 2, 2, 2), (1, 1, 2, 2), (2, 2, 1, 1))
+SMOKE = {"step": 4, "channels": ((4, 1, 300), (4, 2, 300)), "points_per_word": 15, "iterations": 3}
+SMOKE |= {"weights": ((1, 1), (1, 2)), "weight_pool": 240, "k": (50, 100), "C": (1.0,), "global_C": (0.3,)}
 
 DEVIATIONS = (
     Deviation(
@@ -241,16 +198,7 @@ DEVIATIONS = (
         "an inverted file over the words instead of randomised k-d trees",
         "same role, approximate nearest word, maintained library",
     ),
-    Deviation(
-        "learning",
-        "the one-against-all SVMs of one test image are solved together instead of by LIBSVM",
-        "same problem and decision values (tested), several times faster",
-    ),
-    Deviation(
-        "learning",
-        "probabilities are a softmax of the decision values at a temperature fitted on PublicTest",
-        "the paper gives answers only; this changes none of them",
-    ),
+    *LEARNING_DEVIATIONS,
 )
 CLAIMED_DEVIATIONS = (
     Deviation("representation", "16-pixel patches at every pixel", "the paper's patch and step are not known to us"),
@@ -303,19 +251,16 @@ def recipe(protocol: str, profile: str) -> Recipe:
 
 
 def pipeline(recipe: Recipe) -> list[tuple[str, str]]:
-    """The method's steps as (name, what happens), with the recipe's own settings: the chapter draws them."""
+    """The method's steps as (name, what happens), with the recipe's own settings, for the chapter's picture."""
     options = recipe.options.kwargs()
-    cells = " and ".join(str(cell) for cell in sorted({channel[0] for channel in options["channels"]}))
-    words = ", ".join(f"{count:,}" for count in dict.fromkeys(channel[2] for channel in options["channels"]))
-    levels = ", ".join(f"{level}×{level}" for level in sorted({channel[1] for channel in options["channels"]}))
+    cells, levels, words = channel_words(options["channels"])
     every = "pixel" if options["step"] == 1 else f"{options['step']} pixels"
     return [
         ("dense SIFT", f"every {every} a descriptor of 4×4 cells, each {cells} pixels wide: 128 numbers"),
         ("visual words", f"k-means on Training descriptors; {words} words per vocabulary"),
         ("presence", f"which words occur in which field of {levels} grids; unit length"),
         ("kernel", "weighted sum of the grids' dot products"),
-        ("neighbours", f"the k most similar training faces, k from {', '.join(map(str, options['k']))}"),
-        ("local SVM", f"one against all, trained on these alone; C from {', '.join(f'{c:g}' for c in options['C'])}"),
+        *local_steps("the k most similar training faces", options),
     ]
 
 

@@ -21,12 +21,10 @@ from fer_repro.errors import FerReproError
 from fer_repro.evaluation.cost import count_parameters
 from fer_repro.evaluation.predict import NetworkClassifier
 from fer_repro.local_learning import svm
-from fer_repro.page import Chapter
 from fer_repro.papers import deep_and_handcrafted as paper
 from fer_repro.papers.deep_and_handcrafted import figures, kernels, matconvnet
 from fer_repro.papers.deep_and_handcrafted.fusion import described
 from fer_repro.papers.deep_and_handcrafted.networks import MaskedConv2d, MaskedLinear, Vgg13, VggF, VggFace, smallest
-from fer_repro.parameters import ChapterParameters
 from fer_repro.recipe import Selection, Stage, step
 from fer_repro.reproduce import require_weights
 from fer_repro.training import loop
@@ -75,9 +73,9 @@ def test_a_network_classifies_by_its_description():
     torch.manual_seed(0)
     network = THIRTEEN.build(THIRTEEN.recipe("official", "smoke")).eval()
     images = torch.rand(3, 1, 24, 24)
-    told = network.describe(images)
-    assert told.shape == (3, 32) and float(told.detach().min()) >= 0
-    torch.testing.assert_close(network(images), F.linear(told, network.fc8.weight, network.fc8.bias))
+    description = network.describe(images)
+    assert description.shape == (3, 32) and float(description.detach().min()) >= 0
+    torch.testing.assert_close(network(images), F.linear(description, network.fc8.weight, network.fc8.bias))
 
 
 def test_grey_reaches_the_pretrained_weights_on_the_scale_of_their_authors():
@@ -110,7 +108,7 @@ def small_face():
     return network, {name: torch.randn(shape) for name, shape in shapes.items()}
 
 
-def test_the_authors_weights_go_everywhere_but_into_the_last_layer():
+def test_the_authors_weights_are_loaded_everywhere_but_in_the_last_layer():
     network, state = small_face()
     head = network.fc8.weight.clone()
     network.load_pretrained(state)
@@ -121,7 +119,7 @@ def test_the_authors_weights_go_everywhere_but_into_the_last_layer():
         network.load_pretrained({name: value for name, value in state.items() if not name.startswith("conv")})
 
 
-def test_the_row_needs_both_files_and_its_twin_none(tmp_path, monkeypatch):
+def test_the_system_needs_both_files_and_its_ablation_none(tmp_path, monkeypatch):
     monkeypatch.setenv(pretrained.FOLDER, str(tmp_path))
     for file in ("imagenet-vgg-f.safetensors", "vgg_face_dag.pth"):
         with pytest.raises(FerReproError, match=rf"{file} into a folder.*--from-scratch"):
@@ -133,13 +131,13 @@ def test_the_row_needs_both_files_and_its_twin_none(tmp_path, monkeypatch):
     assert scratch == tuple(f"{ROW.id}-{n}" for n in ("vgg-face-scratch", "vgg-f-scratch", "vgg-13"))
 
 
-def test_a_twin_learns_all_layers_at_its_own_rate():
-    row, twin = (papers.get(name).recipe("official", "full") for name in (FACE.id, f"{FACE.id}-scratch"))
-    assert row.options["frozen"] and not twin.options["frozen"]
-    assert (row.options["scale"], twin.options["scale"]) == (255.0, 1.0)
+def test_from_scratch_all_layers_learn_at_another_rate():
+    row, scratch = (papers.get(name).recipe("official", "full") for name in (FACE.id, f"{FACE.id}-scratch"))
+    assert row.options["frozen"] and not scratch.options["frozen"]
+    assert (row.options["scale"], scratch.options["scale"]) == (255.0, 1.0)
     assert [stage.optimiser["lr"] for stage in row.stages] == pytest.approx([1e-4, *[1e-5] * 4])
-    assert [stage.optimiser["lr"] for stage in twin.stages] == pytest.approx([1e-2, *[1e-3] * 4])
-    assert [(s.name, s.epochs, s.start) for s in twin.stages] == [(s.name, s.epochs, s.start) for s in row.stages]
+    assert [stage.optimiser["lr"] for stage in scratch.stages] == pytest.approx([1e-2, *[1e-3] * 4])
+    assert [(s.name, s.epochs, s.start) for s in scratch.stages] == [(s.name, s.epochs, s.start) for s in row.stages]
 
 
 def matlab_file(path, older=False):
@@ -196,7 +194,7 @@ def test_what_is_no_network_of_matconvnet_is_one_sentence(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.4, 0.6])
-def test_exactly_that_share_goes_and_it_is_the_smallest(share):
+def test_exactly_that_share_is_removed_and_it_is_the_smallest(share):
     weight = torch.randn(31, 47)
     gone = smallest(weight, share)
     assert int(gone.sum()) == round(share * weight.numel())
@@ -215,7 +213,7 @@ def test_equal_weights_do_not_change_the_share():
 
 
 @pytest.mark.parametrize("layer", [MaskedLinear(6, 5), MaskedConv2d(3, 5, 3, padding=1)])
-def test_a_pruned_layer_computes_and_learns_without_what_is_gone(layer):
+def test_a_pruned_layer_computes_and_learns_without_the_removed_weights(layer):
     images = torch.randn(4, 6) if isinstance(layer, MaskedLinear) else torch.randn(4, 3, 5, 5)
     plain = F.linear if isinstance(layer, MaskedLinear) else lambda x, w, b: F.conv2d(x, w, b, padding=1)
     torch.testing.assert_close(layer(images), plain(images, layer.weight, layer.bias))
@@ -224,7 +222,7 @@ def test_a_pruned_layer_computes_and_learns_without_what_is_gone(layer):
     assert int((layer.weight == 0).sum()) == round(0.4 * layer.weight.numel())
     layer(images).square().sum().backward()
     assert torch.equal(layer.weight.grad == 0, ~layer.mask)
-    layer.keep_all()
+    layer.free()
     layer.weight.grad = None
     layer(images).square().sum().backward()
     assert (layer.weight.grad != 0).all()
@@ -295,7 +293,7 @@ def test_a_run_stopped_inside_a_sparse_stage_goes_on_bit_for_bit(splits, tmp_pat
     assert len(resumed.history) == 6
 
 
-def test_frozen_convolutions_stay_and_the_twins_move(splits, tmp_path):
+def test_frozen_convolutions_stay_and_those_from_scratch_move(splits, tmp_path):
     recipe = FACE.recipe("official", "smoke")
     torch.manual_seed(0)
     before = {name: value.clone() for name, value in FACE.build(recipe).state_dict().items()}
@@ -307,9 +305,9 @@ def test_frozen_convolutions_stay_and_the_twins_move(splits, tmp_path):
     same = {name for name in after if torch.equal(before[name], after[name])}
     assert {name for name in after if name.startswith("convolutions.")} <= same
     assert not same & {"fc6.weight", "fc7.weight", "fc8.weight"}
-    twin = papers.get(f"{FACE.id}-scratch")
-    free = a_run(tmp_path / "free", twin)
-    moved = twin.fit(splits, free).model.state_dict()
+    scratch = papers.get(f"{FACE.id}-scratch")
+    free = a_run(tmp_path / "free", scratch)
+    moved = scratch.fit(splits, free).model.state_dict()
     assert not torch.equal(before["convolutions.conv1_1.weight"], moved["convolutions.conv1_1.weight"])
     assert free.facts["trained_parameters"] == free.facts["parameters"]
 
@@ -511,7 +509,7 @@ def test_a_stopped_run_goes_on_to_the_same_result_with_the_same_networks(fused, 
 
     monkeypatch.setattr("fer_repro.papers.deep_and_handcrafted.fusion.described", counted)
     resumed = ROW.fit(splits, fusion_run(tmp_path))
-    assert asked == [], "what a network said is kept"
+    assert asked == [], "descriptions are cached"
     assert np.array_equal(resumed.predict_proba(splits.test.images), classifier.predict_proba(splits.test.images))
     # Another network's descriptions are not taken for this one's.
     changed = fusion_run(tmp_path)
@@ -532,16 +530,16 @@ def test_missing_and_foreign_networks_are_named(splits, tmp_path):
         ROW.fit(splits, run)
 
 
-def test_the_rows_recipe_knows_its_networks_recipes(monkeypatch):
+def test_the_systems_recipe_depends_on_its_networks_recipes(monkeypatch):
     before = ROW.recipe("official", "full").sha256()
     changed = dict(paper.FULL) | {"vgg-13": paper.FULL["vgg-13"] | {"batch_size": 256}}
     monkeypatch.setattr(paper, "FULL", changed)
     assert ROW.recipe("official", "full").sha256() != before
-    own, twin = (
+    own, scratch = (
         dict(papers.get(name).recipe("official", "full").options["networks"]) for name in (ROW.id, f"{ROW.id}-scratch")
     )
-    assert twin[f"{F_NET.id}-scratch"] == papers.get(f"{F_NET.id}-scratch").recipe("official", "full").sha256()[:16]
-    assert twin.keys() & own.keys() == {THIRTEEN.id}
+    assert scratch[f"{F_NET.id}-scratch"] == papers.get(f"{F_NET.id}-scratch").recipe("official", "full").sha256()[:16]
+    assert scratch.keys() & own.keys() == {THIRTEEN.id}
 
 
 # ---- the page --------------------------------------------------------------------------------------------------------
@@ -555,7 +553,7 @@ def test_the_mistakes_are_measured():
     alt = figures.masks().alt
     assert "60\xa0% set to 0, of the largest tenth 0\xa0%" in alt and "70\xa0% set to 0, of the largest tenth 50" in alt
     cosines = figures._faces_as_words()
-    same, other = cosines["one vocabulary"], cosines["one for each half"]
+    same, other = cosines["one vocabulary"], cosines["one for each set"]
     np.testing.assert_allclose(np.diag(same), 1, atol=1e-5)
     assert (same.argmax(axis=0) == np.arange(60)).all() and (other.argmax(axis=0) == np.arange(60)).mean() < 0.2
     assert "synthetic faces" in figures.vocabularies().body.lower()
@@ -570,15 +568,13 @@ def test_the_page_shows_the_networks_and_the_blocks(fused, splits):
     assert body.count("134,289,223") == body.count("56,766,215") - 1 == body.count("8,756,679") - 1 == 2
     assert "199,812,117" in body and "119,574,535" in body
     run, classifier = fused
-    chapter = Chapter("deep-and-handcrafted", ChapterParameters(variant=ROW.id), [])
 
-    class Told:
+    class Stored:
         variant, synthetic = ROW.id, True
         record = {"facts": run.facts | classifier.extra_scores(splits)}
 
-    chapter._result = Told()
-    shown = figures.blocks(chapter)
+    shown = figures.blocks(Stored())
     assert shown.plain.count("one SVM for each face") >= 10 and "not a result" in shown.body
-    Told.record = {"facts": {}}
-    assert "is one network" in figures.blocks(chapter).body
+    Stored.record = {"facts": {}}
+    assert "is one network" in figures.blocks(Stored()).body
     assert "the k training faces nearest by cosine, k from 50" in figures.steps().alt

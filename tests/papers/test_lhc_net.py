@@ -1,4 +1,4 @@
-"""LHC-Net: the block against NumPy, the backbone against timm, views and distortions against SciPy, Keras' weights."""
+"""LHC-Net: the block against NumPy, the backbone against timm, augmentation against SciPy, Keras' weights."""
 
 from __future__ import annotations
 
@@ -17,15 +17,14 @@ from torch.nn import functional as F
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import rotate
 
-from fer_repro import data, papers, parameters, pretrained
+from fer_repro import data, papers, pretrained
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation import cost
 from fer_repro.evaluation.predict import NetworkClassifier
 from fer_repro.evaluation.tta import posed, view_count, view_weights
 from fer_repro.markup import SYNTHETIC
-from fer_repro.page import open_chapter
 from fer_repro.papers import lhc_net
-from fer_repro.papers.lhc_net import LhcBlock
+from fer_repro.papers.lhc_net import ChannelAttention
 from fer_repro.papers.lhc_net import figures as page
 from fer_repro.pretrained import keras
 from fer_repro.reproduce import reproduce, require_weights
@@ -58,7 +57,7 @@ def shaken(network: nn.Module, seed: int = 1) -> nn.Module:
 # ---- the block -------------------------------------------------------------------------------------------------------
 
 
-def numpy_block(block: LhcBlock, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def numpy_block(block: ChannelAttention, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """One image [C,R,R] through the block's definition, number by number: (output, attention [n,C,C])."""
     weights = {name: tensor.detach().double().numpy() for name, tensor in block.state_dict().items()}
     channels, edge, _ = image.shape
@@ -93,15 +92,15 @@ def numpy_block(block: LhcBlock, image: np.ndarray) -> tuple[np.ndarray, np.ndar
 @pytest.mark.parametrize(("channels", "edge", "heads", "width"), [(5, 6, 3, 7), (4, 4, 1, 3), (6, 4, 8, 2)])
 def test_the_block_is_its_definition(channels, edge, heads, width):
     torch.manual_seed(3)
-    block = LhcBlock(channels, edge, heads, width).double()
+    block = ChannelAttention(channels, edge, heads, width).double()
     with torch.no_grad():
         for parameter in block.parameters():
             parameter.normal_(std=0.7)
     maps = torch.randn(2, channels, edge, edge, dtype=torch.double) * 2
-    found, (attention, exponents) = block(maps), block.look(maps)
+    found, (attention, exponents) = block(maps), block.attention(maps)
     assert attention.shape == (2, heads, channels, channels) and exponents.shape == (2, heads, channels)
     torch.testing.assert_close(attention.sum(-1), torch.ones(2, heads, channels, dtype=torch.double))
-    assert attention.std() > 0.02, "an even attention would tell nothing"
+    assert attention.std() > 0.02, "an even attention would prove nothing"
     for image in range(2):
         output, expected = numpy_block(block, maps[image].numpy())
         np.testing.assert_allclose(found[image].detach(), output, atol=1e-10)
@@ -110,18 +109,18 @@ def test_the_block_is_its_definition(channels, edge, heads, width):
 
 def test_a_head_sees_its_strip_and_one_row_around_it():
     torch.manual_seed(0)
-    block, maps = LhcBlock(4, 8, 4, 3), torch.randn(1, 4, 8, 8)
+    block, maps = ChannelAttention(4, 8, 4, 3), torch.randn(1, 4, 8, 8)
     changed = maps.clone()
     changed[..., 7, :] += 1  # the last of eight rows; strips are two rows high
-    before, after = block.look(maps)[0], block.look(changed)[0]
+    before, after = block.attention(maps)[0], block.attention(changed)[0]
     assert torch.equal(before[:, :3], after[:, :3]) and not torch.allclose(before[:, 3], after[:, 3])
     changed = maps.clone()
     changed[..., 6, :] += 1
-    assert not torch.allclose(before[:, 2], block.look(changed)[0][:, 2])
+    assert not torch.allclose(before[:, 2], block.attention(changed)[0][:, 2])
 
 
 def test_a_block_without_values_changes_nothing():
-    block, maps = LhcBlock(4, 4, 2, 3), torch.randn(2, 4, 4, 4)
+    block, maps = ChannelAttention(4, 4, 2, 3), torch.randn(2, 4, 4, 4)
     nn.init.zeros_(block.value.weight)
     assert torch.equal(block(maps), maps)
 
@@ -348,7 +347,7 @@ def test_what_is_no_file_of_keras_is_refused(tmp_path, monkeypatch, content):
         pretrained.read(lhc_net.WEIGHTS)
 
 
-# ---- views and distortions -------------------------------------------------------------------------------------------
+# ---- test-time copies and augmentation -------------------------------------------------------------------------------
 
 
 def scipy_warp(image: np.ndarray, matrix: np.ndarray, offset: np.ndarray | None = None) -> np.ndarray:
@@ -379,7 +378,7 @@ def a_face() -> np.ndarray:
     return geometry.resize(face, 224)[0, 0].numpy()
 
 
-def test_there_are_sixty_views_of_weight_62():
+def test_there_are_sixty_copies_of_weight_62():
     poses = lhc_net.poses()
     views = FULL["lhc-net"].views
     assert views.poses == poses and view_count(views) == 60 and views.average == "probabilities"
@@ -415,7 +414,7 @@ def test_views_turn_the_way_torchvision_turns():
 
 
 @pytest.mark.parametrize(("stage", "degrees", "shift", "zoom"), [(0, 30, 0, 0), (1, 10, 0.1, 0.1)])
-def test_phases_distort_as_their_draws_say(stage, degrees, shift, zoom):
+def test_phases_augment_as_their_draws_say(stage, degrees, shift, zoom):
     """Phase A is Keras' map; phase B has its ranges, zoomed and turned before it is moved."""
     steps = FULL["lhc-net-backbone"].stages[stage].augment
     assert [step.name for step in steps] == ["resize", "affine", "flip"] and steps[2]["p"] == 0.5
@@ -444,11 +443,11 @@ def test_draws_cover_what_keras_draws():
 
 def test_the_stages_are_the_released_ones():
     backbone = FULL["lhc-net-backbone"]
-    told = [
+    settings = [
         (s.optimiser.name, s.optimiser["lr"], backbone.at(s).batch_size, s.patience, s.start, s.epochs)
         for s in backbone.stages
     ]
-    assert told == [
+    assert settings == [
         ("adam", 1e-4, 48, 30, "fresh", 300),
         ("sgd", 0.01, 64, 10, "best", 300),
         ("sgd", 0.01, 64, 5, "best", 300),
@@ -464,14 +463,14 @@ def test_the_stages_are_the_released_ones():
     ), "the control differs in the blocks alone"
 
 
-def test_the_backbone_is_taken_over_whole():
+def test_the_whole_backbone_is_the_start():
     recipe = lhc_net.recipe("lhc-net", "official", "smoke")
     before, images = small(blocks=False), torch.rand(8, 1, 32, 32) * 255
     for _ in range(20):  # statistics of its own to hand over
         before(images)
     before.eval()
     backbone = NetworkClassifier(before, lhc_net.recipe("lhc-net-backbone", "official", "smoke"), "cpu")
-    network = lhc_net.going_on(backbone)(recipe).eval()
+    network = lhc_net.warm_started(backbone)(recipe).eval()
     taken = network.state_dict()
     assert all(torch.equal(taken[name], tensor) for name, tensor in before.state_dict().items())
     assert {name.split(".")[0] for name in taken.keys() - before.state_dict().keys()} == {"blocks"}
@@ -483,7 +482,7 @@ def test_the_backbone_is_taken_over_whole():
         torch.testing.assert_close(network(images), logits)
     narrow = NetworkClassifier(small(blocks=False, width=4), backbone.recipe, "cpu")
     with pytest.raises(FerReproError, match="of lhc-net-backbone do not fit LhcNet"):
-        lhc_net.going_on(narrow)(recipe)
+        lhc_net.warm_started(narrow)(recipe)
 
 
 @pytest.fixture(scope="module")
@@ -500,10 +499,10 @@ def test_a_run_records_its_backbone_and_what_it_attends_to(result):
     assert all(0 < e <= 1 and 0 < p < 1 for b in blocks for e, p in zip(b["evenness"], b["exponent"], strict=True))
 
 
-def test_looks_are_means_over_the_images(result):
+def test_recorded_attention_is_the_mean_over_the_images(result):
     faces = page.scored_faces(result)
     modes = [module.training for module in result.classifier.model.modules()]
-    whole, first, second = (result.classifier.looks(part) for part in (faces, faces[:100], faces[100:]))
+    whole, first, second = (result.classifier.attention(part) for part in (faces, faces[:100], faces[100:]))
     assert len(faces) == 140 and modes == [module.training for module in result.classifier.model.modules()]
     for all_, some, rest in zip(whole, first, second, strict=True):
         for name in all_:
@@ -512,39 +511,33 @@ def test_looks_are_means_over_the_images(result):
     # By the definition, on the first block's own input
     seen = []
     hook = result.classifier.model.blocks[0].register_forward_hook(lambda m, i, o: seen.append((i[0], o)))
-    result.classifier.looks(faces[:2])
+    result.classifier.attention(faces[:2])
     hook.remove()
     maps, output = seen[0]
-    weights = result.classifier.model.blocks[0].look(maps)[0].detach().numpy()
-    look = result.classifier.looks(faces[:2])[0]
+    weights = result.classifier.model.blocks[0].attention(maps)[0].detach().numpy()
+    means = result.classifier.attention(faces[:2])[0]
     entropy = -(weights * np.log(weights)).sum(-1).mean((0, 2)) / np.log(8)
-    np.testing.assert_allclose(look["evenness"], entropy, atol=1e-5)
+    np.testing.assert_allclose(means["evenness"], entropy, atol=1e-5)
     share = [np.linalg.norm((o - i).numpy()) / np.linalg.norm(i.numpy()) for i, o in zip(maps, output, strict=True)]
-    assert look["share"] == pytest.approx(np.mean(share), abs=1e-5)
+    assert means["share"] == pytest.approx(np.mean(share), abs=1e-5)
 
 
 # ---- the chapter -----------------------------------------------------------------------------------------------------
 
 
-def chapter_of(result, name="lhc-net"):
-    chapter = open_chapter("lhc-net", dataclasses.asdict(parameters.ChapterParameters(variant=name)))
-    chapter._result = result
-    return chapter
-
-
 def test_the_page_shows_matrices_only_where_there_is_a_network(result):
-    shown = page.attention(chapter_of(result))
+    shown = page.attention(result)
     assert shown.body.count("<img") == 2 and SYNTHETIC in shown.body and "LHC 5" in shown.plain
-    loaded = page.attention(chapter_of(dataclasses.replace(result, classifier=None)))
+    loaded = page.attention(dataclasses.replace(result, classifier=None))
     assert "<img" not in loaded.body and "need the network itself" in loaded.body and loaded.plain == shown.plain
     record = result.record | {"facts": {}}
-    none = page.attention(chapter_of(dataclasses.replace(result, record=record)))
-    assert "nothing attends" in none.body
+    none = page.attention(dataclasses.replace(result, record=record))
+    assert "has no attention blocks" in none.body
     np.testing.assert_allclose(page.relative(np.array([[0.25, 0.75], [0.5, 0.5]])), [[-1, np.log2(1.5)], [0, 0]])
 
 
 def test_the_picture_of_views_holds_all_sixty():
-    figure = page.sixty_views()
+    figure = page.sixty_copies()
     assert "60 copies" in figure.alt and "sum to 62" in figure.caption and figure.synthetic
     (image,) = figure.canvas("dark").axes[0].images
     sheet = np.asarray(image.get_array().filled(np.nan))
@@ -560,14 +553,13 @@ def test_the_gain_of_the_best_run():
     assert page.expected_best(50) == pytest.approx(synthetic.mean(), abs=0.01)
 
 
-def test_the_table_of_luck_uses_the_stored_seeds(result, tmp_path, monkeypatch):
-    chapter = chapter_of(result)
+def test_the_table_of_the_selection_gain_uses_the_stored_seeds(result, monkeypatch):
     runs = []
     for accuracy in (0.70, 0.71, 0.72):
         scores = {half: {"plain": {"accuracy": accuracy}} for half in ("PublicTest", "PrivateTest")}
         runs.append(dataclasses.replace(result, record=result.record | {"scores": scores}, predictions={}))
     monkeypatch.setattr(page.results, "read_all", lambda where: runs)
-    shown = page.luck(chapter)
+    shown = page.selection_gain(None)
     assert "lhc-net, official, σ = 1.00" in shown.body and "0.56" in shown.body and "no σ" not in shown.body
     monkeypatch.setattr(page.results, "read_all", lambda where: runs[:2])
-    assert "no σ was measured here" in page.luck(chapter).body
+    assert "no σ was measured here" in page.selection_gain(None).body

@@ -104,7 +104,7 @@ def test_a_stopped_run_goes_on_to_the_same_result(fitted, splits, tmp_path, monk
     assert [name.split("-")[0] for name in kept] == ["vocabulary"]
 
     def fail(*arguments, **options):
-        raise AssertionError("a kept vocabulary was made again")
+        raise AssertionError("a cached vocabulary was made again")
 
     monkeypatch.setattr("fer_repro.local_learning.visual_words.train_vocabulary", fail)
     resumed = VARIANT.fit(splits, a_run(tmp_path))

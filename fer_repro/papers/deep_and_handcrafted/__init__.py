@@ -1,17 +1,17 @@
 """Local Learning Deep+BOW: three networks and a bag of visual words describe a face, one SVM per face names it
 (Georgescu, Ionescu, Popescu, IEEE Access 2019; arXiv 1804.10892, 2018).
 
-Idea: the group's method of 2013 (``local-learning-bow``) with the descriptions of three fine-tuned networks beside the
-visual words. Claim: 75.42 %, a system of three networks, two of them pretrained on other images. Five facts (accuracy
-claimed and measured, parameters, cost, hardware) stand in the claim and in ``results/deep-and-handcrafted/``; the
-chapter prints them.
+Idea: the group's method of 2013 (``local-learning-bow``), where the descriptions of three fine-tuned networks are added
+to the visual words. Claim: 75.42 %, a system of three networks, two of them pretrained on other images. Five facts
+(accuracy claimed and measured, parameters, cost, hardware) stand in the claim and in ``results/deep-and-handcrafted/``;
+the chapter prints them.
 
-Protocols. The scored half and what chose k, C and the blocks could not be read. ``claimed``: all blocks, k = 200 and
-C = 100 as third-party code has them, training faces and their mirrors as neighbours. ``official``: blocks, k and C
+Protocols. The scored test set, and what chose k, C and the blocks, could not be read. ``claimed``: all blocks, k = 200
+and C = 100 as third-party code has them, training faces and their mirrors as neighbours. ``official``: blocks, k and C
 chosen on PublicTest, Training alone as neighbours, PrivateTest scored once.
 
-The networks are ablations of their own, ``deep-and-handcrafted-vgg-face``, ``-vgg-f`` and ``-vgg-13``, which the row
-requires. Their twins ``-scratch`` start from random weights.
+The networks are ablations of their own, ``deep-and-handcrafted-vgg-face``, ``-vgg-f`` and ``-vgg-13``, which the model
+requires. Their from-scratch ablations ``-scratch`` start from random weights.
 """
 
 from __future__ import annotations
@@ -28,12 +28,13 @@ from fer_repro.data.protocol import OFFICIAL, Protocol, Splits
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation import cost
 from fer_repro.evaluation.predict import NetworkClassifier, require_network
-from fer_repro.local_learning import workshop
-from fer_repro.local_learning.pyramid import RECALLED, SEARCHED_WORDS
+from fer_repro.local_learning import staged_fit
+from fer_repro.local_learning.pyramid import RECALLED, SEARCHED_WORDS, channel_words, local_steps
 from fer_repro.papers.base import SCRATCH, Variant, with_scratch
+from fer_repro.papers.deep_and_handcrafted import deviations
 from fer_repro.papers.deep_and_handcrafted.fusion import WORDS, Fused, fuse
 from fer_repro.papers.deep_and_handcrafted.networks import Three, Vgg13, VggF, VggFace
-from fer_repro.recipe import Deviation, Pretrained, Recipe, Selection, Stage, step
+from fer_repro.recipe import Deviation, Pretrained, Recipe, Selection, Stage, Step, step
 from fer_repro.training import loop
 from fer_repro.training.run import Run
 
@@ -53,6 +54,7 @@ FACES = Pretrained(
     sha256=None,
     data="2.6 million faces of 2,622 people",
 )
+# The converter is `matconvnet` beside this file. The recipe's digest covers the words of ``source``: they stay.
 PHOTOS = Pretrained(
     "imagenet-vgg-f",
     source="MatConvNet's page; converted by fer_repro.matconvnet",
@@ -64,12 +66,12 @@ PHOTOS = Pretrained(
 
 
 def build(recipe: Recipe) -> nn.Module:
-    """One network, with what `Recipe.options` say of its input's scale, of freezing and of pruning."""
+    """One network; `Recipe.options` hold its input's scale and what is frozen and pruned."""
     return KINDS[recipe.network.name](**recipe.network.kwargs(), **recipe.options.kwargs())
 
 
 def fit(splits: Splits, run: Run) -> NetworkClassifier:
-    """Train one network; the facts get the count of all its parameters, frozen or not, and what stayed 0."""
+    """Train one network; the facts get the count of all its parameters, frozen or not, and the share of zeros."""
     log.info(f"{run.recipe.variant}: {', '.join(f'{s.epochs} {s.name}' for s in run.recipe.stages)} (epochs, stage)")
     fitted = loop.fit(pretrained.loaded(build), splits, run)
     zeros = {name: float((layer.weight == 0).double().mean()) for name, layer in fitted.model.masked()}
@@ -81,40 +83,38 @@ def fit(splits: Splits, run: Run) -> NetworkClassifier:
 
 
 def build_three(recipe: Recipe) -> nn.Module:
-    """The three networks that the row needs, in one module."""
-    profile = recipe.network["size"]
-    recipes = {name: network_recipe(name, recipe.protocol.name, profile) for name in NAMES}
-    return Three(
-        {name: build(each) for name, each in recipes.items()}, {name: each.input_size for name, each in recipes.items()}
-    )
+    """The three networks that the model needs, in one module."""
+    recipes = {name: network_recipe(name, recipe.protocol.name, recipe.network["size"]) for name in NAMES}
+    sizes = {name: each.input_size for name, each in recipes.items()}
+    return Three({name: build(each) for name, each in recipes.items()}, sizes)
 
 
 def fit_fusion(splits: Splits, run: Run) -> Fused | NetworkClassifier:
     """Join the fitted networks' descriptions with the visual words and learn locally.
 
     A recipe with stages trains the three networks at once, on their mean, instead. Raises `FerReproError` for a
-    missing or foreign network.
+    missing network and for one of another protocol.
     """
     if run.recipe.stages:
         return loop.fit(build_three, splits, run)
     networks = require_networks(run)
-    with workshop(run, splits.select) as work:
-        return fuse(splits, work, networks)
+    with staged_fit(run, splits.select) as stages:
+        return fuse(splits, stages, networks)
 
 
 def require_networks(run: Run) -> dict[str, NetworkClassifier]:
     """The three fitted networks in the order of `NAMES`, or a `FerReproError` that says which is missing or wrong."""
     given = {name.removesuffix(SCRATCH): network for name, network in run.required.items()}
-    found = {name: given.get(f"{ROW}-{name}") for name in NAMES}
-    missing = [f"{ROW}-{name}" for name, network in found.items() if network is None]
+    networks = {name: given.get(f"{ROW}-{name}") for name in NAMES}
+    missing = [f"{ROW}-{name}" for name, network in networks.items() if network is None]
     if missing:
         raise FerReproError(
             f"{run.recipe.variant} joins the descriptions of three fitted networks, but {', '.join(missing)} was not "
             f"given: run `fer-repro run {run.recipe.variant}`, which fits or finds them first"
         )
-    for name, network in found.items():
+    for name, network in networks.items():
         require_network(network, f"{ROW}-{name}", run.recipe.protocol.name, run.recipe.variant)
-    return found
+    return networks
 
 
 # ---- recipes ---------------------------------------------------------------------------------------------------------
@@ -124,9 +124,9 @@ PLATEAU = step("reduce-on-plateau", factor=0.1, patience=10, on="loss")
 
 
 def stages(first: int, rate: float, pairs: int, length: int = 50) -> tuple[Stage, ...]:
-    """A dense stage of ``first`` epochs, then ``pairs`` of a sparse and a dense one, at a tenth of its rate.
+    """A dense stage of ``first`` epochs, then ``pairs`` of a sparse and a dense one, at a tenth of the learning rate.
 
-    Each goes on from the best weights of the one before.
+    Each starts from the best weights of the one before.
     """
     later = [
         Stage(f"{kind} {n}", length, step("sgd", lr=rate / 10, **SGD), PLATEAU, start="best")
@@ -135,96 +135,6 @@ def stages(first: int, rate: float, pairs: int, length: int = 50) -> tuple[Stage
     ]
     return (Stage("dense 1" if pairs else "train", first, step("sgd", lr=rate, **SGD), PLATEAU), *later)
 
-
-COMMON = (
-    Deviation(
-        "body, not read",
-        "architectures, augmentation, stages and rates follow two third-party implementations",
-        "the paper's text could not be read; where both agree on an unusual number it is probably the paper's",
-    ),
-    Deviation(
-        "body, not read",
-        "the best epoch of all stages by accuracy on PublicTest is kept",
-        "as one third-party implementation does; the paper's rule is unknown",
-    ),
-    Deviation(
-        "body, not read",
-        "the 48x48 face is enlarged by bilinear interpolation",
-        "the interpolation is unknown; one third-party implementation repeats pixels",
-    ),
-    Deviation("both third-party implementations", "bf16 autocast on a GPU", "speed"),
-)
-SPARSE = (
-    Deviation(
-        "both third-party implementations",
-        "the mask is set once, when a sparse stage starts, on weights only",
-        "as Han et al. define it; one implementation sets it anew in every epoch and prunes biases, too",
-    ),
-    Deviation(
-        "body, not read",
-        "all stages after the first at a tenth of its rate, each from the best weights so far",
-        "Han et al. name a tenth for the dense one; one implementation goes on from the best weights",
-    ),
-)
-PRETRAINED_FACE = Deviation(
-    "body, not read",
-    "fc6 and fc7 start from the pretrained file too, at a rate of 0.0001",
-    "the rate is one third-party implementation's; the other starts all three linear layers anew at 0.01",
-)
-PRETRAINED_F = (
-    Deviation("body, not read", "a rate of 0.001", "the only rate found, 0.01, belongs to random weights"),
-    Deviation("MatConvNet's imagenet-vgg-f", "ImageNet's mean colour is subtracted", "instead of its mean image"),
-)
-FUSION = (
-    Deviation(
-        "body, not read",
-        "every block, the visual words too, has length 1 and the same weight",
-        "third-party code scales the words by their deviation; lengths and weights of the paper are unknown",
-    ),
-    Deviation(
-        "body, not read",
-        "a network describes a face by its last hidden layer, behind the ReLU, without dropout",
-        "as third-party code does",
-    ),
-    Deviation("body, not read", "no class weights in the SVMs", "third-party code balances them; accuracy does not"),
-    Deviation(
-        "learning",
-        "the one-against-all SVMs of one test image are solved together in the dual",
-        "same problem and decision values as LIBSVM's (tested), several times faster",
-    ),
-    Deviation(
-        "learning",
-        "probabilities are a softmax of the decision values at a temperature fitted on PublicTest",
-        "the method gives answers only; this changes none of them",
-    ),
-)
-CLAIMED_FUSION = (
-    Deviation("body, not read", "k = 200, C = 100, all four blocks", "k and C as in third-party code"),
-    Deviation(
-        "body, not read",
-        "the mirror image of every training face is in the pool, PublicTest is not",
-        "whether either was so is unknown",
-    ),
-    Deviation(
-        "body, not read",
-        "vocabularies of 17,000, 14,000, 11,000 and 8,000 words, 16-pixel patches, each pixel",
-        "as recalled of the 2013 entry; third-party code has 17,000, 14,000 and 8,000 on three levels",
-    ),
-)
-OFFICIAL_FUSION = (
-    Deviation(
-        "body, not read",
-        "blocks, k and C are chosen on PublicTest, blocks at k = 200 and C = 100",
-        "what the paper chose them on is unknown",
-    ),
-    Deviation(
-        "body, not read",
-        "visual words as this book's run of the 2013 method has them",
-        "patches, words and level weights were chosen on PublicTest there",
-    ),
-)
-
-RANDOM = Deviation("pretraining", "joins networks that started from random weights", "what the method is worth without")
 
 # Network, input, batch, stages, what is pruned and frozen, weights, deviations.
 FULL: dict[str, dict] = {
@@ -235,7 +145,7 @@ FULL: dict[str, dict] = {
         "stages": stages(200, 1e-4, 2),
         "options": step("dense-sparse-dense", scale=255.0, frozen=True, pruned=("fc6", "fc7", "fc8"), sparsity=0.6),
         "pretrained": FACES,
-        "deviations": (*COMMON, *SPARSE, PRETRAINED_FACE),
+        "deviations": (*deviations.COMMON, *deviations.SPARSE, deviations.PRETRAINED_FACE),
     },
     "vgg-f": {
         "network": step("VggF"),
@@ -246,7 +156,7 @@ FULL: dict[str, dict] = {
             "dense-sparse-dense", scale=255.0, sparsity=0.4, pruned=("conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
         ),
         "pretrained": PHOTOS,
-        "deviations": (*COMMON, *SPARSE, *PRETRAINED_F),
+        "deviations": (*deviations.COMMON, *deviations.SPARSE, *deviations.PRETRAINED_F),
     },
     "vgg-13": {
         "network": step("Vgg13"),
@@ -254,7 +164,7 @@ FULL: dict[str, dict] = {
         "batch_size": 512,
         "stages": stages(300, 1e-2, 0),
         "options": step("dense"),
-        "deviations": COMMON,
+        "deviations": deviations.COMMON,
     },
 }
 SMALL = {"hidden": 32, "dropout": (0.1, 0.1)}
@@ -266,7 +176,7 @@ SMOKE = {
 
 
 def network_recipe(name: str, protocol: str, profile: str) -> Recipe:
-    """SGD with momentum, the rate divided by ten when PublicTest's loss stands still, mirrored faces."""
+    """SGD with momentum, the learning rate divided by ten when PublicTest's loss stops falling, flipped faces."""
     full = Recipe(
         variant=f"{ROW}-{name}",
         protocol=CLAIMED if protocol == "claimed" else OFFICIAL,
@@ -285,18 +195,10 @@ def network_recipe(name: str, protocol: str, profile: str) -> Recipe:
     return full.shrunk(network=SMOKE[name], input_size=size, batch_size=20, stages=small, options=options)
 
 
-CLAIMED_MACHINE = RECALLED | {
-    "weights": (1, 1, 1, 1),
-    "pool": "mirrored",
-    "blocks": (BLOCKS,),
-    "start": ((200,), (100.0,)),
-    "k": (200,),
-    "C": (100.0,),
-    "global_C": (1.0,),
-}
+CLAIMED_MACHINE = RECALLED | {"weights": (1, 1, 1, 1), "pool": "mirrored", "blocks": (BLOCKS,)}
+CLAIMED_MACHINE |= {"start": ((200,), (100.0,)), "k": (200,), "C": (100.0,), "global_C": (1.0,)}
 OFFICIAL_MACHINE = SEARCHED_WORDS | {
-    # the level weights that the run of the 2013 method chose
-    "weights": (2, 2, 1, 1),
+    "weights": (2, 2, 1, 1),  # the level weights that the run of the 2013 method chose
     "pool": "plain",
     "start": ((200,), (100.0,)),
     "blocks": tuple(group for size in (4, 3, 2, 1) for group in combinations(BLOCKS, size)),
@@ -304,17 +206,8 @@ OFFICIAL_MACHINE = SEARCHED_WORDS | {
     "C": (1.0, 10.0, 100.0),
     "global_C": (0.1, 1.0, 10.0),
 }
-SMOKE_MACHINE = {
-    "step": 4,
-    "channels": ((4, 1, 300), (4, 2, 300)),
-    "points_per_word": 15,
-    "iterations": 3,
-    "weights": (1, 1),
-    "start": ((30,), (10.0,)),
-    "global_C": (1.0,),
-}
-
-
+SMOKE_MACHINE = {"step": 4, "channels": ((4, 1, 300), (4, 2, 300)), "points_per_word": 15, "iterations": 3}
+SMOKE_MACHINE |= {"weights": (1, 1), "start": ((30,), (10.0,)), "global_C": (1.0,)}
 SMOKE_CLAIMED = {"k": (30,), "C": (10.0,)}
 SMOKE_OFFICIAL = {"k": (15, 30), "C": (1.0, 10.0), "blocks": (BLOCKS, NAMES, (WORDS,))}
 
@@ -339,45 +232,43 @@ def fusion_recipe(protocol: str, profile: str, scratch: bool = False) -> Recipe:
         selection=Selection("fixed" if claimed else "grid"),
         options=step("fusion", networks=networks, **machine),
         deviations=(
-            *FUSION,
-            *(CLAIMED_FUSION if claimed else OFFICIAL_FUSION),
-            *COMMON,
-            *SPARSE,
-            *((RANDOM,) if scratch else ()),
+            *deviations.FUSION,
+            *(deviations.CLAIMED_FUSION if claimed else deviations.OFFICIAL_FUSION),
+            *deviations.COMMON,
+            *deviations.SPARSE,
+            *((deviations.RANDOM,) if scratch else ()),
         ),
     )
     return full if profile == "full" else full.shrunk(network=step("Three", size="smoke"), input_size=48)
 
 
 def without_weights(recipe: Recipe) -> Recipe:
-    """For a twin: all layers learn, on inputs of [0, 1], at the rate that third-party code has for random weights."""
+    """From scratch, all layers learn, on inputs of [0, 1], at the learning rate of third-party code for this case."""
     note = Deviation(
         "third-party implementation",
-        "no layer is frozen, a rate of 0.01, inputs of [0, 1]",
-        "random convolutions would stay random; that implementation's rate for layers that start anew",
+        "no layer is frozen, a learning rate of 0.01, inputs of [0, 1]",
+        "random convolutions would stay random; the rate is that implementation's for layers that start anew",
     )
     options = step(recipe.options.name, **(recipe.options.kwargs() | {"scale": 1.0, "frozen": False}))
     first = recipe.stages[0].optimiser["lr"]
-    rates = [max(0.01, first) * stage.optimiser["lr"] / first for stage in recipe.stages]
-    faster = tuple(
-        dataclasses.replace(stage, optimiser=step(stage.optimiser.name, **(stage.optimiser.kwargs() | {"lr": rate})))
-        for stage, rate in zip(recipe.stages, rates, strict=True)
-    )
-    return dataclasses.replace(recipe, options=options, stages=faster, deviations=(*recipe.deviations, note))
+
+    def faster(old: Step) -> Step:
+        return step(old.name, **(old.kwargs() | {"lr": max(0.01, first) * old["lr"] / first}))
+
+    stages = tuple(dataclasses.replace(stage, optimiser=faster(stage.optimiser)) for stage in recipe.stages)
+    return dataclasses.replace(recipe, options=options, stages=stages, deviations=(*recipe.deviations, note))
 
 
 def pipeline(recipe: Recipe) -> list[tuple[str, str]]:
-    """The method's steps as (name, what happens), with the recipe's own settings: the chapter draws them."""
+    """The method's steps as (name, what happens), with the recipe's own settings, for the chapter's picture."""
     options = recipe.options.kwargs()
-    words = ", ".join(f"{count:,}" for count in dict.fromkeys(channel[2] for channel in options["channels"]))
-    levels = ", ".join(f"{level}×{level}" for level in sorted({channel[1] for channel in options["channels"]}))
+    _, levels, words = channel_words(options["channels"])
     return [
         ("three networks", "VGG-face and VGG-f pretrained, VGG-13 from random weights; each fine-tuned by itself"),
         ("descriptions", "the last hidden layers: 4,096, 4,096 and 1,024 numbers, each of length 1"),
         ("visual words", f"dense SIFT, vocabularies of {words} words from Training; presence in {levels} fields"),
         ("kernel", "the sum of the blocks' dot products"),
-        ("neighbours", f"the k training faces nearest by cosine, k from {', '.join(map(str, options['k']))}"),
-        ("local SVM", f"one against all, trained on these alone; C from {', '.join(f'{c:g}' for c in options['C'])}"),
+        *local_steps("the k training faces nearest by cosine", options),
     ]
 
 
@@ -388,10 +279,10 @@ def _network(name: str) -> Variant:
 
 
 def required(scratch: bool) -> tuple[str, ...]:
-    """The ids of the three networks: where there is a twin from random weights and it is wanted, the twin's."""
-    twins = {name: f"{ROW}-{name}" + (SCRATCH if scratch else "") for name in NAMES}
+    """The ids of the three networks; with ``scratch`` of their from-scratch ablations, where there are some."""
     known = {variant.id for variant in NETWORK_VARIANTS}
-    return tuple(twin if twin in known else f"{ROW}-{name}" for name, twin in twins.items())
+    ids = [f"{ROW}-{name}" for name in NAMES]
+    return tuple(name + SCRATCH if scratch and name + SCRATCH in known else name for name in ids)
 
 
 def _row(scratch: bool) -> Variant:

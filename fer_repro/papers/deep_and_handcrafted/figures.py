@@ -1,12 +1,13 @@
-"""What the chapter of "Local Learning with Deep and Handcrafted Features" shows beyond the common sections.
+"""Figures and tables of the chapter of "Local Learning with Deep and Handcrafted Features".
 
-The steps; the three networks; what a mask with a sign error removes; what a second vocabulary does to the words; what
-unequal lengths do to the kernel; every block alone and together, by every machine.
+The steps; the three networks; the effects of a mask with a sign error, of a second vocabulary on the words, and of
+unequal lengths on the kernel; every block alone and together, by every machine.
 """
 
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,16 +21,17 @@ from fer_repro.evaluation.cost import input_shape, weightless
 from fer_repro.evaluation.statistics import wilson
 from fer_repro.local_learning import visual_words
 from fer_repro.markup import Html, note, percent, table, text, whole
-from fer_repro.page import Chapter
 from fer_repro.papers import deep_and_handcrafted as paper
 from fer_repro.papers import model_name
 from fer_repro.papers.deep_and_handcrafted.fusion import WORDS
 from fer_repro.papers.deep_and_handcrafted.networks import smallest
 from fer_repro.plots.figure import Canvas, Figure, Theme, canvas
 from fer_repro.plots.forest import Row, forest
+from fer_repro.results import Result
 
 # Third-party code (Dylan-H-Wang, handcraft_model.py): columns of its visual-word block, which it standardises.
 COLUMNS = 17_000 + 4 * 14_000 + 16 * 8_000
+MACHINES = {"softmax": "its own softmax", "global": "one SVM for all faces", "local": "one SVM for each face"}
 
 
 def steps() -> Figure:
@@ -46,8 +48,8 @@ def networks() -> Html:
         recipe = variant.recipe("official", "full")
         network = weightless(variant.build, recipe)
         counted, convolutions = cost.count_parameters(network), cost.count_parameters(network.convolutions)
-        total += counted
         pruned = ", ".join(layer for layer, _ in network.masked())
+        total += counted
         columns.append(
             {
                 "Input": f"{recipe.input_size}×{recipe.input_size}",
@@ -57,8 +59,8 @@ def networks() -> Html:
                 "Of these trained": whole(counted - convolutions if network.frozen else counted),
                 "Multiply-adds": whole(cost.count_multiply_adds(network, input_shape(recipe))),
                 "Pruned in sparse stages": f"{percent(network.sparsity, 0)} of {text(pruned)}" if pruned else "nothing",
-                "Epochs, dense and sparse in turn": " + ".join(str(stage.epochs) for stage in recipe.stages),
-                "Numbers for a face": whole(network.fc7.out_features),
+                "Epochs, dense and sparse alternately": " + ".join(str(stage.epochs) for stage in recipe.stages),
+                "Length of the description": whole(network.fc7.out_features),
             }
         )
     rows = [[text(fact), *(column[fact] for column in columns)] for fact in columns[0]]
@@ -66,43 +68,38 @@ def networks() -> Html:
     return Html(table(["", *paper.NAMES], rows, caption), f"three networks, {total:,} parameters")
 
 
-@cache
-def _weights() -> torch.Tensor:
-    return torch.randn(100_000, generator=torch.Generator().manual_seed(0))
-
-
 def sign_error(weight: torch.Tensor, share: float) -> torch.Tensor:
-    """What third-party code sets to 0 (Dylan-H-Wang, deep_model.py): True where w, not |w|, lies below the threshold,
-    and that is the (1 - share) quantile of |w|."""
+    """The weights that third-party code sets to 0 (Dylan-H-Wang, deep_model.py): True where w, not |w|, is below the
+    threshold, and that is the (1 - share) quantile of |w|."""
     limit = weight.abs().flatten().kthvalue(int(weight.numel() * (1 - share))).values
     return weight < limit
 
 
 def masks() -> Figure:
-    """Normal weights under both masks at the sparsity of VGG-face: what is kept, what is set to 0."""
+    """Normal weights under both masks at the sparsity of VGG-face: which are kept, which are set to 0."""
     share = papers.get(f"{paper.ROW}-vgg-face").recipe("official", "full").options["sparsity"]
-    weight = _weights()
-    gone = {"by |w|, as it should be": smallest(weight, share), "by w, the sign forgotten": sign_error(weight, share)}
+    weight = torch.randn(100_000, generator=torch.Generator().manual_seed(0))
+    removed = {"by |w|, as it should be": smallest(weight, share), "by w, without |.|": sign_error(weight, share)}
     large = weight.abs() >= weight.abs().quantile(0.9)
-    told = {
+    effects = {
         name: f"{percent(float(mask.float().mean()), 0)} set to 0, of the largest tenth "
         f"{percent(float(mask[large].float().mean()), 0)}"
-        for name, mask in gone.items()
+        for name, mask in removed.items()
     }
 
     def draw(theme: Theme) -> Canvas:
         figure = canvas(8.2, 2.9)
         edges = np.linspace(-3.2, 3.2, 81)
-        for axes, (name, mask) in zip(figure.subplots(1, 2, sharey=True), gone.items(), strict=True):
+        for axes, (name, mask) in zip(figure.subplots(1, 2, sharey=True), removed.items(), strict=True):
             parts = [weight[~mask].numpy(), weight[mask].numpy()]
             axes.hist(parts, edges, stacked=True, color=[theme.measured, theme.claimed], label=["kept", "set to 0"])
             axes.set(xlabel="weight, in standard deviations", yticks=[])
-            axes.set_title(f"{name}\n{told[name]}", fontsize=9.5)
+            axes.set_title(f"{name}\n{effects[name]}", fontsize=9.5)
             axes.spines["left"].set_visible(False)
         figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
         return figure
 
-    alt = "Histograms of normal weights, kept and set to 0. " + "; ".join(f"{name}: {t}" for name, t in told.items())
+    alt = "Histograms of normal weights, kept and set to 0. " + "; ".join(f"{name}: {e}" for name, e in effects.items())
     caption = f"{len(weight):,} normal random numbers in place of a layer, sparsity {percent(share, 0)}."
     return Figure(draw, alt=f"{alt}.", caption=caption)
 
@@ -115,33 +112,33 @@ def _faces_as_words() -> dict[str, np.ndarray]:
 
     def encoded(trained_on: np.ndarray, seed: int, images: np.ndarray) -> sparse.csr_matrix:
         words = visual_words.train_vocabulary(visual_words.sample_descriptors(trained_on, grid, 6000, seed), 300, seed)
-        found = np.concatenate(list(visual_words.words_of(images, grid, visual_words.WordFinder(words), 1)))
-        return visual_words.spatial_words(found, grid.centres(), 300, 2)
+        indices = np.concatenate(list(visual_words.words_of(images, grid, visual_words.WordFinder(words), 1)))
+        return visual_words.spatial_words(indices, grid.centres(), 300, 2)
 
     pool = encoded(faces[:60], 0, faces[:60])
     return {
         "one vocabulary": (pool @ encoded(faces[:60], 0, faces[:60]).T).toarray(),
-        "one for each half": (pool @ encoded(faces[60:], 1, faces[:60]).T).toarray(),
+        "one for each set": (pool @ encoded(faces[60:], 1, faces[:60]).T).toarray(),
     }
 
 
 def vocabularies() -> Html:
-    """The same faces as pool and as test images: do their words find them again?"""
+    """The same faces as pool and as test images: is each its own nearest face, by its words?"""
     rows = []
     for name, cosines in _faces_as_words().items():
         others = cosines[~np.eye(len(cosines), dtype=bool)].mean()
-        found = float((cosines.argmax(axis=0) == np.arange(len(cosines))).mean())
-        rows.append([text(name), f"{np.diag(cosines).mean():.2f}", f"{others:.2f}", percent(found, 0)])
+        itself = float((cosines.argmax(axis=0) == np.arange(len(cosines))).mean())
+        rows.append([text(name), f"{np.diag(cosines).mean():.2f}", f"{others:.2f}", percent(itself, 0)])
     header = ["Words", "Cosine with itself", "Cosine with other faces", "Nearest face is itself"]
     caption = (
-        "60 synthetic faces are the pool, and the very same faces are asked. The second vocabulary was made of 60 others, "
-        "with another seed. Synthetic faces - says nothing about the paper"
+        "60 synthetic faces are the pool, and the same faces are the test images. The second vocabulary was made of 60 "
+        "others, with another seed. Synthetic faces - says nothing about the paper"
     )
-    return Html(table(header, rows, caption, numeric=(1, 2, 3)), f"a face finds itself: {rows[0][3]}, {rows[1][3]}")
+    return Html(table(header, rows, caption, numeric=(1, 2, 3)), f"nearest face is itself: {rows[0][3]}, {rows[1][3]}")
 
 
 def lengths() -> Html:
-    """What each block weighs in the cosine when the words are standardised and the networks' blocks scaled to 1."""
+    """Each block's share of the cosine when the words are standardised and the networks' blocks scaled to 1."""
     third = {name: 1.0 for name in paper.NAMES} | {WORDS: float(COLUMNS)}
     total = sum(third.values())
     rows = [
@@ -153,54 +150,47 @@ def lengths() -> Html:
         f"Standardising a vector of n numbers to mean 0 and deviation 1 gives it the squared length n; here n = "
         f"{COLUMNS:,}"
     )
-    return Html(table(header, rows, caption, numeric=(1, 2, 3)), f"the words weigh {rows[-1][2]}")
+    return Html(table(header, rows, caption, numeric=(1, 2, 3)), f"the share of the words: {rows[-1][2]}")
 
 
-def blocks(chapter: Chapter) -> Html:
+def blocks(result: Result) -> Html:
     """Each block alone and the groups together, by softmax, one SVM for all faces, and one for each face."""
-    result = chapter.result
-    found = result.record["facts"].get("blocks")
-    if not found:
-        told = f"{text(result.variant)} is one network; the run of {paper.ROW} compares the blocks."
-        return Html(note("Not here:", told), "no blocks to compare")
-    chosen = result.record["facts"]["chosen"]
-    halves = [name for name in found[0] if name not in ("blocks", "machine")]
-    order = ("softmax", "global", "local")
-    words = {"softmax": "its own softmax", "global": "one SVM for all faces", "local": "one SVM for each face"}
-
-    several = len(result.record["facts"]["blocks_tried"]) > 1
+    facts = result.record["facts"]
+    scores = facts.get("blocks")
+    if not scores:
+        why = f"{text(result.variant)} is one network; the run of {paper.ROW} compares the blocks."
+        return Html(note("Not here:", why), "no blocks to compare")
+    chosen, several = facts["chosen"], len(facts["blocks_tried"]) > 1
 
     def group(names: list[str]) -> str:
-        told = "all four" if len(names) == len(paper.BLOCKS) else " + ".join(names)
-        return told + (", chosen" if several and names == chosen["blocks"] else "")
+        name = "all four" if len(names) == len(paper.BLOCKS) else " + ".join(names)
+        return name + (", chosen" if several and names == chosen["blocks"] else "")
+
+    def place(row: dict[str, Any]) -> tuple[int, int, int]:
+        """Single blocks in their order, then groups by size."""
+        return len(row["blocks"]), paper.BLOCKS.index(row["blocks"][0]), list(MACHINES).index(row["machine"])
 
     figures = []
-    for half in halves:
-        ordered = sorted(found, key=lambda row: (_place(row["blocks"]), order.index(row["machine"])))
+    for usage in (name for name in scores[0] if name not in ("blocks", "machine")):
         rows = [
             Row(
-                words[row["machine"]],
-                row[half]["accuracy"],
-                wilson(row[half]["correct"], row[half]["n"]),
+                MACHINES[row["machine"]],
+                row[usage]["accuracy"],
+                wilson(row[usage]["correct"], row[usage]["n"]),
                 "clean" if row["machine"] == "local" else "measured",
-                (percent(row[half]["accuracy"]),),
+                (percent(row[usage]["accuracy"]),),
                 group(row["blocks"]),
             )
-            for row in ordered
+            for row in sorted(scores, key=place)
         ]
         figures.append(
             forest(
                 rows,
-                f"Every block, alone and together: {half}",
+                f"Every block, alone and together: {usage}",
                 alt="; ".join(f"{row.group}, {row.label} {row.words[0]}" for row in rows) + ".",
                 caption=f"Wilson 95 % intervals. Local machines: k = {chosen['k']}, C = {chosen['C']:g}.",
                 columns=("accuracy",),
                 synthetic=result.synthetic,
             )
         )
-    return Html("".join(figure.figure() for figure in figures), "\n".join(repr(figure) for figure in figures))
-
-
-def _place(names: list[str]) -> tuple[int, int]:
-    """Single blocks in their order, then groups by size."""
-    return (len(names), paper.BLOCKS.index(names[0]))
+    return Html("".join(figure.figure() for figure in figures), "\n".join(map(repr, figures)))

@@ -1,7 +1,7 @@
 """Blocks of features side by side under one linear kernel: the kernel of the whole is the sum of the blocks' kernels.
 
 A block is any array with one row per image (float [N,D], of this book's networks or loaded from a ``.npy`` file, or
-sparse); every row is scaled to length 1, so that no block weighs more than another. Neighbours are then those of the
+sparse); every row is scaled to length 1, so that all blocks weigh the same. The neighbours are then those of the
 largest sum of cosines.
 """
 
@@ -29,6 +29,11 @@ def unit_rows(block: Block) -> Block:
     return rows / np.where(lengths > 0, lengths, 1)
 
 
+def unit_blocks(blocks: Blocks) -> dict[str, Block]:
+    """`unit_rows` of every block."""
+    return {name: unit_rows(block) for name, block in blocks.items()}
+
+
 def stacked(first: Blocks, second: Blocks) -> dict[str, Block]:
     """The rows of ``first``, then those of ``second``, block by block."""
     return {
@@ -50,24 +55,21 @@ def joined(blocks: Blocks, names: Sequence[str]) -> Block:
 class Pool:
     """The blocks of the training images, and the kernels among them and with others.
 
-    ``pause`` is called between pieces of work and may raise to stop. A sparse block's kernel with itself is kept (2
-    bytes for every pair of images), a dense block's is worked out for the neighbours at hand.
+    ``pause`` is called between parts and may raise to stop. A sparse block's kernel with itself is cached (2 bytes for
+    every pair of images), a dense block's is computed for the neighbours at hand.
     """
 
     def __init__(self, blocks: Blocks, labels: np.ndarray, pause: Callable[[], None] = lambda: None) -> None:
         sizes = {name: block.shape[0] for name, block in blocks.items()}
         if not sizes or set(sizes.values()) != {len(labels)}:
             raise FerReproError(f"fusion: blocks of {sizes} rows for {len(labels)} labels, expected one row per label")
-        self.blocks = {name: unit_rows(block) for name, block in blocks.items()}
+        self.blocks = unit_blocks(blocks)
         self.labels, self.pause = np.asarray(labels), pause
-        self._kept: dict[str, np.ndarray] = {}
+        self._cached: dict[str, np.ndarray] = {}
 
     def similarity(self, blocks: Blocks, names: Sequence[str]) -> np.ndarray:
         """The summed kernel of other images with the pool, float32 [N, pool]; ``blocks`` as in the pool."""
-        return sum(
-            (self.one_similarity(name, blocks[name]) for name in names[1:]),
-            start=self.one_similarity(names[0], blocks[names[0]]),
-        )
+        return sum(self.one_similarity(name, blocks[name]) for name in names)
 
     def one_similarity(self, name: str, block: Block) -> np.ndarray:
         """One block's kernel with the pool, float32 [N, pool]."""
@@ -83,14 +85,14 @@ class Pool:
     def gram(self, names: Sequence[str]) -> svm.Gram:
         """The summed kernel among neighbours: int [B,k] indices -> float32 [B,k,k]."""
         for name in names:
-            if sparse.issparse(self.blocks[name]) and name not in self._kept:
-                self._kept[name] = svm.self_kernel(self.blocks[name], self.pause)
+            if sparse.issparse(self.blocks[name]) and name not in self._cached:
+                self._cached[name] = svm.self_kernel(self.blocks[name], self.pause)
 
         def among(near: np.ndarray) -> np.ndarray:
             total = np.zeros((*near.shape, near.shape[1]), np.float32)
             for name in names:
-                if name in self._kept:
-                    total += self._kept[name][near[:, :, None], near[:, None, :]]
+                if name in self._cached:
+                    total += self._cached[name][near[:, :, None], near[:, None, :]]
                 else:
                     rows = self.blocks[name][near]
                     total += rows @ rows.swapaxes(1, 2)

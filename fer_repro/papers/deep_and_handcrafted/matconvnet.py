@@ -1,7 +1,7 @@
 """Weights of MatConvNet (a MATLAB library whose authors published VGG-f in its format) as tensors by layer name.
 
-``python -m fer_repro.papers.deep_and_handcrafted.matconvnet imagenet-vgg-f.mat WEIGHTS/imagenet-vgg-f.safetensors`` writes the file that the
-recipe looks for. Reading a .mat file runs no code.
+``python -m fer_repro.papers.deep_and_handcrafted.matconvnet imagenet-vgg-f.mat FOLDER/imagenet-vgg-f.safetensors``
+writes the file that the recipe looks for. Reading a .mat file runs no code.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def tensors(path: Path | str) -> dict[str, Tensor]:
         pair = _pair(layer)
         if pair is not None:
             name, (filters, bias) = str(_only(layer.name)), (np.asarray(part, np.float32) for part in pair)
-            # MATLAB drops last dimensions of one, and no others.
+            # MATLAB drops trailing dimensions of one, and no others.
             filters = filters.reshape(*filters.shape, *(1,) * (4 - filters.ndim))
             weight = torch.from_numpy(np.ascontiguousarray(filters.transpose(3, 2, 0, 1)))
             found[f"{name}.weight"] = weight.flatten(1) if name.startswith("fc") else weight
@@ -57,28 +57,21 @@ def _pair(layer: Any) -> tuple[Any, Any] | None:
 
 
 def _only(value: Any) -> Any:
-    """What a MATLAB array of one holds; anything else as it is."""
+    """The content of a MATLAB array of one; anything else as it is."""
     while isinstance(value, np.ndarray) and value.size == 1:
         value = value.flat[0]
     return value
 
 
-def convert(source: Path | str, target: Path | str) -> dict[str, Tensor]:
-    """Write ``tensors(source)`` as a safetensors file and return them."""
-    found = tensors(source)
-    safetensors.torch.save_file({name: value.contiguous() for name, value in found.items()}, target)
-    return found
-
-
 def main(arguments: list[str]) -> int:
+    """Convert the first file into the second one; the exit status."""
     if len(arguments) != 2:
-        print(
-            "usage: python -m fer_repro.papers.deep_and_handcrafted.matconvnet NETWORK.mat TARGET.safetensors",
-            file=sys.stderr,
-        )
+        name = "fer_repro.papers.deep_and_handcrafted.matconvnet"
+        print(f"usage: python -m {name} NETWORK.mat TARGET.safetensors", file=sys.stderr)
         return 2
     try:
-        found = convert(*arguments)
+        found = tensors(arguments[0])
+        safetensors.torch.save_file({name: value.contiguous() for name, value in found.items()}, arguments[1])
     except FerReproError as error:
         print(error, file=sys.stderr)
         return 1

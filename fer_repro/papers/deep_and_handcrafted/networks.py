@@ -2,13 +2,14 @@
 
 VGG-face (Parkhi et al. 2015), VGG-f (Chatfield et al. 2014) and VGG-13 (Barsoum et al. 2016) are convolutions, then
 three linear layers; the second one's output describes a face. `Masked` layers can be pruned for a stage of training
-(Han et al. 2017): their smallest weights become 0 and stay 0 until a later stage lets them go.
+(Han et al. 2017): their smallest weights become 0 and stay 0 until a later stage trains them again.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from fer_repro.layers import GreyAsRgb
 from fer_repro.recipe import Stage
 from fer_repro.transforms.geometry import resize
 
+Ints = tuple[int, ...]
 # Red, green, blue, of 255: of the faces VGG-face was trained on, and of ImageNet's photos.
 FACES_MEAN = (129.1863, 104.7624, 93.5940)
 PHOTOS_MEAN = (123.68, 116.779, 103.939)
@@ -35,8 +37,12 @@ class Masked(nn.Module):
     weight: Tensor
     mask: Tensor
 
-    def keep_all(self) -> None:
-        """Let every weight go; those that were 0 start from there."""
+    def __init__(self, *sizes: int, **options: int) -> None:
+        super().__init__(*sizes, **options)
+        self.register_buffer("mask", torch.ones_like(self.weight, dtype=torch.bool))
+
+    def free(self) -> None:
+        """Train every weight again; those that were 0 start from there."""
         self.mask.fill_(True)
 
     @torch.no_grad()
@@ -60,24 +66,16 @@ def smallest(weight: Tensor, share: float) -> Tensor:
 class MaskedConv2d(Masked, nn.Conv2d):
     """A convolution that can be pruned."""
 
-    def __init__(self, before: int, after: int, kernel: int, **options: int) -> None:
-        super().__init__(before, after, kernel, **options)
-        self.register_buffer("mask", torch.ones_like(self.weight, dtype=torch.bool))
-
     def forward(self, maps: Tensor) -> Tensor:
-        # Only what the mask lets through: [B,C,H,W] -> [B,C',H',W']
+        # With the masked weights: [B,C,H,W] -> [B,C',H',W']
         return self._conv_forward(maps, self.weight * self.mask, self.bias)
 
 
 class MaskedLinear(Masked, nn.Linear):
     """A linear layer that can be pruned."""
 
-    def __init__(self, before: int, after: int) -> None:
-        super().__init__(before, after)
-        self.register_buffer("mask", torch.ones_like(self.weight, dtype=torch.bool))
-
     def forward(self, features: Tensor) -> Tensor:
-        # Only what the mask lets through: [B,C] -> [B,C']
+        # With the masked weights: [B,C] -> [B,C']
         return F.linear(features, self.weight * self.mask, self.bias)
 
 
@@ -125,23 +123,21 @@ class Vgg(nn.Module):
         return self.fc8(self.drop7(self.describe(images)))
 
     def describe(self, images: Tensor) -> Tensor:
-        """What stands for a face in the fusion: [B,1,S,S] -> [B,hidden], none below 0."""
-        # Three channels less their means (or the one), on the scale that the weights expect: -> [B,3,S,S]
+        """The face's description in the fusion: [B,1,S,S] -> [B,hidden], none below 0."""
+        # Three channels minus their means (or the one), on the scale that the weights expect: -> [B,3,S,S]
         maps = self.convolutions(self.colour(images) * self.scale)
         # [B,C,E,E] -> [B,flat] -> [B,hidden] -> [B,hidden]
         hidden = self.drop6(F.relu(self.fc6(maps.flatten(1))))
         return F.relu(self.fc7(hidden))
 
     def begin_stage(self, stage: Stage, fresh: bool) -> None:
-        """Freeze what is frozen; where a stage starts, prune for a sparse one and let all weights go for another."""
+        """Freeze the convolutions if they are ``frozen``; where a stage starts, prune for a sparse one, or unprune."""
         self.convolutions.requires_grad_(not self.frozen)
-        if not fresh:
-            return  # the masks come with the checkpoint
-        for _, layer in self.masked():
+        for _, layer in self.masked() if fresh else ():  # otherwise the masks come with the checkpoint
             if stage.name.startswith("sparse"):
                 layer.prune(self.sparsity)
             else:
-                layer.keep_all()
+                layer.free()
 
     def masked(self) -> Iterator[tuple[str, Masked]]:
         """The layers that sparse stages prune, by name."""
@@ -149,15 +145,13 @@ class Vgg(nn.Module):
             yield name, self.get_submodule(name if name.startswith("fc") else f"convolutions.{name}")
 
     def load_pretrained(self, state: dict[str, Tensor]) -> None:
-        """The authors' weights by layer ("conv1_1.weight", "fc6.bias"); fc8 told other classes apart and stays out."""
+        """The authors' weights by layer ("conv1_1.weight", "fc6.bias"); fc8, of other classes, stays out."""
         given = {(name if name.startswith("fc") else f"convolutions.{name}"): value for name, value in state.items()}
         masks = [name for name in self.state_dict() if name.endswith(".mask")]
         pretrained.fill_(self, given, leave=("fc8.", *masks), where=f"the pretrained {type(self).__name__}")
 
 
-def blocks(
-    widths: tuple[int, ...], depths: tuple[int, ...], before: int, dropout: float = 0.0
-) -> Iterator[tuple[str, nn.Module]]:
+def blocks(widths: Ints, depths: Ints, before: int, dropout: float = 0.0) -> Iterator[tuple[str, nn.Module]]:
     """Blocks of 3x3 convolutions and ReLUs, each ending in a pool that halves the sides, layers named as by VGG."""
     for block, (width, depth) in enumerate(zip(widths, depths, strict=True), 1):
         for layer in range(1, depth + 1):
@@ -172,33 +166,21 @@ def blocks(
 class VggFace(Vgg):
     """VGG-face, Simonyan and Zisserman's configuration D: 13 convolutions, 134,289,223 parameters with 7 outputs.
 
-    ``grid``: edge of the last maps, 7 for an input of 224.
+    ``grid``: edge of the last maps, 7 for an input of 224. Further options as in `Vgg`.
     """
 
     def __init__(
-        self,
-        widths: tuple[int, ...] = (64, 128, 256, 512, 512),
-        depths: tuple[int, ...] = (2, 2, 3, 3, 3),
-        grid: int = 7,
-        hidden: int = 4096,
-        dropout: tuple[float, float] = (0.7, 0.5),
-        **options: object,
+        self, widths: Ints = (64, 128, 256, 512, 512), depths: Ints = (2, 2, 3, 3, 3), grid: int = 7, **options: Any
     ) -> None:
-        flat = widths[-1] * grid**2
-        super().__init__(list(blocks(widths, depths, 3)), flat, hidden, dropout, FACES_MEAN, **options)
+        options = {"hidden": 4096, "dropout": (0.7, 0.5), "mean": FACES_MEAN} | options
+        super().__init__(list(blocks(widths, depths, 3)), widths[-1] * grid**2, **options)
 
 
 class VggF(Vgg):
     """VGG-f, the fast one: five convolutions, 56,766,215 parameters with 7 outputs. ``grid``: 6 for an input of 224."""
 
     def __init__(
-        self,
-        widths: tuple[int, ...] = (64, 256, 256, 256, 256),
-        grid: int = 6,
-        hidden: int = 4096,
-        inner_dropout: float = 0.35,
-        dropout: tuple[float, float] = (0.5, 0.5),
-        **options: object,
+        self, widths: Ints = (64, 256, 256, 256, 256), grid: int = 6, inner_dropout: float = 0.35, **options: Any
     ) -> None:
         a, b, c, d, e = widths
         # A window of 5 channels; torch divides alpha by its length, MatConvNet does not.
@@ -222,7 +204,8 @@ class VggF(Vgg):
             ("drop5", nn.Dropout(inner_dropout)),
             ("pool5", nn.MaxPool2d(3, 2, ceil_mode=True)),
         ]
-        super().__init__(layers, e * grid**2, hidden, dropout, PHOTOS_MEAN, **options)
+        options = {"hidden": 4096, "dropout": (0.5, 0.5), "mean": PHOTOS_MEAN} | options
+        super().__init__(layers, e * grid**2, **options)
 
 
 class Vgg13(Vgg):
@@ -233,23 +216,20 @@ class Vgg13(Vgg):
 
     def __init__(
         self,
-        widths: tuple[int, ...] = (64, 128, 256, 256),
-        depths: tuple[int, ...] = (2, 2, 3, 3),
+        widths: Ints = (64, 128, 256, 256),
+        depths: Ints = (2, 2, 3, 3),
         grid: int = 4,
-        hidden: int = 1024,
         inner_dropout: float = 0.25,
-        dropout: tuple[float, float] = (0.5, 0.5),
-        **options: object,
+        **options: Any,
     ) -> None:
-        flat = widths[-1] * grid**2
-        super().__init__(list(blocks(widths, depths, 1, inner_dropout)), flat, hidden, dropout, **options)
+        options = {"hidden": 1024, "dropout": (0.5, 0.5)} | options
+        super().__init__(list(blocks(widths, depths, 1, inner_dropout)), widths[-1] * grid**2, **options)
 
 
 class Three(nn.Module):
     """The networks side by side, so that they can be counted as one: [B,1,S,S] -> the mean of their logits [B,7].
 
-    ``sizes``: the edge of the input that each expects. The method never asks them like this: its machines see their
-    descriptions.
+    ``sizes``: the edge of the input that each expects. The method itself uses their descriptions, not this mean.
     """
 
     def __init__(self, networks: dict[str, nn.Module], sizes: dict[str, int]) -> None:

@@ -1,15 +1,15 @@
-"""LHC-Net: a pre-activation ResNet-34 whose channels look at each other (Pecoraro, Basile, Bono, Gallo; Information
+"""LHC-Net: a pre-activation ResNet-34 with self-attention over channels (Pecoraro, Basile, Bono, Gallo; Information
 13(9), 2022, arXiv 2111.07224).
 
-Idea: self-attention between channels instead of places, in horizontal strips of the map ("local heads"), added to a
-trained backbone as five blocks that leave its shapes alone. Claim: 74.42 %, one network, sixty views. Five facts
-(accuracy claimed and measured, parameters, cost, hardware) stand in the claim and in ``results/lhc-net/``; the chapter
-prints them.
+Idea: self-attention between channels instead of positions, in horizontal strips of the map ("local heads"), added to a
+trained backbone as five `ChannelAttention` blocks that keep its shapes. Claim: 74.42 %, one network, test-time
+augmentation with sixty copies. Five facts (accuracy claimed and measured, parameters, cost, hardware) stand in the
+claim and in ``results/lhc-net/``; the chapter prints them.
 
 Protocols. The released scripts train on Training, stop and select on PublicTest, and score PrivateTest at the end, so
 ``claimed`` and ``official`` have the same roles and the same recipe. What the claim adds is the choice of one "very
 well performing" backbone among an unknown number; no recipe repeats that. ``lhc-net-backbone`` is the network before
-the blocks, ``lhc-net`` takes its weights over and trains everything, ``lhc-net-continued`` trains on without them.
+the blocks, ``lhc-net`` starts from its weights and trains everything, ``lhc-net-continued`` trains on without them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from fer_repro.data.protocol import OFFICIAL, Protocol, Splits
 from fer_repro.evaluation.predict import NetworkClassifier
 from fer_repro.layers import GreyAsRgb
 from fer_repro.papers.base import Variant, with_scratch
-from fer_repro.papers.lhc_net.scoring import Attending, poses
+from fer_repro.papers.lhc_net.scoring import LhcClassifier, poses
 from fer_repro.pretrained import keras
 from fer_repro.recipe import Deviation, Pretrained, Recipe, Selection, Stage, Step, Views, step
 from fer_repro.training import loop
@@ -52,8 +52,8 @@ WEIGHTS = Pretrained(
 )
 
 
-class LhcBlock(nn.Module):
-    """Local multi-head channel self-attention, [B,C,R,R] -> [B,C,R,R] (released ``Lib/LHC_Net.py``, LHC_Module).
+class ChannelAttention(nn.Module):
+    """The LHC block, local multi-head channel self-attention: [B,C,R,R] -> [B,C,R,R] (released ``Lib/LHC_Net.py``).
 
     ``heads`` n cut the R*R pixels, in reading order, into n strips of d; ``embedding`` e is the width of queries and
     keys. ``power`` c: scores are divided by e to a power between c and c + 1 that each channel chooses.
@@ -77,8 +77,8 @@ class LhcBlock(nn.Module):
         """[B,C,R,R] -> [B,n,C,d]: head h gets pixels h*d to (h+1)*d - 1 of every channel."""
         return maps.flatten(2).unflatten(2, (self.heads, self.pixels)).transpose(1, 2)
 
-    def look(self, maps: Tensor) -> tuple[Tensor, Tensor]:
-        """Who listens to whom: weights [B,n,C,C], rows sum to 1; and the exponents in (0, 1), [B,n,C]."""
+    def attention(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights [B,n,C,C], rows sum to 1: what channel i takes from channel j; and exponents in (0, 1), [B,n,C]."""
         # Queries: means of 3x3 neighbours; keys: their maxima; each strip embedded: [B,n,C,d] -> [B,n,C,e]
         queries, keys = (
             torch.einsum("bncd,ned->bnce", self.strips(pooled), self.embed) + self.embed_bias[:, None]
@@ -95,8 +95,8 @@ class LhcBlock(nn.Module):
         # Values: a 3x3 convolution, smoothed, not embedded: [B,n,C,d]
         values = self.strips(mean_of_neighbours(self.value(maps)))
         # Each channel's strip becomes a mixture of all channels' strips: [B,n,C,d]
-        mixed = self.look(maps)[0] @ values
-        # Strips back in their places, added to the input: [B,C,R,R]
+        mixed = self.attention(maps)[0] @ values
+        # Strips back at their positions, added to the input: [B,C,R,R]
         return maps + mixed.transpose(1, 2).reshape(maps.shape)
 
 
@@ -142,7 +142,7 @@ class Unit(nn.Module):
 
 
 class LhcNet(nn.Module):
-    """ResNet-34 v2 with a large head and, unless ``heads`` is empty, five `LhcBlock`.
+    """ResNet-34 v2 with a large head and, unless ``heads`` is empty, five `ChannelAttention` blocks.
 
     Input [B,1,S,S], grey levels 0 to 255 (the first norm is all the normalisation there is); output logits [B,7].
     ``heads`` and ``embeddings`` have one number for each block: after the stem and after each stage.
@@ -171,22 +171,17 @@ class LhcNet(nn.Module):
         self.stages = nn.ModuleList()
         channels, edges = [width], [-(-size // 4)]
         for index, count in enumerate(units):
-            before, after, stride = channels[-1], width * 2**index, 2 if index else 1
-            first = Unit(before, after, stride, True, momentum)
+            after, stride = width * 2**index, 2 if index else 1
+            first = Unit(channels[-1], after, stride, True, momentum)
             rest = (Unit(after, after, 1, False, momentum) for _ in range(count - 1))
             self.stages.append(nn.Sequential(first, *rest))
             channels.append(after)
             edges.append(-(-edges[-1] // stride))
         self.norm = nn.BatchNorm2d(channels[-1], 2e-5, momentum)
-        self.head = nn.Sequential(
-            nn.Linear(channels[-1], hidden[0]),
-            nn.ReLU(),
-            nn.Dropout(dropout),
-            nn.Linear(hidden[0], hidden[1]),
-            nn.ReLU(),
-            nn.Dropout(dropout),
-            nn.Linear(hidden[1], 7),
-        )
+        wide, narrow = hidden
+        head = [nn.Linear(channels[-1], wide), nn.ReLU(), nn.Dropout(dropout)]
+        head += [nn.Linear(wide, narrow), nn.ReLU(), nn.Dropout(dropout), nn.Linear(narrow, 7)]
+        self.head = nn.Sequential(*head)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_uniform_(module.weight, nonlinearity="relu")
@@ -194,42 +189,42 @@ class LhcNet(nn.Module):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
         # After the backbone, whose first draws are then the same with and without blocks.
-        self.blocks = nn.ModuleList(map(LhcBlock, channels, edges, heads, embeddings))
+        self.blocks = nn.ModuleList(map(ChannelAttention, channels, edges, heads, embeddings))
 
     def forward(self, images: Tensor) -> Tensor:
         # Three equal channels, normalised; 7x7 of stride 2, norm, ReLU, maximum: [B,1,224,224] -> [B,64,56,56]
         maps = self.stem(images)
-        # What its channels tell each other: [B,64,56,56]
-        maps = self.attend(0, maps)
+        # Channel attention, where there are blocks: [B,64,56,56]
+        maps = self.blocks[0](maps) if self.blocks else maps
         # Four stages, a block after each: -> [B,64,56,56], [B,128,28,28], [B,256,14,14], [B,512,7,7]
         for place, stage in enumerate(self.stages, 1):
-            maps = self.attend(place, stage(maps))
+            maps = stage(maps)
+            maps = self.blocks[place](maps) if self.blocks else maps
         # The last activation, means over the map: -> [B,512]
         features = F.relu(self.norm(maps)).mean(dim=(2, 3))
         # Three linear layers: [B,512] -> [B,4096] -> [B,1024] -> [B,7]
         return self.head(features)
 
-    def attend(self, place: int, maps: Tensor) -> Tensor:
-        return self.blocks[place](maps) if self.blocks else maps
-
     def load_pretrained(self, state: dict[str, Tensor]) -> None:
-        """Take the backbone's weights as Keras named them (``stage1_unit1_conv1/kernel``); head and blocks stay."""
+        """Load the backbone's weights as Keras named them (``stage1_unit1_conv1/kernel``); head and blocks stay."""
         named = {own_name(name): tensor for name, tensor in keras.as_torch(state).items()}
         pretrained.fill_(self, named, leave=("head.", "blocks."), where=WEIGHTS.file)
+
+
+FIXED = {"bn_data": "stem.1.norm", "conv0": "stem.2", "bn0": "stem.3", "bn1": "norm"}
 
 
 def own_name(name: str) -> str:
     """``stage1_unit2_bn1.weight`` -> ``stages.0.1.norm1.weight``; a name of no layer here stays as it is."""
     layer, _, kind = name.partition(".")
-    fixed = {"bn_data": "stem.1.norm", "conv0": "stem.2", "bn0": "stem.3", "bn1": "norm"}
     if name == "bn_data.bias":
         return "stem.1.shift"
-    if layer in fixed:
-        return f"{fixed[layer]}.{kind}"
-    found = re.fullmatch(r"stage(\d+)_unit(\d+)_(?:(bn|conv)(\d)|sc)", layer)
-    if not found:
+    if layer in FIXED:
+        return f"{FIXED[layer]}.{kind}"
+    match = re.fullmatch(r"stage(\d+)_unit(\d+)_(?:(bn|conv)(\d)|sc)", layer)
+    if not match:
         return name
-    stage, unit, what, number = found.groups()
+    stage, unit, what, number = match.groups()
     inner = f"{'norm' if what == 'bn' else 'conv'}{number}" if what else "shortcut"
     return f"stages.{int(stage) - 1}.{int(unit) - 1}.{inner}.{kind}"
 
@@ -256,20 +251,20 @@ DEVIATIONS = (
     ),
     Deviation(
         "released Lib/Utils.py",
-        "the six enlarged views know the pixels just beyond their border",
+        "the six enlarged copies still use the pixels just beyond their border",
         "the release cuts first and repeats the border of the cut: half a pixel, less than one grey level",
     ),
 )
 FIRST_DEVIATIONS = (
     Deviation(
         "released ResNet34_Train.py",
-        "the best epoch over phases A, B and C is handed on",
-        "the release overwrites its file when a phase begins: it hands on phase C's best, even if a worse one",
+        "the best epoch over phases A, B and C is the result",
+        "the release overwrites its file when a phase begins: phase C's best is the result, even if a worse one",
     ),
     Deviation(
         "released ResNet34_Train.py",
-        "phase B turns, then moves by whole pixels; it enlarges by 0.9 to 1.1",
-        "Keras moves first, by fractions of a pixel, and draws the inverse factor: the same ranges otherwise",
+        "phase B rotates, then shifts by whole pixels; it enlarges by 0.9 to 1.1",
+        "Keras shifts first, by fractions of a pixel, and draws the inverse factor: the same ranges otherwise",
     ),
 )
 SECOND_DEVIATIONS = (
@@ -281,13 +276,13 @@ SECOND_DEVIATIONS = (
 )
 CONTROL = Deviation(
     "no section",
-    "the second stage without the blocks: the same backbone trained on by the same rule",
-    "the paper has no such control; without it nobody knows whether the blocks or the extra epochs help",
+    "the second stage without the blocks: the same backbone, trained on by the same rule",
+    "the paper has no such control; without it, it is unknown whether the blocks or the extra epochs help",
 )
 
 
 def keras_affine(size: int, degrees: float, shift: float = 0.0, zoom: float = 0.0) -> tuple[Step, ...]:
-    """Keras' ImageDataGenerator on the enlarged image: one bilinear affine map, the border repeated, then a mirror."""
+    """Keras' ImageDataGenerator on the enlarged image: one bilinear affine map, the border repeated, then a flip."""
     scale = {"scale": (1 - zoom, 1 + zoom), "per_axis": True, "shift": shift} if zoom else {}
     affine = step("affine", degrees=degrees, interpolation="bilinear", fill="edge", **scale)
     return (step("resize", size=size), affine, step("flip", p=0.5))
@@ -304,7 +299,7 @@ def phases(size: int) -> tuple[Stage, ...]:
 
 
 def recipe(variant: str, protocol: str, profile: str) -> Recipe:
-    """The released training: phases A, B, C for the backbone; SGD until 3 epochs bring nothing for what follows."""
+    """The released training: phases A, B, C for the backbone; then SGD until 3 epochs in a row do not improve."""
     first = variant == BACKBONE
     second = (Stage("all trainable", 300, step("sgd", lr=0.01), patience=3),)
     own = {BACKBONE: FIRST_DEVIATIONS, ROW: SECOND_DEVIATIONS, CONTINUED: (*SECOND_DEVIATIONS, CONTROL)}[variant]
@@ -314,7 +309,7 @@ def recipe(variant: str, protocol: str, profile: str) -> Recipe:
         protocol=CLAIMED if protocol == "claimed" else OFFICIAL,
         stages=phases(SIZE) if first else second,
         input_size=SIZE,
-        std=1 / 255,  # the network wants grey levels from 0 to 255
+        std=1 / 255,  # the network expects grey levels from 0 to 255
         batch_size=64,
         selection=Selection("best", views=False),
         views=Views("poses", average="probabilities", resize=SIZE, poses=poses()),
@@ -327,18 +322,13 @@ def recipe(variant: str, protocol: str, profile: str) -> Recipe:
 
 
 def smoke(full: Recipe) -> Recipe:
-    """A narrow network on images of 32 pixels, three of the views, and stages of a few epochs at higher rates."""
+    """A narrow network on images of 32 pixels, three of the sixty copies, a few epochs at higher learning rates."""
     size = SMALL["size"]
-    stages = tuple(
-        dataclasses.replace(
-            stage,
-            epochs=epochs,
-            patience=None,
-            batch_size=None,
-            optimiser=step("adam", lr=5e-3) if stage.name == "phase A" else step("sgd", lr=0.02),
-        )
-        for stage, epochs in zip(phases(size) if len(full.stages) > 1 else full.stages, (3, 1, 1), strict=False)
-    )
+    backbone, quick = len(full.stages) > 1, {"patience": None, "batch_size": None}
+    first, *rest = phases(size) if backbone else full.stages
+    adam, sgd = step("adam", lr=5e-3), step("sgd", lr=0.02)
+    first = dataclasses.replace(first, epochs=3, optimiser=adam if backbone else sgd, **quick)
+    stages = (first, *(dataclasses.replace(stage, epochs=1, optimiser=sgd, **quick) for stage in rest))
     every = poses(size, shift=1)
     return full.shrunk(
         network=SMALL_BLOCKS if full.network == BLOCKS else SMALL,
@@ -350,8 +340,8 @@ def smoke(full: Recipe) -> Recipe:
     )
 
 
-def going_on(before: NetworkClassifier) -> Callable[[Recipe], nn.Module]:
-    """`build`, with everything but the blocks taken over from a fitted backbone."""
+def warm_started(before: NetworkClassifier) -> Callable[[Recipe], nn.Module]:
+    """`build`, with everything but the blocks copied from a fitted backbone."""
 
     def start(recipe: Recipe) -> nn.Module:
         network = build(recipe)
@@ -361,13 +351,13 @@ def going_on(before: NetworkClassifier) -> Callable[[Recipe], nn.Module]:
     return start
 
 
-def fit(splits: Splits, run: Run) -> Attending:
+def fit(splits: Splits, run: Run) -> LhcClassifier:
     """Train as ``run.recipe`` says: from its pretrained weights, or from the backbone among ``run.required``."""
     before = next(iter(run.required.values()), None)
-    fitted = loop.fit(pretrained.loaded(build) if before is None else going_on(before), splits, run)
+    fitted = loop.fit(pretrained.loaded(build) if before is None else warm_started(before), splits, run)
     if before is not None:
         run.facts["backbone_sha256"] = digest(before.model)
-    return Attending(fitted.model, fitted.recipe, fitted.device)
+    return LhcClassifier(fitted.model, fitted.recipe, fitted.device)
 
 
 VARIANTS = with_scratch(

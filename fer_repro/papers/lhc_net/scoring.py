@@ -1,7 +1,8 @@
-"""How LHC-Net is scored: the sixty views of its release, and a classifier that tells what its blocks attend to."""
+"""How LHC-Net is scored: sixty copies of a test image, and a classifier that records channel attention."""
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from functools import partial
 from itertools import product
 from typing import Any
@@ -12,17 +13,16 @@ from torch import Tensor, nn
 
 from fer_repro.data.protocol import Splits
 from fer_repro.evaluation.predict import NetworkClassifier
-from fer_repro.layers import as_input, normalise_
-from fer_repro.transforms.geometry import resize
 
-LOOKED_AT = 256  # scored images whose attention is averaged for the result
+ATTENTION_IMAGES = 256  # scored images over which the recorded attention is averaged
 
 
 def poses(size: int = 224, shift: int = 10) -> tuple[tuple[float, ...], ...]:
     """The 60 copies of a test image as `Views` wants them (released ``Lib/Utils.py``, TTA_Inference).
 
-    A grid of three rotations, three moves by ``shift`` pixels along each axis, and mirrors; in it the untouched image,
-    which counts three times. Then the middle nine tenths, enlarged, three times rotated by less, mirrored or not.
+    A grid of three rotations, three shifts by ``shift`` pixels along each axis, and mirrors; it contains the unchanged
+    image, which counts three times. Then the middle nine tenths, enlarged, three times rotated by less, mirrored or
+    not.
     """
     moves = (0, shift, -shift)
     grid = [
@@ -35,55 +35,37 @@ def poses(size: int = 224, shift: int = 10) -> tuple[tuple[float, ...], ...]:
     return (*grid, *((1.0, mirrored, share, 0, 0, float(np.rad2deg(turn))) for turn, mirrored in zoomed))
 
 
-class Attending(NetworkClassifier):
-    """A trained network that also tells what its blocks attend to."""
+class LhcClassifier(NetworkClassifier):
+    """A trained network whose channel attention can be read out."""
 
-    @torch.inference_mode()
-    def looks(self, images: np.ndarray) -> list[dict[str, Any]]:
+    def attention(self, images: np.ndarray) -> list[dict[str, np.ndarray]]:
         """uint8 [N,48,48] -> for each block, means over the images.
 
-        ``attention`` float32 [n,C,C] (row: who listens), ``evenness`` [n] (mean entropy of the rows over ln C; 1 = all
-        channels alike), ``exponent`` [n], ``share`` (norm of what is added over the norm of what it is added to).
+        ``attention`` float32 [n,C,C] (row: the receiving channel), ``evenness`` [n] (mean entropy of the rows over
+        ln C; 1 = all channels alike), ``exponent`` [n], ``share`` (norm of what is added over the norm of the input).
         """
-        found: list[dict[str, Any]] = [{} for _ in self.model.blocks]
-        hooks = [
-            block.register_forward_hook(partial(_add_look, sums=sums, count=len(images)))
-            for block, sums in zip(self.model.blocks, found, strict=True)
-        ]
-        was_training = self.model.training
-        try:
-            for part in torch.tensor(np.asarray(images)).to(self.device).split(16):
-                inputs = normalise_(resize(as_input(part), self.recipe.input_size), self.recipe.mean, self.recipe.std)
-                self.model.eval()(inputs)
-        finally:
-            self.model.train(was_training)
-            for hook in hooks:
-                hook.remove()
-        return [{name: value.cpu().numpy() for name, value in sums.items()} for sums in found]
+        means: list[dict[str, Any]] = [{} for _ in self.model.blocks]
+        with ExitStack() as hooks:
+            for block, sums in zip(self.model.blocks, means, strict=True):
+                hook = partial(_add_part, sums=sums, count=len(images))
+                hooks.enter_context(block.register_forward_hook(hook))
+            self.predict_proba(images)
+        return [{name: value.cpu().numpy() for name, value in sums.items()} for sums in means]
 
     def extra_scores(self, splits: Splits) -> dict[str, Any]:
-        """``attention`` for the result: what `looks` tells of the first scored images, the matrices left out."""
-        images = np.asarray(splits.test.images[:LOOKED_AT])
+        """``attention`` for the result: the means over the first scored images, without the matrices."""
+        images = np.asarray(splits.test.images[:ATTENTION_IMAGES])
         blocks = [
-            {
-                "channels": int(look["attention"].shape[1]),
-                "heads": len(look["attention"]),
-                "evenness": rounded(look["evenness"]),
-                "exponent": rounded(look["exponent"]),
-                "share": rounded(look["share"]),
-            }
-            for look in self.looks(images)
+            {"channels": int(block["attention"].shape[1]), "heads": len(block["attention"])}
+            | {name: block[name].astype(float).round(4).tolist() for name in ("evenness", "exponent", "share")}
+            for block in self.attention(images)
         ]
         return {"attention": {"n": len(images), "blocks": blocks}} if blocks else {}
 
 
-def rounded(values: np.ndarray) -> Any:
-    return values.astype(float).round(4).tolist()
-
-
-def _add_look(block: nn.Module, inputs: tuple[Tensor], output: Tensor, sums: dict[str, Any], count: int) -> None:
+def _add_part(block: nn.Module, inputs: tuple[Tensor], output: Tensor, sums: dict[str, Any], count: int) -> None:
     """Forward hook: add a batch's part of the means over ``count`` images to ``sums``."""
-    weights, exponents = block.look(inputs[0])
+    weights, exponents = block.attention(inputs[0])
     entropy = -torch.special.xlogy(weights, weights).sum(dim=-1) / float(np.log(weights.shape[-1]))
     added, before = (output - inputs[0]).flatten(1).norm(dim=1), inputs[0].flatten(1).norm(dim=1)
     parts = {"attention": weights, "evenness": entropy.mean(-1), "exponent": exponents.mean(-1)}

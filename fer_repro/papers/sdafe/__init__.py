@@ -1,10 +1,10 @@
-"""SDAFE: faces of rare expressions generated from neutral ones, let through by two filters.
+"""SDAFE: faces of rare expressions, generated from neutral ones and selected by two filters.
 
 Zhao, Chen, Lyu, Du, Lv, Wang: "SDAFE: A Dual-filter Stable Diffusion Data Augmentation Method for Facial Expression
 Recognition", ICASSP 2025. Only its abstract could be read. Its classifier FERNeXt is not described there, so it is not
 rebuilt here: what is trained is a stand-in, fernext-proxy, torchvision's ConvNeXt.
 
-Idea: FER2013's classes are unequal. Turn neutral training faces into other expressions with a text-guided diffusion
+Idea: FER2013's classes are imbalanced. Turn neutral training faces into other expressions with a text-guided diffusion
 model; keep what stays near its source (PSNR) and fits its label (similarity of image and text); train on both.
 
 Accuracy claimed: 81.33 %, on which images is unknown.
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -32,8 +33,8 @@ from fer_repro.evaluation.predict import NetworkClassifier
 from fer_repro.layers import IMAGENET_MEAN, IMAGENET_STD, GreyAsRgb
 from fer_repro.papers.base import Variant
 from fer_repro.papers.sdafe import generated
-from fer_repro.papers.sdafe.generated import Generated
-from fer_repro.papers.sdafe.pipeline import LabelSimilarity, Maker, settings_of
+from fer_repro.papers.sdafe.generated import WITHOUT_FACES, Generated
+from fer_repro.papers.sdafe.synthesis import LabelSimilarity, Maker, settings_of
 from fer_repro.recipe import Deviation, Pretrained, Recipe, Selection, Stage, step
 from fer_repro.training import loop
 from fer_repro.training.checkpoint import writer
@@ -43,10 +44,6 @@ from fer_repro.training.run import Interrupted, Run
 # The scored and the selecting images of the claim are unknown; the official ones are our reading.
 CLAIMED = Protocol("claimed")
 IMAGES = "sdafe-images"
-WITHOUT_FACES = ("real-only", "oversampled")
-
-
-# ---- the classifier --------------------------------------------------------------------------------------------------
 
 
 class FernextProxy(nn.Module):
@@ -56,17 +53,13 @@ class FernextProxy(nn.Module):
     """
 
     def __init__(
-        self,
-        size: str = "tiny",
-        widths: tuple[int, ...] = (),
-        depths: tuple[int, ...] = (),
-        stochastic_depth: float = 0.1,
+        self, size: str = "tiny", widths: Sequence[int] = (), depths: Sequence[int] = (), stochastic_depth: float = 0.1
     ) -> None:
         super().__init__()
         self.grey = GreyAsRgb(IMAGENET_MEAN, IMAGENET_STD)
         if widths:
             stages = [CNBlockConfig(*stage) for stage in zip(widths, (*widths[1:], None), depths, strict=True)]
-            # Layers that are scaled to almost nothing at the start need longer than a smoke run.
+            # torchvision's layer scale of 1e-6 at the start needs longer than a smoke run.
             network = ConvNeXt(stages, stochastic_depth, layer_scale=0.1, num_classes=7)
         elif size in ("tiny", "small", "base", "large"):
             build = getattr(convnext, f"convnext_{size}")
@@ -82,9 +75,9 @@ class FernextProxy(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         # Three normalised channels: [B,1,S,S] -> [B,3,S,S]
         colour = self.grey(images)
-        # A patch of 4x4 pixels, then four stages, each half the size of the one before: -> [B,C,S/32,S/32]
+        # Patches of 4x4 pixels, then four stages, each half the size of the one before: -> [B,C,S/32,S/32]
         features = self.features(colour)
-        # The mean over the places, layer norm, linear: -> [B,7]
+        # The mean over the positions, layer norm, linear: -> [B,7]
         return self.classifier(self.avgpool(features))
 
 
@@ -92,11 +85,8 @@ def build(recipe: Recipe) -> nn.Module:
     return FernextProxy(**recipe.network.kwargs())
 
 
-# ---- fits ------------------------------------------------------------------------------------------------------------
-
-
 def fit_images(splits: Splits, run: Run) -> LabelSimilarity:
-    """Fit the generator and its filters on Training, make the faces, keep them in the run folder.
+    """Fit the generator and its filters on Training, make the faces, store them in the run folder.
 
     Raises `FerReproError` where any of these images is not a Training image, `Interrupted` at the end of the budget.
     """
@@ -114,36 +104,36 @@ def fit_images(splits: Splits, run: Run) -> LabelSimilarity:
 def fit(splits: Splits, run: Run) -> NetworkClassifier:
     """Train the proxy on the Training images of the recipe's arm.
 
-    A recipe with plain cross-entropy, without the smoothed labels of the arms, takes the images as they are and needs
-    no generated faces. Raises `FerReproError` for an arm whose faces were not given, and for images not of Training.
+    A recipe with plain cross-entropy (the arms have label smoothing) takes the images as they are and needs no
+    generated faces. Raises `FerReproError` for an arm whose faces were not given, and for images not of Training.
     """
     generated.require_training_only(splits.train, run.recipe.variant)
     arm, target = run.recipe.options["arm"], run.recipe.options["target"]
     if not run.recipe.loss.get("label_smoothing"):
         return loop.fit(pretrained.loaded(build), splits, run)
     maker = require_maker(run)
-    made = None if maker is None else maker.generated
-    train, added = generated.training_set(splits.train, made, arm, target, run.seed)
-    run.facts["added"] = added
+    faces = None if maker is None else maker.generated
+    train, run.facts["added"] = generated.training_set(splits.train, faces, arm, target, run.seed)
+    own_run = run
     if maker is not None:
         run.facts["images"] = maker.facts
-    # The faces are part of the data: weights that were trained on other faces are another run's.
-    told = run if maker is None else dataclasses.replace(run, data_digest=f"{run.data_digest} {made.digest()}")
-    fitted = loop.fit(pretrained.loaded(build), dataclasses.replace(splits, train=train, finetune=train), told)
+        # The faces are part of the data: weights that were trained on other faces belong to another run.
+        own_run = dataclasses.replace(run, data_digest=f"{run.data_digest} {faces.digest()}")
+    fitted = loop.fit(pretrained.loaded(build), dataclasses.replace(splits, train=train, finetune=train), own_run)
     proxy = Proxy(fitted.model, fitted.recipe, fitted.device)
-    proxy.generated, proxy.sources = made, splits.train
+    proxy.generated, proxy.sources = faces, splits.train
     return proxy
 
 
 class Proxy(NetworkClassifier):
-    """The fitted proxy, with the generated faces (None where the arm has none) and the Training images beside it."""
+    """The fitted proxy with the generated faces (None where the arm has none) and the Training images."""
 
     generated: Generated | None = None
     sources: Any = None
 
 
 def require_maker(run: Run) -> LabelSimilarity | None:
-    """The fitted variant that made the faces, of the same settings and protocol; None for an arm without such faces."""
+    """The fitted variant that made the faces, of the same settings and protocol; None for an arm without faces."""
     name, maker = run.recipe.variant, run.required.get(IMAGES)
     if run.recipe.options["arm"] in WITHOUT_FACES:
         return None
@@ -160,67 +150,20 @@ def require_maker(run: Run) -> LabelSimilarity | None:
     return maker
 
 
-# ---- recipes ---------------------------------------------------------------------------------------------------------
-
 # The generator fitted here (official protocol) and its two filters.
-OWN = {
-    "generator": "mini_diffusion",
-    "target": "neutral",
-    "surplus": 2.0,
-    "most": None,
-    "base": 64,
-    "widths": (1, 2, 4),
-    "blocks": 2,
-    "heads": 4,
-    "dropout": 0.1,
-    "size": 48,
-    "steps": 60_000,
-    "batch": 128,
-    "rate": 2e-4,
-    "ema": 0.9995,
-    "silent": 0.1,
-    "strength": 0.6,
-    "grid": 50,
-    "guidance": 2.0,
-    "portion": 256,
-    "encoder_channels": (64, 128, 256, 512),
-    "encoder_steps": 6_000,
-    "encoder_batch": 128,
-    "encoder_rate": 1e-3,
-    "psnr_percentile": 10.0,
-    "psnr_highest": None,
-    "pilot": 500,
-    "cosine_percentile": 25.0,
-}
+FILTERS = {"psnr_percentile": 10.0, "psnr_highest": None, "pilot": 500, "cosine_percentile": 25.0}
+SHARED = FILTERS | {"surplus": 2.0, "most": None, "grid": 50}
+UNET = {"base": 64, "widths": (1, 2, 4), "blocks": 2, "heads": 4, "dropout": 0.1}
+UNET_FIT = {"size": 48, "steps": 60_000, "batch": 128, "rate": 2e-4, "ema": 0.9995, "silent": 0.1}
+EDIT = {"target": "neutral", "strength": 0.6, "guidance": 2.0, "portion": 256}
+ENCODER = {"encoder_channels": (64, 128, 256, 512), "encoder_steps": 6_000, "encoder_batch": 128, "encoder_rate": 1e-3}
+OWN = {"generator": "mini_diffusion"} | SHARED | UNET | UNET_FIT | EDIT | ENCODER
 # Stable Diffusion from the user's folder (claimed protocol); what only the generator fitted here needs stays out.
-OUTSIDE = {name: OWN[name] for name in ("psnr_percentile", "psnr_highest", "pilot", "cosine_percentile", "most")} | {
-    "generator": "stable-diffusion",
-    "target": "largest",
-    "surplus": 2.0,
-    "strength": 0.55,
-    "grid": 50,
-    "guidance": 7.5,
-    "size": 512,
-    "portion": 16,
-}
-SMOKE = OWN | {
-    "base": 8,
-    "widths": (1, 1, 2),
-    "blocks": 1,
-    "heads": 2,
-    "steps": 30,
-    "batch": 2,
-    "rate": 6e-3,
-    "ema": 0.9,
-    "strength": 0.2,
-    "grid": 10,
-    "most": 8,
-    "portion": 64,
-    "encoder_channels": (8, 16, 16),
-    "encoder_steps": 20,
-    "encoder_batch": 16,
-    "encoder_rate": 5e-3,
-}
+OUTSIDE = SHARED | {"generator": "stable-diffusion", "target": "largest", "strength": 0.55, "guidance": 7.5}
+OUTSIDE |= {"size": 512, "portion": 16}
+SMOKE = OWN | {"base": 8, "widths": (1, 1, 2), "blocks": 1, "heads": 2, "steps": 30, "batch": 2, "rate": 6e-3}
+SMOKE |= {"ema": 0.9, "strength": 0.2, "grid": 10, "most": 8, "portion": 64}
+SMOKE |= {"encoder_channels": (8, 16, 16), "encoder_steps": 20, "encoder_batch": 16, "encoder_rate": 5e-3}
 
 WEIGHTS = Pretrained(
     "ConvNeXt_Tiny_Weights.IMAGENET1K_V1",
@@ -265,11 +208,11 @@ OWN_DEVIATIONS = (
     ),
     Deviation(
         "filters",
-        "mini_clip, two encoders fitted on the halves of Training, instead of CLIP",
-        "the same; it is at heart a check by a classifier of labels",
+        "mini_clip, two encoders, each fitted on a half of Training, instead of CLIP",
+        "the same; it is in effect a check by a classifier of labels",
     ),
     Deviation("generator", "classes are filled up to the number of neutral faces", f"how many were made: {UNREAD}"),
-    Deviation("classifier", "random weights to start from", "so that nothing but Training has a part in a result"),
+    Deviation("classifier", "random weights to start from", "so that a result depends on Training alone"),
 )
 OUTSIDE_DEVIATIONS = (
     Deviation("protocol", "Training trains, PublicTest selects, PrivateTest is scored", f"our reading: {UNREAD}"),
@@ -285,11 +228,11 @@ SMOKE_OUTSIDE = Deviation(
     "generator", "the smoke run uses mini_diffusion and mini_clip", "no checkpoint of Stable Diffusion is at hand"
 )
 ARMS = {
-    "real-only": Deviation("method", "no generated face; images repeated as the classes come", "arm 1 of the six"),
-    "oversampled": Deviation("method", "no generated face; images of rare classes repeated", "arm 2 of the six"),
-    "unfiltered": Deviation("method", "generated faces without a filter", "arm 3 of the six"),
-    "psnr": Deviation("method", "generated faces that pass the PSNR filter", "arm 4 of the six"),
-    "cosine": Deviation("method", "generated faces that pass the label filter", "arm 5 of the six"),
+    "real-only": "no generated face; images repeated in the data's own proportions",
+    "oversampled": "no generated face; images of rare classes repeated",
+    "unfiltered": "generated faces without a filter",
+    "psnr": "generated faces that pass the PSNR filter",
+    "cosine": "generated faces that pass the label filter",
 }
 
 
@@ -297,20 +240,20 @@ def recipe(protocol: str, profile: str, arm: str | None) -> Recipe:
     """``arm`` None: the images alone; otherwise the proxy on that arm's training images (``both``: SDAFE)."""
     claimed = protocol == "claimed"
     settings: dict[str, Any] = OUTSIDE if claimed else OWN
-    deviations = DEVIATIONS + (OUTSIDE_DEVIATIONS if claimed else OWN_DEVIATIONS)
     images = Recipe(
         variant=IMAGES,
         network=step("none"),
         protocol=CLAIMED if claimed else OFFICIAL,
         selection=Selection("last"),
         options=step("synthesis", **settings),
-        deviations=deviations,
+        deviations=DEVIATIONS + (OUTSIDE_DEVIATIONS if claimed else OWN_DEVIATIONS),
     )
     full = images if arm is None else _with_proxy(images, arm, claimed)
     if profile == "full":
         return full
-    small = SMOKE | {"target": settings["target"]} | ({} if arm is None else {"arm": arm})
-    changes: dict[str, Any] = {"options": step("synthesis", **small)}
+    changes: dict[str, Any] = {
+        "options": step("synthesis", **(full.options.kwargs() | SMOKE | {"target": settings["target"]}))
+    }
     if arm is not None:
         changes |= {
             "network": step("fernext-proxy", widths=(16, 32), depths=(1, 1), stochastic_depth=0.0),
@@ -329,27 +272,24 @@ def _with_proxy(images: Recipe, arm: str, claimed: bool) -> Recipe:
     counts = np.asarray(OFFICIAL_COUNTS[USAGES.index("Training")])
     total = counts.sum() + generated.needed(counts, images.options["target"]).sum()
     epochs, batch = 40, 64
-    warm = math.ceil(total / batch) * epochs // 20
+    number = generated.ARMS.index(arm) + 1
+    own = (Deviation("method", ARMS[arm], f"arm {number} of the six"),) if arm in ARMS else ()
+    optimiser = step("adamw", lr=1e-4 if claimed else 1e-3, weight_decay=0.05)
+    warmup = math.ceil(total / batch) * epochs // 20
+    schedule = step("cosine", eta_min=1e-6, per="batch", warmup=warmup)
     return dataclasses.replace(
         images,
         variant="sdafe" if arm == "both" else f"sdafe-{arm}",
         network=step("fernext-proxy", size="tiny", stochastic_depth=0.1),
         input_size=224,
         augment=_augmentation(224),
-        stages=(
-            Stage(
-                "train",
-                epochs,
-                step("adamw", lr=1e-4 if claimed else 1e-3, weight_decay=0.05),
-                step("cosine", eta_min=1e-6, per="batch", warmup=warm),
-            ),
-        ),
+        stages=(Stage("train", epochs, optimiser, schedule),),
         loss=step("cross-entropy", label_smoothing=0.1),
         batch_size=batch,
         selection=Selection("best"),
         ema=0.999,
         options=step("synthesis", arm=arm, **settings_of(images)),
-        deviations=images.deviations + ((ARMS[arm],) if arm in ARMS else ()),
+        deviations=images.deviations + own,
         pretrained=WEIGHTS if claimed else None,
     )
 
@@ -365,7 +305,7 @@ def _augmentation(size: int) -> tuple[Any, ...]:
 
 
 def pipeline(recipe: Recipe) -> list[tuple[str, str]]:
-    """The stages that make the faces, with the recipe's settings: the chapter draws them."""
+    """The stages that make the faces, with the recipe's settings, for the chapter's picture."""
     o = recipe.options
     return [
         ("sources", "neutral Training faces, each several times"),

@@ -1,4 +1,4 @@
-"""Generated faces: how many, from which sources, which filter lets them pass, where they are kept, how they are used.
+"""Generated faces: how many, from which sources, which filter accepts them, how they are stored and used.
 
 All images that come in here are Training images; anything else is refused.
 """
@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import io
-import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,10 +23,8 @@ SOURCE_USAGE = "Training"
 CLASSES = len(LABELS)
 NEUTRAL = LABELS.index("neutral")
 ARMS = ("real-only", "oversampled", "unfiltered", "psnr", "cosine", "both")
+WITHOUT_FACES = ("real-only", "oversampled")
 TARGETS = ("neutral", "largest")
-
-
-# ---- how many, from whom ---------------------------------------------------------------------------------------------
 
 
 def require_training_only(part: FER2013, what: str) -> None:
@@ -69,27 +65,24 @@ class Plan:
 def plan(labels: np.ndarray, target: str, surplus: float, seed: int, most: int | None = None) -> Plan:
     """``surplus`` times the images that lack, each class from the neutral faces in an order of its own.
 
-    A class that lacks more than there are neutral faces goes round again with new seeds. ``most`` caps a class.
+    A class that lacks more than there are neutral faces uses them again with new seeds. ``most`` caps a class.
     """
     neutral = np.flatnonzero(labels == NEUTRAL)
     lacking = needed(np.bincount(labels, minlength=CLASSES), target)
     if not len(neutral):
         raise FerReproError("generation: no neutral face among the Training images, expected some to start from")
+    if not lacking.any():
+        raise FerReproError("generation: every class has as many images as it should; there is nothing to generate")
     sources, classes, seeds = [], [], []
     for index in np.flatnonzero(lacking):
-        draws = np.random.default_rng([seed, int(index)])
+        generator = np.random.default_rng([seed, int(index)])
         number = int(np.ceil(lacking[index] * surplus))
         number = number if most is None else min(number, most)
-        rounds = [draws.permutation(neutral) for _ in range(-(-number // len(neutral)))]
+        rounds = [generator.permutation(neutral) for _ in range(-(-number // len(neutral)))]
         sources.append(np.concatenate(rounds)[:number])
         classes.append(np.full(number, index))
-        seeds.append(draws.integers(2**31, size=number))
-    if not classes:
-        raise FerReproError("generation: every class has as many images as it should; there is nothing to generate")
+        seeds.append(generator.integers(2**31, size=number))
     return Plan(*(np.concatenate(parts).astype(np.int64) for parts in (sources, classes, seeds)))
-
-
-# ---- the two filters -------------------------------------------------------------------------------------------------
 
 
 def psnr(made: np.ndarray, sources: np.ndarray) -> np.ndarray:
@@ -102,7 +95,7 @@ def psnr(made: np.ndarray, sources: np.ndarray) -> np.ndarray:
 def lowest_psnr(values: np.ndarray, percentile: float, pilot: int) -> float:
     """The bound of the PSNR filter: a percentile of ``pilot`` candidates spread evenly over all of them."""
     spread = np.linspace(0, len(values) - 1, min(pilot, len(values))).round().astype(int)
-    finite = values[spread][np.isfinite(values[spread])]  # an unchanged face is infinitely near, and passes any bound
+    finite = values[spread][np.isfinite(values[spread])]  # an unchanged face has an infinite value, and always passes
     return float(np.percentile(finite, percentile)) if len(finite) else -np.inf
 
 
@@ -128,9 +121,6 @@ def passes_cosine(cosines: np.ndarray, classes: np.ndarray, lowest: np.ndarray) 
     return (cosines.argmax(axis=1) == classes) & (cosines[rows, classes] >= bound)
 
 
-# ---- the store -------------------------------------------------------------------------------------------------------
-
-
 def ids_digest(ids: Iterable[str]) -> str:
     """sha256 (hex) over the sorted ids, one a line: anybody who has the data set can compute it again."""
     return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()
@@ -138,9 +128,9 @@ def ids_digest(ids: Iterable[str]) -> str:
 
 @dataclass(frozen=True)
 class Generated:
-    """The candidates with what the filters said; arrays of one length N but for the last.
+    """The candidates with the filters' decisions; arrays of one length N but for the last.
 
-    images uint8 [N,48,48]; source str [N], the source's id; classes int64 [N], what it became; seed int64 [N];
+    images uint8 [N,48,48]; source str [N], the source's id; classes int64 [N], the class it became; seed int64 [N];
     psnr float32 [N] in dB, against the source; cosine float32 [N], to the wanted label; guess int64 [N], the most
     similar label; near, fitting, accepted bool [N]: passes the PSNR filter, the label filter, both. seen str [M]: ids
     of the images that the generator and the encoders were fitted on.
@@ -165,42 +155,22 @@ class Generated:
 
     def digest(self) -> str:
         """sha256 (hex) over pixels, classes and acceptance."""
-        found = hashlib.sha256(np.ascontiguousarray(self.images))
-        for part in (self.classes, self.near, self.fitting):
-            found.update(np.ascontiguousarray(part))
-        return found.hexdigest()
+        parts = (self.images, self.classes, self.near, self.fitting)
+        return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()
 
     def rates(self) -> list[dict[str, Any]]:
         """Per class that was generated: candidates, and how many pass the PSNR filter, the label filter, both."""
+        masks = {"psnr": self.near, "cosine": self.fitting, "both": self.accepted}
         return [
-            {
-                "class": LABELS[index],
-                "candidates": int(own.sum()),
-                "psnr": int(self.near[own].sum()),
-                "cosine": int(self.fitting[own].sum()),
-                "both": int(self.accepted[own].sum()),
-            }
+            {"class": LABELS[index], "candidates": int(own.sum())} | {k: int(m[own].sum()) for k, m in masks.items()}
             for index in range(CLASSES)
             if (own := self.classes == index).any()
         ]
 
     def save(self, path: Path) -> None:
+        """One ``.npz`` file with an array for each field."""
         with atomic_write(path) as file:
             np.savez(file, **{f.name: np.asarray(getattr(self, f.name)) for f in dataclasses.fields(self)})
-
-
-def load(path: Path) -> Generated | None:
-    """The store at ``path``, or None where there is none or a damaged one."""
-    try:
-        content = io.BytesIO(path.read_bytes())
-        with np.load(content, allow_pickle=False) as kept:
-            found = {f.name: kept[f.name] for f in dataclasses.fields(Generated)}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
-        return None
-    return Generated(**found)
-
-
-# ---- use -------------------------------------------------------------------------------------------------------------
 
 
 def training_set(
@@ -208,60 +178,49 @@ def training_set(
 ) -> tuple[FER2013, list[dict[str, int | str]]]:
     """The Training images of an arm, and what was added to each class.
 
-    All arms have equally many images, so that equal epochs are equal steps. ``real-only`` repeats images as the classes
-    come. ``oversampled`` repeats images of each class up to the ``target``. The others add generated faces up to it, in
-    the order in which they were made, and repeat them (or, where none passed, real ones) if too few passed.
+    All arms have equally many images, so that equal epochs are equal steps. ``real-only`` repeats images in the data's
+    own proportions. ``oversampled`` repeats images of each class up to the ``target``. The others add generated faces
+    up to it, in the order in which they were made, and repeat them (or, where none passed, real ones) if too few
+    passed.
     """
     if arm not in ARMS:
         raise FerReproError(f"comparison: unknown arm '{arm}', expected one of {', '.join(ARMS)}")
+    if generated is None and arm not in WITHOUT_FACES:
+        raise FerReproError(f"comparison: the arm '{arm}' adds generated faces, but none were given")
     labels = np.asarray(train.labels)
     lacking = needed(np.bincount(labels, minlength=CLASSES), target)
-    draws = np.random.default_rng([seed, 7])
-    real: list[np.ndarray] = [np.arange(len(labels))]
-    made: list[np.ndarray] = []
-    told: list[dict[str, int | str]] = []
+    generator = np.random.default_rng([seed, 7])
+    # Positions among the real and the generated images; np.resize takes an order from its start as often as needed.
+    real, made, added = [np.arange(len(labels))], [np.empty(0, np.int64)], []
     if arm == "real-only":
-        extra = _repeated(draws.permutation(len(labels)), int(lacking.sum()))
-        real.append(extra)
-        told = [
-            {"class": LABELS[c], "generated": 0, "repeated": int((labels[extra] == c).sum())} for c in range(CLASSES)
+        real.append(np.resize(generator.permutation(len(labels)), lacking.sum()))
+        repeats = np.bincount(labels[real[1]], minlength=CLASSES)
+        return train.subset(np.concatenate(real)), [
+            {"class": name, "generated": 0, "repeated": int(n)} for name, n in zip(LABELS, repeats, strict=True)
         ]
-    else:
-        if generated is None and arm != "oversampled":
-            raise FerReproError(f"comparison: the arm '{arm}' adds generated faces, but none were given")
-        for index in np.flatnonzero(lacking):
-            number, real_ones = int(lacking[index]), np.flatnonzero(labels == index)
-            own = np.flatnonzero(generated.passing(arm) & (generated.classes == index)) if arm != "oversampled" else []
-            if len(own):
-                made.append(_repeated(own, number))
-            elif len(real_ones):
-                real.append(_repeated(draws.permutation(real_ones), number))
-            else:
-                raise FerReproError(f"comparison: no image of the class '{LABELS[index]}', neither real nor generated")
-            used = min(number, len(own))
-            told.append({"class": LABELS[index], "generated": used, "repeated": number - used})
-    return _joined(train, generated, np.concatenate(real), made), told
+    for index in np.flatnonzero(lacking):
+        number, originals = int(lacking[index]), np.flatnonzero(labels == index)
+        passing = np.zeros(0, bool) if arm == "oversampled" else generated.passing(arm) & (generated.classes == index)
+        own = np.flatnonzero(passing)
+        if len(own):
+            made.append(np.resize(own, number))
+        elif len(originals):
+            real.append(np.resize(generator.permutation(originals), number))
+        else:
+            raise FerReproError(f"comparison: no image of the class '{LABELS[index]}', neither real nor generated")
+        used = min(number, len(own))
+        added.append({"class": LABELS[index], "generated": used, "repeated": number - used})
+    return _joined(train.subset(np.concatenate(real)), generated, np.concatenate(made)), added
 
 
-def _repeated(order: np.ndarray, number: int) -> np.ndarray:
-    """The first ``number`` of ``order``, going round as often as it takes."""
-    return np.resize(order, number)
-
-
-def _joined(train: FER2013, generated: Generated | None, real: np.ndarray, made: list[np.ndarray]) -> FER2013:
-    parts: Mapping[str, list[np.ndarray]] = {
-        name: [np.asarray(getattr(train, name))[real]] for name in ("images", "labels", "usage", "ids")
-    }
-    if made:
-        chosen = np.concatenate(made)
-        names = [
-            f"generated from {source} as {LABELS[kind]}, seed {seed}"
-            for source, kind, seed in zip(
-                generated.source[chosen], generated.classes[chosen], generated.seed[chosen], strict=True
-            )
-        ]
-        parts["images"].append(generated.images[chosen])
-        parts["labels"].append(generated.classes[chosen])
-        parts["usage"].append(np.full(len(chosen), SOURCE_USAGE))
-        parts["ids"].append(np.array(names))
-    return dataclasses.replace(train, **{name: np.concatenate(arrays) for name, arrays in parts.items()})
+def _joined(real: FER2013, generated: Generated | None, chosen: np.ndarray) -> FER2013:
+    """``real`` images, then the ``chosen`` generated ones."""
+    if not len(chosen):
+        return real
+    columns = (generated.source[chosen], generated.classes[chosen], generated.seed[chosen])
+    names = [f"generated from {s} as {LABELS[c]}, seed {n}" for s, c, n in zip(*columns, strict=True)]
+    usages = np.full(len(chosen), SOURCE_USAGE)
+    more = {"images": generated.images[chosen], "labels": columns[1], "usage": usages, "ids": np.array(names)}
+    return dataclasses.replace(
+        real, **{name: np.concatenate([getattr(real, name), part]) for name, part in more.items()}
+    )

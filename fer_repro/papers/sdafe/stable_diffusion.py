@@ -41,25 +41,22 @@ def require() -> dict[str, Path]:
             f"the Stable Diffusion route needs {' and '.join(missing)}, not installed here: pip install "
             "'fer-repro[diffusion]', or use the official protocol, whose generator needs neither"
         )
-    found = {}
     for variable, (file, what) in FOLDERS.items():
         named = os.environ.get(variable, "")
         if not named or not (Path(named) / file).is_file():
-            told = f"{variable}={named} holds no {file}" if named else f"{variable} is not set"
+            problem = f"{variable}={named} holds no {file}" if named else f"{variable} is not set"
             raise FerReproError(
-                f"the Stable Diffusion route needs {what} in a folder of yours, but {told}: name the folder there (it "
-                "is never downloaded), or use the official protocol, whose generator is fitted on Training"
+                f"the Stable Diffusion route needs {what} in a folder of yours, but {problem}: name the folder there "
+                "(it is never downloaded), or use the official protocol, whose generator is fitted on Training"
             )
-        found[variable] = Path(named)
-    return found
+    return {variable: Path(os.environ[variable]) for variable in FOLDERS}
 
 
 def folder_digest(folder: Path) -> str:
     """sha256 (hex) over the names and contents of a checkpoint's files."""
-    told = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        told.update(f"{path.relative_to(folder).as_posix()} {sha256_of(path)}\n".encode())
-    return told.hexdigest()
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    lines = "".join(f"{path.relative_to(folder).as_posix()} {sha256_of(path)}\n" for path in files)
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 @contextmanager
@@ -125,9 +122,9 @@ class Clip:
         with _readable(folder, FOLDERS["CLIP_CHECKPOINT"][1]):
             self.model = CLIPModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
             self.processor = CLIPImageProcessor.from_pretrained(folder, local_files_only=True)
-            words = CLIPTokenizerFast.from_pretrained(folder, local_files_only=True)
+            tokenizer = CLIPTokenizerFast.from_pretrained(folder, local_files_only=True)
         self.model.to(device).eval()
-        self.words = words(list(PROMPTS), padding=True, truncation=True, return_tensors="pt").to(device)
+        self.prompts = tokenizer(list(PROMPTS), padding=True, truncation=True, return_tensors="pt").to(device)
 
     @torch.inference_mode()
     def cosines(self, images: np.ndarray) -> np.ndarray:
@@ -136,14 +133,14 @@ class Clip:
         for first in range(0, len(images), 64):
             pictures = [as_picture(image, EDGE) for image in images[first : first + 64]]
             pixels = self.processor(images=pictures, return_tensors="pt")["pixel_values"].to(self.device)
-            told = self.model(pixel_values=pixels, **self.words)
+            output = self.model(pixel_values=pixels, **self.prompts)
             # The model gives both embeddings at length 1.
-            rows.append((told.image_embeds @ told.text_embeds.T).float().cpu())
+            rows.append((output.image_embeds @ output.text_embeds.T).float().cpu())
         return torch.cat(rows).numpy() if rows else np.zeros((0, len(LABELS)), np.float32)
 
     @property
     def scale(self) -> float:
-        """By what cosines are multiplied before a softmax."""
+        """The factor of the cosines before a softmax."""
         return self.model.logit_scale.exp().item()
 
 

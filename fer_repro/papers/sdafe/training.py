@@ -1,11 +1,12 @@
-"""Training by steps, for networks that are parts of a method: a generator, an encoder. The classifiers have `loop`.
+"""Training by steps, for networks that are parts of a method: a generator, an encoder. Classifiers use `loop`.
 
-The state lies in a folder of its own, is saved every two minutes and at a stop, and is taken up again: a resumed fit
-equals the uninterrupted one, bit for bit on the CPU.
+A fit has a folder of its own. Its state is saved there every two minutes and at a stop, and a later fit continues from
+it: a resumed fit equals the uninterrupted one, bit for bit on the CPU.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -31,31 +33,31 @@ Pause = Callable[[Callable[[], None]], None]
 LossOf = Callable[[nn.Module, torch.Generator], Tensor]
 
 
-class ClassDraw:
-    """Draws batches in which the share ``alike`` of the samples favours no class, the rest come as the classes do.
+class ClassSampler:
+    """Samples batches: the share ``balanced`` with equal class probabilities, the rest with the data's own.
 
-    ``labels`` int64 [N] on the device. Nothing waits for it: a point of [0, 1) is drawn, and who lies there is taken.
+    ``labels`` int64 [N] on the device. Inverse transform sampling, without host-device synchronisation.
     """
 
-    def __init__(self, labels: Tensor, batch: int, alike: float) -> None:
+    def __init__(self, labels: Tensor, batch: int, balanced: float) -> None:
         self.batch = batch
         counts = labels.bincount().double()
         equal = 1 / (counts[labels] * (counts > 0).sum())
-        self.reach = ((1 - alike) / len(labels) + alike * equal).cumsum(dim=0)
+        self.cumulative = ((1 - balanced) / len(labels) + balanced * equal).cumsum(dim=0)
 
     def __call__(self, generator: torch.Generator) -> Tensor:
         """Positions int64 [batch]."""
         points = torch.rand(self.batch, generator=generator, device=generator.device, dtype=torch.float64)
-        return torch.searchsorted(self.reach, points).clamp_(max=len(self.reach) - 1)
+        return torch.searchsorted(self.cumulative, points).clamp_(max=len(self.cumulative) - 1)
 
 
 @dataclass(frozen=True)
 class StepFit:
-    """What a fit by steps is told.
+    """Where and how networks are trained by steps, each with its own seed and its own folder inside ``folder``.
 
-    ``folder`` is the fit's own, ``identity`` says what the state belongs to (settings, data, seed, device); a
-    checkpoint of another one is an error, unless ``resume`` is false: then it is thrown away. ``pause(save)`` is called
-    before every step: if the run is to stop it saves and raises. ``autocast``: forward passes in bf16, on CUDA only.
+    ``identity`` says what a state belongs to (settings, data, seed, device); a checkpoint of another one is an error,
+    unless ``resume`` is false: then it is deleted. ``pause(save)`` is called before every step: if the run is to stop,
+    it saves and raises. ``autocast``: forward passes in bf16.
     """
 
     folder: Path
@@ -77,65 +79,61 @@ class StepFit:
     ) -> tuple[nn.Module, float]:
         """Train ``build()`` for ``steps`` updates; returns it (its average, with ``ema``) and the seconds that it took.
 
-        ``loss_of(network, generator)`` draws a batch from the generator (on the device) and gives its loss. Raises
+        ``loss_of(network, generator)`` draws a batch from the generator (on the device) and returns its loss. Raises
         `FerReproError` where the weights are no longer finite.
         """
-        with checkpoint.seeded(self.seed, self.device):
-            fit = _Fit(self, build(), optimiser, ema)
-            fit.take_up()
-            fit.run(name, loss_of, steps)
-        network = fit.ema.module if fit.ema else fit.network
-        return network.eval().requires_grad_(False), fit.seconds
+        seed = int(np.random.SeedSequence([self.seed, *name.encode()]).generate_state(1)[0])
+        own = dataclasses.replace(self, folder=self.folder / name, seed=seed)
+        with checkpoint.seeded(seed, self.device):
+            state = _State(own, build(), optimiser, ema)
+            state.restore()
+            state.run(loss_of, steps)
+        network = state.ema.module if state.ema else state.network
+        return network.eval().requires_grad_(False), state.seconds
 
 
-class _Fit:
+class _State:
     """The state of one fit by steps."""
 
-    def __init__(self, told: StepFit, network: nn.Module, optimiser: Step, ema: float | None) -> None:
-        self.told, self.network = told, network.to(told.device)
+    def __init__(self, setup: StepFit, network: nn.Module, optimiser: Step, ema: float | None) -> None:
+        self.setup, self.network = setup, network.to(setup.device)
         self.optimiser = make_optimiser(optimiser, self.network.parameters())
         self.ema = None if ema is None else Ema(ema, self.network)
-        # Batches and noise draw from their own stream; initialisation and dropout from torch's global one.
-        self.generator = torch.Generator(told.device).manual_seed(told.seed)
+        self.parts = {"network": self.network, "optimiser": self.optimiser, "ema": self.ema}
+        # Batches and noise have a generator of their own; initialisation and dropout use torch's global one.
+        self.generator = torch.Generator(setup.device).manual_seed(setup.seed)
         self.done, self.seconds = 0, 0.0
 
-    def take_up(self) -> None:
-        """Go on from the folder's checkpoint, if there is one."""
-        told = self.told
-        told.folder.mkdir(parents=True, exist_ok=True)
-        remove_stale_temporaries(told.folder, checkpoint.NAME)
-        if not told.resume:
-            checkpoint.discard(told.folder)
-        state = checkpoint.load(told.folder, told.identity)
+    def restore(self) -> None:
+        """Continue from the folder's checkpoint, if there is one."""
+        setup = self.setup
+        setup.folder.mkdir(parents=True, exist_ok=True)
+        remove_stale_temporaries(setup.folder, checkpoint.NAME)
+        if not setup.resume:
+            checkpoint.discard(setup.folder)
+        state = checkpoint.load(setup.folder, setup.identity)
         if state is None:
             return
-        self.network.load_state_dict(state["network"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        if self.ema:
-            self.ema.load_state_dict(state["ema"])
+        for name, part in self.parts.items():
+            if part is not None:
+                part.load_state_dict(state[name])
         self.done, self.seconds = state["done"], state["seconds"]
         self.generator.set_state(state["generator"])
-        checkpoint.set_random_state(state["random"], told.device)
+        checkpoint.set_random_state(state["random"], setup.device)
 
     def save(self) -> None:
-        state = {
-            "network": self.network.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "ema": self.ema.state_dict() if self.ema else None,
-            "done": self.done,
-            "seconds": self.seconds,
-            "generator": self.generator.get_state(),
-            "random": checkpoint.random_state(self.told.device),
-        }
-        checkpoint.save(self.told.folder, self.told.identity, state)
+        state = {name: part.state_dict() if part is not None else None for name, part in self.parts.items()}
+        state |= {"done": self.done, "seconds": self.seconds, "generator": self.generator.get_state()}
+        state["random"] = checkpoint.random_state(self.setup.device)
+        checkpoint.save(self.setup.folder, self.setup.identity, state)
 
-    def run(self, name: str, loss_of: LossOf, steps: int) -> None:
+    def run(self, loss_of: LossOf, steps: int) -> None:
         """The steps that are left; the loss is read by the host only for a report."""
         if self.done >= steps:
             return
-        device, mark = self.told.device, time.monotonic()
-        saved, total, since = mark, torch.zeros((), device=device), 0
-        every = max(1, steps // REPORTS)
+        setup, name, device = self.setup, self.setup.folder.name, self.setup.device
+        mark = saved = time.monotonic()
+        total, since = torch.zeros((), device=device), 0
 
         def save() -> None:
             nonlocal mark
@@ -145,11 +143,11 @@ class _Fit:
 
         self.network.train()
         while self.done < steps:
-            self.told.pause(save)
+            setup.pause(save)
             if time.monotonic() - saved > SAVE_EVERY:
                 save()
                 saved = time.monotonic()
-            with torch.autocast(device.type, torch.bfloat16, enabled=self.told.autocast and device.type == "cuda"):
+            with torch.autocast(device.type, torch.bfloat16, enabled=setup.autocast):
                 loss = loss_of(self.network, self.generator)
             self.optimiser.zero_grad(set_to_none=True)
             loss.backward()
@@ -158,7 +156,7 @@ class _Fit:
                 self.ema.after_batch(self.network)
             self.done, since = self.done + 1, since + 1
             total += loss.detach()
-            if self.done % every == 0:
+            if self.done % max(1, steps // REPORTS) == 0:
                 log.info(f"{name}: step {self.done} of {steps}, loss {total.item() / since:.4f}")
                 total.zero_()
                 since = 0

@@ -24,7 +24,7 @@ def test_how_many_are_wanted():
         generated.needed(OFFICIAL, "happy")
 
 
-def test_sources_are_neutral_and_go_round():
+def test_sources_are_neutral_and_are_used_again():
     labels = np.repeat(np.arange(7), [5, 1, 9, 12, 9, 2, 6])
     plan = generated.plan(labels, "neutral", surplus=2.0, seed=0)
     assert (labels[plan.sources] == 6).all()
@@ -117,9 +117,9 @@ def test_the_arms_have_as_many_images_and_the_right_ones(train):
     lacking = generated.needed(counts, "neutral")
     added = {}
     for arm in ARMS:
-        part, told = generated.training_set(train, store, arm, "neutral", 0)
+        part, counted = generated.training_set(train, store, arm, "neutral", 0)
         assert len(part) == len(train) + lacking.sum() and set(part.usage) == {"Training"}
-        assert sum(row["generated"] + row["repeated"] for row in told) == lacking.sum()
+        assert sum(row["generated"] + row["repeated"] for row in counted) == lacking.sum()
         assert np.array_equal(part.images[: len(train)], train.images)
         names = [name for name in part.ids[len(train) :] if name.startswith("generated from ")]
         added[arm] = set(names)
@@ -134,9 +134,9 @@ def test_the_arms_have_as_many_images_and_the_right_ones(train):
 def test_where_nothing_passes_real_faces_are_repeated(train):
     store = made(train)
     nothing = dataclasses.replace(store, accepted=np.zeros(len(store.classes), bool))
-    part, told = generated.training_set(train, nothing, "both", "neutral", 0)
+    part, counted = generated.training_set(train, nothing, "both", "neutral", 0)
     plain, _ = generated.training_set(train, None, "oversampled", "neutral", 0)
-    assert all(row["generated"] == 0 for row in told) and np.array_equal(part.images, plain.images)
+    assert all(row["generated"] == 0 for row in counted) and np.array_equal(part.images, plain.images)
 
 
 def test_what_is_refused(train, few_synthetic):
@@ -149,16 +149,14 @@ def test_what_is_refused(train, few_synthetic):
         generated.require_training_only(few_synthetic, "a test")
 
 
-def test_the_store_comes_back_or_not_at_all(train, tmp_path):
+def test_the_store_holds_every_field(train, tmp_path):
     store, path = made(train), tmp_path / "generated.npz"
-    assert generated.load(path) is None
     store.save(path)
-    back = generated.load(path)
+    with np.load(path, allow_pickle=False) as file:
+        back = Generated(**{name: file[name] for name in file.files})
     for field in dataclasses.fields(Generated):
         assert np.array_equal(getattr(back, field.name), getattr(store, field.name)), field.name
     assert back.digest() == store.digest() and back.rates() == store.rates()
-    path.write_bytes(path.read_bytes()[:-300])
-    assert generated.load(path) is None
 
 
 def test_rates_count_what_passes(train):

@@ -7,7 +7,7 @@ import torch
 
 from fer_repro.data import LABELS
 from fer_repro.papers.sdafe import mini_clip
-from fer_repro.papers.sdafe.mini_clip import DualEncoder, Lesson
+from fer_repro.papers.sdafe.mini_clip import ContrastiveLoss, DualEncoder
 
 
 def test_prompts_go_with_the_labels():
@@ -34,7 +34,7 @@ def test_the_loss_is_the_symmetric_one():
     for text in (0, 3, 6):
         whole = np.log(np.exp(scaled[:, text]).sum())
         to_picture.append(np.mean([whole - scaled[i, text] for i in range(6) if labels[i] == text]))
-    found = mini_clip.contrast(torch.tensor(cosines), torch.tensor(scale), torch.tensor(labels))
+    found = mini_clip.contrastive(torch.tensor(cosines), torch.tensor(scale), torch.tensor(labels))
     assert np.isclose(found.item(), (to_text + np.mean(to_picture)) / 2)
 
 
@@ -50,12 +50,12 @@ def test_it_finds_the_label_of_faces_it_has_seen(few_synthetic):
     torch.manual_seed(0)
     faces, labels = np.asarray(few_synthetic.images[:28]), np.asarray(few_synthetic.labels[:28])
     network, generator = DualEncoder((8, 16, 16)), torch.Generator().manual_seed(0)
-    lesson = Lesson(torch.tensor(faces), torch.tensor(labels), 28)
+    loss_of = ContrastiveLoss(torch.tensor(faces), torch.tensor(labels), 28)
     optimiser = torch.optim.AdamW(network.parameters(), lr=5e-3)
     before = mini_clip.cosines(network, faces, torch.device("cpu"))
     for _ in range(70):
         optimiser.zero_grad()
-        lesson(network, generator).backward()
+        loss_of(network, generator).backward()
         optimiser.step()
     after = mini_clip.cosines(network, faces, torch.device("cpu"))
     assert (before.argmax(axis=1) == labels).mean() < 0.5 < 0.6 < (after.argmax(axis=1) == labels).mean()

@@ -16,7 +16,7 @@ from fer_repro.data.protocol import Protocol, Splits
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation.cost import count_parameters
 from fer_repro.papers import sdafe
-from fer_repro.papers.sdafe import figures, generated, pipeline, training
+from fer_repro.papers.sdafe import figures, generated, synthesis, training
 from fer_repro.recipe import step
 from fer_repro.reproduce import reproduce
 from fer_repro.training.run import Interrupted, Run
@@ -102,8 +102,8 @@ def test_nothing_but_training_is_seen(fitted, splits, few_synthetic):
     used = set(made.source.tolist())
     assert facts["sources"] == {"n": len(used), "usages": ["Training"], "ids_sha256": generated.ids_digest(used)}
     assert facts["images_sha256"] == made.digest() and facts["status"] == "done"
-    kept = pipeline.store_in(run.folder)
-    assert kept.digest() == made.digest() and np.array_equal(kept.seen, made.seen)
+    with np.load(run.folder / synthesis.STORE, allow_pickle=False) as stored:
+        assert np.array_equal(stored["images"], made.images) and np.array_equal(stored["seen"], made.seen)
 
 
 def test_held_out_images_cannot_change_a_generated_face(fitted, few_synthetic, tmp_path):
@@ -117,8 +117,8 @@ def test_held_out_images_cannot_change_a_generated_face(fitted, few_synthetic, t
     again = IMAGES.fit(Protocol("official").split(other), run)
     assert again.generated.digest() == fitted[1].generated.digest()
     assert np.array_equal(again.generated.cosine, fitted[1].generated.cosine)
-    told = {key: value for key, value in run.facts.items() if key != "seconds"}
-    assert told == {key: value for key, value in fitted[0].facts.items() if key != "seconds"}
+    facts = {key: value for key, value in run.facts.items() if key != "seconds"}
+    assert facts == {key: value for key, value in fitted[0].facts.items() if key != "seconds"}
 
 
 @pytest.mark.parametrize("name", ["sdafe-images", "sdafe", "sdafe-real-only"])
@@ -131,15 +131,18 @@ def test_other_images_are_refused(name, few_synthetic, tmp_path):
 
 def test_the_judge_of_a_face_has_not_seen_its_source(splits, tmp_path, monkeypatch):
     taught, asked = [], []
-    lesson, cosines = pipeline.mini_clip.Lesson, pipeline.mini_clip.cosines
+    loss, cosines = synthesis.mini_clip.ContrastiveLoss, synthesis.mini_clip.cosines
     monkeypatch.setattr(
-        pipeline.mini_clip, "Lesson", lambda images, *rest: taught.append(images.numpy()) or lesson(images, *rest)
+        synthesis.mini_clip,
+        "ContrastiveLoss",
+        lambda images, *rest: taught.append(images.numpy()) or loss(images, *rest),
     )
     monkeypatch.setattr(
-        pipeline.mini_clip, "cosines", lambda net, images, device: asked.append(images) or cosines(net, images, device)
+        synthesis.mini_clip, "cosines", lambda net, images, device: asked.append(images) or cosines(net, images, device)
     )
-    maker = pipeline.Maker(splits.train, a_run(tmp_path), lambda save: None)
-    judge, judged_by, *_ = maker._own_filter()
+    maker = synthesis.Maker(splits.train, a_run(tmp_path), lambda save: None)
+    label_filter = maker._mini_clip()
+    judge, judged_by = label_filter.cosines, label_filter.judge
     pictures = np.asarray(splits.train.images)
     seen = [{image.tobytes() for image in part} for part in taught]
     assert seen[0] | seen[1] == {image.tobytes() for image in pictures} and not seen[0] & seen[1]
@@ -171,14 +174,16 @@ def test_a_run_that_is_killed_again_and_again_ends_the_same(fitted, splits, tmp_
 
         return pause
 
-    learn = training._Fit.run
-    monkeypatch.setattr(
-        training._Fit, "run", lambda fit, name, loss, n: learn(fit, name, lambda *a: steps.append(name) or loss(*a), n)
-    )
+    learn = training._State.run
+
+    def counted(state, loss, number):
+        return learn(state, lambda *a: steps.append(state.setup.folder.name) or loss(*a), number)
+
+    monkeypatch.setattr(training._State, "run", counted)
     for attempt in range(40):
         run = a_run(tmp_path)
         try:
-            again = pipeline.Maker(splits.train, run, pause_of(run)).make()
+            again = synthesis.Maker(splits.train, run, pause_of(run)).make()
             break
         except Killed:
             assert attempt < 39
@@ -244,17 +249,17 @@ class NoFit:
 
 
 def test_two_arms_of_a_seed_generate_once(tmp_path):
-    """Through the one road, with a runs folder that stays."""
-    told: dict[str, list[str]] = {}
+    """Through `reproduce`, with a runs folder that stays."""
+    said: dict[str, list[str]] = {}
     digests = set()
     for name in ("sdafe-unfiltered", "sdafe"):
-        lines = told.setdefault(name, [])
+        lines = said.setdefault(name, [])
         with listening(lines.append):
             result = reproduce(name, profile="smoke", device="cpu", runs_dir=tmp_path / "runs")
         digests.add(result.record["facts"]["images"]["images_sha256"])
     assert len(digests) == 1
-    assert any("denoiser: step" in line for line in told["sdafe-unfiltered"])
-    assert not any("denoiser: step" in line for line in told["sdafe"])
+    assert any("denoiser: step" in line for line in said["sdafe-unfiltered"])
+    assert not any("denoiser: step" in line for line in said["sdafe"])
 
 
 # ---- the page --------------------------------------------------------------------------------------------------------
@@ -274,20 +279,21 @@ def test_the_page_shows_faces_and_rates(monkeypatch):
     }
     chapter = page.open_chapter("sdafe", parameters)
     chapter.run()
-    made = chapter.result.classifier.generated
-    grid = figures.faces(chapter)
+    result = chapter.result
+    made = result.classifier.generated
+    grid = figures.faces(result)
     assert "synthetic faces" in grid.alt and f"angry {min(8, (made.classes == 0).sum())}" in grid.alt
-    rates = figures.acceptance(chapter)
+    rates = figures.acceptance(result)
     assert f"{made.accepted.sum()} of {len(made.classes)}" in rates.plain and "synthetic faces" in rates.body
-    assert "<figure>" in figures.filtered(chapter).body
-    arms = figures.arms(chapter)
+    assert "<figure>" in figures.filtered(result).body
+    arms = figures.arms(result, chapter.results_dir)
     assert all(f"<code>{name}</code>" in arms.body for name in ARMS)
     assert "8,296" in figures.wanted().body and "19,546" in figures.wanted().body
-    assert "2,919" in figures.how_far().body
+    assert "2,919" in figures.distance().body
     # a stored result has no classifier: the page says where the faces are instead of failing
-    chapter.result.classifier = None
-    assert "a stored result keeps none" in figures.faces(chapter).body
-    assert f"{made.accepted.sum()} of {len(made.classes)}" in figures.filtered(chapter).plain
+    result.classifier = None
+    assert "a stored result keeps none" in figures.faces(result).body
+    assert f"{made.accepted.sum()} of {len(made.classes)}" in figures.filtered(result).plain
 
 
 def test_nothing_is_called_what_it_is_not():
@@ -306,7 +312,7 @@ def test_the_splits_that_an_arm_selects_and_scores_on_stay_as_they_are(splits, t
     assert given["splits"].select is splits.select and given["splits"].test is splits.test
 
 
-def test_weights_of_other_faces_are_not_gone_on_with(splits, fitted, tmp_path):
+def test_a_run_does_not_continue_weights_of_other_faces(splits, fitted, tmp_path):
     """Other faces are other data: the same folder must refuse them, and take the same ones up again."""
     arm, maker = papers.get("sdafe-unfiltered"), fitted[1]
 
