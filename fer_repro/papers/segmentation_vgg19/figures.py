@@ -21,16 +21,15 @@ from fer_repro.data.synthetic import SMOKE_SIZE
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation import cost
 from fer_repro.evaluation.cost import input_shape, weightless
-from fer_repro.evaluation.statistics import wilson
+from fer_repro.evaluation.statistics import paired_comparison, wilson
 from fer_repro.layers import as_input
 from fer_repro.markup import SYNTHETIC, Html, interval, note, percent, synthetic_note, table, text, whole
 from fer_repro.page import Chapter
 from fer_repro.papers import model_name
-from fer_repro.papers.resemotenet.figures import paired
 from fer_repro.papers.segmentation_vgg19 import PLAIN, ROW, SegmentationVgg19
 from fer_repro.papers.segmentation_vgg19.gates import GateFacts, gate_statistics
 from fer_repro.plots.figure import Figure, Theme, canvas
-from fer_repro.results import HALVES
+from fer_repro.results import HALVES, paired_hits
 from fer_repro.training import checkpoint
 from fer_repro.training.execution import one_thread
 
@@ -257,7 +256,7 @@ def _pairs(chapter: Chapter, protocol: str) -> str:
     for (name, seed), gated in sorted(stored.items()):
         plain = stored.get((name.replace(ROW, PLAIN), seed)) if name in (ROW, f"{ROW}-scratch") else None
         if plain is not None:
-            difference, low, high, p = paired(gated, plain)
+            difference, low, high, p = paired_comparison(*paired_hits(gated, plain))
             words = f"{100 * difference:+.2f} ({100 * low:+.2f} to {100 * high:+.2f})"
             rows.append([text(model_name(name)), f"{seed}", words, f"{p:.3f}"])
     if not rows:
