@@ -231,7 +231,9 @@ def test_a_line_cut_off_by_a_crash_is_written_again(clean, tmp_path):
     assert json.loads(lines[-1]) == {"event": "closed"}
     for end in range(len(lines[8]) + 1):
         journal.write_bytes(b"".join(lines[:8]) + lines[8][:end])
-        assert without_attempts(study(tmp_path)) == without_attempts(clean)
+        resumed = study(tmp_path)
+        assert without_attempts(resumed) == without_attempts(clean)
+        assert study(tmp_path) == resumed, "the journal can be read again"
 
 
 def test_a_full_disk_is_one_sentence_and_the_search_goes_on_later(clean, tmp_path, monkeypatch):

@@ -128,6 +128,7 @@ def test_scores_of_flipped_images():
     assert scores["accuracy_random_mirror"] == (scores["correct_plain"] + scores["correct_mirrored"]) / 28
     # In the mean of both logits the sides cancel and the small bonus for happy is left.
     assert scores["correct_flip_average"] == (labels == 3).sum()
+    assert scores["accuracy_flip_average"] == scores["correct_flip_average"] / 14
 
 
 def test_what_the_published_matrix_implies():

@@ -29,7 +29,7 @@ from fer_repro.files import atomic_write
 from fer_repro.training.run import Interrupted
 
 FILE = "search.jsonl"
-OLD_FILE = "study.db"  # the database in which earlier versions kept a search
+OLD_FILE = "study.db"  # the database in which earlier versions stored a search
 MOST_KILLS = 5  # a trial during which the process was killed so often (out of memory) counts as failed
 COMPLETE, FAILED, DUPLICATE = "complete", "failed", "duplicate"
 
@@ -106,7 +106,7 @@ class Search:
             raise FerReproError(f"the first configuration is not in the search space: look at {', '.join(outside)}")
         if (self.folder / OLD_FILE).exists():
             raise FerReproError(
-                f"the search in {self.folder} was begun by an earlier version, which kept it in {OLD_FILE}: go on with "
+                f"the search in {self.folder} was begun by an earlier version, which stored it in {OLD_FILE}: go on with "
                 "that version, or run without resume to begin the search anew"
             )
         try:

@@ -23,8 +23,8 @@ def students(protocol: str, results_dir: Path | None = None) -> Html:
     rows = []
     for name in [TEACHER, *(v for v in known if known[v].slug == "mini-resemotenet")]:
         own = [run for run in stored if run.variant == name]
-        taught = f", distilled from {model_name(TEACHER)}" if known[name].requires else ", no teacher"
-        small = text(f"{whole(declared_parameters(name))} parameters{taught}")
+        training = f", distilled from {model_name(TEACHER)}" if known[name].requires else ", no teacher"
+        small = text(f"{whole(declared_parameters(name))} parameters{training}")
         claimed = f"{claims[name].accuracy:.2f}\u00a0%" if name in claims else ""
         head = [f'{text(model_name(name))}<br><span class="fer-small">{small}</span>', claimed]
         rows += [[*head, *_measured(run)] for run in own] or [[*head, "not run", "", "", ""]]

@@ -159,7 +159,7 @@ def recipe(protocol: str, profile: str, variant: str = "resemotenet", divisor: i
         network=step("ResEmoteNet", divisor=divisor, scale_fc=True, dropout=0.2, fc_dropout=0.5),
         protocol=CLAIMED if claimed else OFFICIAL,
         stages=(
-            # The release stops at the 16th epoch in a row that is no better.
+            # The release stops at the 16th consecutive epoch that is no better.
             Stage("train", 80, step("sgd", lr=1e-3, momentum=0.9, weight_decay=1e-4), schedule, patience=16),
         ),
         input_size=64,
