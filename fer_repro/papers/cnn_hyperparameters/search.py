@@ -106,8 +106,8 @@ class Search:
             raise FerReproError(f"the first configuration is not in the search space: look at {', '.join(outside)}")
         if (self.folder / OLD_FILE).exists():
             raise FerReproError(
-                f"the search in {self.folder} was begun by an earlier version, which stored it in {OLD_FILE}: go on with "
-                "that version, or run without resume to begin the search anew"
+                f"the search in {self.folder} was begun by an earlier version, which stored it in {OLD_FILE}: go on "
+                "with that version, or run without resume to begin the search anew"
             )
         try:
             if not self.path.exists():
