@@ -221,6 +221,11 @@ def find(variant: str, protocol: str, seed: int, results_dir: Path | None = None
     return read(folder) if (folder / "result.json").exists() else None
 
 
+def merged_score(result: Result) -> dict[str, Any]:
+    """The metrics of PublicTest and PrivateTest as one set of images, from the plain predictions."""
+    return score_all(result.predictions, HALVES)["+".join(HALVES)]["plain"]
+
+
 def paired_hits(first: Result, second: Result, half: str = "PrivateTest") -> tuple[np.ndarray, np.ndarray]:
     """Which images of a half each of two runs got right by one view, bool [N] each, image by image matched by id.
 

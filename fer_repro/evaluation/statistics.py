@@ -58,6 +58,11 @@ def paired_difference(
     return (only_a - only_b) / n, float(low), float(high)
 
 
+def paired_comparison(a_correct: np.ndarray, b_correct: np.ndarray) -> tuple[float, float, float, float]:
+    """Accuracy of a minus accuracy of b with its bootstrap interval, and McNemar's p: (difference, low, high, p)."""
+    return *paired_difference(a_correct, b_correct), mcnemar(a_correct, b_correct)
+
+
 def _paired(a_correct: np.ndarray, b_correct: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     a, b = np.asarray(a_correct), np.asarray(b_correct)
     if a.dtype != bool or b.dtype != bool or a.shape != b.shape or a.ndim != 1:

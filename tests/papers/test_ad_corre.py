@@ -15,15 +15,13 @@ import torch
 from sklearn.metrics import confusion_matrix
 from torch import nn
 
-from fer_repro import data, papers, parameters
+from fer_repro import data, papers
 from fer_repro.claims import claim_of
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation import cost
 from fer_repro.markup import SYNTHETIC
-from fer_repro.page import open_chapter
 from fer_repro.papers import ad_corre
-from fer_repro.papers.ad_corre import figures as page
-from fer_repro.papers.ad_corre import losses
+from fer_repro.papers.ad_corre import figures, losses
 from fer_repro.papers.ad_corre.losses import AdCorreLoss, RunningRecall, floor, floor_of_features, pair_weights
 from fer_repro.training import checkpoint
 from fer_repro.training.optim import make_optimiser, make_schedule
@@ -77,7 +75,7 @@ def ours(embeddings, labels):
 @pytest.mark.parametrize("k", [2, 7, 10])
 def test_values_are_those_of_the_released_formulas(labels, k):
     embeddings = random_embeddings(len(labels), k)
-    expected, released = numpy_terms(embeddings, labels), page.released_terms(embeddings, labels)
+    expected, released = numpy_terms(embeddings, labels), figures.released_terms(embeddings, labels)
     for name, value in ours(embeddings, labels).items():
         assert value.item() == pytest.approx(expected[name], abs=2e-6), name
         assert released[name].item() == pytest.approx(expected[name], abs=1e-6), name
@@ -97,8 +95,8 @@ def test_every_term_has_a_gradient_here_and_none_as_released(name):
     embeddings = random_embeddings(len(ALL))
     (gradient,) = torch.autograd.grad(ours(embeddings, ALL)[name], embeddings)
     assert gradient.isfinite().all() and gradient.norm() > 1e-3
-    released = page.released_terms(embeddings, ALL)[name]
-    assert not released.requires_grad and page.gradient_norm(released, embeddings) is None
+    released = figures.released_terms(embeddings, ALL)[name]
+    assert not released.requires_grad and figures.gradient_norm(released, embeddings) is None
     total = embeddings.square().sum() + released
     (cut,) = torch.autograd.grad(total, embeddings)
     torch.testing.assert_close(cut, 2 * embeddings.detach())
@@ -213,7 +211,7 @@ def test_the_total_is_fifty_sevenths_of_cross_entropy_and_the_terms():
     assert clipped.item() == pytest.approx(-50 / 7 * math.log(1e-7), abs=1e-4)
 
 
-def test_nothing_in_the_loss_waits_for_the_device():
+def test_the_loss_needs_no_host_device_synchronisation():
     """Tensors without values run through all of it; asking one for its value would be an error."""
     with torch.device("meta"):
         loss = AdCorreLoss()
@@ -341,7 +339,7 @@ def test_what_each_variant_minimises():
     assert AdCorreLoss(**ad_corre.recipe("ad-corre", "official", "full").loss.kwargs()).recall is not None
 
 
-def test_the_claimed_protocol_merges_the_halves_and_says_oracle(few_synthetic):
+def test_the_claimed_protocol_merges_the_test_sets_and_says_oracle(few_synthetic):
     recipe = ad_corre.recipe("ad-corre", "claimed", "full")
     splits = recipe.protocol.split(few_synthetic)
     assert len(splits.train.labels) == 210 and len(splits.select.labels) == len(splits.test.labels) == 140
@@ -354,12 +352,12 @@ def test_the_claimed_protocol_merges_the_halves_and_says_oracle(few_synthetic):
 @pytest.mark.parametrize("name", ad_corre.KINDS)
 @pytest.mark.parametrize("protocol", papers.PROTOCOLS)
 def test_every_recipe_says_that_it_starts_from_random_weights(name, protocol):
-    told = [d.what for d in ad_corre.recipe(name, protocol, "full").deviations]
-    assert sum("RANDOM INITIAL WEIGHTS instead of ImageNet's" in what for what in told) == 1
-    assert any("k = 7 embeddings" in what for what in told) == (name != "ad-corre-ten-embeddings")
+    deviations = [d.what for d in ad_corre.recipe(name, protocol, "full").deviations]
+    assert sum("RANDOM INITIAL WEIGHTS instead of ImageNet's" in what for what in deviations) == 1
+    assert any("k = 7 embeddings" in what for what in deviations) == (name != "ad-corre-ten-embeddings")
 
 
-def test_the_rate_decays_as_in_keras():
+def test_the_learning_rate_decays_as_in_keras():
     stage = ad_corre.recipe("ad-corre", "official", "full").stages[0]
     weight = nn.Parameter(torch.zeros(1))
     optimiser = make_optimiser(stage.optimiser, [weight])
@@ -374,7 +372,7 @@ def test_the_rate_decays_as_in_keras():
 
 
 def test_the_gradient_table_shows_what_the_release_lacks():
-    terms = {term.name: term for term in page.measure_gradients("ad-corre", 0)}
+    terms = {term.name: term for term in figures.measure_gradients("ad-corre", 0)}
     for name in losses.TERMS:
         term = terms[name]
         assert term.norm > 0 and term.released_norm is None
@@ -385,9 +383,8 @@ def test_the_gradient_table_shows_what_the_release_lacks():
     assert terms["FD"].norm < terms["FD, adaptive"].norm < 3.01 * terms["FD"].norm
 
 
-def test_the_gradient_table_is_told_in_words_too():
-    values = dataclasses.asdict(parameters.ChapterParameters(variant="ad-corre-ten-embeddings"))
-    found = page.gradients(open_chapter("ad-corre", values))
+def test_the_gradient_table_has_a_plain_text_too():
+    found = figures.gradients("ad-corre-ten-embeddings", 0)
     assert (
         re.search(r"ED 0\.\d+ here, none released", found.plain)
         and SYNTHETIC in found.plain
@@ -396,15 +393,15 @@ def test_the_gradient_table_is_told_in_words_too():
     assert found.body.count(">none<") == 3 and found.body.count(">not called<") == 2 and "unknown" not in found.body
 
 
-def test_learning_a_batch_sorts_its_correlations():
-    panels, labels = page.measure_correlations(0)
+def test_overfitting_a_batch_separates_its_classes():
+    panels, labels = figures.measure_correlations(0)
     untrained, without, whole = panels
     assert all(one.faces.shape == (len(labels),) * 2 and one.embeddings.shape == (7, 7) for one in panels)
     assert untrained.within - untrained.between < 0.2
     for one in (without, whole):
         assert one.within > 0.8 and one.between < 0 and min(one.terms) > 0.7
-    assert whole.terms[0] < without.terms[0] - 0.02, "only the whole loss parts the embeddings of a face"
-    assert page._matrices(panels, labels.numpy()).synthetic
+    assert whole.terms[0] < without.terms[0] - 0.02, "only the whole loss separates the embeddings of a face"
+    assert figures._matrices(panels, labels.numpy()).synthetic
 
 
 def test_the_disgust_row_of_the_published_matrix_needs_111_images():
@@ -415,9 +412,9 @@ def test_the_disgust_row_of_the_published_matrix_needs_111_images():
 
     def solutions(total):
         fitting = []
-        for told in printed:
-            digits = len(told.partition(".")[2])
-            fitting.append([n for n in range(total + 1) if f"{100 * n / total:.{digits}f}" == told])
+        for share in printed:
+            digits = len(share.partition(".")[2])
+            fitting.append([n for n in range(total + 1) if f"{100 * n / total:.{digits}f}" == share])
         return [counts for counts in product(*fitting) if sum(counts) == total]
 
     assert solutions(111) == [tuple(int(n) for n in images)]

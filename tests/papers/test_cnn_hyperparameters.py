@@ -126,8 +126,8 @@ def a_run(folder, trials=3, epochs=2, first=None, resume=True):
     return Run(dataclasses.replace(recipe, options=options), 0, "cpu", Path(folder), "digest", resume)
 
 
-def told(run):
-    """What a search found, without what only the clock or the number of attempts decides."""
+def outcome(run):
+    """What a search gave, without what only the clock or the number of attempts decides."""
     passing = {"seconds", "peak_memory_bytes", "attempts"}
     return [{name: value for name, value in trial.items() if name not in passing} for trial in run.facts["trials"]]
 
@@ -169,9 +169,9 @@ def test_the_scored_weights_are_those_that_public_test_selected(searched, splits
         model = paper.build(recipe)
         model.load_state_dict(load_file(run.folder / f"trial-{trial['trial']:02d}.safetensors"))
         network = NetworkClassifier(model, recipe, "cpu")
-        for half, images in (("PublicTest", splits.select), ("PrivateTest", splits.test)):
+        for usage, images in (("PublicTest", splits.select), ("PrivateTest", splits.test)):
             right = (network.predict_proba(images.images).argmax(axis=1) == images.labels).mean()
-            assert trial[half]["accuracy"] == pytest.approx(right), half
+            assert trial[usage]["accuracy"] == pytest.approx(right), usage
     best = max(extra["trials"], key=lambda trial: trial["PrivateTest"]["accuracy"])
     own = extra["trials"][extra["pretence"]["chosen"]]
     assert extra["pretence"]["other"] == best["trial"]
@@ -180,22 +180,22 @@ def test_the_scored_weights_are_those_that_public_test_selected(searched, splits
 
 
 class Sealed:
-    """A half that nobody may look at."""
+    """A test set that nobody may look at."""
 
     def __getattribute__(self, name):
-        raise AssertionError(f"the search read the {name} of the scored half")
+        raise AssertionError(f"the search read the {name} of the scored images")
 
 
-def test_nothing_of_the_scored_half_reaches_the_search(searched, splits, tmp_path):
+def test_nothing_of_the_scored_images_reaches_the_search(searched, splits, tmp_path):
     run, classifier = searched
     blind = a_run(tmp_path)
     again = SEARCH.fit(dataclasses.replace(splits, test=Sealed()), blind)
-    assert told(blind) == told(run)
+    assert outcome(blind) == outcome(run)
     for name, tensor in weights(classifier).items():
         assert np.array_equal(weights(again)[name], tensor), name
     images = splits.test
     honest = classifier.extra_scores(splits)
-    # Labels under which the scored half would choose another trial: those that this trial happens to predict.
+    # Labels under which the scored images would choose another trial: those that this trial happens to predict.
     target = next(trial for trial in run.facts["trials"] if trial["trial"] != honest["pretence"]["chosen"])
     recipe = paper.configured(classifier.recipe, target["configuration"])
     model = paper.build(recipe)
@@ -233,7 +233,7 @@ def test_a_search_that_is_killed_inside_a_trial_ends_as_if_it_had_not_been(searc
     assert (tmp_path / "trial-00.safetensors").exists() and not (tmp_path / "trial-01.safetensors").exists()
     resumed = a_run(tmp_path)
     again = SEARCH.fit(splits, resumed)
-    assert told(resumed) == told(run)
+    assert outcome(resumed) == outcome(run)
     assert [trial["attempts"] for trial in resumed.facts["trials"]] == [1, 2, 1]
     for name, tensor in weights(classifier).items():
         assert np.array_equal(weights(again)[name], tensor), name
@@ -257,7 +257,7 @@ def test_ctrl_c_and_the_time_budget_stop_a_search_that_goes_on_later(searched, s
     with listening(lines.append):
         SEARCH.fit(splits, resumed)
     assert any("trial 0 of 3: going on after epoch 1" in line for line in lines), "the trial went on at its checkpoint"
-    assert told(resumed) == told(run)
+    assert outcome(resumed) == outcome(run)
 
 
 def test_a_diverged_trial_fails_and_the_search_goes_on(splits, tmp_path):
@@ -298,21 +298,21 @@ def test_a_stored_search_is_shown_without_optuna_and_without_its_study(smoke_res
     record |= {"profile": "full", "recipe_sha256": full.sha256(), "data": record["data"] | {"name": "fer2013"}}
     results.write(dataclasses.replace(smoke_result, record=record), tmp_path)
     monkeypatch.setitem(sys.modules, "optuna", None)
-    shown = figures.open_search(chapter_for(profile="stored", results_dir=str(tmp_path)), SEARCH.id)
+    shown = figures.SearchPage(chapter_for(profile="stored", results_dir=str(tmp_path)).companion(SEARCH.id))
     assert not shown.result.synthetic and shown.searched.trials == record["facts"]["trials"]
     table = shown.summary().body
     for trial in record["facts"]["trials"]:
         assert f"{100 * trial['PublicTest']['accuracy']:.2f}" in table and f"{trial['parameters']:,}" in table
-    assert f"{100 * record['facts']['pretence']['gap']:.2f} points" in shown.pretended().body
+    assert f"{100 * record['facts']['pretence']['gap']:.2f} points" in shown.oracle_choice().body
     assert "Too few trials" in shown.settings().body and "not a result" not in shown.settings().body
 
 
-def test_where_no_search_is_stored_the_page_says_so_and_runs_a_small_one(tmp_path, capsys):
-    shown = figures.open_search(chapter_for(profile="full", results_dir=str(tmp_path)), SEARCH.id)
+def test_where_no_search_is_stored_the_page_says_so_and_runs_a_small_one(tmp_path):
+    shown = figures.SearchPage(chapter_for(profile="full", results_dir=str(tmp_path)).companion(SEARCH.id))
     body = shown.summary().body
     assert shown.result.profile == "smoke" and shown.result.synthetic
     assert "not run" in body and "fer-repro run cnn-hyperparameters-search" in body
-    assert "not a result" in body and "trial 0 of 4" in capsys.readouterr().out
+    assert "not a result" in body and "All 4 trials" in body
 
 
 def test_the_claimed_row_stops_by_loss_and_scores_the_last_weights(splits, tmp_path):

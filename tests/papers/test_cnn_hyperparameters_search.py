@@ -27,10 +27,10 @@ def value_of(number, configuration):
 
 
 def study(folder, attempt=value_of, trials=10, space=SPACE, first=FIRST, seed=0, pause=lambda: None, identity=IDENTITY):
-    with search.opened(folder, space, seed, first, identity) as opened:
-        opened.run(trials, attempt, pause)
-        assert opened.closed
-        return opened.records()
+    opened = search.Search(folder, space, seed, first, identity)
+    opened.run(trials, attempt, pause)
+    assert opened.closed
+    return opened.records()
 
 
 @pytest.fixture(scope="module")
@@ -76,14 +76,14 @@ def test_failures_are_kept_with_their_reason_and_the_search_goes_on(clean, tmp_p
         return value_of(number, configuration)
 
     records = study(tmp_path, attempt)
-    told = {record["trial"]: record["reason"] for record in records if record["state"] == search.FAILED}
-    assert told == {
+    failed = {record["trial"]: record["reason"] for record in records if record["state"] == search.FAILED}
+    assert failed == {
         0: "RuntimeError: CUDA out of memory. Tried to allocate 20 GiB",
         2: "diverged in epoch 3",
         3: "ZeroDivisionError: by zero",
     }
     assert [record["configuration"] for record in records] == [record["configuration"] for record in clean]
-    assert search.best(records)["trial"] not in told
+    assert search.best(records)["trial"] not in failed
     with pytest.raises(FerReproError, match="none of the 3 trials .*no memory"):
         search.best([{"state": search.FAILED, "reason": "no memory"}] * 3)
 
@@ -132,15 +132,15 @@ def test_a_stop_between_two_trials(clean, tmp_path):
 KILLED = """
 import os, signal, sys
 sys.path.insert(0, {tests!r})
-import test_search
+import test_cnn_hyperparameters_search as test
 from pathlib import Path
 
 def attempt(number, configuration):
     if number == int(sys.argv[2]):
         os.kill(os.getpid(), signal.SIGKILL)
-    return test_search.value_of(number, configuration)
+    return test.value_of(number, configuration)
 
-test_search.study(Path(sys.argv[1]), attempt)
+test.study(Path(sys.argv[1]), attempt)
 """
 
 
@@ -151,8 +151,8 @@ def test_a_killed_search_goes_on_with_the_same_trials(clean, tmp_path):
     for number in ("0", "5"):
         done = subprocess.run([sys.executable, "-c", code, str(folder), number], capture_output=True, text=True)
         assert done.returncode == -9, done.stderr
-    with search.opened(folder, SPACE, 0, FIRST, IDENTITY) as opened:
-        assert not opened.closed and [record["trial"] for record in opened.records()] == [0, 1, 2, 3, 4]
+    opened = search.Search(folder, SPACE, 0, FIRST, IDENTITY)
+    assert not opened.closed and [record["trial"] for record in opened.records()] == [0, 1, 2, 3, 4]
     resumed = study(folder)
     assert without_attempts(resumed) == without_attempts(clean)
     assert {record["trial"]: record["attempts"] for record in resumed if record["attempts"] > 1} == {0: 2, 5: 2}
@@ -197,7 +197,7 @@ def test_a_closed_search_is_not_run_again(tmp_path):
     records = study(tmp_path)
 
     def attempt(number, configuration):
-        raise AssertionError("a closed study ran a trial")
+        raise AssertionError("a closed search ran a trial")
 
     assert study(tmp_path, attempt, trials=20) == records
 
@@ -208,12 +208,58 @@ def test_a_search_of_something_else_or_a_damaged_one_is_an_error(tmp_path):
         study(tmp_path, identity={"recipe": "other", "seed": 0})
     with pytest.raises(FerReproError, match="look at kernel"):
         study(tmp_path / "outside", first=FIRST | {"kernel": 7})
-    (tmp_path / search.FILE).write_bytes(b"this is no database, this is no database" * 100)
-    with pytest.raises(FerReproError, match="cannot be read or written"):
-        study(tmp_path)
+    for damage in (
+        b"this is no journal",
+        b"no journal\n" * 100,
+        b"[1]\n",
+        b'{"event": "begun", "trial": 0}\n',
+        b"",
+        b"\xff\n",
+    ):
+        (tmp_path / search.FILE).write_bytes(damage)
+        with pytest.raises(FerReproError, match="cannot be read or written"):
+            study(tmp_path)
     (tmp_path / "trial-03").mkdir()
     search.discard(tmp_path)
     assert list(tmp_path.iterdir()) == [], "a discarded search leaves nothing"
+
+
+def test_a_line_cut_off_by_a_crash_is_written_again(clean, tmp_path):
+    study(tmp_path)
+    journal = tmp_path / search.FILE
+    lines = journal.read_bytes().splitlines(keepends=True)
+    assert json.loads(lines[-1]) == {"event": "closed"}
+    for end in range(len(lines[8]) + 1):
+        journal.write_bytes(b"".join(lines[:8]) + lines[8][:end])
+        resumed = study(tmp_path)
+        assert without_attempts(resumed) == without_attempts(clean)
+        assert study(tmp_path) == resumed, "the journal can be read again"
+
+
+def test_a_full_disk_is_one_sentence_and_the_search_goes_on_later(clean, tmp_path, monkeypatch):
+    def full(handle):
+        raise OSError(28, "No space left on device")
+
+    begun = []
+
+    def attempt(number, configuration):
+        begun.append(number)
+        if len(begun) == 4:
+            monkeypatch.setattr(search.os, "fsync", full)
+        return value_of(number, configuration)
+
+    with pytest.raises(FerReproError, match="No space left on device.*free some space"):
+        study(tmp_path, attempt)
+    monkeypatch.undo()
+    assert without_attempts(study(tmp_path)) == without_attempts(clean)
+
+
+def test_a_search_of_an_earlier_version_is_refused_until_it_is_discarded(clean, tmp_path):
+    (tmp_path / search.OLD_FILE).write_bytes(b"SQLite format 3")
+    with pytest.raises(FerReproError, match="begun by an earlier version.*run without resume to begin the search anew"):
+        study(tmp_path)
+    search.discard(tmp_path)
+    assert study(tmp_path) == clean
 
 
 def test_without_optuna_the_core_works_and_a_search_says_what_to_install(monkeypatch):
@@ -221,19 +267,20 @@ def test_without_optuna_the_core_works_and_a_search_says_what_to_install(monkeyp
     with pytest.raises(FerReproError, match=r"pip install 'fer-repro\[search\]'"):
         next(search.configurations(SPACE, 0, FIRST))
     block = "import sys; sys.modules['optuna'] = None"
-    code = f"{block}; from fer_repro import papers, search_page; print(len(papers.variants()))"
+    imports = "from fer_repro import papers; from fer_repro.papers.cnn_hyperparameters import figures"
+    code = f"{block}; {imports}; print(len(papers.variants()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0 and int(done.stdout) > 1, done.stderr
 
 
-def test_what_the_scored_half_would_have_pretended():
+def test_the_gain_of_choosing_on_the_scored_images():
     right = {0: [1, 1, 0, 0, 1, 0], 1: [1, 1, 1, 1, 0, 0], 2: [0, 1, 1, 1, 1, 0]}
     hits = {number: np.array(row, bool) for number, row in right.items()}
-    found = search.pretence(hits, chosen=0)
+    found = search.selection_gain(hits, chosen=0)
     assert (found["chosen"], found["other"], found["n"]) == (0, 1, 6), "the earliest of equals"
     assert found["gap"] == pytest.approx(1 / 6) and (found["only_other"], found["only_chosen"]) == (2, 1)
     assert found["interval"][0] < found["gap"] < found["interval"][1]
-    same = search.pretence(hits, chosen=1)
+    same = search.selection_gain(hits, chosen=1)
     assert same["gap"] == 0 and same["interval"] == [0, 0]
 
 
@@ -260,7 +307,7 @@ def test_importance_finds_the_setting_that_matters_and_no_other(tmp_path):
 
 
 def test_shuffles_are_beaten_one_time_in_twenty():
-    """Accuracies without any cause: the share of settings beyond the grey bar is the 5 % that the caption tells."""
+    """Accuracies without any cause: 5 % of the settings lie beyond the grey bar, as the caption says."""
     beyond = []
     for seed in range(60):
         rng = np.random.default_rng(seed)
@@ -287,12 +334,12 @@ def searched(tmp_path):
             hits[trial["trial"]] = hit
             trial["S"] = {"n": 200, "correct": round(200 * trial["value"]), "accuracy": trial["value"]}
             trial["T"] = {"n": 200, "correct": int(hit.sum()), "accuracy": float(hit.mean())}
-    pretence = search.pretence(hits, search.best(trials)["trial"])
-    kept = json.loads(json.dumps([trials, pretence]))
-    return search_plots.Searched(kept[0], SPACE, "S", "T", kept[1], search.fanova(trials, SPACE), synthetic=True)
+    gain = search.selection_gain(hits, search.best(trials)["trial"])
+    trials, gain = json.loads(json.dumps([trials, gain]))
+    return search_plots.Searched(trials, SPACE, "S", "T", gain, search.fanova(trials, SPACE), synthetic=True)
 
 
-@pytest.mark.parametrize("name", ["parallel_coordinates", "importance", "best_so_far", "choices", "halves"])
+@pytest.mark.parametrize("name", ["parallel_coordinates", "importance", "best_so_far", "choices", "test_sets"])
 def test_every_picture_comes_from_the_record_alone(searched, name, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     figure = getattr(search_plots, name)(searched)
@@ -301,14 +348,14 @@ def test_every_picture_comes_from_the_record_alone(searched, name, monkeypatch):
     assert light != dark and len(light) > 5000
 
 
-def test_the_pictures_tell_the_choice_in_words(searched):
+def test_the_alt_texts_name_the_choice(searched):
     chosen = searched.chosen
     assert chosen is max(searched.complete, key=lambda trial: trial["value"])
     assert f"trial {chosen['trial']}" in search_plots.best_so_far(searched).alt
     assert "Failed: 1 trials" in search_plots.best_so_far(searched).alt
-    words = search_plots.choices(searched).alt
-    assert f"{100 * chosen['T']['accuracy']:.2f}" in words and f"{100 * searched.other['T']['accuracy']:.2f}" in words
-    assert f"Selection optimism: {100 * searched.pretence['gap']:.2f} points" in words
+    alt = search_plots.choices(searched).alt
+    assert f"{100 * chosen['T']['accuracy']:.2f}" in alt and f"{100 * searched.other['T']['accuracy']:.2f}" in alt
+    assert f"Selection optimism: {100 * searched.gain['gap']:.2f} points" in alt
     assert search_plots.columns(["conv1", "conv2", "dense", "conv_dropout"]) == {
         "conv": ["conv1", "conv2"],
         "dense": ["dense"],

@@ -1,4 +1,4 @@
-"""The spatial transformer, the charge on the linear layers, the recorded windows, and the search for a recipe."""
+"""The spatial transformer, the weight penalty on the linear layers, the recorded windows, the search for a recipe."""
 
 from __future__ import annotations
 
@@ -57,15 +57,15 @@ def test_the_classification_error_reaches_the_localisation_network(name, images)
     assert network.localisation.answer[-1].weight.grad.abs().sum() > 0
 
 
-def test_the_charge_is_the_squared_norm_of_the_two_linear_layers(images):
+def test_the_weight_penalty_is_the_squared_norm_of_the_two_linear_layers(images):
     network, targets = DeepEmotion().eval(), torch.tensor([0, 1, 2, 3])
     weights = [network.hidden[0].weight, network.classifier.weight]
-    logits, charged = network(images)
-    assert charged.item() == pytest.approx(sum(w.square().sum().item() for w in weights), rel=1e-5)
-    both = torch.autograd.grad(PenalisedCrossEntropy(0.25)((logits, charged), targets), weights, retain_graph=True)
+    logits, squared_norm = network(images)
+    assert squared_norm.item() == pytest.approx(sum(w.square().sum().item() for w in weights), rel=1e-5)
+    both = torch.autograd.grad(PenalisedCrossEntropy(0.25)((logits, squared_norm), targets), weights, retain_graph=True)
     plain = torch.autograd.grad(functional.cross_entropy(logits, targets), weights)
-    for with_charge, without, weight in zip(both, plain, weights, strict=True):
-        torch.testing.assert_close(with_charge - without, 2 * 0.25 * weight, atol=1e-5, rtol=1e-3)
+    for penalised, without, weight in zip(both, plain, weights, strict=True):
+        torch.testing.assert_close(penalised - without, 2 * 0.25 * weight, atol=1e-5, rtol=1e-3)
 
 
 def test_dropout_is_off_in_evaluation(images):
@@ -122,7 +122,7 @@ def test_the_official_recipe_is_the_best_of_the_search_trained_for_longer():
     assert longer.sha256() == official.sha256()
 
 
-def test_a_searched_recipe_trains_without_the_scored_half(tmp_path, monkeypatch):
+def test_a_searched_recipe_trains_without_the_scored_images(tmp_path, monkeypatch):
     monkeypatch.setattr(recipe_search, "EPOCHS", 1)
     faces = data.load("synthetic", size=(64, 32, 16))
     seen = faces.subset(np.flatnonzero(faces.usage != "PrivateTest"))
@@ -140,7 +140,7 @@ def test_a_search_file_with_other_columns_is_refused(tmp_path):
 
 def test_all_networks_share_the_official_training():
     first = papers.get("deep-emotion").recipe("official", "full")
-    for name in deep_emotion.MADE:
+    for name in deep_emotion.RECIPES:
         other = papers.get(name).recipe("official", "full")
         assert (other.stages, other.augment, other.loss, other.selection) == (
             first.stages,

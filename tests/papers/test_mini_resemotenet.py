@@ -1,4 +1,4 @@
-"""Distillation: the loss, the teacher's table, who may teach, the control without a teacher, stopping and resuming."""
+"""Distillation: the loss, the teacher's table, accepted teachers, the control without a teacher, resuming."""
 
 from __future__ import annotations
 
@@ -14,12 +14,10 @@ from fer_repro import data, papers, results
 from fer_repro.data.protocol import OFFICIAL
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation.predict import NetworkClassifier
+from fer_repro.evaluation.statistics import paired_comparison
 from fer_repro.layers import as_input
-from fer_repro.page import open_chapter
 from fer_repro.papers import mini_resemotenet, resemotenet
-from fer_repro.papers.mini_resemotenet import Distillation, soft_loss, teacher_table
-from fer_repro.papers.resemotenet import figures
-from fer_repro.parameters import FIELDS
+from fer_repro.papers.mini_resemotenet import Distillation, figures, soft_loss, teacher_table
 from fer_repro.recipe import Stage, step
 from fer_repro.reproduce import reproduce
 from fer_repro.training import checkpoint
@@ -61,30 +59,30 @@ def same(a, b):
 
 def test_the_soft_loss_is_hintons():
     generator = torch.Generator().manual_seed(0)
-    student, taught = (3 * torch.randn(9, 7, generator=generator) for _ in range(2))
+    student, teacher = (3 * torch.randn(9, 7, generator=generator) for _ in range(2))
     for temperature in (1.0, 2.0, 4.0):
-        p, q = (F.softmax(z.double() / temperature, dim=1) for z in (taught, student))
+        p, q = (F.softmax(z.double() / temperature, dim=1) for z in (teacher, student))
         expected = temperature**2 * (p * (p / q).log()).sum(dim=1).mean()
-        found = soft_loss(student, taught, temperature)
+        found = soft_loss(student, teacher, temperature)
         assert found.item() == pytest.approx(expected.item(), rel=1e-5) and found > 0
         # log probabilities say as much as logits
-        assert soft_loss(student, taught.log_softmax(dim=1), temperature).item() == pytest.approx(
+        assert soft_loss(student, teacher.log_softmax(dim=1), temperature).item() == pytest.approx(
             found.item(), rel=1e-5
         )
-    assert soft_loss(taught, taught, 4.0).item() == pytest.approx(0, abs=1e-6)
+    assert soft_loss(teacher, teacher, 4.0).item() == pytest.approx(0, abs=1e-6)
 
 
 def test_the_gradient_keeps_its_size_as_the_temperature_grows():
     generator, sizes = torch.Generator().manual_seed(0), []
-    taught, start = (0.1 * torch.randn(16, 7, generator=generator) for _ in range(2))
+    teacher, start = (0.1 * torch.randn(16, 7, generator=generator) for _ in range(2))
     for temperature in (4.0, 40.0):
         student = start.clone().requires_grad_()
-        soft_loss(student, taught, temperature).backward()
+        soft_loss(student, teacher, temperature).backward()
         sizes.append(student.grad.norm().item())
     assert sizes[1] == pytest.approx(sizes[0], rel=0.05)
 
 
-def test_the_loss_mixes_and_finds_the_row_of_each_sample():
+def test_the_loss_mixes_both_terms_and_uses_the_teachers_output_for_each_sample():
     table = torch.randn(2, 5, 7).log_softmax(dim=2)
     logits, targets = torch.randn(3, 7), torch.tensor([0, 3, 6])
     chosen, mirrored = torch.tensor([4, 0, 2]), torch.tensor([True, False, True])
@@ -99,28 +97,28 @@ def test_the_loss_mixes_and_finds_the_row_of_each_sample():
 
 
 @pytest.mark.parametrize(("temperature", "alpha"), [(0.0, 0.5), (-1.0, 0.5), (4.0, 1.5), (4.0, -0.1)])
-def test_senseless_settings_are_told(temperature, alpha):
+def test_senseless_settings_are_refused(temperature, alpha):
     with pytest.raises(FerReproError, match="a positive number and one in 0..1"):
         Distillation(torch.zeros(2, 5, 7), temperature, alpha)
 
 
-def test_the_table_holds_what_the_teacher_says_to_image_and_mirror(splits, teacher):
+def test_the_table_holds_the_teachers_output_for_image_and_flipped_image(splits, teacher):
     images = splits.train.images[:9]
     teacher.model.train()  # dropout must be off all the same, and the mode must come back
     table = teacher_table(teacher, images)
     assert table.shape == (2, 9, 7) and table.dtype == np.float32 and teacher.model.training
     teacher.model.eval()
-    for index, view in enumerate((images, images[:, :, ::-1])):
-        inputs = resize(as_input(torch.from_numpy(view.copy())), teacher.recipe.input_size)
+    for index, faces in enumerate((images, images[:, :, ::-1])):
+        inputs = resize(as_input(torch.from_numpy(faces.copy())), teacher.recipe.input_size)
         with torch.no_grad():
             direct = teacher.model(inputs).log_softmax(dim=1)
         np.testing.assert_allclose(table[index], direct.numpy(), atol=1e-5)
     assert np.abs(table[0] - table[1]).max() > 1e-4
 
 
-def test_the_loop_tells_which_image_was_mirrored(splits, teacher, tmp_path, monkeypatch):
-    """What the student saw of a sample is the image that the loop names, mirrored where it says so."""
-    seen, told = [], []
+def test_the_loop_passes_which_image_was_flipped(splits, teacher, tmp_path, monkeypatch):
+    """What the student saw of a sample is the image that the loop names, flipped where it says so."""
+    seen, passed = [], []
     forward = resemotenet.ResEmoteNet.forward
 
     def watch(self, images):
@@ -129,18 +127,18 @@ def test_the_loop_tells_which_image_was_mirrored(splits, teacher, tmp_path, monk
         return forward(self, images)
 
     def note(self, output, targets, chosen, mirrored):
-        told.append((chosen.clone(), mirrored.clone(), targets.clone()))
+        passed.append((chosen.clone(), mirrored.clone(), targets.clone()))
         return F.cross_entropy(output, targets)
 
     monkeypatch.setattr(resemotenet.ResEmoteNet, "forward", watch)
     monkeypatch.setattr(Distillation, "forward", note)
     STUDENT.fit(splits, a_run(tmp_path, teacher=teacher))
-    assert len(seen) == len(told) == 2 * 3  # 49 images in batches of 16; the last batch of one is dropped
+    assert len(seen) == len(passed) == 2 * 3  # 49 images in batches of 16; the last batch of one is dropped
     faces = torch.from_numpy(splits.train.images.copy())
     turned = 0
-    for inputs, (chosen, mirrored, targets) in zip(seen, told, strict=False):
-        views = torch.where(mirrored[:, None, None], faces[chosen].flip(-1), faces[chosen])
-        torch.testing.assert_close(inputs, resize(as_input(views), inputs.shape[-1]))
+    for inputs, (chosen, mirrored, targets) in zip(seen, passed, strict=False):
+        shown = torch.where(mirrored[:, None, None], faces[chosen].flip(-1), faces[chosen])
+        torch.testing.assert_close(inputs, resize(as_input(shown), inputs.shape[-1]))
         assert (torch.from_numpy(splits.train.labels.copy())[chosen] == targets).all()
         turned += mirrored.sum().item()
     assert 20 < turned < 76
@@ -179,8 +177,8 @@ def test_a_run_does_not_change_its_teacher(splits, teacher, tmp_path):
     STUDENT.fit(splits, fresh)
 
 
-def test_who_may_teach(splits, teacher, tmp_path):
-    with pytest.raises(FerReproError, match="is taught by resemotenet, and no fitted one was given"):
+def test_which_teachers_are_accepted(splits, teacher, tmp_path):
+    with pytest.raises(FerReproError, match="is distilled from resemotenet, and no fitted one was given"):
         STUDENT.fit(splits, a_run(tmp_path))
     with pytest.raises(FerReproError, match="needs a network as resemotenet, got SimpleNamespace"):
         STUDENT.fit(splits, a_run(tmp_path, teacher=SimpleNamespace()))
@@ -210,71 +208,62 @@ def test_students_follow_the_teachers_recipe():
 
 
 @pytest.fixture(scope="module")
-def taught():
+def distilled():
     return reproduce("mini-resemotenet-b", device="cpu")
 
 
-def test_agreement_is_counted_on_both_halves(taught):
-    found = taught.record["facts"]["agreement"]
-    for half in results.HALVES:
-        told = found[half]
-        assert told["n"] == 140 and told["student"] == taught.score(half)["correct"]
-        assert told["both"] <= min(told["teacher"], told["student"])
-        assert told["same"] == told["both"] + told["same_mistake"]
-
-
-def chapter_of(variant, **changes):
-    chosen = {name: field.default for name, field in FIELDS.items()}
-    return open_chapter("mini-resemotenet", chosen | {"variant": variant, "device": "cpu"} | changes)
+def test_agreement_is_counted_on_both_test_sets(distilled):
+    for usage in results.HALVES:
+        counts = distilled.record["facts"]["agreement"][usage]
+        assert counts["n"] == 140 and counts["student"] == distilled.score(usage)["correct"]
+        assert counts["both"] <= min(counts["teacher"], counts["student"])
+        assert counts["same"] == counts["both"] + counts["same_mistake"]
 
 
 def as_stored(result, variant, accuracy, seed=0):
-    """The same record as if it were a full run of ``variant`` with that share of right answers on either half."""
+    """The same record as if it were a full run of ``variant`` with that share of right answers on either test set."""
     record = result.record | {"variant": variant, "seed": seed, "profile": "full"}
     record["data"] = record["data"] | {"name": "fer2013"}
     predictions = dict(result.predictions)
-    for half in results.HALVES:
-        labels = predictions[f"{half}_labels"]
+    for usage in results.HALVES:
+        labels = predictions[f"{usage}_labels"]
         right = np.arange(len(labels)) < round(accuracy * len(labels))
-        predictions[f"{half}_plain"] = np.eye(7, dtype=np.float16)[np.where(right, labels, (labels + 1) % 7)]
+        predictions[f"{usage}_plain"] = np.eye(7, dtype=np.float16)[np.where(right, labels, (labels + 1) % 7)]
     record["scores"] = results.score_all(predictions)
     return results.Result(record, predictions, result.history)
 
 
-def test_the_table_of_students_says_not_run_and_what_distillation_is_worth(taught, tmp_path):
-    chapter = chapter_of("mini-resemotenet-b", results_dir=str(tmp_path))
-    empty = figures.students(chapter).body
-    # A row for the teacher and for every student and control; and the sentence on what distillation is worth.
+def test_the_table_of_students_says_not_run_and_shows_the_effect_of_distillation(distilled, tmp_path):
+    empty = figures.students("official", tmp_path).body
+    # A row for the teacher and for every student and control; and the sentence on the effect of distillation.
     rows = 1 + sum(variant.slug == "mini-resemotenet" for variant in papers.variants().values())
     assert empty.count("not run") == rows + 1
     student, control = (
-        as_stored(taught, name, accuracy)
+        as_stored(distilled, name, accuracy)
         for name, accuracy in (("mini-resemotenet-b", 0.6), ("mini-resemotenet-b-alone", 0.5))
     )
     # Matched by id: another order of the same images changes nothing.
     turned = {name: rows[::-1] for name, rows in control.predictions.items()}
     for stored in (student, results.Result(control.record, turned, control.history)):
         results.write(stored, tmp_path)
-    body = figures.students(chapter).body
+    body = figures.students("official", tmp_path).body
     assert body.count("not run") == rows - 2 and "60.00" in body and "50.00" in body
-    difference, low, high, p = figures.paired(student, control)
+    difference, low, high, p = paired_comparison(*results.paired_hits(student, control))
     assert difference == pytest.approx(0.1) and low < 0.1 < high and p == pytest.approx(2 * 0.5**14)
     assert f"+10.00 ({100 * low:+.2f} to {100 * high:+.2f})" in body
     assert "includes the selection set" in body
-    assert figures.both_halves(student)["n"] == 280
-    other = figures.students(chapter_of("mini-resemotenet-b", results_dir=str(tmp_path), protocol="claimed"))
+    assert results.merged_score(student)["n"] == 280
+    other = figures.students("claimed", tmp_path)
     assert other.body.count("not run") == rows + 1, "runs of another protocol do not count"
 
 
-def test_the_chapters_own_run_says_synthetic(taught):
-    chapter = chapter_of("mini-resemotenet-b")
-    chapter._result = taught
-    for shown in (figures.agreement(chapter), figures.merged(chapter)):
+def test_the_chapters_own_run_says_synthetic(distilled):
+    for shown in (figures.agreement(distilled), figures.merged(distilled)):
         assert "not a result" in shown.body
-    merged = figures.merged(chapter).body
+    merged = figures.merged(distilled).body
     assert ">280<" in merged and "includes the selection set" in merged
-    taught.record["facts"].pop("agreement")
-    assert "has no teacher" in figures.agreement(chapter).body
+    distilled.record["facts"].pop("agreement")
+    assert "has no teacher" in figures.agreement(distilled).body
 
 
 def test_the_checkpoint_holds_the_teachers_digest_but_not_its_table(splits, teacher, tmp_path):

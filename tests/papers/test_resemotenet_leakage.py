@@ -13,22 +13,20 @@ from PIL import Image
 from fer_repro import data, leaderboard, results
 from fer_repro.campaign import status
 from fer_repro.errors import FerReproError
-from fer_repro.page import open_chapter
-from fer_repro.papers.resemotenet import leakage
+from fer_repro.papers.resemotenet import figures, leakage
 from fer_repro.papers.resemotenet.leakage import (
     ARMS,
     DEGREES,
     LABEL,
     OPERATIONS,
     Leakage,
-    altered,
+    augmented,
     clean,
     cut,
-    grown,
     leaky,
-    photos,
+    originals,
+    oversampled,
 )
-from fer_repro.parameters import FIELDS
 from fer_repro.training.run import Interrupted
 
 LEAKY, CLEAN = ARMS
@@ -48,20 +46,20 @@ def test_operations_are_pillows(faces):
     images = faces.images[:30]
     still = np.zeros(30, int)
     for angle in (-DEGREES, -7, 0, 13, DEGREES):
-        ours = altered(images, still + 1, still + angle, still)
+        ours = augmented(images, still + 1, still + angle, still)
         theirs = np.stack([np.asarray(Image.fromarray(image).rotate(angle)) for image in images])
         assert (ours != theirs).mean() < 0.002, "the centre of a pixel may fall on the other side of an edge"
-    assert (altered(images, still + 2, still, still) == images[:, :, ::-1]).all()
+    assert (augmented(images, still + 2, still, still) == images[:, :, ::-1]).all()
     for border in (0, 3, 10):
-        ours = altered(images, still + 3, still, still + border).astype(int)
+        ours = augmented(images, still + 3, still, still + border).astype(int)
         box = (border, border, 48 - border, 48 - border)
         theirs = [np.asarray(Image.fromarray(i).crop(box).resize((48, 48), Image.Resampling.BILINEAR)) for i in images]
         assert np.abs(ours - np.stack(theirs)).max() <= 1
-    assert (altered(images, still, still + 20, still + 5) == images).all()
+    assert (augmented(images, still, still + 20, still + 5) == images).all()
 
 
-def test_a_grown_pool_is_balanced_and_its_photos_take_turns(faces):
-    pool = grown(photos(faces.images, faces.labels, np.arange(len(faces))), np.random.default_rng(0))
+def test_an_oversampled_pool_is_balanced_and_its_images_are_copied_in_turn(faces):
+    pool = oversampled(originals(faces.images, faces.labels, np.arange(len(faces))), np.random.default_rng(0))
     counts = np.bincount(faces.labels)
     assert (np.bincount(pool.labels) == counts.max()).all()
     assert (pool.images[: len(faces)] == faces.images).all() and (pool.operation[: len(faces)] == 0).all()
@@ -88,7 +86,7 @@ def test_only_the_first_order_puts_relatives_on_both_sides(faces):
     # the commonest class has no copies, the rarest has many
     counts = np.bincount(faces.labels)
     assert not share[test.labels == counts.argmax()].any() and share[test.labels == counts.argmin()].all()
-    # the chapter's formula: an image of a class of n photos grown to T has no relative with about (1 - q)^(T/n - 1)
+    # the chapter's formula: of a class of n originals oversampled to T, about (1 - q)^(T/n - 1) have no sibling
     expected = np.mean([1 - 0.2 ** (counts.max() / counts[label] - 1) for label in test.labels])
     assert share.mean() == pytest.approx(expected, abs=0.12)
 
@@ -101,8 +99,8 @@ def test_only_the_first_order_puts_relatives_on_both_sides(faces):
 
 def test_equal_images_are_counted(faces):
     index = np.arange(20)
-    part = photos(faces.images, faces.labels, index)
-    other = photos(faces.images, faces.labels, index + 15)
+    part = originals(faces.images, faces.labels, index)
+    other = originals(faces.images, faces.labels, index + 15)
     assert leakage.with_equal(part, other).tolist() == [False] * 15 + [True] * 5
 
 
@@ -115,8 +113,8 @@ def test_both_orders_are_measured_in_one_run(found):
     assert seen["correct"] + unseen["correct"] == found.reported(LEAKY)["correct"]
     assert seen["n"] == round(first["siblings"] * first["n_test"])
     assert found.reported(CLEAN)["n"] == second["n_test"] and "images without one" not in second["scores"]
-    for told in (first, second):
-        for score in told["scores"].values():
+    for arm in (first, second):
+        for score in arm["scores"].values():
             low, high = score["interval"]
             assert low <= score["accuracy"] == score["correct"] / score["n"] <= high
     # Both arms under one recipe and of about one size.
@@ -174,20 +172,15 @@ def test_it_is_stored_as_a_kind_of_its_own(found, tmp_path):
             leakage.stored(0, tmp_path)
 
 
-def chapter_of(**changes):
-    chosen = {name: field.default for name, field in FIELDS.items()} | {"variant": "resemotenet", "device": "cpu"}
-    return open_chapter("resemotenet", chosen | changes)
-
-
 def test_the_chapter_says_what_it_shows(found, tmp_path, monkeypatch):
     monkeypatch.setattr(leakage, "demonstrate", lambda *arguments, **options: found)
-    shown = leakage.show(chapter_of(profile="stored", results_dir=str(tmp_path)))
+    shown = figures.leakage_demonstration("stored", 0, "cpu", tmp_path)
     assert "Not run on FER2013" in shown.body and "not a result" in shown.body
     assert shown.body.lower().count(LABEL) >= 2 and LABEL in shown.plain.lower()
     leakage.store(as_measured(found), tmp_path)
-    real = leakage.show(chapter_of(profile="stored", results_dir=str(tmp_path)))
+    real = figures.leakage_demonstration("stored", 0, "cpu", tmp_path)
     assert "Not run" not in real.body and "says nothing" not in real.body and real.body.lower().count(LABEL) >= 2
-    smoke = leakage.show(chapter_of(results_dir=str(tmp_path)))
+    smoke = figures.leakage_demonstration("smoke", 0, "cpu", tmp_path)
     assert "not a result" in smoke.body, "a smoke chapter shows its own demonstration"
 
 

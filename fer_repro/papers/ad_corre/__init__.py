@@ -1,8 +1,8 @@
-"""Ad-Corre: an Xception with several embeddings, told how these should correlate (Fard & Mahoor, IEEE Access 2022).
+"""Ad-Corre: Xception with losses on the correlations between embeddings (Fard & Mahoor, IEEE Access 2022).
 
 Idea: beside the cross-entropy, three losses on Pearson correlations pull the embeddings of one class together, push
-those of different classes apart, and keep an image's embeddings different from each other; classes that the network
-still misses weigh more. Claim: 72.03 %. Five facts (accuracy claimed and measured, parameters, cost, hardware) stand
+those of different classes apart, and keep an image's embeddings different from each other; classes with a low recall
+weigh more. Claim: 72.03 %. Five facts (accuracy claimed and measured, parameters, cost, hardware) stand
 in the claim and in ``results/ad-corre/``; the chapter prints them.
 
 Protocols. The released code scores PublicTest and PrivateTest as one set of 7,178 images, after every epoch, and names
@@ -14,6 +14,7 @@ scratch, which is not what the claim measured.
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -48,18 +49,15 @@ class SeparableConv(nn.Sequential):
 
 
 class XceptionBlock(nn.Module):
-    """Separable convolutions around a shortcut (Chollet 2017, figure 5): [B,C,H,W] -> [B,C',H/2,W/2].
+    """Separable convolutions with a skip connection (Chollet 2017, figure 5): [B,C,H,W] -> [B,C',H/2,W/2].
 
-    ``widths``: channels before, between and after. A block that does not halve keeps its input as the shortcut.
+    ``widths``: channels before, between and after. Without ``halve`` the input itself is the skip connection.
     """
 
     def __init__(self, *widths: int, halve: bool = True, first_relu: bool = True) -> None:
         super().__init__()
-        layers: list[nn.Module] = []
-        for index, (before, after) in enumerate(pairwise(widths)):
-            layers += [nn.ReLU()] if index or first_relu else []
-            layers.append(SeparableConv(before, after))
-        self.body, self.halve = nn.Sequential(*layers), halve
+        layers = [layer for pair in pairwise(widths) for layer in (nn.ReLU(), SeparableConv(*pair))]
+        self.body, self.halve = nn.Sequential(*layers[0 if first_relu else 1 :]), halve
         self.shortcut = nn.Sequential()
         if halve:
             self.shortcut = nn.Sequential(
@@ -98,8 +96,8 @@ class AdCorre(nn.Module):
     """Xception without its top, k unit-length embeddings, dropout and one linear layer (released ``cnn_model.py``).
 
     Input [B,1,224,224] in [-1, 1]; output (logits [B,7], embeddings [B,k,256]). ``embeddings`` is k, ``middle`` the
-    number of middle blocks, ``momentum`` what batch norm takes from each batch into its running average (0.01 in
-    Keras; a smoke run has too few batches for that).
+    number of middle blocks, ``momentum`` that of batch norm in torch's sense (Keras' default 0.99 is 0.01 here; a smoke
+    run has too few batches for that).
     """
 
     def __init__(
@@ -148,7 +146,7 @@ class AdCorre(nn.Module):
         features = self.pool(maps).flatten(1)
         # k embeddings of length 1: -> [B,k*256] -> [B,k,256]
         embeddings = self.embed(features).unflatten(1, (self.count, -1))
-        # The classifier sees all of them, half of the numbers dropped: -> [B,k*256] -> [B,7]
+        # Dropout, then one linear layer over all of them: -> [B,k*256] -> [B,7]
         logits = self.classify(self.dropout(embeddings.flatten(1)))
         return logits, embeddings
 
@@ -182,7 +180,7 @@ DEVIATIONS = (
     ),
     Deviation(
         "released training data (train_set_aug)",
-        "mirror p 0.5, rotation up to 15 degrees, shift up to 10 %, zoom 0.9 to 1.1, anew in every epoch",
+        "flip p 0.5, rotation up to 15 degrees, shift up to 10 %, zoom 0.9 to 1.1, drawn anew in every epoch",
         "the release trains on an augmented copy on disk; how it was made is not published",
     ),
     Deviation(
@@ -214,14 +212,14 @@ OFFICIAL_DEVIATIONS = (
     Deviation(
         "released FerPlusClass.py, train.py",
         "the best epoch is chosen on PublicTest, PrivateTest is scored once",
-        "the release scores both halves as one set after every epoch",
+        "the release scores both test sets as one after every epoch",
     ),
 )
 CLAIMED_DEVIATIONS = (
     Deviation(
         "released FerPlusClass.py",
         "all 7,178 images are scored",
-        "the release drops the last batch: 28 images, others every time",
+        "the release drops the last batch: 28 images, different ones every time",
     ),
 )
 
@@ -229,7 +227,7 @@ CLAIMED_DEVIATIONS = (
 KINDS = {
     "ad-corre": (7, {"terms": TERMS, "adaptive": True}, (SEVEN, ADAPTIVE)),
     "ad-corre-ten-embeddings": (10, {"terms": TERMS, "adaptive": True}, (ADAPTIVE,)),
-    # What the released code in truth minimises: its three other terms have no gradient.
+    # What the released code really minimises: its three other terms have no gradient.
     "ad-corre-cross-entropy": (7, {"terms": (), "adaptive": False}, (SEVEN,)),
 }
 
@@ -267,15 +265,14 @@ def smoke(full: Recipe) -> Recipe:
     )
 
 
-def _variant(name: str) -> Variant:
-    return Variant(
+VARIANTS = tuple(
+    Variant(
         id=name,
         slug="ad-corre",
-        recipe=lambda protocol, profile: recipe(name, protocol, profile),
+        recipe=partial(recipe, name),
         build=build,
         fit=fit,
         ablation_of=None if name == "ad-corre" else "ad-corre",
     )
-
-
-VARIANTS = tuple(_variant(name) for name in KINDS)
+    for name in KINDS
+)

@@ -1,6 +1,6 @@
-"""What the Ad-Corre chapter shows beyond the common sections: do the losses have a gradient, and what do they do.
+"""What the Ad-Corre chapter shows beyond the common sections: do the losses have a gradient, and what is their effect.
 
-Both parts train or probe the shrunken network on a few synthetic faces while the page is made, so they fit any machine.
+Both parts train or probe the shrunken network on a few synthetic faces while the page is made, so they run anywhere.
 """
 
 from __future__ import annotations
@@ -24,19 +24,9 @@ from fer_repro.data.dataset import FER2013
 from fer_repro.data.protocol import Splits
 from fer_repro.data.synthetic import SMOKE_SIZE
 from fer_repro.layers import as_input, normalise_
-from fer_repro.markup import SYNTHETIC, Html, note, table, text
-from fer_repro.page import Chapter
-from fer_repro.papers.ad_corre.losses import (
-    EPSILON,
-    AdCorreLoss,
-    correlation,
-    embedding_discriminator,
-    feature_discriminator,
-    floor,
-    floor_of_features,
-    mean_discriminator,
-    pair_weights,
-)
+from fer_repro.markup import SYNTHETIC, Html, synthetic_note, table, text
+from fer_repro.papers.ad_corre import losses
+from fer_repro.papers.ad_corre.losses import AdCorreLoss, correlation, floor, floor_of_features
 from fer_repro.plots.figure import Figure, Theme, canvas
 from fer_repro.recipe import Recipe, Selection, Stage, step
 from fer_repro.training import checkpoint
@@ -44,7 +34,7 @@ from fer_repro.training.execution import one_thread
 from fer_repro.training.losses import CLASSES
 from fer_repro.training.run import Run
 
-EACH = 5  # faces of every class in the batch, where the synthetic training faces have so many
+EACH = 5  # faces of every class in the batch, where there are so many synthetic training faces
 EPOCHS = 40  # of one batch each
 WITHOUT, WITH = "ad-corre-cross-entropy", "ad-corre"
 
@@ -68,15 +58,14 @@ def untrained(recipe: Recipe, seed: int) -> nn.Module:
         return papers.get(recipe.variant).build(recipe)
 
 
-def by_heart(variant: str, faces: FER2013, seed: int) -> nn.Module:
-    """The shrunken network after learning one undistorted batch by heart with the variant's own loss."""
-    smoke = papers.get(variant).recipe("official", "smoke")
+def overfit(variant: str, faces: FER2013, seed: int) -> nn.Module:
+    """The shrunken network after overfitting one batch without augmentation, with the variant's own loss."""
     recipe = dataclasses.replace(
-        smoke,
+        papers.get(variant).recipe("official", "smoke"),
         augment=(),
         batch_size=len(faces),
         selection=Selection("last"),
-        stages=(Stage("by heart", EPOCHS, step("adam", lr=3e-3)),),
+        stages=(Stage("overfit", EPOCHS, step("adam", lr=3e-3)),),
     )
     nothing = faces.subset(np.arange(0))
     with tempfile.TemporaryDirectory() as folder:
@@ -88,25 +77,25 @@ def by_heart(variant: str, faces: FER2013, seed: int) -> nn.Module:
 
 
 def released_terms(embeddings: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """ED, FD and MD of [B,k,D] and [B] by the released formulas: with NumPy, so the results know of no network."""
+    """ED, FD and MD of [B,k,D] and [B] by the released formulas: with NumPy, so no gradient leads to the network."""
     values, classes = embeddings.detach().double().numpy(), labels.numpy()
     count, k = len(classes), values.shape[1]
     within = np.array([np.corrcoef(own) for own in values])
     between = np.array([np.corrcoef(values[:, j]) for j in range(k)])
     target = np.where(classes[:, None] == classes, 1, -1)
-    shares = [np.where(classes == c, 1.0, EPSILON) for c in range(CLASSES)]
+    shares = [np.where(classes == c, 1.0, losses.EPSILON) for c in range(CLASSES)]
     means = [[np.average(values[:, j], axis=0, weights=share) for share in shares] for j in range(k)]
     apart = np.array([np.corrcoef(mean) for mean in means])
-    found = {
+    terms = {
         "ED": ((1 - np.eye(k)) * (1 + within)).sum() / (count * k * k),
         "FD": np.abs(target - between).mean(),
         "MD": ((1 - np.eye(CLASSES)) * (1 + apart)).mean(),
     }
-    return {name: torch.tensor(value, dtype=torch.float32) for name, value in found.items()}
+    return {name: torch.tensor(value, dtype=torch.float32) for name, value in terms.items()}
 
 
 def gradient_norm(loss: Tensor, embeddings: Tensor) -> float | None:
-    """Norm of the gradient of ``loss`` at the embeddings; None where no path leads from one to the other."""
+    """Norm of the gradient of ``loss`` at the embeddings; None where the loss does not depend on them."""
     if not loss.requires_grad:
         return None
     (gradient,) = torch.autograd.grad(loss, embeddings, retain_graph=True, allow_unused=True)
@@ -133,40 +122,24 @@ def measure_gradients(variant: str, seed: int) -> list[Term]:
     network = untrained(recipe, seed)
     with checkpoint.seeded(seed, torch.device("cpu")):  # the dropout mask
         logits, embeddings = network(images)
+
+    def term(name: str, here: Tensor, released: Tensor | None = None, lowest: float | None = None) -> Term:
+        theirs = () if released is None else (released.item(), gradient_norm(released, embeddings))
+        return Term(name, here.item(), lowest, gradient_norm(here, embeddings), *theirs)
+
     loss = AdCorreLoss()
     ours = AdCorreLoss(adaptive=False).parts((logits, embeddings), labels)
     theirs = {"CE": ours["CE"]} | released_terms(embeddings, labels)
-    weighted = feature_discriminator(embeddings, labels, pair_weights(loss.recall(logits, labels), labels))
+    weights = losses.pair_weights(loss.recall(logits, labels), labels)
     lowest = {"CE": 0.0, "ED": floor(embeddings.shape[1]), "FD": floor_of_features(labels), "MD": floor(CLASSES)}
-    terms = [
-        Term(
-            name,
-            part.item(),
-            lowest[name],
-            gradient_norm(part, embeddings),
-            theirs[name].item(),
-            gradient_norm(theirs[name], embeddings),
-        )
-        for name, part in ours.items()
-    ]
-    total, released = sum(ours.values()), sum(theirs.values())
-    terms.insert(3, Term("FD, adaptive", weighted.item(), None, gradient_norm(weighted, embeddings)))
-    terms.append(
-        Term(
-            "CE + ED + FD + MD",
-            total.item(),
-            None,
-            gradient_norm(total, embeddings),
-            released.item(),
-            gradient_norm(released, embeddings),
-        )
-    )
-    return terms
+    terms = [term(name, part, theirs[name], lowest[name]) for name, part in ours.items()]
+    terms.insert(3, term("FD, adaptive", losses.feature_discriminator(embeddings, labels, weights)))
+    return [*terms, term("CE + ED + FD + MD", sum(ours.values()), sum(theirs.values()))]
 
 
-def gradients(chapter: Chapter) -> Html:
+def gradients(variant: str, seed: int) -> Html:
     """The table: every term of the loss with its gradient here and as released."""
-    terms = measure_gradients(chapter.variant.id, chapter.parameters.seed)
+    terms = measure_gradients(variant, seed)
 
     def number(value: float | None, missing: str = "") -> str:
         return missing if value is None else f"{value:.4f}"
@@ -184,14 +157,14 @@ def gradients(chapter: Chapter) -> Html:
     ]
     header = ["Term", "Value", "Value, NumPy", "Lowest possible", "Gradient norm", "Gradient norm, released way"]
     caption = (
-        "At the embeddings of one batch, untrained shrunken network. CE carries its weight of 50/7. none: no path "
-        "leads from the value back to the network. The release has FD's adaptive weights, but does not call them."
+        "At the embeddings of one batch, untrained shrunken network. CE includes its weight of 50/7. none: the value "
+        "does not depend on the network. The release has FD's adaptive weights, but does not call them."
     )
-    told = "; ".join(
+    norms = "; ".join(
         f"{t.name} {number(t.norm, 'none')} here, {number(t.released_norm, 'none')} released" for t in terms
     )
-    mind = note("Mind:", f"{text(SYNTHETIC)}.")
-    return Html(mind + table(header, rows, caption, numeric=range(1, 6)), f"Gradient norms: {told} ({SYNTHETIC})")
+    body = synthetic_note(True) + table(header, rows, caption, numeric=range(1, 6))
+    return Html(body, f"Gradient norms: {norms} ({SYNTHETIC})")
 
 
 # ---- correlations ----------------------------------------------------------------------------------------------------
@@ -201,7 +174,8 @@ def gradients(chapter: Chapter) -> Html:
 class Panel:
     """The correlations of one network's embeddings of a batch: float32 [B,B] between faces, [k,k] between embeddings.
 
-    ``terms``: ED, FD and MD, without adaptive weights.
+    ``within``, ``between``: mean correlation of faces of one class and of different classes; ``across``: of a face's
+    embeddings. ``terms``: ED, FD and MD, without adaptive weights.
     """
 
     title: str
@@ -210,16 +184,17 @@ class Panel:
     within: float
     between: float
     across: float
-    terms: tuple[float, float, float]
+    terms: tuple[float, ...]
 
 
 @torch.no_grad()
 def panel(title: str, network: nn.Module, images: Tensor, labels: Tensor) -> Panel:
-    """Look at ``network`` with the batch's own statistics, so that an untrained one is not at a disadvantage."""
-    _, embeddings = network.train()(images)
+    """The correlations of ``network`` with the batch's own statistics, as an untrained one has no running ones."""
+    logits, embeddings = network.train()(images)
     faces = correlation(embeddings.transpose(0, 1)).mean(dim=0)
     inside = correlation(embeddings).mean(dim=0)
     same, other = labels[:, None] == labels, ~torch.eye(len(labels), dtype=torch.bool)
+    parts = AdCorreLoss(adaptive=False).parts((logits, embeddings), labels)
     return Panel(
         title,
         faces.numpy(),
@@ -227,43 +202,37 @@ def panel(title: str, network: nn.Module, images: Tensor, labels: Tensor) -> Pan
         faces[same & other].mean().item(),
         faces[~same].mean().item(),
         inside[~torch.eye(len(inside), dtype=torch.bool)].mean().item(),
-        tuple(
-            term.item()
-            for term in (
-                embedding_discriminator(embeddings),
-                feature_discriminator(embeddings, labels),
-                mean_discriminator(embeddings, labels),
-            )
-        ),
+        tuple(parts[name].item() for name in losses.TERMS),
     )
 
 
 @one_thread()
 def measure_correlations(seed: int) -> tuple[list[Panel], Tensor]:
-    """The batch before training, learnt by heart with cross-entropy alone, and with the whole loss; int64 labels."""
+    """The batch before training, overfitted with cross-entropy alone, and with the whole loss; int64 labels."""
     faces = batch_of_faces()
     recipe = papers.get(WITH).recipe("official", "smoke")
     images, labels = inputs(faces, recipe)
     networks = {
         "untrained": untrained(recipe, seed),
-        "cross-entropy alone": by_heart(WITHOUT, faces, seed),
-        "with ED, FD and MD": by_heart(WITH, faces, seed),
+        "cross-entropy alone": overfit(WITHOUT, faces, seed),
+        "with ED, FD and MD": overfit(WITH, faces, seed),
     }
     return [panel(title, network, images, labels) for title, network in networks.items()], labels
 
 
-def correlations(chapter: Chapter) -> Html:
+def correlations(seed: int) -> Html:
     """Correlation matrices of one batch, sorted by class, before and after training with and without the losses."""
-    panels, labels = measure_correlations(chapter.parameters.seed)
+    panels, labels = measure_correlations(seed)
     figure = _matrices(panels, labels.numpy())
-    lowest = (floor(len(panels[0].embeddings)), floor_of_features(labels), floor(CLASSES))
-    rows = [[text(p.title), *(f"{v:.3f}" for v in (p.within, p.between, p.across, *p.terms))] for p in panels]
-    best = (1.0, -1 / (CLASSES - 1), -1 / (len(panels[0].embeddings) - 1), *lowest)
-    rows.append(["best possible, each by itself", *(f"{value:.3f}" for value in best)])
+    k = len(panels[0].embeddings)
+    best = (1.0, -1 / (CLASSES - 1), -1 / (k - 1), floor(k), floor_of_features(labels), floor(CLASSES))
+    numbers = {p.title: (p.within, p.between, p.across, *p.terms) for p in panels} | {
+        "best possible, each by itself": best
+    }
+    rows = [[text(title), *(f"{value:.3f}" for value in values)] for title, values in numbers.items()]
     header = ["Network", "r, same class", "r, other class", "r, embeddings of a face", "ED", "FD", "MD"]
     caption = "Mean correlations of the batch, and the three terms of the loss (FD without adaptive weights)."
-    mind = note("Mind:", f"{text(SYNTHETIC)}.")
-    return Html(figure.figure() + mind + table(header, rows, caption, numeric=range(1, 7)), repr(figure))
+    return Html(figure.figure() + synthetic_note(True) + table(header, rows, caption, range(1, 7)), repr(figure))
 
 
 def _matrices(panels: Sequence[Panel], labels: np.ndarray) -> Figure:
@@ -297,16 +266,16 @@ def _matrices(panels: Sequence[Panel], labels: np.ndarray) -> Figure:
         bar.set_label("Pearson correlation")
         return figure
 
-    told = "; ".join(
+    means = "; ".join(
         f"{p.title}: same class {p.within:.2f}, other class {p.between:.2f}, embeddings of one face {p.across:.2f}"
         for p in panels
     )
     return Figure(
         draw,
         alt=f"Correlation matrices of the embeddings of {len(labels)} faces sorted by class, and below them of the "
-        f"embeddings of one face. Mean correlation, {told}.",
+        f"embeddings of one face. Mean correlation, {means}.",
         caption=f"One batch of {len(labels)} synthetic faces. Above: correlation of every pair of faces, mean over the "
-        "embeddings; below: of every pair of embeddings, mean over the faces. The trained networks have learnt these "
-        "very faces by heart.",
+        "embeddings; below: of every pair of embeddings, mean over the faces. The trained networks overfit these very "
+        "faces.",
         synthetic=True,
     )

@@ -1,8 +1,8 @@
 """Losses on Pearson correlations between embeddings (Ad-Corre; Fard & Mahoor 2022, released ``custom_loss.py``).
 
-A network gives each of B images k embeddings of D numbers. Three terms ask for correlations of +1 or -1 between them;
-each equals the released NumPy formula in value, but is made of tensor operations, so that it has a gradient. All
-arithmetic is float32, and nothing waits for the device.
+A network gives each of B images k embeddings of D numbers. Three terms have targets of +1 or -1 for the correlations
+between them; each equals the released NumPy formula in value, but is made of tensor operations, so that it has a
+gradient. All arithmetic is float32, without host-device synchronisation.
 
 |t - r| = 1 - t r for a target t of +1 or -1 and a correlation r. So all three terms are linear in the correlations,
 and since m unit vectors sum to a vector whose length cannot be negative, none of them can reach 0: see `floor`.
@@ -90,8 +90,8 @@ def floor_of_features(labels: Tensor) -> float:
 class RunningRecall(nn.Module):
     """Share of right answers per class over the last ``size`` training predictions; part of the checkpoint.
 
-    Row-normalising the confusion matrix of these predictions gives it on the diagonal, the only part that the weights
-    use. A class that has not occurred has recall 0, as in the release.
+    It is the diagonal of their row-normalised confusion matrix, the only part that the weights use. A class that has
+    not occurred has recall 0, as in the release.
     """
 
     def __init__(self, size: int = 1000) -> None:
@@ -102,7 +102,7 @@ class RunningRecall(nn.Module):
 
     @torch.no_grad()
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Take in a batch, float [B,7] and int64 [B], in place of the oldest; float32 [7], the batch included."""
+        """A batch, float [B,7] and int64 [B], replaces the oldest predictions -> float32 [7], the batch included."""
         size = len(self.labels)
         labels, answers = labels[-size:], logits.argmax(dim=1)[-size:]
         place = (self.next + torch.arange(len(labels), device=labels.device)) % size
@@ -115,9 +115,9 @@ class RunningRecall(nn.Module):
 
 
 def pair_weights(recall: Tensor, labels: Tensor) -> Tensor:
-    """The adaptive map: float32 [7], int64 [B] -> [B,B]; 1 + both images' miss rates of their class, 0 for itself.
+    """The adaptive weights: float32 [7], int64 [B] -> [B,B]; 1 + (1 - recall) of both images' classes, 0 for itself.
 
-    So a pair counts between once (both classes always recognised) and three times (never).
+    A pair counts between once (both classes always recognised) and three times (never).
     """
     missed = 1 - recall[labels]
     return _off_diagonal(1 + missed[:, None] + missed)
@@ -127,7 +127,7 @@ class AdCorreLoss(nn.Module):
     """50 CE/7 + ED + FD + MD of (logits [B,7], embeddings [B,k,D]) and int64 [B] labels (released ``train.py``).
 
     ``cross_entropy``: the weight of the cross-entropy, which the release averages over all B x 7 entries (so the usual
-    one is divided by 7). ``terms``: which of ED, FD, MD count; none leaves what the released code in truth minimises.
+    one is divided by 7). ``terms``: which of ED, FD, MD count; none gives what the released code really minimises.
     ``adaptive``: weight the pairs of FD by `pair_weights`, over the last ``history`` predictions.
     """
 
@@ -144,15 +144,15 @@ class AdCorreLoss(nn.Module):
         return sum(self.parts(output, targets).values())
 
     def parts(self, output: tuple[Tensor, ...], targets: Tensor) -> dict[str, Tensor]:
-        """The summands by name: CE (with its weight), then the terms in use. Takes the predictions into the history."""
+        """The summands by name: CE (with its weight), then the terms in use. Adds the predictions to the history."""
         if isinstance(output, Tensor) or len(output) != 2 or targets.is_floating_point():
             raise FerReproError(
                 "the ad-corre loss got an output or targets that it cannot score: expected (logits [B,7], embeddings "
                 "[B,k,D]) and whole-number labels; mixed images have no single class, so take mixup out of the recipe"
             )
         logits, embeddings = output
-        known = logits.log_softmax(dim=1).gather(1, targets[:, None]).clamp(min=math.log(EPSILON))
-        parts = {"CE": -self.cross_entropy * known.mean() / CLASSES}
+        of_target = logits.log_softmax(dim=1).gather(1, targets[:, None]).clamp(min=math.log(EPSILON))
+        parts = {"CE": -self.cross_entropy * of_target.mean() / CLASSES}
         if "ED" in self.terms:
             parts["ED"] = embedding_discriminator(embeddings)
         if "FD" in self.terms:

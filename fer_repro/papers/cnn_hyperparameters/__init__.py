@@ -3,7 +3,7 @@
 A. Vulpe-Grigorasi, O. Grigore: "Convolutional Neural Network Hyperparameters Optimization for Facial Emotion
 Recognition", ATEE 2021, doi:10.1109/ATEE52255.2021.9425073.
 
-Idea: write down a few values for every size and rate of a five-layer network, draw combinations at random, keep the
+Idea: list a few values for every size and learning rate of a five-layer network, draw combinations at random, keep the
 best. Claim: 72.16 %. Five facts (accuracy claimed and measured, parameters, cost, hardware) stand in the claim and in
 ``results/cnn-hyperparameters/``; the chapter prints them.
 
@@ -12,7 +12,7 @@ augmentation are those of the linked one (jiantenggei, commit 85de89f), which ho
 the number of trials are ours.
 
 Protocols. ``claimed`` trains as the linked code does: until PublicTest's loss has not fallen for ten epochs, then the
-last weights are scored. ``official`` halves the rate on a plateau and scores the best epoch by PublicTest.
+last weights are scored. ``official`` halves the learning rate on a plateau and scores the best epoch by PublicTest.
 """
 
 from __future__ import annotations
@@ -45,18 +45,14 @@ from fer_repro.training.run import Interrupted, Run
 
 log = logging.getLogger(__name__)
 
-ROW, SEARCH = "cnn-hyperparameters", "cnn-hyperparameters-search"
-FOUND = step("found by the search")  # stands in a recipe for what only the search will tell
-# Which half the paper scored is unknown; the linked code stops on PublicTest and scores PrivateTest.
+SLUG, SEARCH = "cnn-hyperparameters", "cnn-hyperparameters-search"
+FOUND = step("found by the search")  # stands in a recipe for what only the search determines
+# Which test set the paper scored is unknown; the linked code stops on PublicTest and scores PrivateTest.
 CLAIMED = Protocol("claimed")
 
 # The published configuration and, around it, the values to draw from: the space is our choice, the paper's is unknown.
-PUBLISHED = {
-    "conv1": 256,
-    "conv2": 512,
-    "conv3": 384,
-    "conv4": 192,
-    "conv5": 384,
+CONVS = ("conv1", "conv2", "conv3", "conv4", "conv5")
+PUBLISHED = dict(zip(CONVS, (256, 512, 384, 192, 384), strict=True)) | {
     "kernel": 3,
     "conv_dropout": 0.4,
     "dense": 256,
@@ -65,12 +61,7 @@ PUBLISHED = {
     "lr": 1e-3,
 }
 DEEP, DROPOUT = (128, 192, 256, 384, 512), (0.2, 0.3, 0.4, 0.5)
-SPACE = {
-    "conv1": (64, 128, 192, 256),
-    "conv2": (128, 256, 384, 512),
-    "conv3": DEEP,
-    "conv4": DEEP,
-    "conv5": DEEP,
+SPACE = dict(zip(CONVS, ((64, 128, 192, 256), (128, 256, 384, 512), DEEP, DEEP, DEEP), strict=True)) | {
     "kernel": (3, 5),
     "conv_dropout": DROPOUT,
     "dense": (128, 256, 512, 1024),
@@ -80,21 +71,12 @@ SPACE = {
 }
 # Momentum of batch norm: Keras', and one that settles within the few steps of a smoke run.
 KERAS, FAST = 0.01, 0.1
-# What a smoke run divides by how much: a narrow network learns nothing under the dropout of a wide one.
-NARROW = {
-    "conv1": 32,
-    "conv2": 32,
-    "conv3": 32,
-    "conv4": 32,
-    "conv5": 32,
-    "dense": 8,
-    "conv_dropout": 4,
-    "dense_dropout": 4,
-}
+# The divisors of a smoke run: a narrow network learns nothing under the dropout of a wide one.
+NARROW = dict.fromkeys(CONVS, 32) | {"dense": 8, "conv_dropout": 4, "dense_dropout": 4}
 
 
 class Block(nn.Sequential):
-    """Convolution, ReLU, then batch norm, 2x2 maximum, dropout of single values: [B,C,H,W] -> [B,C',H/2,W/2]."""
+    """Convolution, ReLU, then batch norm, 2x2 max pooling, dropout of single values: [B,C,H,W] -> [B,C',H/2,W/2]."""
 
     def __init__(self, before: int, after: int, kernel: int, dropout: float) -> None:
         super().__init__(
@@ -155,13 +137,13 @@ def build(recipe: Recipe) -> nn.Module:
 
 def network(configuration: dict[str, Any], momentum: float) -> Step:
     """The network step of a configuration of `SPACE`; ``momentum`` of its batch norm."""
-    channels = tuple(configuration[f"conv{index}"] for index in range(1, 6))
+    channels = tuple(configuration[name] for name in CONVS)
     sizes = {name: configuration[name] for name in ("kernel", "conv_dropout", "dense", "dense_dropout")}
     return step("SearchedCNN", channels=channels, momentum=momentum, **sizes)
 
 
 def optimiser(configuration: dict[str, Any]) -> Step:
-    """Adam with Keras' epsilon, or SGD with momentum, at the configuration's rate."""
+    """Adam with Keras' epsilon, or SGD with momentum, at the configuration's learning rate."""
     if configuration["optimiser"] == "adam":
         return step("adam", lr=configuration["lr"], betas=(0.9, 0.999), eps=1e-7)
     return step("sgd", lr=configuration["lr"], momentum=0.9)
@@ -170,8 +152,7 @@ def optimiser(configuration: dict[str, Any]) -> Step:
 def configured(recipe: Recipe, configuration: dict[str, Any]) -> Recipe:
     """``recipe`` with the network and the optimiser of a configuration."""
     stages = tuple(dataclasses.replace(stage, optimiser=optimiser(configuration)) for stage in recipe.stages)
-    found = network(configuration, recipe.network["momentum"])
-    return dataclasses.replace(recipe, network=found, stages=stages)
+    return dataclasses.replace(recipe, network=network(configuration, recipe.network["momentum"]), stages=stages)
 
 
 AUGMENT = (
@@ -187,7 +168,7 @@ DEVIATIONS = (
     ),
     Deviation(
         "augmentation",
-        "rotation, zoom and mirror image of the linked re-implementation",
+        "rotation, zoom and horizontal flip of the linked re-implementation",
         "what the paper did is unknown",
     ),
     Deviation(
@@ -200,7 +181,7 @@ DEVIATIONS = (
 OFFICIAL_DEVIATIONS = (
     Deviation(
         "linked train.py",
-        "the rate is halved after four epochs without a lower PublicTest loss",
+        "the learning rate is halved after four epochs without a lower PublicTest loss",
         "the linked code holds this line commented out; switching it on is our choice",
     ),
     Deviation(
@@ -229,7 +210,7 @@ def recipe(protocol: str, profile: str) -> Recipe:
     # Keras counts the waiting epochs one fewer than torch, and an improvement in absolute terms.
     plateau = step("reduce-on-plateau", on="loss", factor=0.5, patience=3, threshold=1e-4, threshold_mode="abs")
     full = Recipe(
-        variant=ROW,
+        variant=SLUG,
         network=network(PUBLISHED, momentum=KERAS),
         protocol=CLAIMED if claimed else OFFICIAL,
         stages=(
@@ -266,16 +247,16 @@ def smoke(full: Recipe) -> Recipe:
 
 
 def search_recipe(protocol: str, profile: str) -> Recipe:
-    """The search, then the row's recipe with the configuration it found; ``options`` hold the search."""
-    row = recipe(protocol, profile)
+    """The published network's recipe with what the search finds in its place; ``options`` hold the search."""
+    base = recipe(protocol, profile)
     small = profile == "smoke"
     space, published = (narrow(SPACE), narrow(PUBLISHED)) if small else (SPACE, PUBLISHED)
     return dataclasses.replace(
-        row,
+        base,
         variant=SEARCH,
-        network=step(FOUND.name, momentum=row.network["momentum"]),
+        network=step(FOUND.name, momentum=base.network["momentum"]),
         stages=tuple(
-            dataclasses.replace(stage, optimiser=FOUND, epochs=1 if small else stage.epochs) for stage in row.stages
+            dataclasses.replace(stage, optimiser=FOUND, epochs=1 if small else stage.epochs) for stage in base.stages
         ),
         options=step(
             "random-search",
@@ -285,27 +266,27 @@ def search_recipe(protocol: str, profile: str) -> Recipe:
             space=tuple(space.items()),
             first=tuple(published.items()),
         ),
-        deviations=row.deviations + SEARCH_DEVIATIONS,
+        deviations=base.deviations + SEARCH_DEVIATIONS,
     )
 
 
 def trial_recipe(recipe: Recipe, configuration: dict[str, Any]) -> Recipe:
-    """The short training that ranks a configuration: constant rate, best epoch by accuracy on the select images."""
+    """The short training that ranks a configuration: constant learning rate, best epoch by the selection accuracy."""
     options = recipe.options.kwargs()
     stage = Stage("trial", options["epochs"], FOUND, patience=options["patience"])
     return configured(dataclasses.replace(recipe, stages=(stage,), selection=Selection("best")), configuration)
 
 
 class SearchResult(NetworkClassifier):
-    """The network that the search chose, trained in full; knows the weights that every trial had selected."""
+    """The network that the search chose, trained in full, with the weights that every trial selected."""
 
     def __init__(self, final: NetworkClassifier, trials: list[dict[str, Any]], folder: Path) -> None:
         super().__init__(final.model, final.recipe, final.device)
         self.trials, self.folder = trials, folder
 
     def extra_scores(self, splits: Splits) -> dict[str, Any]:
-        """Every trial on the test images, and what choosing there would have pretended; the study is closed by now."""
-        half, hits = "+".join(self.recipe.protocol.test), {}
+        """Every trial on the test images, and the gain of choosing there; the search is closed by now."""
+        usage, hits = "+".join(self.recipe.protocol.test), {}
         for trial in self.trials:
             if trial["state"] == search.COMPLETE:
                 recipe = configured(self.recipe, trial["configuration"])
@@ -313,9 +294,9 @@ class SearchResult(NetworkClassifier):
                 model.load_state_dict(load_file(weights_of(self.folder, trial["trial"])))
                 answers = NetworkClassifier(model, recipe, self.device).predict_proba(splits.test.images).argmax(axis=1)
                 hits[trial["trial"]] = answers == np.asarray(splits.test.labels)
-        scored = {number: {half: share(int(hit.sum()), len(hit))} for number, hit in hits.items()}
+        scored = {number: {usage: share(int(hit.sum()), len(hit))} for number, hit in hits.items()}
         trials = [trial | scored.get(trial["trial"], {}) for trial in self.trials]
-        return {"trials": trials, "pretence": search.pretence(hits, search.best(self.trials)["trial"])}
+        return {"trials": trials, "pretence": search.selection_gain(hits, search.best(self.trials)["trial"])}
 
 
 def share(correct: int, n: int) -> dict[str, float]:
@@ -327,19 +308,15 @@ def weights_of(folder: Path, number: int) -> Path:
 
 
 def fit_search(splits: Splits, run: Run) -> SearchResult:
-    """Run the study, train the best configuration by the select images in full, and return that network.
+    """Run the search, train the best configuration on the selection set in full, and return that network.
 
-    Study, trials and final training lie in ``run.folder`` and go on from there. Fills ``run.facts`` with all trials.
+    Journal, trials and final training are in ``run.folder`` and go on from there. Fills ``run.facts`` with all trials.
     Raises `Interrupted` at a checkpoint (time budget, Ctrl-C) and `FerReproError` where no trial completed.
     """
     options = run.recipe.options.kwargs()
-    space = dict(options["space"])
-    identity = {
-        "recipe": run.recipe.sha256(),
-        "data set": run.data_digest,
-        "seed": run.seed,
-        "device": torch.device(run.device).type,
-    }
+    space, first = dict(options["space"]), dict(options["first"])
+    device = torch.device(run.device).type
+    identity = {"recipe": run.recipe.sha256(), "data set": run.data_digest, "seed": run.seed, "device": device}
     with writer(run.folder), stop_requests(run.stop) as request:
 
         def pause() -> None:
@@ -349,15 +326,15 @@ def fit_search(splits: Splits, run: Run) -> SearchResult:
 
         if not run.resume:
             search.discard(run.folder)
-        with search.opened(run.folder, space, run.seed, dict(options["first"]), identity) as study:
-            study.run(options["trials"], trainer(splits, run), pause)
-            trials = study.records()
+        journal = search.Search(run.folder, space, run.seed, first, identity)
+        journal.run(options["trials"], trainer(splits, run), pause)
+        trials = journal.records()
         for left in run.folder.glob("trial-*/"):  # checkpoints of trials that failed
             shutil.rmtree(left)
         chosen = search.best(trials)
         log.info(f"chosen by {'+'.join(run.recipe.protocol.select)}: trial {chosen['trial']}, {chosen['value']:.2%}")
-        found = configured(run.recipe, chosen["configuration"])
-        classifier = loop.fit(build, splits, dataclasses.replace(run, recipe=found, folder=run.folder / "final"))
+        final = configured(run.recipe, chosen["configuration"])
+        classifier = loop.fit(build, splits, dataclasses.replace(run, recipe=final, folder=run.folder / "final"))
     run.facts["trials"] = trials
     run.facts["fanova"] = search.fanova(trials, space)
     run.facts["seconds"] += sum(record.get("seconds", 0.0) for record in trials)
@@ -367,7 +344,7 @@ def fit_search(splits: Splits, run: Run) -> SearchResult:
 
 
 def trainer(splits: Splits, run: Run) -> Callable[[int, dict[str, Any]], dict[str, Any]]:
-    """The function that trains one configuration briefly and tells what came out on the select images."""
+    """The function that trains one configuration briefly and returns its score on the selection set."""
     select, total = "+".join(run.recipe.protocol.select), run.recipe.options["trials"]
 
     def attempt(number: int, configuration: dict[str, Any]) -> dict[str, Any]:
@@ -389,9 +366,9 @@ def trainer(splits: Splits, run: Run) -> Callable[[int, dict[str, Any]], dict[st
             file.write(save({name: part.contiguous() for name, part in classifier.model.state_dict().items()}))
         shutil.rmtree(inner.folder)
         value, n = inner.history[facts["selected_epoch"] - 1]["select_accuracy"], len(splits.select.labels)
-        kept = ("selected_epoch", "parameters", "multiply_adds", "seconds", "peak_memory_bytes")
-        told = {"value": value, "epochs": len(inner.history), select: share(round(value * n), n)}
-        return told | {name: facts[name] for name in kept}
+        outcome = {"value": value, "epochs": len(inner.history), select: share(round(value * n), n)}
+        names = ("selected_epoch", "parameters", "multiply_adds", "seconds", "peak_memory_bytes")
+        return outcome | {name: facts[name] for name in names}
 
     return attempt
 
@@ -406,11 +383,14 @@ def pipeline(recipe: Recipe) -> list[tuple[str, str]]:
         ("train", f"each for at most {options['epochs']} epochs, patience {options['patience']}"),
         ("rank", f"by the best {select} accuracy of each; failed trials stay in the record"),
         ("train in full", f"the first of the ranking, at most {recipe.epochs} epochs"),
-        ("score", f"{'+'.join(protocol.test)} once: the trained network, and every trial to see what it pretended"),
+        (
+            "score",
+            f"{'+'.join(protocol.test)} once: the trained network, and every trial to measure the selection bias",
+        ),
     ]
 
 
 VARIANTS = (
-    Variant(id=ROW, slug=ROW, recipe=recipe, build=build, fit=lambda splits, run: loop.fit(build, splits, run)),
-    Variant(id=SEARCH, slug=ROW, recipe=search_recipe, fit=fit_search, ablation_of=ROW),
+    Variant(id=SLUG, slug=SLUG, recipe=recipe, build=build, fit=lambda splits, run: loop.fit(build, splits, run)),
+    Variant(id=SEARCH, slug=SLUG, recipe=search_recipe, fit=fit_search, ablation_of=SLUG),
 )

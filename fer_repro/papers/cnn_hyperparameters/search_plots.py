@@ -1,4 +1,4 @@
-"""Figures of a random search, drawn from what its result recorded, without Optuna and without the study's database."""
+"""Figures of a random search, drawn from its result alone, without Optuna and without the search's journal."""
 
 from __future__ import annotations
 
@@ -22,21 +22,22 @@ from fer_repro.plots.forest import Row, forest
 from fer_repro.results import Result
 
 SHUFFLES = 2000
+FEWEST = 3  # complete trials below which no importance is computed
 
 
 @dataclass(frozen=True)
 class Searched:
     """A finished search as its result recorded it.
 
-    ``trials`` are the records of `fer_repro.papers.cnn_hyperparameters.search.Study`, each complete one scored on ``select`` (the half that ranked
-    them) and ``test``; ``space`` the values of every setting; ``pretence`` what `fer_repro.papers.cnn_hyperparameters.search.pretence` gave.
+    ``trials`` are the records of `search.Search`, each complete one scored on ``select`` (the usages that ranked them)
+    and ``test``; ``space`` the values of every setting; ``gain`` what `search.selection_gain` gave.
     """
 
     trials: list[dict[str, Any]]
     space: dict[str, tuple[Any, ...]]
     select: str
     test: str
-    pretence: dict[str, Any]
+    gain: dict[str, Any]
     fanova: dict[str, float]
     synthetic: bool
 
@@ -44,12 +45,12 @@ class Searched:
     def of(cls, result: Result) -> Searched:
         """Raises `FerReproError` for a result without trials."""
         record = result.record
-        found = record["facts"]
-        if "trials" not in found:
+        facts = record["facts"]
+        if "trials" not in facts:
             raise FerReproError(f"the result of {result.variant} holds no trials: its method searches nothing")
         space = {name: tuple(values) for name, values in record["recipe"]["options"]["space"]}
         select, test = ("+".join(record["usages"][role]) for role in ("select", "test"))
-        return cls(found["trials"], space, select, test, found["pretence"], found.get("fanova") or {}, result.synthetic)
+        return cls(facts["trials"], space, select, test, facts["pretence"], facts.get("fanova") or {}, result.synthetic)
 
     @property
     def complete(self) -> list[dict[str, Any]]:
@@ -57,17 +58,20 @@ class Searched:
 
     @property
     def chosen(self) -> dict[str, Any]:
-        """The trial chosen by the select half."""
-        return next(trial for trial in self.complete if trial["trial"] == self.pretence["chosen"])
+        """The trial chosen by the selection set."""
+        return self._trial("chosen")
 
     @property
     def other(self) -> dict[str, Any]:
-        """The trial that the test half would have chosen."""
-        return next(trial for trial in self.complete if trial["trial"] == self.pretence["other"])
+        """The trial that the test set would have chosen."""
+        return self._trial("other")
+
+    def _trial(self, role: str) -> dict[str, Any]:
+        return next(trial for trial in self.complete if trial["trial"] == self.gain[role])
 
 
 def parallel_coordinates(searched: Searched) -> Figure:
-    """One line per complete trial through its settings to its accuracy on the select half."""
+    """One line per complete trial through its settings to its accuracy on the selection set."""
     names, trials = list(searched.space), sorted(searched.complete, key=lambda trial: trial["value"])
     values, chosen = [trial["value"] for trial in trials], searched.chosen
     low, spread = min(values), max(values) - min(values)
@@ -82,7 +86,7 @@ def parallel_coordinates(searched: Searched) -> Figure:
         axes = figure.add_subplot()
         tint = LinearSegmentedColormap.from_list("tint", [theme.line, theme.measured])
         for index, (trial, end) in enumerate(zip(trials, ends, strict=True)):
-            # Equal settings would lie on one another: every trial keeps a small offset of its own.
+            # Equal settings would lie on one another: every trial has a small offset of its own.
             aside = 0.05 * (index / max(1, len(trials) - 1) - 0.5)
             style = {"color": to_hex(tint(0.15 + 0.85 * end)), "lw": 1.2, "zorder": 1 + end}
             if trial is chosen:
@@ -124,19 +128,19 @@ def parallel_coordinates(searched: Searched) -> Figure:
     return Figure(
         draw,
         alt=f"Parallel coordinates of {len(trials)} trials over {', '.join(names)}; accuracy on {searched.select} from "
-        f"{percent(low)} to {percent(low + spread)}. Chosen: trial {chosen['trial']}, {told(chosen)}.",
+        f"{percent(low)} to {percent(low + spread)}. Chosen: trial {chosen['trial']}, {described(chosen)}.",
         caption=f"The stronger the blue, the higher the {searched.select} accuracy. Failed trials have no line.",
         synthetic=searched.synthetic,
     )
 
 
 def importance(searched: Searched) -> Figure:
-    """How much of the spread of the trials each setting alone explains, against what chance would.
+    """How much of the variance between trials each setting alone explains, and how much it would by chance.
 
-    Raises `FerReproError` for fewer than three complete trials.
+    Raises `FerReproError` for fewer than `FEWEST` complete trials.
     """
-    if len(searched.complete) < 3:
-        raise FerReproError(f"{len(searched.complete)} complete trials: importance needs at least three")
+    if len(searched.complete) < FEWEST:
+        raise FerReproError(f"{len(searched.complete)} complete trials: importance needs at least {FEWEST}")
     shares = explained(searched.complete, searched.space)
     order = sorted(shares, key=lambda name: -shares[name][0])
 
@@ -158,11 +162,11 @@ def importance(searched: Searched) -> Figure:
         axes.set_title("Which settings mattered?")
         return figure
 
-    told_shares = "; ".join(f"{n} {percent(shares[n][0], 0)} against {percent(shares[n][1], 0)}" for n in order)
+    listed = "; ".join(f"{n} {percent(shares[n][0], 0)} against {percent(shares[n][1], 0)}" for n in order)
     return Figure(
         draw,
         alt="Importance: the share of the variance between trials that each setting explains, against what 95 % of "
-        f"random reorderings stay below: {told_shares}.",
+        f"random reorderings stay below: {listed}.",
         caption="Dots: variance between the mean accuracies of a setting's values, as a share of the whole. Grey: what "
         f"95 % of {whole(SHUFFLES)} random reorderings of the accuracies stay below. Filled dots lie beyond it; among "
         f"{len(order)} settings without any effect {0.05 * len(order):.2g} would be expected to. At the right: "
@@ -172,7 +176,7 @@ def importance(searched: Searched) -> Figure:
 
 
 def best_so_far(searched: Searched) -> Figure:
-    """The accuracy of each trial on the select half, and the best of all up to it."""
+    """The accuracy of each trial on the selection set, and the best of all up to it."""
     complete, last = searched.complete, searched.trials[-1]["trial"]
     numbers, values = ([trial[key] for trial in complete] for key in ("trial", "value"))
     failed = [trial["trial"] for trial in searched.trials if trial["state"] == search.FAILED]
@@ -202,29 +206,29 @@ def best_so_far(searched: Searched) -> Figure:
         draw,
         alt=f"Best {searched.select} accuracy so far over {len(numbers)} complete trials: {percent(values[0])} after "
         f"the first, {percent(heights[-1])} after the last, reached by trial {searched.chosen['trial']}.{ending}",
-        caption="Where the curve is flat, drawing on brought nothing.",
+        caption="Where the curve is flat, more trials gave no gain.",
         synthetic=searched.synthetic,
     )
 
 
 def choices(searched: Searched) -> Figure:
-    """The trial chosen by the select half beside the one that the test half would have chosen, with intervals."""
+    """The trial chosen by the selection set beside the one that the test set would have chosen, with intervals."""
     rows = []
-    for trial, half, ranked_by, kind in (
+    for trial, usage, ranked_by, kind in (
         (searched.chosen, searched.select, searched.select, "context"),
         (searched.chosen, searched.test, searched.select, "clean"),
         (searched.other, searched.test, searched.test, "claimed"),
     ):
-        score = trial[half]
-        label = f"{half}, " + ("the number that ranked it" if half == ranked_by else "scored afterwards")
-        words = (percent(score["accuracy"]), f"{trial['trial']}")
+        score = trial[usage]
+        label = f"{usage}, " + ("the number that ranked it" if usage == ranked_by else "scored afterwards")
+        cells = (percent(score["accuracy"]), f"{trial['trial']}")
         bounds = wilson(score["correct"], score["n"])
-        rows.append(Row(label, score["accuracy"], bounds, kind, words, f"chosen by {ranked_by}"))
+        rows.append(Row(label, score["accuracy"], bounds, kind, cells, f"chosen by {ranked_by}"))
     return forest(
         rows,
-        f"What selection on {searched.test} would have pretended",
+        f"Test-set selection bias: choosing on {searched.test}",
         alt="; ".join(f"{row.group}, trial {row.words[1]}, on {row.label}: {row.words[0]}" for row in rows)
-        + f". Selection optimism: {100 * searched.pretence['gap']:.2f} points.",
+        + f". Selection optimism: {100 * searched.gain['gap']:.2f} points.",
         caption="Short trainings of the search, before the chosen configuration is trained in full. Hollow: what a "
         f"report would claim that had ranked its trials on {searched.test}. Bars: Wilson 95 %.",
         columns=("accuracy", "trial"),
@@ -232,16 +236,16 @@ def choices(searched: Searched) -> Figure:
     )
 
 
-def halves(searched: Searched) -> Figure:
-    """Both halves' accuracies of every trial, with the two choices marked."""
+def test_sets(searched: Searched) -> Figure:
+    """The accuracies of every trial on both test sets, with the two choices marked."""
     pair = (searched.select, searched.test)
-    both = 100 * np.array([[trial[half]["accuracy"] for half in pair] for trial in searched.complete])
+    both = 100 * np.array([[trial[usage]["accuracy"] for usage in pair] for trial in searched.complete])
     known = len(both) > 2 and both.std(axis=0).all()
     correlation = f"{np.corrcoef(both.T)[0, 1]:.2f}" if known else "unknown"
 
-    def mark(axes: Axes, trial: Mapping[str, Any], shape: str, size: float, colour: str, half: str) -> None:
-        x, y = (100 * trial[half]["accuracy"] for half in pair)
-        axes.plot(x, y, shape, ms=size, mew=1.8, mfc="none", color=colour, label=f"chosen by {half}")
+    def mark(axes: Axes, trial: Mapping[str, Any], shape: str, size: float, colour: str, chosen_by: str) -> None:
+        x, y = (100 * trial[usage]["accuracy"] for usage in pair)
+        axes.plot(x, y, shape, ms=size, mew=1.8, mfc="none", color=colour, label=f"chosen by {chosen_by}")
 
     def draw(theme: Theme) -> Canvas:
         figure = canvas(7.2, 3.4)
@@ -259,13 +263,13 @@ def halves(searched: Searched) -> Figure:
     return Figure(
         draw,
         alt=f"{pair[1]} against {pair[0]} accuracy of {len(both)} trials; correlation {correlation}.",
-        caption=f"Each dot is a trial. Correlation of the two halves over the trials: {correlation}.",
+        caption=f"Each dot is a trial. Correlation of the two accuracies over the trials: {correlation}.",
         synthetic=searched.synthetic,
     )
 
 
-def told(trial: Mapping[str, Any]) -> str:
-    """A configuration in words: "conv 256-512-384-192-384, kernel 3, ..."."""
+def described(trial: Mapping[str, Any]) -> str:
+    """A configuration as text: "conv 256-512-384-192-384, kernel 3, ..."."""
     configuration = trial["configuration"]
     groups = columns(list(configuration))
     return ", ".join(f"{head} {'-'.join(str(configuration[n]) for n in names)}" for head, names in groups.items())
@@ -273,10 +277,10 @@ def told(trial: Mapping[str, Any]) -> str:
 
 def columns(names: Sequence[str]) -> dict[str, list[str]]:
     """Names that differ in their last digits share a column: conv1 to conv5 become "conv"."""
-    found: dict[str, list[str]] = {}
+    groups: dict[str, list[str]] = {}
     for name in names:
-        found.setdefault(re.sub(r"\d+$", "", name).replace("_", " "), []).append(name)
-    return found
+        groups.setdefault(re.sub(r"\d+$", "", name).replace("_", " "), []).append(name)
+    return groups
 
 
 def explained(trials: Sequence[Mapping[str, Any]], space: Mapping[str, tuple]) -> dict[str, tuple[float, float]]:
@@ -286,12 +290,12 @@ def explained(trials: Sequence[Mapping[str, Any]], space: Mapping[str, tuple]) -
     rng = np.random.default_rng(0)
     orders = np.stack([values, *(rng.permutation(values) for _ in range(SHUFFLES))])
     centred = orders - values.mean()
-    whole_variance = float((centred[0] ** 2).sum())
-    found = {}
+    total = float((centred[0] ** 2).sum())
+    shares_of = {}
     for name, choices in space.items():
         member = np.array([[trial["configuration"][name] == choice for trial in trials] for choice in choices], float)
         member = member[member.sum(axis=1) > 0]
         between = ((centred @ member.T) ** 2 / member.sum(axis=1)).sum(axis=1)
-        shares = between / whole_variance if whole_variance else np.zeros(len(orders))
-        found[name] = float(shares[0]), float(np.quantile(shares[1:], 0.95))
-    return found
+        shares = between / total if total else np.zeros(len(orders))
+        shares_of[name] = float(shares[0]), float(np.quantile(shares[1:], 0.95))
+    return shares_of

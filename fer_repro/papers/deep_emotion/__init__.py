@@ -1,13 +1,13 @@
 """DeepEmotion: a small network with a spatial transformer (Minaee et al., arXiv 1902.01019, 2019; Sensors 21(9), 2021).
 
-Idea: a face says most in a few places; let a small network look at the image, choose an affine window, and classify
-what lies in it. Claim: 70.02 %. Five facts (accuracy claimed and measured, parameters, cost, hardware) stand in the
-claim and in ``results/deep-emotion/``; the chapter prints them.
+Idea: a few places of a face carry most of the expression; a small network looks at the image and chooses an affine
+window, and what lies in the window is classified. Claim: 70.02 %. Five facts (accuracy claimed and measured,
+parameters, cost, hardware) stand in the claim and in ``results/deep-emotion/``; the chapter prints them.
 
-There is no released code. The row's variant is the architecture figure; three ablations are the networks of the linked
-third-party repository (the transformer warps the image), of another re-implementation (a wide localisation network) and
-one without a transformer. Protocols: nothing known speaks against the official one, so ``claimed`` has its roles too
-and differs in the recipe: what is recalled of the paper, or the re-implementation's own.
+There is no released code. The leaderboard's variant follows the architecture figure; three ablations are the networks
+of the linked third-party repository (the transformer warps the image), of another re-implementation (a wide
+localisation network) and one without a transformer. Protocols: nothing known contradicts the official one, so
+``claimed`` uses its splits too; its recipe is what is recalled of the paper, or the re-implementation's own.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ CLAIMED = Protocol("claimed")
 
 
 class Localisation(nn.Module):
-    """The network that looks at the image and answers six numbers, an affine map: [B,1,48,48] -> [B,2,3].
+    """The localisation network, from the image to six numbers, an affine map: [B,1,48,48] -> [B,2,3].
 
     ``kind``: ``figure`` (3x3 convolutions, pools of 4, so that 10x3x3 = 90 features come out, as the paper's figure
     prints), ``valid`` (3x3 without padding, pools of 2: 1,000 features), ``tutorial`` (7x7 and 5x5, as in PyTorch's
-    tutorial on spatial transformers: 640 features). It starts as the identity: the image is left as it is.
+    tutorial on spatial transformers: 640 features). It starts as the identity: the image stays as it is.
     """
 
     SIZES = {"figure": (3, 3, 1, 4, 90), "valid": (3, 3, 0, 2, 1000), "tutorial": (7, 5, 0, 2, 640)}
@@ -69,10 +69,8 @@ class Localisation(nn.Module):
 
 
 def warp(maps: Tensor, theta: Tensor) -> Tensor:
-    """Sample ``maps`` [B,C,H,W] where the affine maps ``theta`` [B,2,3] send each place; black outside, bilinear.
-
-    (Jaderberg et al. 2015, sections 3.2 and 3.3)
-    """
+    """``maps`` [B,C,H,W] sampled through the affine maps ``theta`` [B,2,3], bilinear, zero outside (Jaderberg et al.
+    2015, sections 3.2 and 3.3)."""
     grid = F.affine_grid(theta, list(maps.shape), align_corners=False)
     return F.grid_sample(maps, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
@@ -80,10 +78,10 @@ def warp(maps: Tensor, theta: Tensor) -> Tensor:
 class DeepEmotion(nn.Module):
     """Four convolutions, a spatial transformer, two linear layers (the paper's architecture figure).
 
-    Input [B,1,48,48]; output (logits [B,7], squared norm of the two linear layers' weights, a scalar that the loss
-    may charge). ``localisation``: see `Localisation`, or ``none``. ``warps``: ``features`` (the figure: after the
-    trunk) or ``image``. ``norm``: a batch norm after the fourth convolution. ``gaussian``: standard deviation of the
-    initial weights, None = torch's default. ``between``: dropout between the linear layers.
+    Input [B,1,48,48]; output (logits [B,7], squared norm of the two linear layers' weights, a scalar for the weight
+    penalty of the loss). ``localisation``: see `Localisation`, or ``none``. ``warps``: ``features`` (the figure: after
+    the backbone) or ``image``. ``norm``: a batch norm after the fourth convolution. ``gaussian``: standard deviation of
+    the initial weights, None = torch's default. ``between``: dropout between the linear layers.
     """
 
     def __init__(
@@ -101,7 +99,7 @@ class DeepEmotion(nn.Module):
         super().__init__()
         self.warps = warps
         self.localisation = None if localisation == "none" else Localisation(localisation)
-        self.trunk = nn.Sequential(
+        self.trunk = nn.Sequential(  # the backbone; its name is part of every checkpoint
             nn.Conv2d(1, width, 3),
             nn.ReLU(),
             nn.Conv2d(width, width, 3),
@@ -117,16 +115,15 @@ class DeepEmotion(nn.Module):
         )
         self.hidden = nn.Sequential(nn.Linear(width * 9 * 9, hidden), nn.ReLU(), nn.Dropout(between))
         self.classifier = nn.Linear(hidden, 7)
-        if gaussian is not None:
-            for module in self.modules():
-                if isinstance(module, (nn.Conv2d, nn.Linear)):
-                    nn.init.normal_(module.weight, std=gaussian)
-                    nn.init.zeros_(module.bias)
+        for module in self.modules():
+            if gaussian is not None and isinstance(module, (nn.Conv2d, nn.Linear)):
+                nn.init.normal_(module.weight, std=gaussian)
+                nn.init.zeros_(module.bias)
         if self.localisation is not None:
             self.localisation.start_as_identity()
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        # Where to look: [B,1,48,48] -> [B,2,3]
+        # The affine window: [B,1,48,48] -> [B,2,3]
         theta = None if self.localisation is None else self.localisation(images)
         # The image through that window, in the variant that warps it
         seen = warp(images, theta) if theta is not None and self.warps == "image" else images
@@ -140,7 +137,7 @@ class DeepEmotion(nn.Module):
 
 
 class PenalisedCrossEntropy(nn.Module):
-    """Cross-entropy + ``weight`` x the squared norm that the network gives beside its logits (the paper's loss)."""
+    """Cross-entropy + ``weight`` x the squared norm that the network returns with its logits (the paper's loss)."""
 
     def __init__(self, weight: float) -> None:
         super().__init__()
@@ -161,7 +158,7 @@ def build(recipe: Recipe) -> nn.Module:
 
 
 class Attentive(NetworkClassifier):
-    """The trained network; it also tells which window it looked through, for the chapter."""
+    """The trained network; it also records the window of each image, for the chapter."""
 
     def windows(self, images: np.ndarray) -> np.ndarray | None:
         """uint8 [N,48,48] -> float32 [N,2,3], the affine map of each image; None without a transformer."""
@@ -178,19 +175,13 @@ class Attentive(NetworkClassifier):
         theta = self.windows(test.images)
         if theta is None:
             return {}
-        rows = theta.reshape(-1, 6).astype(float)
+        maps = theta.reshape(-1, 6).astype(float)
         first = [int(np.flatnonzero(test.labels == index)[0]) for index in np.unique(test.labels)]
-        return {
-            "windows": {
-                "n": len(rows),
-                "mean": rows.mean(axis=0).round(5).tolist(),
-                "deviation": rows.std(axis=0).round(5).tolist(),
-                "faces": [
-                    {"id": str(test.ids[i]), "label": int(test.labels[i]), "theta": rows[i].round(5).tolist()}
-                    for i in first
-                ],
-            }
-        }
+        faces = [
+            {"id": str(test.ids[i]), "label": int(test.labels[i]), "theta": maps[i].round(5).tolist()} for i in first
+        ]
+        mean, deviation = (values.round(5).tolist() for values in (maps.mean(axis=0), maps.std(axis=0)))
+        return {"windows": {"n": len(maps), "mean": mean, "deviation": deviation, "faces": faces}}
 
 
 def fit(splits: Splits, run: Run) -> Attentive:
@@ -210,7 +201,7 @@ LIGHT = (
 PRECISION = Deviation(
     "all",
     "bf16 autocast on a GPU, and on a CPU where that is faster",
-    "speed; a stored run names its device and, where it rehearsed, what it chose",
+    "speed; a stored run names its device and the precision that autotuning chose, where it ran",
 )
 
 
@@ -220,7 +211,7 @@ def with_options(network: Step, **options: Any) -> Step:
 
 
 def recalled(variant: str, network: Step) -> Recipe:
-    """What is recalled of the paper: Adam at 0.005, 500 epochs, a charge on the linear layers. The rest is ours."""
+    """What is recalled of the paper: Adam at 0.005, 500 epochs, a weight penalty on linear layers. The rest is ours."""
     return Recipe(
         variant=variant,
         network=network,
@@ -235,7 +226,7 @@ def recalled(variant: str, network: Step) -> Recipe:
 
 
 def as_linked(variant: str, network: Step) -> Recipe:
-    """The linked repository's training (omarsayed7/Deep-Emotion, main.py), its dropout mended."""
+    """The linked repository's training (omarsayed7/Deep-Emotion, main.py), its dropout corrected."""
     return dataclasses.replace(
         recalled(variant, network),
         stages=(Stage("train", 100, step("adam", lr=0.005)),),
@@ -263,7 +254,7 @@ def as_wide(variant: str, network: Step) -> Recipe:
 
 
 def official(variant: str, network: Step) -> Recipe:
-    """What the search on PublicTest settled on (``results/deep-emotion/search.csv``), for every network alike."""
+    """The best recipe of the search on PublicTest (``results/deep-emotion/search.csv``), the same for every network."""
     dropout = {"dropout": 0.1} | ({"between": 0.1} if network.get("between") else {})
     return dataclasses.replace(
         recalled(variant, with_options(network, gaussian=None, **dropout)),
@@ -277,7 +268,7 @@ def official(variant: str, network: Step) -> Recipe:
 UNKNOWN = (
     Deviation(
         "figure, localisation network",
-        "convolutions with a border and pools of 4",
+        "padded convolutions and pools of 4",
         "the figure's 90 features do not follow from its own layers at 48 pixels; this is the way to get them",
     ),
     Deviation(
@@ -287,13 +278,13 @@ UNKNOWN = (
     ),
     Deviation(
         "training text",
-        "batch of 128, charge of 0.001 on the linear weights, dropout 0.5, constant rate",
+        "batch of 128, weight penalty of 0.001 on the linear layers, dropout 0.5, constant learning rate",
         "these values are not known to us",
     ),
     Deviation(
         "training text",
-        "mirror, rotation by up to 10 degrees, shift by up to 10 %, each with probability 1/2",
-        "that small distortions were used is recalled, which ones is not",
+        "flip, rotation by up to 10 degrees, shift by up to 10 %, each with probability 0.5",
+        "that small augmentations were used is recalled, which ones is not",
     ),
     Deviation(
         "training text",
@@ -307,7 +298,7 @@ AS_LINKED = (
     Deviation(
         "linked generate_data.py",
         "all of Training trains, the last epoch is scored on PrivateTest",
-        "the release takes the first 3,589 training rows away and never scores PrivateTest exactly",
+        "the release drops the first 3,589 training images and never scores PrivateTest exactly",
     ),
     Deviation("linked generate_data.py", "pixels are read as they are", "the release stores them as lossy JPEG first"),
 )
@@ -324,16 +315,18 @@ SEARCHED = (
     *UNKNOWN[3:4],
     Deviation(
         "training text",
-        "80 epochs on a cosine schedule from 0.005 instead of 500 at a constant rate",
-        "a falling rate was no worse on PublicTest; two processor cores allow so many epochs for three seeds",
+        "80 epochs on a cosine schedule from 0.005 instead of 500 at a constant learning rate",
+        "a falling learning rate was no worse on PublicTest; two processor cores allow so many epochs for three seeds",
     ),
     Deviation(
         "training text",
-        "no charge on the linear layers, dropout of 0.1",
-        "the charge cost accuracy on PublicTest, dropout hardly mattered: the network is too small for its data",
+        "no weight penalty on the linear layers, dropout of 0.1",
+        "the penalty cost accuracy on PublicTest, dropout hardly mattered: the network is too small for its data",
     ),
     Deviation(
-        "training text", "torch's default initial weights instead of a deviation of 0.05", "better on PublicTest"
+        "training text",
+        "torch's default initial weights instead of a standard deviation of 0.05",
+        "better on PublicTest",
     ),
     Deviation(
         "training text",
@@ -341,7 +334,7 @@ SEARCHED = (
         "the paper's batch and choice are not known to us",
     ),
 )
-MADE = {
+RECIPES = {
     "deep-emotion": (recalled, FIGURE),
     "deep-emotion-input-stn": (as_linked, INPUT_STN),
     "deep-emotion-wide-localisation": (as_wide, WIDE),
@@ -351,7 +344,7 @@ MADE = {
 
 def recipe(variant: str, protocol: str, profile: str) -> Recipe:
     """claimed: the paper's training as far as it is recalled, or a re-implementation's; official: the searched one."""
-    make, network = MADE[variant] if protocol == "claimed" else (official, MADE[variant][1])
+    make, network = RECIPES[variant] if protocol == "claimed" else (official, RECIPES[variant][1])
     full = make(variant, network)
     return full if profile == "full" else full.shrunk(stages=(full.stages[0].shortened(8),), batch_size=16)
 
@@ -365,5 +358,5 @@ VARIANTS = tuple(
         fit=fit,
         ablation_of=None if variant == "deep-emotion" else "deep-emotion",
     )
-    for variant in MADE
+    for variant in RECIPES
 )

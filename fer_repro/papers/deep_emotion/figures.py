@@ -1,13 +1,13 @@
-"""What a spatial transformer does to faces: the window it chose, before and after, and how much windows differ."""
+"""The effect of a spatial transformer on faces: the windows it chose, before and after, and how much they differ."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional
 
 from fer_repro import data as data_sets
 from fer_repro import papers, results
@@ -15,7 +15,7 @@ from fer_repro.data import LABELS
 from fer_repro.data.synthetic import SMOKE_SIZE
 from fer_repro.errors import FerReproError
 from fer_repro.markup import Html, percent, synthetic_note, table, text
-from fer_repro.page import Chapter
+from fer_repro.papers.deep_emotion import warp
 from fer_repro.plots.figure import Canvas, Figure, Theme, canvas
 from fer_repro.results import Result
 
@@ -26,39 +26,36 @@ SAME = 1e-3  # of half the image's edge: a fiftieth of a pixel
 
 def recorded(result: Result) -> Mapping[str, Any]:
     """The ``windows`` that a run with a transformer recorded; `FerReproError` for a result without any."""
-    found = result.record["facts"].get("windows")
-    if not found:
+    windows = result.record["facts"].get("windows")
+    if not windows:
         raise FerReproError(
             f"the result of {result.variant} records no windows: its network has no transformer; "
             "run the chapter with variant deep-emotion, -input-stn or -wide-localisation"
         )
-    return found
+    return windows
 
 
 def faces_for(result: Result) -> tuple[np.ndarray, bool]:
     """One uint8 [48,48] face for each recorded window, and whether they are synthetic.
 
-    They are the scored faces themselves where this page's run had the data, otherwise synthetic faces of the same classes:
-    FER2013's pictures are not part of the book.
+    They are the scored faces themselves where this page's run had the data, otherwise synthetic faces of the same
+    classes: FER2013's pictures are not part of the book.
     """
-    wanted = recorded(result)["faces"]
-    if result.synthetic or result.classifier is None:
-        faces = data_sets.load("synthetic", size=SMOKE_SIZE)
-    else:
-        faces = data_sets.load("fer2013")
-    if result.synthetic or result.classifier is not None:
+    wanted, own = recorded(result)["faces"], result.synthetic or result.classifier is not None
+    synthetic = result.synthetic or not own
+    faces = data_sets.load("synthetic", size=SMOKE_SIZE) if synthetic else data_sets.load("fer2013")
+    if own:
         place = {str(name): index for index, name in enumerate(faces.ids)}
         index = [place[face["id"]] for face in wanted]
     else:
         index = [int(np.flatnonzero(faces.labels == face["label"])[0]) for face in wanted]
-    return np.asarray(faces.images[index]), faces.name == "synthetic"
+    return np.asarray(faces.images[index]), synthetic
 
 
 def through(images: np.ndarray, theta: np.ndarray) -> np.ndarray:
     """``images`` uint8 [N,48,48] sampled through the affine maps [N,2,3] -> float32 [N,48,48] in [0, 255]."""
-    pixels = torch.tensor(images, dtype=torch.float32)[:, None]
-    grid = functional.affine_grid(torch.tensor(theta, dtype=torch.float32), list(pixels.shape), align_corners=False)
-    return functional.grid_sample(pixels, grid, align_corners=False)[:, 0].numpy()
+    pixels, maps = (torch.tensor(values, dtype=torch.float32) for values in (images, theta))
+    return warp(pixels[:, None], maps)[:, 0].numpy()
 
 
 def outline(theta: np.ndarray, edge: int = 48) -> np.ndarray:
@@ -67,9 +64,8 @@ def outline(theta: np.ndarray, edge: int = 48) -> np.ndarray:
     return (corners @ np.asarray(theta).T + 1) * edge / 2 - 0.5
 
 
-def before_and_after(chapter: Chapter) -> Figure:
+def before_and_after(result: Result) -> Figure:
     """One face per class: as it is, with its window, and through the window."""
-    result = chapter.result
     chosen = recorded(result)["faces"]
     theta = np.array([face["theta"] for face in chosen]).reshape(-1, 2, 3)
     images, synthetic = faces_for(result)
@@ -87,51 +83,46 @@ def before_and_after(chapter: Chapter) -> Figure:
                 place.spines[:].set_visible(False)
             axes[1, column].plot(*outline(theta[column]).T, color=theme.claimed, lw=1.8)
             axes[0, column].set_title(name, loc="center", fontsize=9.5)
-        for row, word in enumerate(("before", "window", "after")):
-            axes[row, 0].set_ylabel(word, color=theme.ink)
+        for row, title in enumerate(("before", "window", "after")):
+            axes[row, 0].set_ylabel(title, color=theme.ink)
         return figure
 
-    stands_in = synthetic and not result.synthetic
     caption = "One face per class, the window that the localisation network chose, and the face through it."
-    if stands_in:
+    if synthetic and not result.synthetic:
         caption = (
-            "The windows are those of the stored run, one PrivateTest face per class. The faces under them are synthetic: "
-            "they show only what such a window does."
+            "The windows are those of the stored run, one PrivateTest face per class. The faces under them are "
+            "synthetic: they show only the effect of such a window."
         )
     size = np.sqrt(np.abs(np.linalg.det(theta[:, :, :2])))
-    told = ", ".join(f"{name} {share:.0%}" for name, share in zip(names, size, strict=True))
-    alt = f"Seven faces before and after the transformer; edge of the window against that of the image: {told}."
+    shares = ", ".join(f"{name} {share:.0%}" for name, share in zip(names, size, strict=True))
+    alt = f"Seven faces before and after the transformer; edge of the window against that of the image: {shares}."
     return Figure(draw, alt=alt, caption=caption, synthetic=synthetic)
 
 
-def spread(chapter: Chapter) -> Html:
+def spread(result: Result, results_dir: Path | None = None) -> Html:
     """The six numbers of the map over all scored faces, and for every stored run whether its windows differ at all."""
-    found = recorded(chapter.result)
+    windows = recorded(result)
     rows = [
-        [name, f"{still:.0f}", f"{mean:+.3f}", f"{deviation:.3f}"]
-        for name, still, mean, deviation in zip(ENTRIES, IDENTITY, found["mean"], found["deviation"], strict=True)
+        [name, f"{identity:.0f}", f"{mean:+.3f}", f"{deviation:.3f}"]
+        for name, identity, mean, deviation in zip(
+            ENTRIES, IDENTITY, windows["mean"], windows["deviation"], strict=True
+        )
     ]
-    caption = f"The affine map over {found['n']:,} scored faces"
+    caption = f"The affine map over {windows['n']:,} scored faces"
     body = table(["entry", "identity", "mean", "standard deviation"], rows, caption, numeric=range(1, 4))
-    return Html(synthetic_note(chapter.result.synthetic) + body + stored_runs(chapter), caption)
+    return Html(synthetic_note(result.synthetic) + body + stored_runs(results_dir), caption)
 
 
-def stored_runs(chapter: Chapter) -> str:
+def stored_runs(results_dir: Path | None = None) -> str:
     """A table of the paper's stored runs: accuracy, and the largest deviation of a window's entry between faces."""
     rows = []
-    for run in results.read_all(chapter.results_dir):
+    for run in results.read_all(results_dir):
         windows = run.record["facts"].get("windows")
-        if not windows or papers.get(run.variant).slug != chapter.slug:
-            continue
-        largest = max(windows["deviation"])
-        rows.append(
-            [
-                text(f"{run.variant}, {run.protocol}, seed {run.seed}"),
-                percent(run.headline["accuracy"]),
-                f"{largest:.3f}",
-                "the same for every face" if largest < SAME else "differ between faces",
-            ]
-        )
+        if windows and papers.get(run.variant).slug == "deep-emotion":
+            largest = max(windows["deviation"])
+            label = text(f"{run.variant}, {run.protocol}, seed {run.seed}")
+            verdict = "the same for every face" if largest < SAME else "differ between faces"
+            rows.append([label, percent(run.headline["accuracy"]), f"{largest:.3f}", verdict])
     if not rows:
         return "<p>No full run with a transformer is stored.</p>"
     header = ["stored run", "accuracy", "largest standard deviation", "windows"]

@@ -1,8 +1,8 @@
-"""The search for a fair DeepEmotion recipe: what was tried, on PublicTest only, and what came out.
+"""The search for a fair DeepEmotion recipe: what was tried, on PublicTest only, and the results.
 
-``python -m fer_repro.papers.deep_emotion.recipe_search`` trains every recipe of `TRIED` that ``results/deep-emotion/search.csv`` does
-not hold yet and adds its row; PrivateTest is never read. The official recipe of `fer_repro.papers.deep_emotion` is the
-one that came out best, trained for longer.
+``python -m fer_repro.papers.deep_emotion.recipe_search`` trains every recipe of `TRIED` that is not yet in
+``results/deep-emotion/search.csv`` and adds a line for it; PrivateTest is never read. The official recipe of
+`fer_repro.papers.deep_emotion` is the best of them, trained for longer.
 """
 
 from __future__ import annotations
@@ -34,33 +34,23 @@ from fer_repro.training.run import Run
 log = logging.getLogger("fer_repro.papers.deep_emotion.recipe_search")  # also under python -m
 
 EPOCHS = 20
-COLUMNS = (
-    "recipe",
-    "change",
-    "recipe_sha256",
-    "epochs",
-    "seed",
-    "train_accuracy",
-    "n",
-    "correct",
-    "accuracy",
-    "epoch",
-    "seconds",
-    "device",
-    "code_version",
-)
+COLUMNS = ("recipe", "change", "recipe_sha256", "epochs", "seed", "train_accuracy", "n", "correct", "accuracy")
+COLUMNS += ("epoch", "seconds", "device", "code_version")
 
 
 @dataclass(frozen=True)
 class Tried:
-    """One recipe: its letter, what it changes in which earlier one, and the settings that differ from the recalled."""
+    """One recipe: its letter, what it changes in which earlier one, and its settings; the defaults are those recalled.
+
+    Letters and changes are stored in the file, so they stay as they are.
+    """
 
     recipe: str
     change: str
     lr: float = 0.005
     schedule: Step = Step("constant")
     augment: tuple[Step, ...] = deep_emotion.LIGHT
-    charge: float = 1e-3
+    weight_penalty: float = 1e-3
     network: tuple[tuple[str, Any], ...] = ()
 
     def whole(self) -> Recipe:
@@ -72,7 +62,7 @@ class Tried:
             network=deep_emotion.with_options(deep_emotion.FIGURE, **dict(self.network)),
             stages=(Stage("train", EPOCHS, step("adam", lr=self.lr), self.schedule),),
             augment=self.augment,
-            loss=step("penalised-cross-entropy", weight=self.charge),
+            loss=step("penalised-cross-entropy", weight=self.weight_penalty),
         )
 
 
@@ -84,7 +74,7 @@ TRIED = (
     Tried("C", "B, torch's default initial weights", schedule=COSINE, network=(DEFAULT, HALF)),
     Tried("D", "C, dropout 0.1 instead of 0.5", schedule=COSINE, network=(DEFAULT, LOW)),
     Tried("E", "D, mirror only", schedule=COSINE, network=(DEFAULT, LOW), augment=deep_emotion.LIGHT[:1]),
-    Tried("F", "D, no charge on the weights", schedule=COSINE, network=(DEFAULT, LOW), charge=0.0),
+    Tried("F", "D, no charge on the weights", schedule=COSINE, network=(DEFAULT, LOW), weight_penalty=0.0),
 )
 
 
@@ -100,21 +90,21 @@ def search(
     device: str = "cpu",
     only: str | None = None,
 ) -> Path:
-    """Train what is missing (or ``only`` one recipe), adding a row after each, and return the file's path."""
+    """Train what is missing (or ``only`` one recipe), adding a line after each, and return the file's path."""
     faces = data_sets.load("fer2013", root)
-    seen = faces.subset(np.flatnonzero(faces.usage != "PrivateTest"))
+    faces = faces.subset(np.flatnonzero(faces.usage != "PrivateTest"))
     path = path_of(results_dir)
     for tried in TRIED:
         if only not in (None, tried.recipe) or tried.recipe in {row["recipe"] for row in read(path)}:
             continue
         log.info(f"recipe {tried.recipe}: {tried.change}")
-        row = train(tried, seen, (runs_dir or default_runs_dir()) / "deep-emotion-search" / tried.recipe, device)
+        row = train(tried, faces, (runs_dir or default_runs_dir()) / "deep-emotion-search" / tried.recipe, device)
         _write(path, sorted([*read(path), row], key=lambda one: one["recipe"]))
     return path
 
 
 def train(tried: Tried, faces: data_sets.FER2013, folder: Path, device: str) -> dict:
-    """Train one recipe and return its row; ``faces`` need no PrivateTest."""
+    """Train one recipe and return its line of the file; ``faces`` need no PrivateTest."""
     version, recipe = code_version(), tried.whole()
     run = Run(recipe, 0, device, folder, faces.digest)
     deep_emotion.fit(OFFICIAL.split(faces), run)
@@ -138,7 +128,7 @@ def train(tried: Tried, faces: data_sets.FER2013, folder: Path, device: str) -> 
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The rows so far; a file that is not there has none."""
+    """The lines so far; none where there is no file."""
     if not path.exists():
         return []
     table = pd.read_csv(path)
@@ -153,7 +143,7 @@ def _write(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def shown(results_dir: Path | None = None) -> Figure:
-    """Every recipe's PublicTest accuracy with its interval, and its training accuracy."""
+    """The accuracy of every recipe on PublicTest with its interval, and on the training images."""
     rows = [
         Row(
             f"{one['recipe']}  {one['change']}",
@@ -165,21 +155,21 @@ def shown(results_dir: Path | None = None) -> Figure:
     ]
     if not rows:
         raise FerReproError(
-            "results/deep-emotion/search.csv holds no row: run python -m fer_repro.papers.deep_emotion.recipe_search"
+            "results/deep-emotion/search.csv has no line: run python -m fer_repro.papers.deep_emotion.recipe_search"
         )
-    told = "; ".join(f"{row.label} {percent(row.value)}" for row in rows)
+    listed = "; ".join(f"{row.label} {percent(row.value)}" for row in rows)
     return forest(
         rows,
         f"{len(rows)} recipes, PublicTest",
-        alt=f"Search for a recipe on PublicTest: {told}.",
+        alt=f"Search for a recipe on PublicTest: {listed}.",
         caption=f"Best epoch of {EPOCHS} on PublicTest, seed 0; bars are 95 % intervals. Second column: accuracy "
-        "on the distorted training images in the last epoch.",
+        "on the augmented training images in the last epoch.",
         columns=("PublicTest", "training"),
     )
 
 
 def main(root: str = "", only: str = "", device: str = "cpu") -> None:
-    """Train the recipes that have no row yet (``--only A``: that one)."""
+    """Train the recipes that are not in the file yet (``--only A``: that one)."""
     search(root or None, device=device, only=only or None)
 
 

@@ -1,5 +1,5 @@
-"""Mini-ResEmoteNet: ResEmoteNet at a half and a quarter of its width, taught by it (Murtada et al., arXiv 2501.18538,
-2025).
+"""Mini-ResEmoteNet: knowledge distillation from ResEmoteNet to a half and a quarter of its width (Murtada et al., arXiv
+2501.18538, 2025).
 
 Idea: a narrow network learns more from the probabilities of a trained wide one than from the labels alone (Hinton et
 al. 2015). Claims: student A 76.33 %, student B 70.20 %. Five facts (accuracy claimed and measured, parameters, cost,
@@ -7,8 +7,8 @@ hardware) stand in the claims and in ``results/mini-resemotenet-*/``; the chapte
 
 Protocols. Neither split, selection, temperature nor weight of the two losses could be read; the recipe is the
 teacher's of the same protocol, with Hinton's loss at T = 4 and alpha = 0.5. The teacher is this book's own run of
-``resemotenet`` with the same protocol and seed. ``*-alone`` are the same students without a teacher (alpha = 0): their
-distance to the taught ones is what distillation is worth. ``mini-resemotenet-c`` has an eighth of the width.
+``resemotenet`` with the same protocol and seed. ``*-alone`` are the same students without a teacher (alpha = 0): the
+difference to them is the effect of distillation. ``mini-resemotenet-c`` has an eighth of the width.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Distillation(nn.Module):
     """Hinton's loss: alpha T^2 KL(p_T || q_T) + (1 - alpha) CE(z, y), each a mean over the batch (Hinton et al. 2015).
 
     p_T and q_T are the softmaxes of the teacher's and the student's logits over T. ``teacher``: float32 [2,N,7], the
-    teacher's log probabilities for the N training images and for their mirrors (a softmax over T is the same of these
-    as of logits). The loop tells which image a sample is and whether it was mirrored.
+    teacher's log probabilities for the N training images and for the same images flipped (their softmax over T equals
+    that of the logits). The loop passes the index of each sample's image and whether it was flipped.
     """
 
     wants_samples = True
@@ -56,40 +56,39 @@ class Distillation(nn.Module):
                 f"distillation: temperature {temperature} and alpha {alpha}, expected a positive number and one in 0..1"
             )
         self.temperature, self.alpha = temperature, alpha
-        # The table lies on the artifacts of the run; a checkpoint keeps its digest, so that no run changes its teacher.
+        # The table is an artifact of the run; a checkpoint stores its digest, so that no run changes its teacher.
         self.register_buffer("table", teacher, persistent=False)
-        found = hashlib.sha256(teacher.cpu().numpy().tobytes()).digest()
-        self.register_buffer("digest", torch.tensor(list(found), dtype=torch.uint8))
+        sha256 = hashlib.sha256(teacher.cpu().numpy().tobytes()).digest()
+        self.register_buffer("digest", torch.tensor(list(sha256), dtype=torch.uint8))
 
     def forward(self, output: Tensor, targets: Tensor, chosen: Tensor, mirrored: Tensor) -> Tensor:
         logits = logits_of(output)
-        # The teacher's row for each sample as the student saw it: [B,7]
-        taught = self.table[mirrored.long(), chosen]
+        # The teacher's output for each sample as the student saw it: [B,7]
+        teacher = self.table[mirrored.long(), chosen]
         hard = F.cross_entropy(logits, targets)
-        return self.alpha * soft_loss(logits, taught, self.temperature) + (1 - self.alpha) * hard
+        return self.alpha * soft_loss(logits, teacher, self.temperature) + (1 - self.alpha) * hard
 
     def load_state_dict(self, state_dict: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """Take up a checkpoint's state. Raises `FerReproError` if the run was begun with another teacher."""
+        """Load a checkpoint's state. Raises `FerReproError` if the run was begun with another teacher."""
         if not torch.equal(state_dict["digest"].cpu(), self.digest.cpu()):
             raise FerReproError(
-                f"this run was begun with another {TEACHER}: put that one back, or run without resume to start anew"
+                f"this run was begun with another {TEACHER}: restore that one, or run without resume to start anew"
             )
         return super().load_state_dict(state_dict, *args, **kwargs)
 
 
 def soft_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """T^2 KL(p_T || q_T) from logits (or log probabilities) [B,7], mean over the batch; T^2 keeps the gradient's size
-    as T grows (Hinton et al. 2015, section 2)."""
+    """T^2 KL(p_T || q_T) from logits (or log probabilities) [B,7], mean over the batch; the factor T^2 makes
+    the gradient's size independent of T (Hinton et al. 2015, section 2)."""
     p, q = (logits / temperature for logits in (teacher, student))
     divergence = F.kl_div(q.log_softmax(dim=1), p.log_softmax(dim=1), reduction="batchmean", log_target=True)
     return temperature**2 * divergence
 
 
 def teacher_table(teacher: NetworkClassifier, images: np.ndarray) -> np.ndarray:
-    """Log probabilities float32 [2,N,7] of ``images`` (uint8 [N,48,48]) and of their mirrors, without dropout."""
-    resident = torch.tensor(np.asarray(images), device=teacher.device)
-    rows = [teacher.log_probabilities(view) for view in (resident, resident.flip(-1))]
-    return torch.stack(rows).cpu().numpy()
+    """Log probabilities float32 [2,N,7] of ``images`` (uint8 [N,48,48]) and of the flipped images, no dropout."""
+    plain = torch.tensor(np.asarray(images), device=teacher.device)
+    return torch.stack([teacher.log_probabilities(faces) for faces in (plain, plain.flip(-1))]).cpu().numpy()
 
 
 def require_teacher(run: Run) -> NetworkClassifier:
@@ -98,54 +97,54 @@ def require_teacher(run: Run) -> NetworkClassifier:
     teacher = run.required.get(TEACHER)
     if teacher is None:
         raise FerReproError(
-            f"{name} is taught by {TEACHER}, and no fitted one was given: run `fer-repro run {name}`, which trains or "
-            f"finds it first, or `{name}-alone`, which needs none"
+            f"{name} is distilled from {TEACHER}, and no fitted one was given: run `fer-repro run {name}`, which "
+            f"trains or loads it first, or `{name}-alone`, which needs none"
         )
     if not isinstance(teacher, NetworkClassifier):
         raise FerReproError(f"{name} needs a network as {TEACHER}, got {type(teacher).__name__} without logits")
-    found = teacher.recipe.variant, teacher.recipe.protocol.name
-    if found != (TEACHER, protocol):
+    given = teacher.recipe.variant, teacher.recipe.protocol.name
+    if given != (TEACHER, protocol):
         raise FerReproError(
-            f"{name} under the {protocol} protocol needs {TEACHER} of the same protocol, got {found[0]} under "
-            f"{found[1]}: fit the right one first"
+            f"{name} under the {protocol} protocol needs {TEACHER} of the same protocol, got {given[0]} under "
+            f"{given[1]}: fit the right one first"
         )
     if [(s.name, s.get("vertical", False)) for s in run.recipe.augment] != [("flip", False)] or run.recipe.mix:
         raise FerReproError(
-            f"{name}: the teacher's answers are kept for each image and its mirror, so the recipe may augment by one "
-            "left-right flip and nothing else"
+            f"{name}: the teacher's output is stored for each image and its flipped copy, so the recipe may augment by "
+            "one left-right flip and nothing else"
         )
     return teacher
 
 
 class Student(resemotenet.MirrorClassifier):
-    """A student that also tells how often it agrees with its teacher."""
+    """A student that also counts how often it agrees with its teacher."""
 
     teacher: NetworkClassifier
 
     def extra_scores(self, splits: Splits) -> dict[str, Any]:
-        """``mirror`` as its base class gives it, and ``agreement`` on both held-out halves."""
-        halves = {"+".join(sorted(set(part.usage))): part for part in (splits.select, splits.test)}
-        found = {half: self.agreement(part.images, part.labels) for half, part in halves.items()}
-        return super().extra_scores(splits) | {"agreement": found}
+        """``mirror`` as its base class gives it, and ``agreement`` on both test sets."""
+        parts = {"+".join(sorted(set(part.usage))): part for part in (splits.select, splits.test)}
+        counts = {usage: self.agreement(part.images, part.labels) for usage, part in parts.items()}
+        return super().extra_scores(splits) | {"agreement": counts}
 
     def agreement(self, images: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
         """Counts over n images: ``same`` answer, ``teacher`` right, ``student`` right, ``both`` right, and ``same
         mistake``."""
         # float16 as stored, so that the counts of correct answers are those of the stored predictions.
-        rows = (model.predict_proba(np.asarray(images)).astype(np.float16) for model in (self, self.teacher))
-        own, told = (scores.argmax(axis=1) for scores in rows)
+        probabilities = (model.predict_proba(np.asarray(images)).astype(np.float16) for model in (self, self.teacher))
+        student, teacher = (part.argmax(axis=1) for part in probabilities)
         counts = {
-            "same": own == told,
-            "teacher": told == labels,
-            "student": own == labels,
-            "both": (own == labels) & (told == labels),
-            "same_mistake": (own == told) & (own != labels),
+            "same": student == teacher,
+            "teacher": teacher == labels,
+            "student": student == labels,
+            "both": (student == labels) & (teacher == labels),
+            "same_mistake": (student == teacher) & (student != labels),
         }
         return {"n": len(labels)} | {name: int(hits.sum()) for name, hits in counts.items()}
 
 
 def fit(splits: Splits, run: Run) -> NetworkClassifier:
-    """Ask the teacher about every training image and its mirror, once; then train the student on both losses.
+    """Store the teacher's output for every training image and its flipped copy; then train the student on both losses.
 
     A recipe with plain cross-entropy needs no teacher. Raises `FerReproError` for a missing or wrong teacher.
     """
@@ -178,31 +177,34 @@ DEVIATIONS = (
     Deviation(
         "body, not read",
         "the teacher is this book's own run of ResEmoteNet, with the same protocol and seed",
-        "which checkpoint taught the claimed students, and on which images, could not be read",
+        "which checkpoint was the teacher of the claimed students, and on which images, could not be read",
     ),
     Deviation(
         "body, not read", "optimiser, schedule, batch, epochs and selection are the teacher's", "none could be read"
     ),
     Deviation(
         "implementation",
-        "the teacher is asked once for every training image and its mirror",
-        "the mirror is the only augmentation, so its answers never change; without this each step pays for it",
+        "the teacher runs once for every training image and its flipped copy",
+        "the flip is the only augmentation, so its output never changes; otherwise it would run in every step",
     ),
 )
-ALONE = Deviation("abstract", "no teacher: plain cross-entropy", "the control that tells what distillation is worth")
+ALONE = Deviation("abstract", "no teacher: plain cross-entropy", "the control that shows the effect of distillation")
+
+
+def name_of(student: str, alone: bool) -> str:
+    return f"mini-resemotenet-{student}" + ("-alone" if alone else "")
 
 
 def recipe(protocol: str, profile: str, student: str, alone: bool = False) -> Recipe:
     """The teacher's recipe with a narrower network, and with the distillation loss unless ``alone``."""
-    name = f"mini-resemotenet-{student}" + ("-alone" if alone else "")
-    base = resemotenet.recipe(protocol, profile, name, DIVISORS[student])
+    base = resemotenet.recipe(protocol, profile, name_of(student, alone), DIVISORS[student])
     own = (DEVIATIONS[0], DEVIATIONS[3], ALONE) if alone else DEVIATIONS
     return dataclasses.replace(base, loss=base.loss if alone else LOSS, deviations=(*own, *base.deviations))
 
 
 def _variant(student: str, ablation_of: str | None = None, alone: bool = False) -> Variant:
     return Variant(
-        id=f"mini-resemotenet-{student}" + ("-alone" if alone else ""),
+        id=name_of(student, alone),
         slug="mini-resemotenet",
         recipe=partial(recipe, student=student, alone=alone),
         build=resemotenet.build,

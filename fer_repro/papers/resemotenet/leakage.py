@@ -1,12 +1,14 @@
 """What a random split after offline augmentation does to an accuracy: a demonstration of leakage, not a result.
 
-All usages of FER2013 are pooled and every class is grown to the size of the largest by the operations that the authors
-of ResEmoteNet released (``data_preprocessing/data_augmentation.py``: a new image is a rotated, mirrored or trimmed copy
-of a photo). In the first arm the grown pool is split at random, so that copies of one photo land on both sides. In the
-second arm the photos are split first and only the training part is grown. Network, recipe, shares and seed are equal.
+All usages of FER2013 are pooled, and every class is oversampled to the size of the largest by the operations that the
+authors of ResEmoteNet released (``data_preprocessing/data_augmentation.py``: a new image is a rotated, flipped or
+trimmed copy of an original). In the first arm the oversampled pool is split at random, so that copies of one original
+land in training and test. In the second arm the originals are split first and only the training part is oversampled.
+Network, recipe, shares and seed are equal.
 
-``python -m fer_repro.papers.resemotenet.leakage`` measures both arms on FER2013 and stores ``results/leakage/seed-<n>.json``, a kind of
-file that neither the leaderboard nor `results.read_all` nor `results.verify` reads.
+``python -m fer_repro.papers.resemotenet.leakage`` measures both arms on FER2013 and stores
+``results/leakage/seed-<n>.json``, a kind of file that neither the leaderboard nor `results.read_all` nor
+`results.verify` reads.
 """
 
 from __future__ import annotations
@@ -32,12 +34,9 @@ from fer_repro.data.protocol import Splits
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation import cost, metrics
 from fer_repro.files import atomic_write
-from fer_repro.logs import quiet, rewritten, shown
-from fer_repro.markup import SYNTHETIC, Html, interval, note, percent, table, text, whole
-from fer_repro.page import Chapter
+from fer_repro.logs import rewritten, shown
+from fer_repro.markup import SYNTHETIC, percent
 from fer_repro.papers import resemotenet
-from fer_repro.plots.figure import Figure
-from fer_repro.plots.forest import Row, forest
 from fer_repro.project import code_version, default_results_dir, default_runs_dir
 from fer_repro.recipe import Recipe, Stage, step
 from fer_repro.training.execution import one_thread, resolve_device
@@ -50,15 +49,15 @@ LABEL = "demonstration of leakage, not a result"
 SCHEMA = 1
 ARMS = ("augmented, then split", "split, then augmented")
 SHARES = {"full": (0.8, 0.1, 0.1), "smoke": (0.6, 0.1, 0.3)}  # of training, selection, test
-OPERATIONS = ("photo", "rotated", "mirrored", "trimmed")
+OPERATIONS = ("original", "rotated", "flipped", "trimmed")
 DEGREES, BORDER = 30, 10
-CHUNK = 2048  # images changed at once
-SMOKE_SIZE = (210, 70, 70)  # synthetic faces: few enough to be learnt by heart in seconds
+CHUNK = 2048  # images augmented at once
+SMOKE_SIZE = (210, 70, 70)  # synthetic faces: few enough to overfit in seconds
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Photos and their copies: images uint8 [N,48,48], labels int64 [N], and of each image the position of its photo
+    """Originals and copies: images uint8 [N,48,48], labels int64 [N], and for each image the position of its original
     (``origin`` int64 [N]) and what was done to it (``operation`` int64 [N], an index into OPERATIONS)."""
 
     images: np.ndarray
@@ -70,33 +69,33 @@ class Pool:
         return Pool(*(getattr(self, field.name)[index] for field in dataclasses.fields(self)))
 
 
-def altered(images: np.ndarray, operation: np.ndarray, angle: np.ndarray, border: np.ndarray) -> np.ndarray:
-    """One released operation for each image: rotated by ``angle`` degrees (nearest pixel, black corners), mirrored, or
+def augmented(images: np.ndarray, operation: np.ndarray, angle: np.ndarray, border: np.ndarray) -> np.ndarray:
+    """One released operation for each image: rotated by ``angle`` degrees (nearest pixel, black corners), flipped, or
     trimmed by ``border`` pixels on every side and resized back; uint8 [N,48,48] in and out, int [N] each."""
     parts = []
     for start in range(0, len(images), CHUNK):
-        now = slice(start, start + CHUNK)
-        faces = torch.from_numpy(np.array(images[now]))[:, None].float()
+        chunk = slice(start, start + CHUNK)
+        faces = torch.from_numpy(np.array(images[chunk]))[:, None].float()
         n, side = len(faces), faces.shape[-1]
-        kind, trim = (torch.from_numpy(np.asarray(v[now], np.int64)) for v in (operation, border))
-        turn, one, zero = torch.from_numpy(np.asarray(angle[now], np.float32)), torch.ones(n), torch.zeros(n)
-        done = [
+        kind, trim = (torch.from_numpy(np.asarray(v[chunk], np.int64)) for v in (operation, border))
+        turn, one, zero = torch.from_numpy(np.asarray(angle[chunk], np.float32)), torch.ones(n), torch.zeros(n)
+        copies = [
             faces,
             geometry.warp(faces, turn, one, one, zero, zero, "nearest"),
             faces.flip(-1),
             geometry.crop_and_resize(faces, trim, trim, side - 2 * trim, side - 2 * trim, side),
         ]
-        parts.append(torch.stack(done)[kind, torch.arange(n)][:, 0].round().clamp(0, 255).byte().numpy())
+        parts.append(torch.stack(copies)[kind, torch.arange(n)][:, 0].round().clamp(0, 255).byte().numpy())
     return np.concatenate(parts) if parts else np.empty((0, *images.shape[1:]), np.uint8)
 
 
-def photos(images: np.ndarray, labels: np.ndarray, index: np.ndarray) -> Pool:
-    """The photos at ``index`` as they are; their origin is their position."""
+def originals(images: np.ndarray, labels: np.ndarray, index: np.ndarray) -> Pool:
+    """The originals at ``index`` as they are; their origin is their position."""
     return Pool(np.asarray(images)[index], np.asarray(labels)[index], index, np.zeros(len(index), np.int64))
 
 
-def grown(pool: Pool, rng: np.random.Generator) -> Pool:
-    """``pool`` and copies, so that every class is as large as the largest; its photos take turns, as released."""
+def oversampled(pool: Pool, rng: np.random.Generator) -> Pool:
+    """``pool`` and copies of its images in turn, as released, so that every class is as large as the largest."""
     target = np.bincount(pool.labels).max()
     sources = []
     for label in np.unique(pool.labels):
@@ -106,13 +105,13 @@ def grown(pool: Pool, rng: np.random.Generator) -> Pool:
     operation = rng.integers(1, len(OPERATIONS), len(source))
     angle = rng.integers(-DEGREES, DEGREES + 1, len(source))
     border = rng.integers(0, BORDER + 1, len(source))
-    copies = altered(pool.images[source], operation, angle, border)
-    joined = zip(
-        (pool.images, pool.labels, pool.origin, pool.operation),
-        (copies, pool.labels[source], pool.origin[source], operation),
-        strict=True,
+    copies = augmented(pool.images[source], operation, angle, border)
+    return Pool(
+        np.concatenate([pool.images, copies]),
+        np.concatenate([pool.labels, pool.labels[source]]),
+        np.concatenate([pool.origin, pool.origin[source]]),
+        np.concatenate([pool.operation, operation]),
     )
-    return Pool(*(np.concatenate(pair) for pair in joined))
 
 
 def cut(n: int, shares: tuple[float, ...], rng: np.random.Generator) -> list[np.ndarray]:
@@ -122,18 +121,18 @@ def cut(n: int, shares: tuple[float, ...], rng: np.random.Generator) -> list[np.
 
 
 def with_sibling(part: Pool, train: Pool) -> np.ndarray:
-    """bool [N]: which images of ``part`` have a copy of the same photo, or the photo itself, in ``train``."""
+    """bool [N]: which images of ``part`` have their original, or another copy of it, in ``train``."""
     return np.isin(part.origin, train.origin)
 
 
 def with_equal(part: Pool, train: Pool) -> np.ndarray:
-    """bool [N]: which images of ``part`` lie in ``train`` pixel by pixel."""
+    """bool [N]: which images of ``part`` are in ``train`` with the same pixels."""
     seen = {image.tobytes() for image in train.images}
     return np.array([image.tobytes() in seen for image in part.images], bool)
 
 
 def recipe(profile: str) -> Recipe:
-    """ResEmoteNet's official recipe; in a smoke run a small network and enough epochs to learn images by heart."""
+    """ResEmoteNet's official recipe; in a smoke run a small network and enough epochs to overfit."""
     base = dataclasses.replace(resemotenet.recipe("official", profile), variant="leakage")
     if profile == "full":
         return base
@@ -144,7 +143,7 @@ def recipe(profile: str) -> Recipe:
 @dataclass
 class Leakage:
     """Both arms, measured: ``record`` is what the file holds. ``arms``: arm -> n_train, n_select, n_test, siblings and
-    equal (shares of the test images), selected_epoch, epochs, seconds and ``scores`` {what: {n, correct, accuracy,
+    equal (shares of the test images), selected_epoch, epochs, seconds and ``scores`` {images: {n, correct, accuracy,
     interval, balanced_accuracy}}; the first score is the one that such a study would report."""
 
     record: dict[str, Any]
@@ -174,7 +173,7 @@ def demonstrate(
 ) -> Leakage:
     """Train and score both arms: ``smoke`` on synthetic faces in seconds, ``full`` on FER2013.
 
-    A full run keeps checkpoints in ``runs_dir`` (``runs/leakage/`` by default) and goes on from them. Raises
+    A full run saves checkpoints in ``runs_dir`` (``runs/leakage/`` by default) and goes on from them. Raises
     `FerReproError` for bad input and `Interrupted` when ``time_budget`` seconds are over.
     """
     if profile not in SHARES:
@@ -184,9 +183,9 @@ def demonstrate(
     deadline = None if time_budget is None else time.monotonic() + time_budget
     followed, version, arms = recipe(profile), code_version(), {}
 
-    keep = not smoke or runs_dir is not None
+    temporary = smoke and runs_dir is None
     with (
-        nullcontext(runs_dir or default_runs_dir() / "leakage") if keep else tempfile.TemporaryDirectory() as runs,
+        tempfile.TemporaryDirectory() if temporary else nullcontext(runs_dir or default_runs_dir() / "leakage") as runs,
         one_thread() if smoke else nullcontext(),
     ):
         for arm, parts in zip(ARMS, (leaky(faces, profile, seed), clean(faces, profile, seed)), strict=True):
@@ -218,17 +217,17 @@ def demonstrate(
 
 
 def leaky(faces: FER2013, profile: str, seed: int) -> list[Pool]:
-    """Training, selection and test part of the pool that was grown before it was split."""
+    """Training, selection and test part of the pool that was oversampled before it was split."""
     rng = np.random.default_rng([seed, 1])
-    pool = grown(photos(faces.images, faces.labels, np.arange(len(faces))), rng)
+    pool = oversampled(originals(faces.images, faces.labels, np.arange(len(faces))), rng)
     return [pool.at(index) for index in cut(len(pool.labels), SHARES[profile], rng)]
 
 
 def clean(faces: FER2013, profile: str, seed: int) -> list[Pool]:
-    """Training, selection and test part of the photos, split first; only the training part is grown."""
+    """Training, selection and test part of the originals, split first; only the training part is oversampled."""
     rng = np.random.default_rng([seed, 2])
-    train, *rest = (photos(faces.images, faces.labels, i) for i in cut(len(faces), SHARES[profile], rng))
-    return [grown(train, rng), *rest]
+    train, *rest = (originals(faces.images, faces.labels, i) for i in cut(len(faces), SHARES[profile], rng))
+    return [oversampled(train, rng), *rest]
 
 
 def _as_data(part: Pool, usage: str, faces: FER2013) -> FER2013:
@@ -239,23 +238,22 @@ def _as_data(part: Pool, usage: str, faces: FER2013) -> FER2013:
 
 
 def _score(parts: list[Pool], classifier: Any, run: Run, seed: int) -> dict[str, Any]:
-    """What one arm gave: its test part, the part of it with and without a sibling in training, the photos alone, and
-    where the test part holds no copies the same part grown like a training part (so that both arms are comparable)."""
+    """The scores of one arm: its test part, the images with and without a sibling in training, the originals alone, and
+    where the test part holds no copies, the same part oversampled like a training part (so that both arms compare)."""
     train, select, test = parts
     siblings = with_sibling(test, train)
     scored = {"its test part": test}
     if siblings.any():
         scored |= {"images with a sibling in training": test.at(siblings), "images without one": test.at(~siblings)}
     if test.operation.any():
-        scored["photos of the test part"] = test.at(test.operation == 0)
+        scored["originals of the test part"] = test.at(test.operation == 0)
     else:
-        scored["test part, grown alike"] = grown(test, np.random.default_rng([seed, 3]))
-    kept = ("n", "correct", "accuracy", "interval", "balanced_accuracy")
+        scored["test part, oversampled alike"] = oversampled(test, np.random.default_rng([seed, 3]))
     scores = {}
-    for what, part in scored.items():
+    for name, part in scored.items():
         if len(part.labels):
-            found = metrics.evaluate(classifier.predict_proba(part.images), part.labels)
-            scores[what] = {key: found[key] for key in kept}
+            score = metrics.evaluate(classifier.predict_proba(part.images), part.labels)
+            scores[name] = {key: score[key] for key in ("n", "correct", "accuracy", "interval", "balanced_accuracy")}
     return {
         "n_train": len(train.labels),
         "n_select": len(select.labels),
@@ -264,9 +262,7 @@ def _score(parts: list[Pool], classifier: Any, run: Run, seed: int) -> dict[str,
         "equal": float(with_equal(test, train).mean()),
         "train_accuracy": run.history[-1]["train_accuracy"],
         "epochs": len(run.history),
-        "selected_epoch": run.facts["selected_epoch"],
-        "status": run.facts["status"],
-        "seconds": run.facts["seconds"],
+        **{name: run.facts[name] for name in ("selected_epoch", "status", "seconds")},
         "scores": scores,
     }
 
@@ -275,15 +271,15 @@ def path_of(seed: int, results_dir: str | Path | None = None) -> Path:
     return Path(results_dir or default_results_dir()) / "leakage" / f"seed-{seed}.json"
 
 
-def store(found: Leakage, results_dir: str | Path | None = None) -> Path:
+def store(leakage: Leakage, results_dir: str | Path | None = None) -> Path:
     """Write a full measurement on FER2013; anything else, and an existing file, is a `FerReproError`."""
-    path = path_of(found.record["seed"], results_dir)
-    if found.record["profile"] != "full" or found.synthetic:
-        raise FerReproError("only a full demonstration on FER2013 is stored; this one is shown and forgotten")
+    path = path_of(leakage.record["seed"], results_dir)
+    if leakage.record["profile"] != "full" or leakage.synthetic:
+        raise FerReproError("only a full demonstration on FER2013 is stored; this one can only be shown")
     if path.exists():
         raise FerReproError(f"{path} is there already: move it away first if it should be replaced")
     with atomic_write(path) as file:
-        file.write((json.dumps(found.record, indent=1) + "\n").encode())
+        file.write((json.dumps(leakage.record, indent=1) + "\n").encode())
     return path
 
 
@@ -301,73 +297,6 @@ def stored(seed: int, results_dir: str | Path | None = None) -> Leakage | None:
     return Leakage(record)
 
 
-def show(chapter: Chapter) -> Html:
-    """The chapter's section: the stored demonstration on FER2013 and, where there is none, one on synthetic faces."""
-    p = chapter.parameters
-    kept = None if p.profile == "smoke" else stored(p.seed, chapter.results_dir)
-    with quiet():
-        found = kept or demonstrate("smoke", p.seed, p.device)
-    missing = (
-        ""
-        if kept
-        else note(
-            "Not run on FER2013:", "<code>python -m fer_repro.papers.resemotenet.leakage</code> measures it there."
-        )
-    )
-    picture = figure(found)
-    return Html(missing + picture.figure() + as_table(found), repr(picture))
-
-
-def figure(found: Leakage) -> Figure:
-    """Every score of both arms with its interval."""
-    rows = [
-        Row(
-            what,
-            score["accuracy"],
-            tuple(score["interval"]),
-            "measured" if arm == ARMS[0] else "clean",
-            (percent(score["accuracy"]), whole(score["n"])),
-            arm,
-        )
-        for arm, told in found.arms.items()
-        for what, score in told["scores"].items()
-    ]
-    told = "; ".join(f"{row.group}, {row.label}: {percent(row.value)}" for row in rows)
-    return forest(
-        rows,
-        f"{LABEL[0].upper()}{LABEL[1:]}",
-        alt=f"{LABEL}: {told}.",
-        synthetic=found.synthetic,
-        caption="One network and recipe, two orders of work. Bars: Wilson 95 % intervals; copies of one photo are not "
-        "independent, so those of the grown parts are too narrow.",
-        columns=("accuracy", "images"),
-    )
-
-
-def as_table(found: Leakage) -> str:
-    """Both arms in numbers, with the shares of test images that training has seen in another or the same form."""
-    rows = [
-        [
-            text(arm),
-            whole(told["n_train"]),
-            whole(told["n_test"]),
-            percent(told["siblings"], 1),
-            percent(told["equal"], 1),
-            percent(told["train_accuracy"]),
-            f"{percent(found.reported(arm)['accuracy'])}<br>"
-            f'<span class="fer-small">{interval(found.reported(arm)["interval"])}</span>',
-        ]
-        for arm, told in found.arms.items()
-    ]
-    where = f"seed {found.record['seed']}, {found.record['data']['name']}"
-    caption = (
-        f"{LABEL[0].upper()}{LABEL[1:]} ({where}{f'; {SYNTHETIC}' if found.synthetic else ''}). Sibling, equal: test "
-        "images with a copy of the same photo, or with the very same pixels, in the training part."
-    )
-    header = ["Order of work", "Training", "Test", "Sibling", "Equal", "Training accuracy", "Test accuracy"]
-    return table(header, rows, caption, numeric=range(1, len(header)))
-
-
 def main(
     profile: str = "full",
     seed: int = 0,
@@ -380,15 +309,13 @@ def main(
 ) -> None:
     """Measure both orders of work; a full run is stored. Stops at a checkpoint after ``time_budget`` seconds."""
     options = {"root": root or None, "runs_dir": runs_dir or None, "resume": resume, "time_budget": time_budget}
-    found = demonstrate(profile, seed, device, **options)
+    leakage = demonstrate(profile, seed, device, **options)
     for arm in ARMS:
-        score = found.reported(arm)
-        siblings = f"{percent(found.arms[arm]['siblings'], 1)} of the test images with a sibling in training"
-        print(
-            f"{arm}: {percent(score['accuracy'])} of {score['n']:,}, {siblings} ({SYNTHETIC if found.synthetic else LABEL})"
-        )
+        score, remark = leakage.reported(arm), SYNTHETIC if leakage.synthetic else LABEL
+        siblings = f"{percent(leakage.arms[arm]['siblings'], 1)} of the test images with a sibling in training"
+        print(f"{arm}: {percent(score['accuracy'])} of {score['n']:,}, {siblings} ({remark})")
     if profile == "full":
-        print(f"stored as {store(found, results_dir or None).name} ({LABEL})")
+        print(f"stored as {store(leakage, results_dir or None).name} ({LABEL})")
 
 
 if __name__ == "__main__":
