@@ -22,7 +22,7 @@ from fer_repro.data.protocol import OFFICIAL
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation.statistics import wilson
 from fer_repro.files import atomic_write
-from fer_repro.logs import shown
+from fer_repro import logs
 from fer_repro.markup import percent
 from fer_repro.papers import deep_emotion
 from fer_repro.plots.figure import Figure
@@ -82,7 +82,7 @@ def path_of(results_dir: Path | None = None) -> Path:
     return (results_dir or default_results_dir()) / "deep-emotion" / "search.csv"
 
 
-@shown()
+@logs.shown()
 def search(
     root: str | None = None,
     results_dir: Path | None = None,
