@@ -141,6 +141,7 @@ class Chapter:
                     protocol=p.protocol,
                     profile="smoke" if small else "stored",
                     seed=p.seed,
+                    data=p.data if small else "",
                     device=p.device,
                     results_dir=p.results_dir or None,
                     resume=p.resume,
