@@ -18,11 +18,11 @@ import pandas as pd
 import typer
 
 from fer_repro import data as data_sets
+from fer_repro import logs
 from fer_repro.data.protocol import OFFICIAL
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation.statistics import wilson
 from fer_repro.files import atomic_write
-from fer_repro import logs
 from fer_repro.markup import percent
 from fer_repro.papers import deep_emotion
 from fer_repro.plots.figure import Figure
