@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
+import yaml
 from torch import nn
 
 from fer_repro.data.protocol import Splits
+from fer_repro.errors import FerReproError
 from fer_repro.recipe import Deviation, Recipe
 from fer_repro.training.run import Classifier, Run
 
@@ -39,6 +42,24 @@ class Variant:
 
 
 SCRATCH = "-scratch"
+
+
+def deviations(module: str) -> dict[str, tuple[Deviation, ...]]:
+    """The deviations of a paper, by the name that its module gives to a group of them.
+
+    ``module``: its ``__file__``. They stand beside it, in ``deviations.yaml`` of its folder or in ``<module>.yaml``.
+    Raises `FerReproError` for a file that is not groups of entries with section, what and why.
+    """
+    path = Path(module)
+    path = path.with_suffix(".yaml") if path.parent.name == "papers" else path.with_name("deviations.yaml")
+    try:
+        groups = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return {name: tuple(Deviation(**entry) for entry in entries) for name, entries in groups.items()}
+    except (OSError, yaml.YAMLError, AttributeError, TypeError) as error:
+        raise FerReproError(
+            f"{path} cannot be read as deviations ({error}): expected groups by name, each a list of entries with "
+            "section, what and why"
+        ) from error
 
 
 def with_scratch(

@@ -37,8 +37,8 @@ from fer_repro.local_learning import (
     visual_words,
 )
 from fer_repro.local_learning.pyramid import RECALLED, SEARCHED_WORDS, WordPyramid, channel_words, local_steps
-from fer_repro.papers.base import Variant
-from fer_repro.recipe import Deviation, Recipe, Selection, step
+from fer_repro.papers.base import Variant, deviations
+from fer_repro.recipe import Recipe, Selection, step
 from fer_repro.training.run import Run
 
 # The labels of PrivateTest were hidden during the contest: the claimed protocol is the official one.
@@ -187,50 +187,7 @@ SEARCHED["weights"] = ((1, 1, 1, 1), (0, 1, 1, 1), (1, 2, 2, 2), (1, 1, 2, 2), (
 SMOKE = {"step": 4, "channels": ((4, 1, 300), (4, 2, 300)), "points_per_word": 15, "iterations": 3}
 SMOKE |= {"weights": ((1, 1), (1, 2)), "weight_pool": 240, "k": (50, 100), "C": (1.0,), "global_C": (0.3,)}
 
-DEVIATIONS = (
-    Deviation(
-        "representation",
-        "our own matrix form of VLFeat's dense SIFT with a flat window",
-        "VLFeat has no wheel for current Python",
-    ),
-    Deviation(
-        "vocabulary",
-        "an inverted file over the words instead of randomised k-d trees",
-        "same role, approximate nearest word, maintained library",
-    ),
-    *LEARNING_DEVIATIONS,
-)
-CLAIMED_DEVIATIONS = (
-    Deviation("representation", "16-pixel patches at every pixel", "the paper's patch and step are not known to us"),
-    Deviation("vocabulary", "11,000 words on the 3x3 level", "this size is not known to us; it lies between the rest"),
-    Deviation(
-        "kernel",
-        "equal level weights, k = 1000, C = 100",
-        "the contest entry's weights, k and C are not known to us; these are what the group used elsewhere",
-    ),
-)
-SEARCHED_DEVIATIONS = (
-    Deviation(
-        "representation",
-        "a descriptor every 2 pixels on 12-pixel patches (3-pixel cells), in root form",
-        "chosen on PublicTest: 12-pixel patches beat 8, 16 and 24, and root form beats plain SIFT",
-    ),
-    Deviation(
-        "representation",
-        "the 3 nearest words of every descriptor count as present",
-        "chosen on PublicTest; on 16-pixel patches it brought as much as a step of 1 pixel did",
-    ),
-    Deviation(
-        "learning",
-        "the mirror image of every training image is in the pool too",
-        "chosen on a third of PublicTest (1,197 images), where it brought one to two points",
-    ),
-    Deviation(
-        "vocabulary",
-        "one vocabulary of 8,000 words for all levels",
-        "PublicTest did not tell 4,000 from 12,000 words; 8,000 were not tried by themselves before the run",
-    ),
-)
+DEVIATIONS = deviations(__file__)
 
 
 def recipe(protocol: str, profile: str) -> Recipe:
@@ -242,7 +199,9 @@ def recipe(protocol: str, profile: str) -> Recipe:
         protocol=CLAIMED if claimed else OFFICIAL,
         selection=Selection("grid"),
         options=step("visual-words", **(PAPER if claimed else SEARCHED)),
-        deviations=DEVIATIONS + (CLAIMED_DEVIATIONS if claimed else SEARCHED_DEVIATIONS),
+        deviations=DEVIATIONS["all"]
+        + LEARNING_DEVIATIONS
+        + (DEVIATIONS["claimed"] if claimed else DEVIATIONS["searched"]),
     )
     if profile == "full":
         return full

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fer_repro.data.protocol import OFFICIAL, Protocol
-from fer_repro.papers.base import Variant
-from fer_repro.recipe import Deviation, Recipe, Selection, Stage, Views, step
+from fer_repro.papers.base import Variant, deviations
+from fer_repro.recipe import Recipe, Selection, Stage, Views, step
 from fer_repro.training import loop
 
 CLAIMED = Protocol("claimed", train=("Training",), select=("PrivateTest",), test=("PrivateTest",))
@@ -89,33 +89,7 @@ AUGMENT = (
 # The release spreads 0.1 over the six wrong classes, torch its value over all seven: 0.1 * 7/6 is the same target.
 LABEL_SMOOTHING = 0.1 * 7 / 6
 
-DEVIATIONS = (
-    Deviation(
-        "released dataset.py",
-        "augmentations are batched tensor code that draws from the same distributions",
-        "the original runs image by image in PIL and keeps a GPU idle",
-    ),
-    Deviation(
-        "released train.py",
-        "bf16 autocast on a GPU, and on a CPU where that is faster, instead of fp16 with a scaler",
-        "same purpose, no scaler state to restore",
-    ),
-    Deviation(
-        "released train.py since August 2023",
-        "no second forward pass on the unmixed crops",
-        "the claimed number is older than that pass, which also feeds the batch norm statistics",
-    ),
-    Deviation(
-        "released utils.py",
-        "cross-entropy with the smoothed, mixed target instead of the KL divergence",
-        "the two differ by the entropy of the target, a constant: the gradients are equal",
-    ),
-)
-CLEAN = Deviation(
-    "released train.py, dataset.py",
-    "schedule and best epoch follow PublicTest, PrivateTest is scored once",
-    "the release selects on PrivateTest, the test set it reports",
-)
+DEVIATIONS = deviations(__file__)
 
 
 def recipe(protocol: str, profile: str) -> Recipe:
@@ -138,7 +112,7 @@ def recipe(protocol: str, profile: str) -> Recipe:
         selection=Selection("best"),
         views=Views("ten-crop", 40, "logits"),
         plain=Views("centre-crop", 40),
-        deviations=DEVIATIONS if claimed else (*DEVIATIONS, CLEAN),
+        deviations=DEVIATIONS["all"] if claimed else (*DEVIATIONS["all"], *DEVIATIONS["clean"]),
     )
     return full if profile == "full" else smoke(full)
 

@@ -16,8 +16,8 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from fer_repro.data.protocol import OFFICIAL, Protocol
-from fer_repro.papers.base import Variant
-from fer_repro.recipe import Deviation, Recipe, Selection, Stage, Views, step
+from fer_repro.papers.base import Variant, deviations
+from fer_repro.recipe import Recipe, Selection, Stage, Views, step
 from fer_repro.training import loop
 
 CLAIMED = Protocol(
@@ -72,37 +72,7 @@ AUGMENT = (
     step("erase", p=0.5, area=(0.02, 0.33), aspect=(0.3, 3.3), value=0.0),
 )
 
-DEVIATIONS = (
-    Deviation(
-        "released code, data/dataset.py",
-        "augmentations are batched tensor code that draws from the same distributions",
-        "the original runs image by image in PIL and is too slow for a GPU",
-    ),
-    Deviation(
-        "released code, utils/loops.py",
-        "bf16 autocast on a GPU, and on a CPU where that is faster, instead of fp16 with a scaler",
-        "same purpose, no scaler state to restore",
-    ),
-)
-OFFICIAL_DEVIATIONS = (
-    Deviation(
-        "abstract; released data/fer2013.py",
-        "schedule and best epoch follow PublicTest, PrivateTest is scored once",
-        "the official roles of the two test sets; the released code exchanges them",
-    ),
-    Deviation(
-        "paper, fine-tuning",
-        "fine-tuned on Training alone, the better of both stages by PublicTest is scored",
-        "merging a test set would leave nothing clean to select on",
-    ),
-)
-CLAIMED_DEVIATIONS = (
-    Deviation(
-        "paper, fine-tuning; a commented-out line of train.py",
-        "cosine with T_max 10 stepped each epoch, from 1e-4 to 1e-6",
-        "the released train.py contains only the first stage; this line is left in it",
-    ),
-)
+DEVIATIONS = deviations(__file__)
 
 
 def recipe(protocol: str, profile: str) -> Recipe:
@@ -127,7 +97,7 @@ def recipe(protocol: str, profile: str) -> Recipe:
         selection=Selection("last") if claimed else Selection("best"),
         views=Views("ten-crop", 40, "logits"),
         plain=Views("centre-crop", 40),
-        deviations=DEVIATIONS + (CLAIMED_DEVIATIONS if claimed else OFFICIAL_DEVIATIONS),
+        deviations=DEVIATIONS["all"] + (DEVIATIONS["claimed"] if claimed else DEVIATIONS["official"]),
     )
     if profile == "full":
         return full

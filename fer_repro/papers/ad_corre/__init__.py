@@ -25,8 +25,8 @@ from fer_repro.data.protocol import OFFICIAL, Protocol, Splits
 from fer_repro.evaluation.predict import NetworkClassifier
 from fer_repro.layers import GreyAsRgb, keras_batch_norm, keras_init_
 from fer_repro.papers.ad_corre.losses import TERMS, AdCorreLoss
-from fer_repro.papers.base import Variant
-from fer_repro.recipe import Deviation, Recipe, Selection, Stage, bind, step
+from fer_repro.papers.base import Variant, deviations
+from fer_repro.recipe import Recipe, Selection, Stage, bind, step
 from fer_repro.training import loop
 from fer_repro.training.run import Run
 
@@ -167,68 +167,14 @@ AUGMENT = (
     step("affine", degrees=15, shift=0.1, scale=(0.9, 1.1), interpolation="bilinear", fill="edge"),
 )
 
-DEVIATIONS = (
-    Deviation(
-        "released cnn_model.py, weights",
-        "RANDOM INITIAL WEIGHTS instead of ImageNet's: this run measures the method from scratch, the claim did not",
-        "pretrained weights are not part of this recipe; Keras' Glorot-uniform initialisation stands in",
-    ),
-    Deviation(
-        "released custom_loss.py",
-        "ED, FD and MD are tensor operations with a gradient",
-        "the release computes them in NumPy inside the gradient tape, which gives them none",
-    ),
-    Deviation(
-        "released training data (train_set_aug)",
-        "flip p 0.5, rotation up to 15 degrees, shift up to 10 %, zoom 0.9 to 1.1, drawn anew in every epoch",
-        "the release trains on an augmented copy on disk; how it was made is not published",
-    ),
-    Deviation(
-        "released dataset_class.py, input",
-        "the grey image is resized by bilinear interpolation after the augmentation and scaled to [-1, 1]",
-        "Keras' Xception expects [-1, 1]; the release resizes on disk, rounds to bytes and gives it [0, 1]",
-    ),
-    Deviation(
-        "released config.py, epochs", "40 epochs instead of up to 300", "cost; the epoch of the claim is unknown"
-    ),
-    Deviation(
-        "released dataset_class.py, batches",
-        "the last batch of an epoch, 9 images, is trained on too",
-        "the release drops it because its loss is written for a full batch",
-    ),
-    Deviation(
-        "released train.py", "bf16 autocast on a GPU, and on a CPU where that is faster; losses in fp32", "speed"
-    ),
-)
-SEVEN = Deviation(
-    "released config.py, num_embeddings", "k = 7 embeddings instead of 10", "the project's page says one for each class"
-)
-ADAPTIVE = Deviation(
-    "released custom_loss.py",
-    "FD is weighted by the running recall of the classes",
-    "the paper's title and page promise it; the release has the function but its active loss does not call it",
-)
-OFFICIAL_DEVIATIONS = (
-    Deviation(
-        "released FerPlusClass.py, train.py",
-        "the best epoch is chosen on PublicTest, PrivateTest is scored once",
-        "the release scores both test sets as one after every epoch",
-    ),
-)
-CLAIMED_DEVIATIONS = (
-    Deviation(
-        "released FerPlusClass.py",
-        "all 7,178 images are scored",
-        "the release drops the last batch: 28 images, different ones every time",
-    ),
-)
+DEVIATIONS = deviations(__file__)
 
 # Options of the network and of the loss, and the deviations that only some variants have.
 KINDS = {
-    "ad-corre": (7, {"terms": TERMS, "adaptive": True}, (SEVEN, ADAPTIVE)),
-    "ad-corre-ten-embeddings": (10, {"terms": TERMS, "adaptive": True}, (ADAPTIVE,)),
+    "ad-corre": (7, {"terms": TERMS, "adaptive": True}, DEVIATIONS["seven"] + DEVIATIONS["adaptive"]),
+    "ad-corre-ten-embeddings": (10, {"terms": TERMS, "adaptive": True}, DEVIATIONS["adaptive"]),
     # What the released code really minimises: its three other terms have no gradient.
-    "ad-corre-cross-entropy": (7, {"terms": (), "adaptive": False}, (SEVEN,)),
+    "ad-corre-cross-entropy": (7, {"terms": (), "adaptive": False}, DEVIATIONS["seven"]),
 }
 
 
@@ -249,7 +195,7 @@ def recipe(variant: str, protocol: str, profile: str) -> Recipe:
         loss=step("ad-corre", cross_entropy=50.0, history=1000, **terms),
         batch_size=50,
         selection=Selection("best"),
-        deviations=DEVIATIONS + own + (CLAIMED_DEVIATIONS if claimed else OFFICIAL_DEVIATIONS),
+        deviations=DEVIATIONS["all"] + own + (DEVIATIONS["claimed"] if claimed else DEVIATIONS["official"]),
     )
     return full if profile == "full" else smoke(full)
 

@@ -35,9 +35,9 @@ from fer_repro.evaluation.predict import NetworkClassifier
 from fer_repro.files import atomic_write
 from fer_repro.layers import keras_batch_norm, keras_init_
 from fer_repro.logs import rewritten
-from fer_repro.papers.base import Variant
+from fer_repro.papers.base import Variant, deviations
 from fer_repro.papers.cnn_hyperparameters import search
-from fer_repro.recipe import Deviation, Recipe, Selection, Stage, Step, step
+from fer_repro.recipe import Recipe, Selection, Stage, Step, step
 from fer_repro.training import loop
 from fer_repro.training.checkpoint import writer
 from fer_repro.training.progress import stop_requests
@@ -160,48 +160,7 @@ AUGMENT = (
     step("flip", p=0.5),
 )
 
-DEVIATIONS = (
-    Deviation(
-        "architecture",
-        "every convolution is padded to keep its size",
-        "the linked re-implementation does so, two others do not everywhere; the paper could not be read",
-    ),
-    Deviation(
-        "augmentation",
-        "rotation, zoom and horizontal flip of the linked re-implementation",
-        "what the paper did is unknown",
-    ),
-    Deviation(
-        "linked train.py",
-        "one batched resampling that zooms, then rotates; the zoom itself is uniform in 0.9 to 1.1",
-        "Keras rotates first and draws the inverse of the zoom; at these small values nearly the same",
-    ),
-    Deviation("linked train.py", "bf16 autocast on a GPU, and on a CPU where that is faster", "speed; no scaler"),
-)
-OFFICIAL_DEVIATIONS = (
-    Deviation(
-        "linked train.py",
-        "the learning rate is halved after four epochs without a lower PublicTest loss",
-        "the linked code holds this line commented out; switching it on is our choice",
-    ),
-    Deviation(
-        "linked train.py",
-        "at most 200 epochs, and the best one by PublicTest accuracy is scored",
-        "the linked code scores whatever the last epoch left",
-    ),
-)
-SEARCH_DEVIATIONS = (
-    Deviation(
-        "search",
-        "space, number of trials and epochs per trial are our choice",
-        "the paper's are unknown, and the linked code holds no search",
-    ),
-    Deviation(
-        "search",
-        "trials are ranked by PublicTest accuracy alone, in both protocols",
-        "which images ranked the paper's trials is unknown",
-    ),
-)
+DEVIATIONS = deviations(__file__)
 
 
 def recipe(protocol: str, profile: str) -> Recipe:
@@ -223,7 +182,7 @@ def recipe(protocol: str, profile: str) -> Recipe:
         batch_size=128,
         # Where the last epoch is scored, the measure is what the patience watches.
         selection=Selection("last", measure="loss") if claimed else Selection("best"),
-        deviations=DEVIATIONS + (() if claimed else OFFICIAL_DEVIATIONS),
+        deviations=DEVIATIONS["all"] + (() if claimed else DEVIATIONS["official"]),
     )
     return full if profile == "full" else smoke(full)
 
@@ -266,7 +225,7 @@ def search_recipe(protocol: str, profile: str) -> Recipe:
             space=tuple(space.items()),
             first=tuple(published.items()),
         ),
-        deviations=base.deviations + SEARCH_DEVIATIONS,
+        deviations=base.deviations + DEVIATIONS["search"],
     )
 
 

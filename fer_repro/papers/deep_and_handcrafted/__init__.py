@@ -28,10 +28,9 @@ from fer_repro.data.protocol import OFFICIAL, Protocol, Splits
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation import cost
 from fer_repro.evaluation.predict import NetworkClassifier, require_network
-from fer_repro.local_learning import staged_fit
+from fer_repro.local_learning import LEARNING_DEVIATIONS, staged_fit
 from fer_repro.local_learning.pyramid import RECALLED, SEARCHED_WORDS, channel_words, local_steps
-from fer_repro.papers.base import SCRATCH, Variant, with_scratch
-from fer_repro.papers.deep_and_handcrafted import deviations
+from fer_repro.papers.base import SCRATCH, Variant, deviations, with_scratch
 from fer_repro.papers.deep_and_handcrafted.fusion import WORDS, Fused, fuse
 from fer_repro.papers.deep_and_handcrafted.networks import Three, Vgg13, VggF, VggFace
 from fer_repro.recipe import Deviation, Pretrained, Recipe, Selection, Stage, Step, step
@@ -136,6 +135,7 @@ def stages(first: int, rate: float, pairs: int, length: int = 50) -> tuple[Stage
     return (Stage("dense 1" if pairs else "train", first, step("sgd", lr=rate, **SGD), PLATEAU), *later)
 
 
+DEVIATIONS = deviations(__file__)
 # Network, input, batch, stages, what is pruned and frozen, weights, deviations.
 FULL: dict[str, dict] = {
     "vgg-face": {
@@ -145,7 +145,7 @@ FULL: dict[str, dict] = {
         "stages": stages(200, 1e-4, 2),
         "options": step("dense-sparse-dense", scale=255.0, frozen=True, pruned=("fc6", "fc7", "fc8"), sparsity=0.6),
         "pretrained": FACES,
-        "deviations": (*deviations.COMMON, *deviations.SPARSE, deviations.PRETRAINED_FACE),
+        "deviations": (*DEVIATIONS["common"], *DEVIATIONS["sparse"], *DEVIATIONS["pretrained face"]),
     },
     "vgg-f": {
         "network": step("VggF"),
@@ -156,7 +156,7 @@ FULL: dict[str, dict] = {
             "dense-sparse-dense", scale=255.0, sparsity=0.4, pruned=("conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
         ),
         "pretrained": PHOTOS,
-        "deviations": (*deviations.COMMON, *deviations.SPARSE, *deviations.PRETRAINED_F),
+        "deviations": (*DEVIATIONS["common"], *DEVIATIONS["sparse"], *DEVIATIONS["pretrained f"]),
     },
     "vgg-13": {
         "network": step("Vgg13"),
@@ -164,7 +164,7 @@ FULL: dict[str, dict] = {
         "batch_size": 512,
         "stages": stages(300, 1e-2, 0),
         "options": step("dense"),
-        "deviations": deviations.COMMON,
+        "deviations": DEVIATIONS["common"],
     },
 }
 SMALL = {"hidden": 32, "dropout": (0.1, 0.1)}
@@ -232,11 +232,12 @@ def fusion_recipe(protocol: str, profile: str, scratch: bool = False) -> Recipe:
         selection=Selection("fixed" if claimed else "grid"),
         options=step("fusion", networks=networks, **machine),
         deviations=(
-            *deviations.FUSION,
-            *(deviations.CLAIMED_FUSION if claimed else deviations.OFFICIAL_FUSION),
-            *deviations.COMMON,
-            *deviations.SPARSE,
-            *((deviations.RANDOM,) if scratch else ()),
+            *DEVIATIONS["fusion"],
+            *LEARNING_DEVIATIONS,
+            *(DEVIATIONS["claimed fusion"] if claimed else DEVIATIONS["official fusion"]),
+            *DEVIATIONS["common"],
+            *DEVIATIONS["sparse"],
+            *(DEVIATIONS["random"] if scratch else ()),
         ),
     )
     return full if profile == "full" else full.shrunk(network=step("Three", size="smoke"), input_size=48)

@@ -24,8 +24,8 @@ from torch.nn import functional as F
 from fer_repro.data.protocol import OFFICIAL, Protocol, Splits
 from fer_repro.evaluation.predict import NetworkClassifier
 from fer_repro.layers import as_input, normalise_
-from fer_repro.papers.base import Variant
-from fer_repro.recipe import Deviation, Recipe, Selection, Stage, Step, step
+from fer_repro.papers.base import Variant, deviations
+from fer_repro.recipe import Recipe, Selection, Stage, Step, step
 from fer_repro.training import loop
 from fer_repro.training.losses import Loss
 from fer_repro.training.run import Run
@@ -198,11 +198,7 @@ LIGHT = (
     step("affine", degrees=10, p=0.5, interpolation="bilinear"),
     step("translate", fraction=0.1, p=0.5),
 )
-PRECISION = Deviation(
-    "all",
-    "bf16 autocast on a GPU, and on a CPU where that is faster",
-    "speed; a stored run names its device and the precision that autotuning chose, where it ran",
-)
+DEVIATIONS = deviations(__file__)
 
 
 def with_options(network: Step, **options: Any) -> Step:
@@ -221,7 +217,7 @@ def recalled(variant: str, network: Step) -> Recipe:
         loss=step("penalised-cross-entropy", weight=1e-3),
         batch_size=128,
         selection=Selection("best"),
-        deviations=(*UNKNOWN, PRECISION),
+        deviations=(*DEVIATIONS["unknown"], *DEVIATIONS["precision"]),
     )
 
 
@@ -235,7 +231,7 @@ def as_linked(variant: str, network: Step) -> Recipe:
         augment=(),
         loss=step("cross-entropy"),
         selection=Selection("last"),
-        deviations=(*AS_LINKED, PRECISION),
+        deviations=(*DEVIATIONS["as linked"], *DEVIATIONS["precision"]),
     )
 
 
@@ -249,7 +245,7 @@ def as_wide(variant: str, network: Step) -> Recipe:
         loss=step("penalised-cross-entropy", weight=5e-4),
         batch_size=256,
         selection=Selection("best", measure="loss"),
-        deviations=(*AS_WIDE, PRECISION),
+        deviations=(*DEVIATIONS["as wide"], *DEVIATIONS["precision"]),
     )
 
 
@@ -261,79 +257,15 @@ def official(variant: str, network: Step) -> Recipe:
         protocol=OFFICIAL,
         stages=(Stage("train", 80, step("adam", lr=0.005), step("cosine", per="batch")),),
         loss=step("penalised-cross-entropy", weight=0.0),
-        deviations=(*SEARCHED, PRECISION),
+        deviations=(
+            *DEVIATIONS["unknown"][:2],
+            DEVIATIONS["unknown"][3],
+            *DEVIATIONS["searched"],
+            *DEVIATIONS["precision"],
+        ),
     )
 
 
-UNKNOWN = (
-    Deviation(
-        "figure, localisation network",
-        "padded convolutions and pools of 4",
-        "the figure's 90 features do not follow from its own layers at 48 pixels; this is the way to get them",
-    ),
-    Deviation(
-        "figure, classifier",
-        "a ReLU between the two linear layers",
-        "none is drawn, but without it the two would be one linear map",
-    ),
-    Deviation(
-        "training text",
-        "batch of 128, weight penalty of 0.001 on the linear layers, dropout 0.5, constant learning rate",
-        "these values are not known to us",
-    ),
-    Deviation(
-        "training text",
-        "flip, rotation by up to 10 degrees, shift by up to 10 %, each with probability 0.5",
-        "that small augmentations were used is recalled, which ones is not",
-    ),
-    Deviation(
-        "training text",
-        "the epoch with the best PublicTest accuracy is scored",
-        "how the paper chose its checkpoint is not known to us",
-    ),
-)
-
-AS_LINKED = (
-    Deviation("linked deep_emotion.py", "dropout is off in evaluation", "the released forward leaves it on: a defect"),
-    Deviation(
-        "linked generate_data.py",
-        "all of Training trains, the last epoch is scored on PrivateTest",
-        "the release drops the first 3,589 training images and never scores PrivateTest exactly",
-    ),
-    Deviation("linked generate_data.py", "pixels are read as they are", "the release stores them as lossy JPEG first"),
-)
-AS_WIDE = (
-    Deviation(
-        "mkmohangb train.py",
-        "0.0005 times the squared weights in the loss instead of Adam's decay of 0.001",
-        "the same gradient for the weights; the release decays the two biases as well",
-    ),
-    Deviation("mkmohangb test.py", "all 3,589 images are scored", "the release drops the last incomplete batch"),
-)
-SEARCHED = (
-    *UNKNOWN[:2],
-    *UNKNOWN[3:4],
-    Deviation(
-        "training text",
-        "80 epochs on a cosine schedule from 0.005 instead of 500 at a constant learning rate",
-        "a falling learning rate was no worse on PublicTest; two processor cores allow so many epochs for three seeds",
-    ),
-    Deviation(
-        "training text",
-        "no weight penalty on the linear layers, dropout of 0.1",
-        "the penalty cost accuracy on PublicTest, dropout hardly mattered: the network is too small for its data",
-    ),
-    Deviation(
-        "training text",
-        "torch's default initial weights instead of a standard deviation of 0.05",
-        "better on PublicTest",
-    ),
-    Deviation(
-        "training text",
-        "batch of 128; the epoch with the best PublicTest accuracy is scored",
-        "the paper's batch and choice are not known to us",
-    ),
-)
 RECIPES = {
     "deep-emotion": (recalled, FIGURE),
     "deep-emotion-input-stn": (as_linked, INPUT_STN),

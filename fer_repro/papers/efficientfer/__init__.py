@@ -27,9 +27,9 @@ from fer_repro import pretrained
 from fer_repro.data.official import OFFICIAL_COUNTS
 from fer_repro.data.protocol import OFFICIAL, Protocol
 from fer_repro.layers import IMAGENET_MEAN, IMAGENET_STD, GreyAsRgb
-from fer_repro.papers.base import Variant, with_scratch
+from fer_repro.papers.base import Variant, deviations, with_scratch
 from fer_repro.papers.efficientfer import lite0
-from fer_repro.recipe import Deviation, Pretrained, Recipe, Selection, Stage, Step, Views, step
+from fer_repro.recipe import Pretrained, Recipe, Selection, Stage, Step, Views, step
 from fer_repro.training import loop
 
 # The usages are the official ones; what makes it "claimed" is the released code's recipe.
@@ -168,56 +168,7 @@ AFFINE = step("affine", degrees=15, shift=0.0625, scale=(0.9, 1.1), per_axis=Tru
 # N / (7 n_c), from the training images (released calculate_weight.py).
 CLASS_WEIGHTS = tuple(round(float(n), 6) for n in OFFICIAL_COUNTS[0].sum() / (7 * OFFICIAL_COUNTS[0]))
 
-LOADER, TRAIN = (partial(Deviation, f"released {file}") for file in ("dataloader.py", "train.py"))
-DEVIATIONS = (
-    Deviation(
-        "all",
-        "read through a copy of the repository; the paper's text could not be read",
-        "the repository itself could not be read; the author's answers and the abstract agree with the copy, "
-        "which has the claimed number of parameters",
-    ),
-    Deviation("abstract", "trained on Training alone", "the further images were never released"),
-    LOADER(
-        "noise with a standard deviation of 0.2 to 0.44 and blur of 0.5 to 3, as by default in albumentations 2.0.8",
-        "no version is pinned; before version 2 the noise was sixteen times weaker",
-    ),
-    LOADER(
-        "the noise is the same in the three channels",
-        "the grey image is repeated to RGB after the augmentation; the library makes other noise for each channel",
-    ),
-    LOADER(
-        "only the enlargement and CLAHE round to 8 bits", "the original rounds after every step; batched on the device"
-    ),
-    TRAIN(
-        "epochs are compared by the plain cross-entropy on PublicTest",
-        "the release compares its weighted focal loss there",
-    ),
-    TRAIN(
-        "batch statistics are averaged like the weights",
-        "the average's library has done so only in newer versions; none is pinned",
-    ),
-    TRAIN(
-        "a fixed seed, classes in the order of fer2013.csv",
-        "the release sets no seed; the order only names the outputs",
-    ),
-)
-CLAIMED_DEVIATIONS = (
-    TRAIN(
-        "no loss scaler: the gradients are clipped to the norm that the release's leaves them, 1 / 65,536 and half of "
-        "it after every 2,000 batches",
-        "the same arithmetic without the scaler",
-    ),
-)
-OFFICIAL_DEVIATIONS = (
-    TRAIN(
-        "the one-cycle schedule steps every batch, with a peak learning rate of 0.0005 instead of 0.005",
-        "stepped once per epoch it never leaves its start; its real peak would destroy what was pretrained",
-    ),
-    TRAIN("gradients are clipped to a norm of 1", "the release clips what a loss scaler has multiplied"),
-    TRAIN("at most 30 epochs", "the schedule now ends; it falls over the last 21"),
-    Deviation("released test.py", "the averaged weights are scored", "they are the ones that chose the epoch"),
-)
-ON_THE_MAP = Deviation("released efficientfer.py", "attention before the pool", "what the text probably intends")
+DEVIATIONS = deviations(__file__)
 
 
 def augmentation(size: int) -> tuple[Step, ...]:
@@ -230,7 +181,7 @@ def recipe(protocol: str, profile: str, variant: str = "efficientfer", attend: s
     """AdamW on a one-cycle schedule in batches of 64, focal loss, averaged weights (released train.py)."""
     claimed = protocol == "claimed"
     peak = 5e-3 if claimed else 5e-4
-    deviations = DEVIATIONS + (CLAIMED_DEVIATIONS if claimed else OFFICIAL_DEVIATIONS)
+    own = DEVIATIONS["all"] + (DEVIATIONS["claimed"] if claimed else DEVIATIONS["official"])
     adamw = step("adamw", lr=peak, weight_decay=0.03)
     steps = {"per": "epoch", "total_steps": 50 * 449} if claimed else {"per": "batch"}
     one_cycle = step("one-cycle", max_lr=peak, pct_start=0.3, **steps)
@@ -248,7 +199,7 @@ def recipe(protocol: str, profile: str, variant: str = "efficientfer", attend: s
         plain=Views("lanczos4", SIZE),
         clip_norm=step("scaled", norm=1.0, start=65536.0, every=2000) if claimed else 1.0,
         ema=averaging(keep="online" if claimed else "average"),
-        deviations=(*deviations, ON_THE_MAP) if attend == "map" else deviations,
+        deviations=own + (DEVIATIONS["on the map"] if attend == "map" else ()),
         pretrained=WEIGHTS,
     )
     return full if profile == "full" else smoke(full)

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from fer_repro import pretrained
 from fer_repro.data.protocol import OFFICIAL, Protocol
 from fer_repro.errors import FerReproError
-from fer_repro.papers.base import Variant, with_scratch
-from fer_repro.recipe import Deviation, Pretrained, Recipe, Stage, step
+from fer_repro.papers.base import Variant, deviations, with_scratch
+from fer_repro.recipe import Pretrained, Recipe, Stage, step
 from fer_repro.training import loop
 
 WEIGHTS = Pretrained(
@@ -27,9 +27,7 @@ WEIGHTS = Pretrained(
     why="the difference that is measured",
 )
 CLAIMED = Protocol("claimed")  # no paper claims a result for it: the same splits under the other name
-OURS = Deviation(
-    "all", "a network and a recipe of ours, in no paper", "its ImageNet weights can be installed by anybody"
-)
+DEVIATIONS = deviations(__file__)
 
 
 class EfficientNetLite0(nn.Module):
@@ -82,7 +80,7 @@ def recipe(protocol: str, profile: str) -> Recipe:
         augment=(step("flip", p=0.5), affine),
         loss=step("cross-entropy", label_smoothing=0.1),
         batch_size=64,
-        deviations=(OURS,),
+        deviations=DEVIATIONS["ours"],
         pretrained=WEIGHTS,
     )
     return full if profile == "full" else smoke(full)

@@ -29,9 +29,9 @@ from fer_repro.data.protocol import OFFICIAL, Protocol, Splits
 from fer_repro.evaluation.predict import NetworkClassifier
 from fer_repro.evaluation.tta import view_batch
 from fer_repro.layers import IMAGENET_MEAN, IMAGENET_STD, GreyAsRgb, SqueezeExcite, as_input, normalise_
-from fer_repro.papers.base import Variant, with_scratch
+from fer_repro.papers.base import Variant, deviations, with_scratch
 from fer_repro.papers.emonext.weights import torchvision_names
-from fer_repro.recipe import Deviation, Pretrained, Recipe, Selection, Stage, Step, Views, step
+from fer_repro.recipe import Pretrained, Recipe, Selection, Stage, Step, Views, step
 from fer_repro.training import loop
 from fer_repro.training.losses import SmoothedWithSpread, make_loss
 from fer_repro.training.run import Run
@@ -211,58 +211,7 @@ def fit(splits: Splits, run: Run) -> EmoNeXtClassifier:
 
 
 RESIZED, SIZE = 236, 224
-TRAIN = partial(Deviation, "released train.py")
-DEVIATIONS = (
-    Deviation(
-        "released scripts/download_dataset.py",
-        "the images as published",
-        "the release stores them as JPEG of quality 75 and so loses some detail in all parts",
-    ),
-    TRAIN(
-        "no rounding to 8 bits after the enlargement",
-        "batched on the device; the original's images are bytes until they are normalised",
-    ),
-    TRAIN("bf16 instead of fp16 on a GPU, tests in fp32", "speed; no overflow"),
-    TRAIN(
-        "the average is updated after batches 16, 32, ... instead of 1, 17, ...; batch statistics are averaged like "
-        "the weights",
-        "the average's library does so only in newer versions; none is pinned",
-    ),
-    TRAIN(
-        "another seed, classes in the order of fer2013.csv",
-        "the release has the seed 2001; the order only names the outputs",
-    ),
-)
-CLAIMED_DEVIATIONS = (
-    TRAIN(
-        "gradients are clipped to the norm that the release's loss scaler leaves them, 1 / 65,536 and half of it after "
-        "every 2,000 batches",
-        "the same arithmetic without the scaler; where fp16 overflows, the release's scale falls again",
-    ),
-    Deviation(
-        "paper, training",
-        "a peak learning rate of 0.001",
-        "as the released schedule sets it, whatever its flag says; the paper prints 0.0001",
-    ),
-)
-OFFICIAL_DEVIATIONS = (
-    TRAIN(
-        "one cosine over 30 epochs from a learning rate of 0.0001 (tiny and small) or 0.00005, after a linear warm-up "
-        "of one epoch",
-        "the released schedule restarts every 2.3 epochs and ends by patience",
-    ),
-    TRAIN("gradients are clipped to a norm of 1", "the release clips what a loss scaler has multiplied"),
-    TRAIN("no upside-down faces", "neither test set has any, and the paper names none"),
-    TRAIN(
-        "epochs are compared by the averaged weights on the middle crop, and the best one is scored",
-        "the release compares one random crop with the weights without averaging and scores the last epoch",
-    ),
-    TRAIN(
-        "inputs are shifted and scaled like ImageNet's photos",
-        "the pretrained weights expect it; the release gives them [0, 1]",
-    ),
-)
-FROM_SCRATCH = TRAIN("60 epochs from a learning rate of 0.0005", "random weights need more and larger steps")
+DEVIATIONS = deviations(__file__)
 
 
 def augmentation(resized: int, size: int, upside_down: bool) -> tuple[Step, ...]:
@@ -326,7 +275,7 @@ def recipe(protocol: str, profile: str, variant: str = "emonext", size: str = "x
         plain=single_view(RESIZED, SIZE, random=claimed),
         clip_norm=step("scaled", norm=1.0, start=65536.0, every=2000) if claimed else 1.0,
         ema=averaging("online" if claimed else "average"),
-        deviations=(*DEVIATIONS, *(CLAIMED_DEVIATIONS if claimed else OFFICIAL_DEVIATIONS)),
+        deviations=(*DEVIATIONS["all"], *(DEVIATIONS["claimed"] if claimed else DEVIATIONS["official"])),
         pretrained=weights_of(size),
     )
     return full if profile == "full" else smoke(full)
@@ -356,7 +305,7 @@ def from_scratch(recipe: Recipe) -> Recipe:
     if recipe.protocol == CLAIMED or recipe.input_size != SIZE:
         return recipe
     stage = dataclasses.replace(stage, epochs=60, optimiser=_adamw(5e-4))
-    return dataclasses.replace(recipe, stages=(stage,), deviations=(*recipe.deviations, FROM_SCRATCH))
+    return dataclasses.replace(recipe, stages=(stage,), deviations=(*recipe.deviations, *DEVIATIONS["from scratch"]))
 
 
 def _variant(size: str) -> Variant:

@@ -27,10 +27,10 @@ from fer_repro import pretrained
 from fer_repro.data.protocol import OFFICIAL, Protocol, Splits
 from fer_repro.evaluation.predict import NetworkClassifier
 from fer_repro.layers import GreyAsRgb
-from fer_repro.papers.base import Variant, with_scratch
+from fer_repro.papers.base import Variant, deviations, with_scratch
 from fer_repro.papers.lhc_net.scoring import LhcClassifier, poses
 from fer_repro.pretrained import keras
-from fer_repro.recipe import Deviation, Pretrained, Recipe, Selection, Stage, Step, Views, step
+from fer_repro.recipe import Pretrained, Recipe, Selection, Stage, Step, Views, step
 from fer_repro.training import loop
 from fer_repro.training.run import Run
 from fer_repro.training.weights import digest
@@ -237,48 +237,7 @@ PLAIN, BLOCKS = step("LhcNet"), step("LhcNet", heads=(8, 8, 7, 7, 1), embeddings
 SMALL = step("LhcNet", size=32, width=8, units=(1, 1, 1, 1), hidden=(64, 32), dropout=0.1, momentum=0.1)
 SMALL_BLOCKS = step("LhcNet", **SMALL.kwargs(), heads=(4, 4, 2, 2, 1), embeddings=(8, 8, 4, 2, 1))
 
-DEVIATIONS = (
-    Deviation(
-        "released ETL.py",
-        "training images stay floating-point numbers",
-        "the release stores the enlarged ones as JPEG of quality 100 and reads them back, the held-out ones not",
-    ),
-    Deviation(
-        "released scripts",
-        "one seed for all stages, given on the command line",
-        "the release sets 5678, 9101112, 131415, then 1115, then 0: the choice of seeds is part of the claim's "
-        "problem, not of the method",
-    ),
-    Deviation(
-        "released Lib/Utils.py",
-        "the six enlarged copies still use the pixels just beyond their border",
-        "the release cuts first and repeats the border of the cut: half a pixel, less than one grey level",
-    ),
-)
-FIRST_DEVIATIONS = (
-    Deviation(
-        "released ResNet34_Train.py",
-        "the best epoch over phases A, B and C is the result",
-        "the release overwrites its file when a phase begins: phase C's best is the result, even if a worse one",
-    ),
-    Deviation(
-        "released ResNet34_Train.py",
-        "phase B rotates, then shifts by whole pixels; it enlarges by 0.9 to 1.1",
-        "Keras shifts first, by fractions of a pixel, and draws the inverse factor: the same ranges otherwise",
-    ),
-)
-SECOND_DEVIATIONS = (
-    Deviation(
-        "released readme",
-        "the backbone is this book's own run of the same protocol and seed",
-        "the claim starts from one 'very well performing' backbone, picked among an unknown number",
-    ),
-)
-CONTROL = Deviation(
-    "no section",
-    "the second stage without the blocks: the same backbone, trained on by the same rule",
-    "the paper has no such control; without it, it is unknown whether the blocks or the extra epochs help",
-)
+DEVIATIONS = deviations(__file__)
 
 
 def keras_affine(size: int, degrees: float, shift: float = 0.0, zoom: float = 0.0) -> tuple[Step, ...]:
@@ -302,7 +261,11 @@ def recipe(variant: str, protocol: str, profile: str) -> Recipe:
     """The released training: phases A, B, C for the backbone; then SGD until 3 epochs in a row do not improve."""
     first = variant == BACKBONE
     second = (Stage("all trainable", 300, step("sgd", lr=0.01), patience=3),)
-    own = {BACKBONE: FIRST_DEVIATIONS, ROW: SECOND_DEVIATIONS, CONTINUED: (*SECOND_DEVIATIONS, CONTROL)}[variant]
+    own = {
+        BACKBONE: DEVIATIONS["first"],
+        ROW: DEVIATIONS["second"],
+        CONTINUED: (*DEVIATIONS["second"], *DEVIATIONS["control"]),
+    }[variant]
     full = Recipe(
         variant=variant,
         network=BLOCKS if variant == ROW else PLAIN,
@@ -315,7 +278,7 @@ def recipe(variant: str, protocol: str, profile: str) -> Recipe:
         views=Views("poses", average="probabilities", resize=SIZE, poses=poses()),
         plain=Views("plain", resize=SIZE),
         precision="fp32",
-        deviations=(*DEVIATIONS, *own),
+        deviations=(*DEVIATIONS["all"], *own),
         pretrained=WEIGHTS if first else None,
     )
     return full if profile == "full" else smoke(full)

@@ -28,8 +28,8 @@ from fer_repro.errors import FerReproError
 from fer_repro.evaluation.predict import NetworkClassifier
 from fer_repro.layers import logits_of
 from fer_repro.papers import resemotenet
-from fer_repro.papers.base import Variant
-from fer_repro.recipe import Deviation, Recipe, step
+from fer_repro.papers.base import Variant, deviations
+from fer_repro.recipe import Recipe, step
 from fer_repro.training.artifacts import ArtifactCache
 from fer_repro.training.checkpoint import writer
 from fer_repro.training.run import Run
@@ -163,32 +163,7 @@ def fit(splits: Splits, run: Run) -> NetworkClassifier:
 
 LOSS = step("distillation", temperature=4.0, alpha=0.5)
 
-DEVIATIONS = (
-    Deviation(
-        "abstract",
-        "every hidden width divided by 2, 4 or 8, the linear layers' too",
-        "it says that the channels of each layer are reduced by about 50, 75 and 87.5 %",
-    ),
-    Deviation(
-        "body, not read",
-        "Hinton's loss with T = 4 and alpha = 0.5",
-        "abstract and a review name distillation and cross-entropy; temperature and weight could not be read",
-    ),
-    Deviation(
-        "body, not read",
-        "the teacher is this book's own run of ResEmoteNet, with the same protocol and seed",
-        "which checkpoint was the teacher of the claimed students, and on which images, could not be read",
-    ),
-    Deviation(
-        "body, not read", "optimiser, schedule, batch, epochs and selection are the teacher's", "none could be read"
-    ),
-    Deviation(
-        "implementation",
-        "the teacher runs once for every training image and its flipped copy",
-        "the flip is the only augmentation, so its output never changes; otherwise it would run in every step",
-    ),
-)
-ALONE = Deviation("abstract", "no teacher: plain cross-entropy", "the control that shows the effect of distillation")
+DEVIATIONS = deviations(__file__)
 
 
 def name_of(student: str, alone: bool) -> str:
@@ -198,7 +173,7 @@ def name_of(student: str, alone: bool) -> str:
 def recipe(protocol: str, profile: str, student: str, alone: bool = False) -> Recipe:
     """The teacher's recipe with a narrower network, and with the distillation loss unless ``alone``."""
     base = resemotenet.recipe(protocol, profile, name_of(student, alone), DIVISORS[student])
-    own = (DEVIATIONS[0], DEVIATIONS[3], ALONE) if alone else DEVIATIONS
+    own = (DEVIATIONS["all"][0], DEVIATIONS["all"][3], *DEVIATIONS["alone"]) if alone else DEVIATIONS["all"]
     return dataclasses.replace(base, loss=base.loss if alone else LOSS, deviations=(*own, *base.deviations))
 
 

@@ -24,8 +24,8 @@ from torch.nn import functional as F
 from fer_repro.data.protocol import OFFICIAL, Protocol, Splits
 from fer_repro.evaluation.predict import NetworkClassifier
 from fer_repro.layers import IMAGENET_MEAN, IMAGENET_STD, GreyAsRgb, SqueezeExcite
-from fer_repro.papers.base import Variant
-from fer_repro.recipe import Deviation, Recipe, Selection, Stage, step
+from fer_repro.papers.base import Variant, deviations
+from fer_repro.recipe import Recipe, Selection, Stage, step
 from fer_repro.training import loop
 from fer_repro.training.losses import Loss
 from fer_repro.training.run import Run
@@ -97,54 +97,7 @@ def build(recipe: Recipe) -> nn.Module:
     return ResEmoteNet(**recipe.network.kwargs())
 
 
-DEVIATIONS = (
-    Deviation(
-        "released data_preprocessing/data_csv.py and get_dataset.py",
-        "no image is lost: 28,709 / 3,589 / 3,589",
-        "the CSV files have no header row and the reader expects one, so the first image of each split vanishes; "
-        "a bug, and one image moves an accuracy by 0.03 points at most",
-    ),
-    Deviation(
-        "released data_preprocessing/data_csv.py",
-        "seven classes",
-        "the script knows a folder 'anger' and skips one called 'angry', as the public folder copies call it",
-    ),
-    Deviation(
-        "released train_files/ResEmoteNet_train.py",
-        "no random flip in the evaluation: an image is scored as it is; the run records the score of flipped images as "
-        "well, and the mean of both is what the released evaluation gives on average",
-        "a random score cannot be repeated; the epochs are selected without the random flip too",
-    ),
-    Deviation(
-        "released data_preprocessing/data_augmentation.py",
-        "no image is augmented offline",
-        "the paper's text does not mention it and the amount is unknown; see the demonstration of leakage",
-    ),
-    Deviation(
-        "released transform",
-        "resized from 48 to 64 pixels as floating-point numbers, batched on the device",
-        "the original resizes image by image in PIL, which rounds to 8 bits",
-    ),
-    Deviation(
-        "released training loop",
-        "classes in the order of fer2013.csv, a fixed seed",
-        "the order only names the outputs; the release sets no seed",
-    ),
-)
-OFFICIAL_DEVIATIONS = (
-    Deviation(
-        "paper, training details",
-        "the learning rate falls to a tenth at the sixth epoch in a row without a better PublicTest accuracy",
-        "the text says only that a predetermined number of epochs is waited for",
-    ),
-)
-CLAIMED_DEVIATIONS = (
-    Deviation(
-        "issue #28 of the repository",
-        "Training, PublicTest and PrivateTest train, select and are scored",
-        "these are the roles the author names; the images behind 79.79 % are not established",
-    ),
-)
+DEVIATIONS = deviations(__file__)
 
 
 def recipe(protocol: str, profile: str, variant: str = "resemotenet", divisor: int = 1) -> Recipe:
@@ -168,7 +121,7 @@ def recipe(protocol: str, profile: str, variant: str = "resemotenet", divisor: i
         batch_size=16,
         selection=Selection("best"),
         precision="fp32",
-        deviations=DEVIATIONS + (CLAIMED_DEVIATIONS if claimed else OFFICIAL_DEVIATIONS),
+        deviations=DEVIATIONS["all"] + (DEVIATIONS["claimed"] if claimed else DEVIATIONS["official"]),
     )
     return full if profile == "full" else smoke(full, divisor)
 

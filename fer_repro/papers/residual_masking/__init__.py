@@ -36,16 +36,7 @@ from fer_repro.evaluation.tta import TURNS, turned_views
 from fer_repro.layers import MaskingBlock
 from fer_repro.papers.base import SCRATCH, Variant, with_scratch
 from fer_repro.papers.residual_masking.members import EfficientNet, ResNet
-from fer_repro.papers.residual_masking.recipes import (
-    DEVIATIONS,
-    ENSEMBLE_DEVIATIONS,
-    KINDS,
-    MEMBERS,
-    ROW,
-    SCRATCH_DEVIATION,
-    SMOKE_SIZE,
-    TTA_SEED,
-)
+from fer_repro.papers.residual_masking.recipes import DEVIATIONS, KINDS, MEMBERS, ROW, SMOKE_SIZE, TTA_SEED
 from fer_repro.recipe import Recipe, Selection, Stage, Step, bind, step
 from fer_repro.training import loop
 from fer_repro.training.run import Run
@@ -140,7 +131,7 @@ def recipe(variant: str, protocol: str, profile: str) -> Recipe:
         views=turned_views(224, seed=TTA_SEED),
         options=step("views", seeds=kind.seeds),
         pretrained=kind.pretrained,
-        deviations=(*DEVIATIONS, *kind.deviations),
+        deviations=(*DEVIATIONS["all"], *kind.deviations),
     )
     return full if profile == "full" else smoke(full)
 
@@ -208,7 +199,7 @@ def ensemble_recipe(protocol: str, profile: str, suffix: str = "") -> Recipe:
         selection=Selection("fixed"),
         views=turned_views(size, 8 if profile == "full" else 3, TTA_SEED),
         options=step("sum", decimals=DECIMALS, members=members),
-        deviations=(*ENSEMBLE_DEVIATIONS, SCRATCH_DEVIATION) if suffix else ENSEMBLE_DEVIATIONS,
+        deviations=DEVIATIONS["ensemble"] + (DEVIATIONS["scratch"] if suffix else ()),
     )
     return full if profile == "full" else full.shrunk(network=step("Ensemble", size="smoke"))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
+from fer_repro.papers.base import deviations
 from fer_repro.papers.residual_masking.members import B2
 from fer_repro.recipe import Deviation, Pretrained, Step, step
 
@@ -65,89 +66,7 @@ VGGFACE2 = Pretrained(
     data="VGGFace2, 8,631 identities",
 )
 
-DEVIATIONS = (
-    Deviation(
-        "released fer2013dataset.py, augment.py",
-        "images are resized and rotated as floating-point numbers, in batches on the device",
-        "the release works on 8-bit images one by one and rounds after each step",
-    ),
-    Deviation(
-        "released trainers/tta_trainer.py, validation",
-        "the accuracy of all PublicTest images selects",
-        "the release averages the accuracies of its batches, of which the last holds 37 images, not 48",
-    ),
-    Deviation(
-        "released trainers/tta_trainer.py, schedule",
-        "the plateau watches the accuracy, relative threshold 1e-4",
-        "the release watches 100 minus the accuracy; both thresholds are less than one image of PublicTest",
-    ),
-    Deviation(
-        "released main_fer2013.py, test",
-        "the random views come from a generator of their own, seed 1234",
-        "in the release they depend on how many random numbers training has used before",
-    ),
-    Deviation(
-        "released data loader",
-        "every sample has its own mirror and angle",
-        "the release's eight workers copy one random state and repeat each other's random numbers",
-    ),
-    Deviation(
-        "paper, training details",
-        "bf16 autocast on a GPU, and on a CPU where that is faster; 1 + M and the losses in fp32",
-        "speed",
-    ),
-)
-ACTIVE = Deviation(
-    "released models/resmasking.py",
-    "the ResNet34 part starts from ImageNet weights",
-    "the lines that load them are commented out since January 2020; the author says that 74 % needs them",
-)
-TODAY = Deviation(
-    "released models, weights",
-    "torchvision's current file for the same entry",
-    "the release names an older upload; whether every number in it is the same was not checked",
-)
-PLAIN = Deviation("paper, table of baselines", "no masks", "the paper's own ablation: the effect of the masks")
-NO_DROPOUT = Deviation(
-    "released models/resmasking.py",
-    "no dropout before the last layer",
-    "the seventh member is the same network without it",
-)
-UNKNOWN_START = Deviation(
-    "released models/resnet.py",
-    "ImageNet weights",
-    "the code says no pretraining in every public version, the reported accuracy speaks for it: unknown",
-)
-FACES = Deviation(
-    "released models/resnet50_scratch_dims_2048.py",
-    "VGGFace2 weights",
-    "the lines that load them are commented out in every public version; the member's name says that they were used",
-)
-OTHER_PYTORCHCV = Deviation(
-    "released models/__init__.py",
-    "pytorchcv's file of its version 0.0.74",
-    "which file the version of 2019 loaded is unknown",
-)
-ENSEMBLE_DEVIATIONS = (
-    Deviation(
-        "paper and released script/gen_ensemble.py",
-        "the seven members are fixed in advance",
-        "the paper describes a search by validation accuracy, the first published script searches PrivateTest",
-    ),
-    Deviation(
-        "released checkpoints",
-        "all seven members are fitted here",
-        "the author says that the trained ResNet18 and VGGFace2 ResNet50 are lost",
-    ),
-    Deviation(
-        "released script/gen_results.py",
-        "each member's random views have a seed of their own, 1234 and upwards",
-        "in the release one generator runs on from member to member",
-    ),
-)
-SCRATCH_DEVIATION = Deviation(
-    "pretraining", "adds up networks that started from random weights", "the effect of the method without pretraining"
-)
+DEVIATIONS = deviations(__file__)
 
 
 def _masked(dropout: float) -> dict[str, Step]:
@@ -171,22 +90,39 @@ _EFFICIENTNET = {
 }
 
 KINDS = {
-    ROW: Kind(**_masked(0.4), pretrained=RESNET34, deviations=(ACTIVE, TODAY), seeds=EXTRA_SEEDS, of_row=True),
-    "residual-masking-resnet18": Kind(**_resnet("basic", 2, 2, 2, 2), pretrained=RESNET18, deviations=(TODAY,)),
+    ROW: Kind(
+        **_masked(0.4),
+        pretrained=RESNET34,
+        deviations=(*DEVIATIONS["active"], *DEVIATIONS["today"]),
+        seeds=EXTRA_SEEDS,
+        of_row=True,
+    ),
+    "residual-masking-resnet18": Kind(
+        **_resnet("basic", 2, 2, 2, 2), pretrained=RESNET18, deviations=(*DEVIATIONS["today"],)
+    ),
     "residual-masking-resnet50-vggface2": Kind(
-        **_resnet("caffe", 3, 4, 6, 3), pretrained=VGGFACE2, deviations=(FACES,)
+        **_resnet("caffe", 3, 4, 6, 3), pretrained=VGGFACE2, deviations=(*DEVIATIONS["faces"],)
     ),
     "residual-masking-resnet101": Kind(
-        **_resnet("bottleneck", 3, 4, 23, 3), pretrained=RESNET101, deviations=(UNKNOWN_START,)
+        **_resnet("bottleneck", 3, 4, 23, 3), pretrained=RESNET101, deviations=(*DEVIATIONS["unknown start"],)
     ),
     "residual-masking-cbam-resnet50": Kind(
-        **_resnet("cbam", 3, 4, 6, 3), pretrained=CBAM, deviations=(OTHER_PYTORCHCV,)
+        **_resnet("cbam", 3, 4, 6, 3), pretrained=CBAM, deviations=(*DEVIATIONS["other pytorchcv"],)
     ),
-    "residual-masking-efficientnet-b2": Kind(**_EFFICIENTNET, pretrained=EFFICIENTNET, deviations=(OTHER_PYTORCHCV,)),
+    "residual-masking-efficientnet-b2": Kind(
+        **_EFFICIENTNET, pretrained=EFFICIENTNET, deviations=(*DEVIATIONS["other pytorchcv"],)
+    ),
     "residual-masking-no-dropout": Kind(
-        **_masked(0.0), pretrained=RESNET34, deviations=(ACTIVE, TODAY, NO_DROPOUT), of_row=True
+        **_masked(0.0),
+        pretrained=RESNET34,
+        deviations=(*DEVIATIONS["active"], *DEVIATIONS["today"], *DEVIATIONS["no dropout"]),
+        of_row=True,
     ),
     "residual-masking-resnet34": Kind(
-        **_resnet("basic", 3, 4, 6, 3), pretrained=RESNET34, deviations=(TODAY, PLAIN), seeds=EXTRA_SEEDS, of_row=True
+        **_resnet("basic", 3, 4, 6, 3),
+        pretrained=RESNET34,
+        deviations=(*DEVIATIONS["today"], *DEVIATIONS["plain"]),
+        seeds=EXTRA_SEEDS,
+        of_row=True,
     ),
 }

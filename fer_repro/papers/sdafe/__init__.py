@@ -31,7 +31,7 @@ from fer_repro.data.protocol import OFFICIAL, Protocol, Splits
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation.predict import NetworkClassifier
 from fer_repro.layers import IMAGENET_MEAN, IMAGENET_STD, GreyAsRgb
-from fer_repro.papers.base import Variant
+from fer_repro.papers.base import Variant, deviations
 from fer_repro.papers.sdafe import generated
 from fer_repro.papers.sdafe.generated import WITHOUT_FACES, Generated
 from fer_repro.papers.sdafe.synthesis import LabelSimilarity, Maker, settings_of
@@ -176,57 +176,7 @@ WEIGHTS = Pretrained(
 )
 
 UNREAD = "not in the abstract, which is all that could be read"
-DEVIATIONS = (
-    Deviation(
-        "classifier",
-        "fernext-proxy, torchvision's ConvNeXt-T, instead of FERNeXt",
-        "FERNeXt is described in nothing that could be read; the name suggests a relative of ConvNeXt",
-    ),
-    Deviation(
-        "filters",
-        "PSNR against the source image, at least the 10th percentile of 500 candidates",
-        f"reference image and threshold: {UNREAD}",
-    ),
-    Deviation(
-        "filters",
-        "the wanted label must be the most similar of the seven, and no less similar than the lowest "
-        "quarter of real images is to its own",
-        f"rule and threshold: {UNREAD}",
-    ),
-    Deviation("training", "AdamW, cosine schedule, 40 epochs, batch 64, label smoothing, augmentation", UNREAD),
-    Deviation(
-        "training",
-        "every arm has as many images, so as many steps; too few accepted faces are repeated",
-        "a comparison at equal cost; the paper's numbers of generated images could not be read",
-    ),
-)
-OWN_DEVIATIONS = (
-    Deviation(
-        "generator",
-        "mini_diffusion, a class-conditional U-Net fitted on Training, instead of Stable Diffusion",
-        "needs no outside data or download, and provably saw Training only",
-    ),
-    Deviation(
-        "filters",
-        "mini_clip, two encoders, each fitted on a half of Training, instead of CLIP",
-        "the same; it is in effect a check by a classifier of labels",
-    ),
-    Deviation("generator", "classes are filled up to the number of neutral faces", f"how many were made: {UNREAD}"),
-    Deviation("classifier", "random weights to start from", "so that a result depends on Training alone"),
-)
-OUTSIDE_DEVIATIONS = (
-    Deviation("protocol", "Training trains, PublicTest selects, PrivateTest is scored", f"our reading: {UNREAD}"),
-    Deviation(
-        "generator",
-        "Stable Diffusion 1.x or 2.x as the user's folder holds it; strength 0.55, guidance 7.5, a "
-        "grid of 50 DDIM steps; classes are filled up to the largest",
-        f"checkpoint and settings: {UNREAD}",
-    ),
-    Deviation("classifier", "starts from ImageNet weights", f"its initialisation: {UNREAD}"),
-)
-SMOKE_OUTSIDE = Deviation(
-    "generator", "the smoke run uses mini_diffusion and mini_clip", "no checkpoint of Stable Diffusion is at hand"
-)
+DEVIATIONS = deviations(__file__)
 ARMS = {
     "real-only": "no generated face; images repeated in the data's own proportions",
     "oversampled": "no generated face; images of rare classes repeated",
@@ -246,7 +196,7 @@ def recipe(protocol: str, profile: str, arm: str | None) -> Recipe:
         protocol=CLAIMED if claimed else OFFICIAL,
         selection=Selection("last"),
         options=step("synthesis", **settings),
-        deviations=DEVIATIONS + (OUTSIDE_DEVIATIONS if claimed else OWN_DEVIATIONS),
+        deviations=DEVIATIONS["all"] + (DEVIATIONS["outside"] if claimed else DEVIATIONS["own"]),
     )
     full = images if arm is None else _with_proxy(images, arm, claimed)
     if profile == "full":
@@ -264,7 +214,7 @@ def recipe(protocol: str, profile: str, arm: str | None) -> Recipe:
             "stages": (Stage("train", 2, step("adamw", lr=3e-3, weight_decay=0.05)),),
         }
     shrunk = full.shrunk(**changes)
-    extra = (SMOKE_OUTSIDE,) if claimed else ()
+    extra = (*DEVIATIONS["smoke outside"],) if claimed else ()
     return dataclasses.replace(shrunk, deviations=(*shrunk.deviations, *extra))
 
 

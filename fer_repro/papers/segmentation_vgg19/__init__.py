@@ -29,9 +29,9 @@ from fer_repro.data.protocol import OFFICIAL, Protocol, Splits
 from fer_repro.evaluation.predict import NetworkClassifier
 from fer_repro.evaluation.tta import TURNS, turned_views
 from fer_repro.layers import MaskingBlock, as_input
-from fer_repro.papers.base import Variant, with_scratch
+from fer_repro.papers.base import Variant, deviations, with_scratch
 from fer_repro.papers.segmentation_vgg19.gates import gate_statistics
-from fer_repro.recipe import Deviation, Pretrained, Recipe, Selection, Stage, Views, step
+from fer_repro.recipe import Pretrained, Recipe, Selection, Stage, Views, step
 from fer_repro.training import loop
 from fer_repro.training.run import Run
 from fer_repro.transforms.geometry import resize
@@ -183,51 +183,7 @@ def fit(splits: Splits, run: Run) -> NetworkClassifier:
     return Vgg19Classifier(fitted.model, fitted.recipe, fitted.device)
 
 
-DEVIATIONS = (
-    Deviation(
-        "released trainer.py, selection",
-        "accuracy on PublicTest counts every image once",
-        "the release averages the accuracies of batches of 8, so that the last 5 images weigh as much as 8",
-    ),
-    Deviation(
-        "released trainer.py, test",
-        "the network that was selected on PublicTest is the one that is scored",
-        "the release loads a file of a fixed name instead; which run made it is not stated",
-    ),
-    Deviation(
-        "released augment.py",
-        "every image has random numbers of its own, other ones in every epoch",
-        "the release copies one seeded generator into eight workers anew each epoch: all repeat one sequence",
-    ),
-    Deviation(
-        "released fer2013dataset.py, augment.py",
-        "enlarged and rotated as floating-point numbers, black outside",
-        "OpenCV rounds to bytes after each step and blends the border's pixels with black",
-    ),
-    Deviation(
-        "released trainer.py", "bf16 autocast on a GPU, and on a CPU where that is faster, losses in fp32", "speed"
-    ),
-)
-GATED = (
-    Deviation(
-        "released vgg_19_bn_mask.py, first training",
-        "starts from this book's own segmentation-vgg19-plain, with the same protocol and seed",
-        "the release loads a checkpoint of 14 August 2021 that is not published",
-    ),
-    Deviation(
-        "paper, figures",
-        "four gates of depth one",
-        "the figures draw five gates of four levels; the released "
-        "network has these four, and their drawn widths would make billions of parameters",
-    ),
-)
-OFFICIAL_DEVIATIONS = (
-    Deviation(
-        "released trainer.py, test",
-        "the score is that of the image as it is",
-        "a score without randomness; the score with ten random views is reported too",
-    ),
-)
+DEVIATIONS = deviations(__file__)
 
 
 def recipe(protocol: str, profile: str, variant: str) -> Recipe:
@@ -246,7 +202,9 @@ def recipe(protocol: str, profile: str, variant: str) -> Recipe:
         selection=Selection("best", views=False),
         views=turned_views(224) if claimed else Views(),
         options=step("random-views", count=10, draws=5),
-        deviations=DEVIATIONS + (GATED if gated else ()) + (() if claimed else OFFICIAL_DEVIATIONS),
+        deviations=DEVIATIONS["all"]
+        + (DEVIATIONS["gated"] if gated else ())
+        + (() if claimed else DEVIATIONS["official"]),
         pretrained=None if gated else WEIGHTS,
     )
     return full if profile == "full" else smoke(full)
