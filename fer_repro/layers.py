@@ -18,6 +18,9 @@ class GreyAsRgb(nn.Module):
     ``std`` are on the [0, 1] scale; the defaults change nothing.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, mean: tuple[float, ...] = (0.0, 0.0, 0.0), std: tuple[float, ...] = (1.0, 1.0, 1.0)) -> None:
         super().__init__()
         # Constants of the recipe, not state: a checkpoint must not carry them.

@@ -219,7 +219,7 @@ class Recipe:
 
     def at(self, stage: Stage) -> Recipe:
         """The recipe as ``stage`` trains by it: with the stage's own augmentation and batch size, where it has them."""
-        own = {"augment": stage.augment, "batch_size": stage.batch_size}
+        own: dict[str, Any] = {"augment": stage.augment, "batch_size": stage.batch_size}
         return dataclasses.replace(self, **{name: value for name, value in own.items() if value is not None})
 
     def as_dict(self) -> dict[str, Any]:

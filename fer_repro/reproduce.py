@@ -153,7 +153,9 @@ def _score(
         if hasattr(classifier, "extra_predictions"):  # whatever else a method wants to be stored for every image
             more = classifier.extra_predictions(part.images)
             predictions |= {f"{half}_{name}": rows for name, rows in more.items()}
-    facts = dict(run.facts) | weights_facts(recipe) | weights_facts_below(variant, recipe.protocol.name, profile)
+    facts: dict[str, Any] = (
+        dict(run.facts) | weights_facts(recipe) | weights_facts_below(variant, recipe.protocol.name, profile)
+    )
     if hasattr(classifier, "extra_scores"):
         facts |= classifier.extra_scores(recipe.protocol.split(faces))
     taken = {key: facts.pop(key, None) for key in ("status", "selected_epoch", "parameters", "multiply_adds")}
@@ -215,7 +217,7 @@ def weights_facts(recipe: Recipe) -> dict[str, str]:
     return {} if path is None else {"pretrained_file": path.name, "pretrained_sha256": pretrained.file_digest(path)}
 
 
-def weights_facts_below(variant_id: str, protocol: str, profile: str) -> dict[str, dict[str, str]]:
+def weights_facts_below(variant_id: str, protocol: str, profile: str) -> dict[str, dict[str, dict[str, str]]]:
     """The same for the variants it builds on, by id; empty where none of them starts from a file."""
     needed = {
         name: weights_facts(papers.get(name).recipe(protocol, profile)) for name in sorted(papers.needs(variant_id))

@@ -157,7 +157,7 @@ def write(result: Result, results_dir: Path) -> Path:
     if (folder / "result.json").exists():
         raise FerReproError(f"{folder} already holds a result: move it away first if it should be replaced")
     archive = io.BytesIO()
-    np.savez_compressed(archive, **result.predictions)
+    np.savez_compressed(archive, **result.predictions)  # type: ignore[arg-type]
     try:
         with atomic_write(folder / "predictions.npz") as file:
             file.write(archive.getvalue())
@@ -233,7 +233,7 @@ def paired_hits(first: Result, second: Result, half: str = "PrivateTest") -> tup
     """
     orders = [np.argsort(run.predictions[f"{half}_ids"]) for run in (first, second)]
     ids = [run.predictions[f"{half}_ids"][order] for run, order in zip((first, second), orders, strict=True)]
-    if not np.array_equal(*ids):
+    if not np.array_equal(ids[0], ids[1]):
         raise FerReproError(
             f"{first.variant} and {second.variant} were scored on different images of {half}: compare runs on one copy "
             "of the data"

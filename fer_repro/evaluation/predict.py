@@ -37,7 +37,7 @@ class NetworkClassifier:
         memory_format: torch.memory_format = torch.channels_last,
     ) -> None:
         self.recipe, self.device, self.memory_format = recipe, torch.device(device), memory_format
-        self.model = model.to(self.device, memory_format=memory_format)
+        self.model = model.to(self.device, memory_format=memory_format)  # type: ignore[call-overload]
 
     def predict_proba(self, images: np.ndarray, with_views: bool = False) -> np.ndarray:
         """uint8 [N,48,48] -> float32 [N,7], rows sum to 1; ``with_views`` averages over the recipe's views."""

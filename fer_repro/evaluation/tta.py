@@ -81,6 +81,7 @@ def view_batch(images: Tensor, views: Views, input_size: int, generator: torch.G
     if views.resize:
         images = resize(images, views.resize)
     if views.kind == "random":
+        assert generator is not None and views.count is not None, "random views draw from a generator"
         augment = Augmenter(views.steps)
         copies = [augment(images.clone(), generator) for _ in range(views.count)]
         made = torch.stack(copies, dim=1).flatten(0, 1)

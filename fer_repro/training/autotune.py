@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +37,9 @@ def autotune(
     batch norm and some losses look at all of it. A way that fails or gives no finite loss is named and left out, and
     so is one that would take longer than ``in_time`` has (called with seconds).
     """
-    execution, seconds = step.execution, {}
+    execution = step.execution
+    seconds: dict[str, float] = {}
+    changes: list[tuple[str, dict[str, Any]]] = []
     with _undone(step):
         batch = step.first_batch(images, labels)
         mode = _fitting(step, batch, first_mode(execution, step.recipe, step.device))
@@ -46,13 +49,13 @@ def autotune(
             now = seconds["eager"] = _seconds_per_batch(step, batch)
         except ArithmeticError:
             return mode, seconds  # the run itself tells that it diverges
-        changes = [("bf16", {"autocast": True})] if may_use_bf16(execution, step.recipe) and not mode.autocast else []
-        changes += [("contiguous", {"channels_last": False})] if execution.channels_last else []
-        ways = (
-            ([] if step.device.type == "cpu" else list(FORWARDS))
-            if execution.compile == "auto"
-            else [execution.compile]
-        )
+        if may_use_bf16(execution, step.recipe) and not mode.autocast:
+            changes.append(("bf16", {"autocast": True}))
+        if execution.channels_last:
+            changes.append(("contiguous", {"channels_last": False}))
+        ways = [execution.compile]
+        if execution.compile == "auto":
+            ways = [] if step.device.type == "cpu" else list(FORWARDS)
         changes += [(way, {"forward": way}) for way in ways if way != "eager"]
         for name, change in changes:
             if not in_time(COMPILING if "forward" in change else PATIENCE):

@@ -208,7 +208,7 @@ def random_state(device: torch.device) -> dict[str, Any]:
     name, keys, position, has_gauss, gauss = np.random.get_state()
     state = {
         "python": random.getstate(),
-        "numpy": (name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss),
+        "numpy": (name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss),  # type: ignore[attr-defined]
         "torch": torch.get_rng_state(),
     }
     if device.type == "cuda":

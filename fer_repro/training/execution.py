@@ -51,7 +51,7 @@ class ExecutionOptions:
             keep_freed_memory()
         if device.type == "cuda":
             torch.backends.cudnn.benchmark = self.autotune
-        return model.to(device, memory_format=memory_format(self.channels_last))
+        return model.to(device, memory_format=memory_format(self.channels_last))  # type: ignore[call-overload]
 
 
 def memory_format(channels_last: bool) -> torch.memory_format:

@@ -112,10 +112,10 @@ class Trainer:
 
     def _run_epoch(self, images: Tensor, labels: Tensor) -> None:
         """Every batch of a new permutation, or those that are left of one that was interrupted."""
-        state = self.state
-        if state.order is None:
+        state, order = self.state, self.state.order
+        if order is None:
             self._clock("total")
-            state.begin_epoch()
+            order = state.begin_epoch()
         state.model.train()
         size, guard = state.step.recipe.batch_size, has_batch_norm(state.model)
         while state.batch * size < len(labels):
@@ -123,7 +123,7 @@ class Trainer:
                 self._interrupt()
             if time.monotonic() - self.saved_at > SAVE_EVERY:
                 self.save()
-            chosen = state.order[state.batch * size : (state.batch + 1) * size]
+            chosen = order[state.batch * size : (state.batch + 1) * size]
             # A last batch of one sample has no variance that batch norm could divide by.
             if not (guard and len(chosen) * state.step.augment.copies == 1 and state.batch):
                 state.step(images[chosen], labels[chosen], chosen)
@@ -228,6 +228,7 @@ class Trainer:
         """Load what the selection rule chose and fill the run's facts."""
         state, size = self.state, self.recipe.input_size
         winner = winner_of(self.recipe, state.state_dict())
+        assert winner.weights is not None, "the last epoch always has weights"
         state.model.load_state_dict(winner.weights)
         self.run.history[:] = state.history
         alone = self.run.turn is None  # the seconds are all runs' of this process; speed and memory of one are unknown

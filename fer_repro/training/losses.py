@@ -32,6 +32,8 @@ class CrossEntropy(nn.Module):
     classes means s = 7 s'/6. ``class_weights``: one factor per class, normalised over the batch as torch does.
     """
 
+    weight: Tensor | None
+
     def __init__(self, label_smoothing: float = 0.0, class_weights: tuple[float, ...] | None = None) -> None:
         super().__init__()
         if not 0.0 <= label_smoothing < 1.0:
@@ -55,6 +57,8 @@ class Focal(nn.Module):
 
     ``class_weights``: one factor w per class; the mean is not divided by their sum.
     """
+
+    weight: Tensor
 
     def __init__(self, gamma: float = 2.0, class_weights: tuple[float, ...] = (1.0,) * CLASSES) -> None:
         super().__init__()
@@ -86,7 +90,8 @@ class SmoothedWithSpread(nn.Module):
         self.label_smoothing, self.weight = label_smoothing, weight
 
     def forward(self, output: tuple[Tensor, ...], targets: Tensor) -> Tensor:
-        return sum(self.parts(output, targets).values())
+        smoothed, spread_of_weights = self.parts(output, targets).values()
+        return smoothed + spread_of_weights
 
     def parts(self, output: tuple[Tensor, ...], targets: Tensor) -> dict[str, Tensor]:
         """The two summands: ``cross-entropy`` and ``spread`` (with its weight)."""

@@ -137,7 +137,7 @@ class Schedule:
         watched = accuracy if self.on == "accuracy" else loss
         if watched is None:
             raise FerReproError("recipe: schedule 'reduce-on-plateau' watches the select images, but there are none")
-        self.scheduler.step(watched)
+        self.scheduler.step(watched)  # type: ignore[arg-type]  # a plateau takes what it watches
 
     def state_dict(self) -> dict[str, Any]:
         return {} if self.scheduler is None else self.scheduler.state_dict()

@@ -48,7 +48,7 @@ class TrainState:
         self.mode: ExecutionMode | None = None  # how the step computes; a resumed run goes on as it began
         self.ways: dict[str, float] = {}  # seconds per batch of each way that was tried
         self.best = self.stage_best = Epoch()
-        self.good: Weights | None = None  # the last weights known to be finite
+        self.good: Weights = {}  # the last weights known to be finite
         self.seconds = {"total": 0.0, "training": 0.0, "epoch": 0.0}
         self.images_seen = self.peak = 0
 
@@ -71,6 +71,7 @@ class TrainState:
         if index > 0 and stage.start == "fresh":
             self.model = self._fresh()
         elif index > 0 and stage.start == "best":
+            assert self.stage_best.weights is not None, "there are select images: see `Recipe.require_sound`"
             self.model.load_state_dict(self.stage_best.weights)
         self.stage, self.epoch, self.batch, self.order = index, 0, 0, None
         self.stage_best = Epoch()
@@ -79,8 +80,8 @@ class TrainState:
 
     def _make_optimiser(self, stage: Stage, fresh: bool) -> None:
         """For a stage that starts (``fresh``) or is taken up again; a network may have its own part in that."""
-        if hasattr(self.model, "begin_stage"):
-            self.model.begin_stage(stage, fresh)
+        if (prepare := getattr(self.model, "begin_stage", None)) is not None:
+            prepare(stage, fresh)
         self.ema = None if self.recipe.ema is None else Ema(self.recipe.ema, self.model)
         recipe = self.recipe.at(stage)
         self.optimiser = make_optimiser(stage.optimiser, self.model.parameters(), self.execution.fused_optimiser)
@@ -88,12 +89,13 @@ class TrainState:
         batches = math.ceil(self.images[stage.images] / recipe.batch_size)
         self.schedule = make_schedule(stage.schedule, self.optimiser, stage.epochs, batches)
 
-    def begin_epoch(self) -> None:
-        """A new permutation of the stage's images."""
+    def begin_epoch(self) -> Tensor:
+        """A new permutation of the stage's images, int64 [N]."""
         count = self.images[self.recipe.stages[self.stage].images]
         self.order = torch.randperm(count, generator=self.generator, device=self.device)
         self.step.totals.zero_()
         self.batch, self.seconds["epoch"] = 0, 0.0
+        return self.order
 
     def after_batch(self, images: int) -> None:
         """Step the schedule and the average."""

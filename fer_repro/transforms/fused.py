@@ -22,15 +22,13 @@ def fuse(steps: list[tuple[Step, Callable[..., Tensor]]]) -> list[Callable[..., 
     Two kinds of neighbours are fused: a crop, a shift and a mirror (`geometry.crop_translate_flip`); and mirrors and
     shifts around one rotation, zoom or affine map (`place`).
     """
-    functions = []
+    functions: list[Callable[..., Tensor]] = []
     while steps:
         names = tuple(step.name for step, _ in steps[:3])
         length = _placed(steps)
         if names == CROP and all(_whole_pixels(step) for step, _ in steps[1:3]):
-            options = [step.kwargs() for step, _ in steps[:3]]
-            functions.append(
-                partial(geometry.crop_translate_flip, **dict(zip(("crop", "translate", "flip"), options, strict=True)))
-            )
+            crop, translate, flip = (step.kwargs() for step, _ in steps[:3])
+            functions.append(partial(geometry.crop_translate_flip, crop=crop, translate=translate, flip=flip))
             steps = steps[3:]
         elif length > 1:
             functions.append(partial(place, steps=tuple(step for step, _ in steps[:length])))
@@ -63,24 +61,22 @@ def place(images: Tensor, generator: torch.Generator, steps: tuple[Step, ...]) -
     """At most one shift, at most one mirror and one affine map, in any order, in one resampling of [B,C,H,W]."""
     n, height, width = images.shape[0], images.shape[-2], images.shape[-1]
     warp: dict[str, Any] = {}
-    synthetic: list[tuple[Step, Any]] = []
+    draws: list[tuple[Step, Any]] = []
     for step in steps:
         if step.name == "translate":
             shift = geometry.shifts(n, height, width, step["fraction"], step.get("p", 1.0), generator)
-            synthetic.append((step, shift))
+            draws.append((step, shift))
         elif step.name == "flip":
-            synthetic.append((step, geometry.coin(step.get("p", 0.5), n, generator)))
+            draws.append((step, geometry.coin(step.get("p", 0.5), n, generator)))
         else:
             options = step.kwargs()
             warp = {key: options.pop(key) for key in ("interpolation", "fill") if key in options}
             options |= {"scale": options.pop("factor")} if "factor" in options else {}
-            synthetic.append((step, geometry.affine_draws(n, height, width, generator, **options)))
-    where = next(index for index, (step, _) in enumerate(synthetic) if step.name in AFFINE)
-    columns, rows, inside = _shown(synthetic[where + 1 :], height, width, images.device)
-    images, flip_x, offset = _source(synthetic[:where], images)
-    placed = geometry.warp(
-        images, *synthetic[where][1], **warp, columns=columns, rows=rows, flip_x=flip_x, offset=offset
-    )
+            draws.append((step, geometry.affine_draws(n, height, width, generator, **options)))
+    where = next(index for index, (step, _) in enumerate(draws) if step.name in AFFINE)
+    columns, rows, inside = _shown(draws[where + 1 :], height, width, images.device)
+    images, flip_x, offset = _source(draws[:where], images)
+    placed = geometry.warp(images, *draws[where][1], **warp, columns=columns, rows=rows, flip_x=flip_x, offset=offset)
     return placed if inside is None else placed.mul_(inside[0]).mul_(inside[1])
 
 
@@ -105,11 +101,13 @@ def _source(
     before: list[tuple[Step, Any]], images: Tensor
 ) -> tuple[Tensor, Tensor | None, tuple[Tensor, Tensor] | None]:
     """The images as the warp may read them, the sign of x, and how far the source lies off."""
-    flip_x, offset, inside = None, None, None
+    flip_x: Tensor | None = None
+    offset: tuple[Tensor, Tensor] | None = None
+    inside: tuple[Tensor, Tensor] | None = None
     for step, draw in reversed(before):
         if step.name == "flip":
             flip_x = 1.0 - 2.0 * draw.float()
-            if offset is not None:
+            if offset is not None and inside is not None:
                 offset = offset[0] * flip_x, offset[1]
                 inside = inside[0], torch.where(draw[:, None], inside[1].flip(-1), inside[1])
             continue

@@ -1,9 +1,9 @@
 """Batched geometric augmentations: each draws its parameters like the torchvision transform of the same meaning.
 
 Every function takes float images [B,C,H,W] in [0, 1] and a `torch.Generator` on the images' device, and returns new
-images on that device. No host-device synchronisation: a parameter is a tensor [B], a retry is the first valid one of ten
-columns, and an image that the coin spares gets the identity's parameters. Coordinates follow Pillow: pixel i covers [i,
-i+1), its centre is i + 0.5.
+images on that device, without host-device synchronisation: a parameter is a tensor [B], a retry is the first valid one
+of ten columns, and an image that a step leaves alone gets the identity's parameters. Coordinates follow Pillow: pixel i
+covers [i, i+1), its centre is i + 0.5.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def coin(p: float, n: int, generator: torch.Generator) -> Tensor:
 
 def integers(n: Tensor, generator: torch.Generator) -> Tensor:
     """int64 like ``n``: uniform in 0 .. n-1, each element with its own ``n`` (>= 1)."""
-    synthetic = torch.rand(n.shape, generator=generator, device=generator.device).mul(n).long()
-    return torch.minimum(synthetic, n - 1)  # float32 rounding can reach n itself
+    draws = torch.rand(n.shape, generator=generator, device=generator.device).mul(n).long()
+    return torch.minimum(draws, n - 1)  # float32 rounding can reach n itself
 
 
 def resize(images: Tensor, size: int) -> Tensor:
@@ -217,8 +217,8 @@ def affine(
     repeat the border.
     """
     n, height, width = images.shape[0], images.shape[-2], images.shape[-1]
-    synthetic = affine_draws(n, height, width, generator, degrees, shift, scale, per_axis, p)
-    return warp(images, *synthetic, interpolation, fill)
+    draws = affine_draws(n, height, width, generator, degrees, shift, scale, per_axis, p)
+    return warp(images, *draws, interpolation, fill)
 
 
 def affine_draws(
@@ -310,7 +310,7 @@ def warp(
         return functional.grid_sample(images, grid, "nearest", "zeros", align_corners=False)
     # Within half a pixel of the border Pillow repeats the border's pixels; only points outside the image are filled.
     sampled = functional.grid_sample(images, grid, interpolation, "border", align_corners=False)
-    return sampled if fill == "edge" else sampled.masked_fill_((grid.abs() > 1).any(dim=-1)[:, None], fill)
+    return sampled if fill == "edge" else sampled.masked_fill_((grid.abs() > 1).any(dim=-1)[:, None], float(fill))
 
 
 def _centred(shown: Tensor | None, size: int, device: torch.device) -> Tensor:

@@ -63,8 +63,8 @@ def gaussian_blur(
     n = images.shape[0]
     chosen = coin(p, n, generator)
     deviation = uniform(sigma[0], sigma[1], (n,), generator)
-    synthetic = uniform(kernel[0], kernel[1] + 1, (n,), generator).floor_().clamp_(max=kernel[1])
-    radius = (synthetic / 2).floor_()
+    size = uniform(kernel[0], kernel[1] + 1, (n,), generator).floor_().clamp_(max=kernel[1])
+    radius = (size / 2).floor_()
     return torch.where(_per_image(chosen), blur(images, deviation, radius, kernel[1] // 2), images)
 
 
@@ -75,12 +75,12 @@ def blur(images: Tensor, deviation: Tensor, radius: Tensor, most: int) -> Tensor
     """
     offset = torch.arange(-most, most + 1, device=images.device)
     weight = torch.exp(-0.5 * (offset / deviation[:, None]).square()).mul_(offset.abs() <= radius[:, None])
-    weight = (weight / weight.sum(dim=1, keepdim=True)).view(-1, 2 * most + 1, 1, 1, 1).unbind(dim=1)
+    shares = (weight / weight.sum(dim=1, keepdim=True)).view(-1, 2 * most + 1, 1, 1, 1).unbind(dim=1)
     height, width = images.shape[-2:]
     wide = functional.pad(images, (most, most, 0, 0), mode="reflect")
-    across = sum(share * wide[..., i : i + width] for i, share in enumerate(weight))
-    tall = functional.pad(across, (0, 0, most, most), mode="reflect")
-    return sum(share * tall[..., i : i + height, :] for i, share in enumerate(weight))
+    across = sum(share * wide[..., i : i + width] for i, share in enumerate(shares))
+    tall = functional.pad(across, (0, 0, most, most), mode="reflect")  # type: ignore[arg-type]
+    return sum(share * tall[..., i : i + height, :] for i, share in enumerate(shares))  # type: ignore[return-value]
 
 
 def clahe(
