@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 from pathlib import Path
 
 from fer_repro.data.source import HOME, VARIABLE, recognise
@@ -27,7 +26,7 @@ def download(into: Path | str = HOME) -> Path:
     if into.is_dir() and recognise(into):
         return into
     try:
-        kagglehub = importlib.import_module("kagglehub")
+        import kagglehub
     except ImportError as error:
         raise FerReproError(
             "FER2013 cannot be downloaded because kagglehub is not installed; run `pip install "

@@ -10,7 +10,7 @@ from scipy import stats
 from fer_repro.errors import FerReproError
 
 
-def wilson(correct: int, n: int, level: float = 0.95) -> tuple[float, float]:
+def wilson(correct: float, n: int, level: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval for ``correct`` of ``n``; (0, 1) when there is nothing to count. (Wilson 1927)"""
     if not 0 <= correct <= n:
         raise FerReproError(f"{correct} correct of {n}: expected a count between 0 and {n}")
