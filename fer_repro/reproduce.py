@@ -47,7 +47,7 @@ def reproduce(
     time_budget: float | None = None,
     turn: Turn | None = None,
 ) -> Result:
-    """Fit ``variant`` under ``protocol``, score both held-out halves, and store what may be stored.
+    """Fit ``variant`` under ``protocol``, score both test sets, and store what may be stored.
 
     ``profile``: ``smoke`` (seconds, synthetic faces, never stored), ``full`` (the recipe on FER2013; a stored result of
     the same recipe is returned, not repeated) or ``stored`` (the stored result; where there is none, a smoke run
@@ -141,7 +141,7 @@ def _score(
     started: datetime,
     version: str,
 ) -> Result:
-    """Score both halves once, plain and with the paper's views, and gather the record."""
+    """Score both test sets once, plain and with the paper's test-time augmentation, and make the record."""
     recipe, predictions = run.recipe, {}
     for half in HALVES:
         part = faces.subset(np.flatnonzero(faces.usage == half))

@@ -1,7 +1,7 @@
 """Result files: what a run leaves behind, how it is written, read and checked.
 
 ``results/<variant>/<protocol>/seed-<n>/`` holds ``result.json`` (the record), ``predictions.npz`` (ids, labels and
-probabilities of both held-out halves) and ``history.csv`` (one row per epoch). Every table of the book comes from
+probabilities of both test sets) and ``history.csv`` (one row per epoch). Every table of the book comes from
 these.
 """
 
@@ -30,29 +30,12 @@ SCHEMA = 1
 HALVES = ("PublicTest", "PrivateTest")
 STATUSES = ("done", "stopped early", "diverged", "interrupted", "error")
 FINISHED = ("done", "stopped early")
-KEYS = {
-    "schema",
-    "variant",
-    "protocol",
-    "profile",
-    "seed",
-    "status",
-    "recipe",
-    "recipe_sha256",
-    "code_version",
-    "data",
-    "usages",
-    "selection",
-    "selected_epoch",
-    "parameters",
-    "multiply_adds",
-    "scores",
-    "cost",
-    "environment",
-    "started",
-    "ended",
-    "facts",
-}
+KEYS = set(
+    (
+        "schema variant protocol profile seed status recipe recipe_sha256 code_version data usages selection "
+        "selected_epoch parameters multiply_adds scores cost environment started ended facts"
+    ).split()
+)
 _FOLDER = re.compile(r"(?P<variant>[^/]+)/(?P<protocol>[^/]+)/seed-(?P<seed>\d+)$")
 
 
@@ -101,7 +84,7 @@ class Result:
         return self.profile == "full" and self.status in FINISHED and self.record["data"]["name"] == "fer2013"
 
     def score(self, usage: str = "PrivateTest", views: bool | None = None) -> dict[str, Any]:
-        """The metrics on one half, or on both as one set where the protocol merges them (``PublicTest+PrivateTest``).
+        """The metrics on one test set, or on both as one where the protocol merges them (``PublicTest+PrivateTest``).
 
         ``views=None`` takes the paper's views where there are any, else the plain score.
         """
@@ -110,7 +93,7 @@ class Result:
 
     @property
     def scored(self) -> str:
-        """The name of what the protocol scores: a half, or "PublicTest+PrivateTest" for the two as one set."""
+        """The name of what the protocol scores: a test set, or "PublicTest+PrivateTest" for both as one."""
         return "+".join(self.record["usages"]["test"])
 
     @property
@@ -124,9 +107,9 @@ def folder_of(results_dir: Path, variant: str, protocol: str, seed: int) -> Path
 
 
 def score_all(predictions: dict[str, np.ndarray], test: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
-    """``scores`` of a record from stored predictions: half -> plain/views -> metrics.
+    """``scores`` of a record from stored predictions: test set -> plain/views -> metrics.
 
-    ``test``: the halves that the protocol scores; where these are two, their images as one set are scored as well.
+    ``test``: the test sets that the protocol scores; where these are two, their images as one set are scored as well.
     """
     scores: dict[str, dict[str, Any]] = {}
     for halves in [*((half,) for half in HALVES), *([tuple(test)] if len(test) > 1 else [])]:
@@ -147,7 +130,7 @@ def require_writable(results_dir: Path) -> None:
     except OSError as error:
         raise FerReproError(
             f"the results folder {results_dir} cannot be written ({error.strerror}): choose another with --results-dir "
-            "or mend its permissions"
+            "or correct its permissions"
         ) from error
 
 
@@ -227,7 +210,7 @@ def merged_score(result: Result) -> dict[str, Any]:
 
 
 def paired_hits(first: Result, second: Result, half: str = "PrivateTest") -> tuple[np.ndarray, np.ndarray]:
-    """Which images of a half each of two runs got right by one view, bool [N] each, image by image matched by id.
+    """Which images of a test set each of two runs got right by one view, bool [N] each, image by image matched by id.
 
     Raises `FerReproError` where the runs were scored on different images.
     """
@@ -253,22 +236,22 @@ def verify(
     ``folders``: only these result folders. ``faces``: the data set at hand; results made from the same copy (equal
     digest) are then held to its ids and labels.
     """
-    problems = []
+    everything = []
     for folder in stored_folders(results_dir) if folders is None else folders:
         try:
             result = read(folder)
-            found = _problems(result, folder)
-            if faces is not None and not found and result.record["data"]["digest"] == faces.digest:
-                found = compare_labels(result.predictions, faces)
-            problems += [f"{folder}: {problem}" for problem in found]
+            problems = _problems(result, folder)
+            if faces is not None and not problems and result.record["data"]["digest"] == faces.digest:
+                problems = compare_labels(result.predictions, faces)
+            everything += [f"{folder}: {problem}" for problem in problems]
         except FerReproError as error:
-            problems.append(str(error))
-    return problems
+            everything.append(str(error))
+    return everything
 
 
 def compare_labels(predictions: dict[str, np.ndarray], faces: FER2013) -> list[str]:
-    """Ids and labels of stored predictions against the data set they name: one sentence per half that differs."""
-    found = []
+    """Ids and labels of stored predictions against the data set they name: one sentence per test set that differs."""
+    problems = []
     for half in HALVES:
         part = faces.subset(np.flatnonzero(faces.usage == half))
         known = dict(zip(part.ids.tolist(), part.labels.tolist(), strict=True))
@@ -276,66 +259,66 @@ def compare_labels(predictions: dict[str, np.ndarray], faces: FER2013) -> list[s
         wrong = [name for name in known.keys() | stored.keys() if known.get(name) != stored.get(name)]
         if wrong:
             first = min(wrong)
-            found.append(
+            problems.append(
                 f"{half}: {len(wrong)} predictions do not match the data set, first '{first}' with label "
                 f"{stored.get(first, 'missing')} instead of {known.get(first, 'no such image')}: run the variant again"
             )
-    return found
+    return problems
 
 
 def _problems(result: Result, folder: Path) -> list[str]:
-    record, found = result.record, []
+    record, problems = result.record, []
     place = _FOLDER.search(folder.as_posix())
     named = (record["variant"], record["protocol"], str(record["seed"]))
     if place is None or place.groups() != named:
-        found.append(f"the folder's name does not say what result.json does ({' / '.join(named)})")
+        problems.append(f"the folder's name does not say what result.json does ({' / '.join(named)})")
     if record["status"] not in STATUSES or not result.storable:
-        found.append(
+        problems.append(
             f"status '{record['status']}', profile '{record['profile']}', data '{record['data']['name']}': only "
             "finished full runs on fer2013 belong in results/"
         )
     if digest(record["recipe"]) != record["recipe_sha256"]:
-        found.append("recipe_sha256 is not the digest of the recipe beside it")
+        problems.append("recipe_sha256 is not the digest of the recipe beside it")
     for name, sha256 in record.get("files", {}).items():
         if sha256_of(folder / name) != sha256:
-            found.append(f"{name} is not the file that result.json was written with")
-    found += check_predictions(result.predictions) or _wrong_counts(result.predictions)
-    scores = {} if found else score_all(result.predictions, record["usages"]["test"])
+            problems.append(f"{name} is not the file that result.json was written with")
+    problems += check_predictions(result.predictions) or _wrong_counts(result.predictions)
+    scores = {} if problems else score_all(result.predictions, record["usages"]["test"])
     if scores and json.loads(json.dumps(scores)) != record["scores"]:
-        found.append("the scores in result.json are not those of predictions.npz")
-    return found
+        problems.append("the scores in result.json are not those of predictions.npz")
+    return problems
 
 
 def _wrong_counts(predictions: dict[str, np.ndarray]) -> list[str]:
-    """The halves of FER2013 have known numbers of images per class; labels that were moved or edited change them."""
-    found = []
+    """The test sets of FER2013 have known numbers of images per class; labels that were moved or edited change them."""
+    problems = []
     for half in HALVES:
         counts = np.bincount(predictions[f"{half}_labels"], minlength=len(LABELS))
         official = OFFICIAL_COUNTS[USAGES.index(half)]
         if (counts != official).any():
-            found.append(f"{half}: images per class are {counts.tolist()}, FER2013 has {official.tolist()}")
-    return found
+            problems.append(f"{half}: images per class are {counts.tolist()}, FER2013 has {official.tolist()}")
+    return problems
 
 
 def check_predictions(predictions: dict[str, np.ndarray]) -> list[str]:
     """What is wrong with stored predictions: shapes, labels, probabilities, doubled ids."""
-    found = []
+    problems = []
     for half in HALVES:
         lacking = [n for n in (f"{half}_ids", f"{half}_labels", f"{half}_plain") if n not in predictions]
         if lacking:
-            found.append(f"predictions.npz lacks {', '.join(lacking)}")
+            problems.append(f"predictions.npz lacks {', '.join(lacking)}")
             continue
         ids, labels = predictions[f"{half}_ids"], predictions[f"{half}_labels"]
         if len(np.unique(ids)) != len(ids) or len(ids) != len(labels):
-            found.append(f"{half}: {len(ids)} ids ({len(np.unique(ids))} different) for {len(labels)} labels")
+            problems.append(f"{half}: {len(ids)} ids ({len(np.unique(ids))} different) for {len(labels)} labels")
         if labels.size and (labels.min() < 0 or labels.max() > 6):
-            found.append(f"{half}: labels outside 0..6")
+            problems.append(f"{half}: labels outside 0..6")
         for kind in ("plain", "views"):
             rows = predictions.get(f"{half}_{kind}")
             if rows is None:
                 continue
             if rows.shape != (len(labels), 7):
-                found.append(f"{half}_{kind} has shape {rows.shape}, expected ({len(labels)}, 7)")
+                problems.append(f"{half}_{kind} has shape {rows.shape}, expected ({len(labels)}, 7)")
             elif not (np.isfinite(rows).all() and np.allclose(rows.astype(np.float64).sum(1), 1, atol=5e-3)):
-                found.append(f"{half}_{kind}: rows are not probabilities that sum to 1")
-    return found
+                problems.append(f"{half}_{kind}: rows are not probabilities that sum to 1")
+    return problems

@@ -176,11 +176,11 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _require_same(found: Mapping[str, Any], expected: Mapping[str, Any], path: Path) -> None:
+def _require_same(stored: Mapping[str, Any], expected: Mapping[str, Any], path: Path) -> None:
     for key, value in expected.items():
-        if found.get(key) != value:
+        if (other := stored.get(key)) != value:
             raise FerReproError(
-                f"checkpoint {path} belongs to another {key} ({_short(found.get(key))}, this run has {_short(value)}): "
+                f"checkpoint {path} belongs to another {key} ({_short(other)}, this run has {_short(value)}): "
                 "use another runs folder, or run without resume to overwrite it"
             )
 

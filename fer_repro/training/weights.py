@@ -26,7 +26,7 @@ def has_batch_norm(model: nn.Module) -> bool:
 
 def digest(model: nn.Module) -> str:
     """sha256 over the names and values of all parameters and buffers."""
-    found = hashlib.sha256()
+    sha256 = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
-        found.update(name.encode() + tensor.contiguous().cpu().numpy().tobytes())
-    return found.hexdigest()
+        sha256.update(name.encode() + tensor.contiguous().cpu().numpy().tobytes())
+    return sha256.hexdigest()
