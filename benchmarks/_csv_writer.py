@@ -1,4 +1,4 @@
-"""FER2013 back to Kaggle's CSV, for programs that read nothing else and for measuring readers."""
+"""FER2013 back to Kaggle's CSV, and synthetic faces in its full size: for measuring and testing readers."""
 
 from __future__ import annotations
 
@@ -8,11 +8,35 @@ from pathlib import Path
 import numpy as np
 
 from fer_repro.data.dataset import FER2013
-from fer_repro.data.official import PIXELS
+from fer_repro.data.official import OFFICIAL_COUNTS, PIXELS, USAGES, digest
+from fer_repro.data.synthetic import draw
 from fer_repro.errors import FerReproError
 
 _BLOCK = 1024
 _HEADERS = {"fer2013.csv": b"emotion,pixels,Usage", "icml_face_data.csv": b"emotion, Usage, pixels"}
+
+
+def repeated(counts: np.ndarray = OFFICIAL_COUNTS, seed: int = 0) -> FER2013:
+    """Synthetic faces in exactly ``counts`` [3,7] (usage x class; default FER2013's own), each face used many times.
+
+    For measuring readers and for fixtures of the full size, where 35,887 different faces would only take time. The rows
+    are in usage order, the classes mixed.
+    """
+    pool = draw(seed)
+    rng = np.random.default_rng([seed, 7])
+    parts = []
+    for row in counts:
+        part = np.concatenate([rng.choice(np.flatnonzero(pool.labels == c), n) for c, n in enumerate(row)])
+        rng.shuffle(part)
+        parts.append(part)
+    at = np.concatenate(parts)
+    codes = np.repeat(np.arange(len(USAGES), dtype=np.uint8), [len(p) for p in parts])
+    images, labels = pool.images[at], pool.labels[at]
+    ids = np.array([f"repeated-{seed}-{i:05d}" for i in range(len(at))])
+    source = f"synthetic faces repeated, seed {seed}"
+    words, value = np.array(USAGES)[codes], digest(images, labels, codes)
+    facts = {**pool.facts, "rows": len(at)}
+    return FER2013(images, labels, words, ids, "synthetic", source, value, facts)
 
 
 def _table() -> tuple[np.ndarray, np.ndarray]:

@@ -63,9 +63,7 @@ def run(csv: str | os.PathLike | None = None, repeats: int = 3) -> dict[str, Any
     ``csv`` names a file of the layout fer2013.csv; without it one is made from synthetic faces. Seconds are wall-clock
     seconds, memory is the peak resident size of the whole process in bytes.
     """
-    from _csv_writer import write_csv
-
-    from fer_repro.data import synthetic
+    from _csv_writer import repeated, write_csv
 
     with tempfile.TemporaryDirectory() as temporary:
         # torchvision wants root/fer2013/fer2013.csv.
@@ -73,7 +71,7 @@ def run(csv: str | os.PathLike | None = None, repeats: int = 3) -> dict[str, Any
         file = root / "fer2013" / "fer2013.csv"
         file.parent.mkdir()
         if csv is None:
-            write_csv(synthetic.repeated(), file)
+            write_csv(repeated(), file)
         else:
             file.symlink_to(Path(csv).resolve())
         size = len(file.read_bytes())

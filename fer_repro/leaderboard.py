@@ -27,6 +27,10 @@ from fer_repro.results import Result
 
 VERDICTS = ("reproduced", "above", "below", "not comparable", "not run")
 OFFICIAL_USAGES = ("PrivateTest",)
+# The pinned leaderboard's own columns, and the fields of `LeaderboardRow` that hold them.
+COLUMNS = dict(
+    Paper="paper", Code="code", Accuracy="accuracy", ModelName="model", ReleaseDate="date", PaperURL="paper_url"
+)
 NUMBERS = ("Accuracy", "claimed", "measured", "low", "high")
 
 
@@ -113,20 +117,16 @@ def _name(claim: Claim, interval: tuple[float, float]) -> str:
 
 
 def _not_run(protocol: str, own: list[Result]) -> str:
-    reason = f"No finished full run on FER2013 under the {protocol} protocol is stored."
-    if own:
-        states = ", ".join(f"seed {r.seed}: {r.status}, profile {r.profile}" for r in own)
-        reason += f" What is stored does not count ({states})."
-    return reason
+    states = ", ".join(f"seed {r.seed}: {r.status}, profile {r.profile}" for r in own)
+    more = f" What is stored does not count ({states})." if own else ""
+    return f"No finished full run on FER2013 under the {protocol} protocol is stored.{more}"
 
 
 def _refuse_mixture(variant: str, protocol: str, counted: list[Result]) -> None:
     """Runs are averaged only where nothing but the seed differs between them."""
     where = f"results of {variant} under the {protocol} protocol"
-    for what, values in (
-        ("recipe", {r.record["recipe_sha256"] for r in counted}),
-        ("data", {r.record["data"]["digest"] for r in counted}),
-    ):
+    recipes, data = ({r.record["recipe_sha256"] for r in counted}, {r.record["data"]["digest"] for r in counted})
+    for what, values in (("recipe", recipes), ("data", data)):
         if len(values) > 1:
             shown = ", ".join(f"seed {r.seed}" for r in counted)
             raise FerReproError(
@@ -140,22 +140,21 @@ def _refuse_mixture(variant: str, protocol: str, counted: list[Result]) -> None:
 
 def _accuracy(result: Result, usages: tuple[str, ...]) -> float:
     """Share of correct images over whole test sets, with test-time augmentation where the recipe has any."""
-    scores = [result.score(usage) for usage in usages]
-    for usage, score in zip(usages, scores, strict=True):
+    scores = {usage: result.score(usage) for usage in usages}
+    for usage, score in scores.items():
         if score["n"] != HALF:
             raise FerReproError(
                 f"results of {result.variant}, {result.protocol}, seed {result.seed}: {usage} was scored on "
                 f"{score['n']} images, expected all {HALF}; run it again on the complete data"
             )
-    return sum(score["correct"] for score in scores) / (HALF * len(usages))
+    return sum(score["correct"] for score in scores.values()) / (HALF * len(usages))
 
 
 def _reason(claim: Claim, found: Verdict) -> str:
     assert found.interval is not None and found.measured is not None, "only a run has a reason with numbers"
     low, high = (f"{100 * end:.2f}" for end in found.interval)
-    seeds = f"mean of {found.n_seeds} seeds"
-    if found.n_seeds == 1:
-        seeds = "one seed, so the spread between runs is not in it"
+    one = found.n_seeds == 1
+    seeds = "one seed, so the spread between runs is not in it" if one else f"mean of {found.n_seeds} seeds"
     reason = (
         f"Measured {100 * found.measured:.2f} % on {' and '.join(found.usages)} under the {found.protocol} protocol, "
         f"{found.views} (95 % interval {low} to {high} %, {seeds}). The claimed {claim.accuracy:.2f} %"
@@ -203,23 +202,15 @@ def _row(claim: Claim, runs: list[Result]) -> dict[str, Any]:
     variant = papers.variants().get(claim.variant)
     if variant is not None and variant.called:
         counted = None  # a stand-in was counted; the claim's own network is not published
-    row = {
-        "Paper": claim.row.paper,
-        "Code": claim.row.code,
-        "Accuracy": claim.row.accuracy,
-        "ModelName": claim.row.model,
-        "ReleaseDate": claim.row.date,
-        "PaperURL": claim.row.paper_url,
+    row = {name: getattr(claim.row, field) for name, field in COLUMNS.items()} | {
         **{name: getattr(claim, name) for name in ("variant", "slug", "model", "date")},
         "claimed": claim.accuracy / 100,
         "comparability": claim.audit.comparability,
         "scored": claim.audit.scored,
         "parameters": counted,
     }
-    again = {f"as_claimed_{name}": value for name, value in _measured(claimed).items()}
-    if not claimed.n_seeds:
-        again |= {"as_claimed_verdict": None, "as_claimed_reason": None}
-    return row | _measured(official) | again
+    again = _measured(claimed) | ({} if claimed.n_seeds else {"verdict": None, "reason": None})
+    return row | _measured(official) | {f"as_claimed_{name}": value for name, value in again.items()}
 
 
 def _measured(found: Verdict) -> dict[str, Any]:
@@ -243,15 +234,10 @@ def clean_subset(table: pd.DataFrame) -> pd.DataFrame:
 def audit_json(results_dir: Path | str | None = None) -> dict[str, Any]:
     """All claims and audits, JSON-ready: the pinned leaderboard, the classes, per claim its audit and verdicts."""
     runs, whole = _runs(results_dir), book()
-    pinned = {
-        f.name: getattr(whole, f.name) for f in dataclasses.fields(whole) if f.name not in ("claims", "parameters")
-    }
-    rows = [
-        dataclasses.asdict(claim)
-        | {
-            "parameters": declared_parameters(claim.variant),
-            "verdicts": {p: dataclasses.asdict(verdict(claim, runs, p)) for p in ("official", "claimed")},
-        }
-        for claim in whole.claims.values()
-    ]
+    pinned = {name: value for name, value in vars(whole).items() if name not in ("claims", "parameters")}
+    rows = []
+    for claim in whole.claims.values():
+        verdicts = {p: dataclasses.asdict(verdict(claim, runs, p)) for p in ("official", "claimed")}
+        more = {"parameters": declared_parameters(claim.variant), "verdicts": verdicts}
+        rows.append(dataclasses.asdict(claim) | more)
     return {"leaderboard": pinned, "classes": CLASSES, "rows": rows}

@@ -108,33 +108,23 @@ def facts(pairs: Iterable[tuple[str, str]]) -> str:
     return "<dl>" + "".join(f"<dt>{text(term)}</dt><dd>{value}</dd>" for term, value in pairs) + "</dl>"
 
 
-def table(
-    header: Sequence[str],
-    rows: Iterable[Sequence[str]],
-    caption: str = "",
-    numeric: Iterable[int] = (),
-    attributes: str = "",
-) -> str:
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], caption: str = "", numeric: Iterable[int] = ()) -> str:
     """A table whose first column heads its rows. Header and caption are text, cells are markup already.
 
-    ``numeric``: indices of right-aligned columns. ``attributes`` go into the table tag as they are.
+    ``numeric``: indices of right-aligned columns.
     """
     right = set(numeric)
-    css = ["num" if index in right else "" for index in range(len(header))]
-
-    def cell(index: int, value: str, tag: str, more: str = "") -> str:
-        return f"<{tag}{f' class={css[index]}' if css[index] else ''}{more}>{value}</{tag}>"
-
-    head = "".join(cell(i, text(name, ""), "th", " scope=col") for i, name in enumerate(header))
+    css = [" class=num" if index in right else "" for index in range(len(header))]
+    head = "".join(f"<th{css[i]} scope=col>{text(name, '')}</th>" for i, name in enumerate(header))
     body = "".join(
-        "<tr>"
-        + "".join(cell(i, v, "td" if i else "th", "" if i else " scope=row") for i, v in enumerate(row))
+        f"<tr><th{css[0]} scope=row>{first}</th>"
+        + "".join(f"<td{style}>{value}</td>" for style, value in zip(css[1:], others, strict=False))
         + "</tr>"
-        for row in rows
+        for first, *others in rows
     )
     title = f"<caption>{text(caption)}</caption>" if caption else ""
     return (
-        f"<div class=fer-scroll tabindex=0><table {attributes}>{title}<thead><tr>{head}</tr></thead>"
+        f"<div class=fer-scroll tabindex=0><table>{title}<thead><tr>{head}</tr></thead>"
         f"<tbody>{body}</tbody></table></div>"
     )
 

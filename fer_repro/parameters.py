@@ -105,10 +105,8 @@ def check(values: Mapping[str, Any], slug: str | None = None) -> ChapterParamete
     """
     check_names(values, FIELDS)
     whole = ChapterParameters(**values)
-    for name, least in (("seed", 0), ("epochs", 1)):
-        value = getattr(whole, name)
-        number = isinstance(value, int) and not isinstance(value, bool) and value >= least
-        if not number and not (name == "epochs" and value is None):
+    for name, value, least in (("seed", whole.seed, 0), ("epochs", 1 if whole.epochs is None else whole.epochs, 1)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise FerReproError(f"parameter {name} is {value!r}, expected a whole number of {least} or more")
     if not isinstance(whole.resume, bool):
         raise FerReproError(f"parameter resume is {whole.resume!r}, expected True or False")

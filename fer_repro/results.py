@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,9 @@ SCHEMA = 1
 HALVES = ("PublicTest", "PrivateTest")
 STATUSES = ("done", "stopped early", "diverged", "interrupted", "error")
 FINISHED = ("done", "stopped early")
-KEYS = set(
-    (
-        "schema variant protocol profile seed status recipe recipe_sha256 code_version data usages selection "
-        "selected_epoch parameters multiply_adds scores cost environment started ended facts"
-    ).split()
+KEYS = frozenset(
+    "schema variant protocol profile seed status recipe recipe_sha256 code_version data usages selection "
+    "selected_epoch parameters multiply_adds scores cost environment started ended facts".split()
 )
 _FOLDER = re.compile(r"(?P<variant>[^/]+)/(?P<protocol>[^/]+)/seed-(?P<seed>\d+)$")
 
@@ -141,16 +140,13 @@ def write(result: Result, results_dir: Path) -> Path:
         raise FerReproError(f"{folder} already holds a result: move it away first if it should be replaced")
     archive = io.BytesIO()
     np.savez_compressed(archive, **result.predictions)  # type: ignore[arg-type]
+    files = {"predictions.npz": archive.getvalue(), "history.csv": result.history.to_csv(index=False).encode()}
+    record = result.record | {"files": {name: sha256(content).hexdigest() for name, content in files.items()}}
+    files["result.json"] = (json.dumps(record, indent=1) + "\n").encode()
     try:
-        with atomic_write(folder / "predictions.npz") as file:
-            file.write(archive.getvalue())
-        with atomic_write(folder / "history.csv") as file:
-            file.write(result.history.to_csv(index=False).encode())
-        record = result.record | {
-            "files": {name: sha256_of(folder / name) for name in ("predictions.npz", "history.csv")}
-        }
-        with atomic_write(folder / "result.json") as file:
-            file.write((json.dumps(record, indent=1) + "\n").encode())
+        for name, content in files.items():
+            with atomic_write(folder / name) as file:
+                file.write(content)
     except OSError as error:
         raise FerReproError(
             f"the result cannot be written to {folder} ({error.strerror}): choose another --results-dir; the "
@@ -279,9 +275,8 @@ def _problems(result: Result, folder: Path) -> list[str]:
         )
     if digest(record["recipe"]) != record["recipe_sha256"]:
         problems.append("recipe_sha256 is not the digest of the recipe beside it")
-    for name, sha256 in record.get("files", {}).items():
-        if sha256_of(folder / name) != sha256:
-            problems.append(f"{name} is not the file that result.json was written with")
+    changed = [name for name, known in record.get("files", {}).items() if sha256_of(folder / name) != known]
+    problems += [f"{name} is not the file that result.json was written with" for name in changed]
     problems += check_predictions(result.predictions) or _wrong_counts(result.predictions)
     scores = {} if problems else score_all(result.predictions, record["usages"]["test"])
     if scores and json.loads(json.dumps(scores)) != record["scores"]:
@@ -291,13 +286,13 @@ def _problems(result: Result, folder: Path) -> list[str]:
 
 def _wrong_counts(predictions: dict[str, np.ndarray]) -> list[str]:
     """The test sets of FER2013 have known numbers of images per class; labels that were moved or edited change them."""
-    problems = []
-    for half in HALVES:
-        counts = np.bincount(predictions[f"{half}_labels"], minlength=len(LABELS))
-        official = OFFICIAL_COUNTS[USAGES.index(half)]
-        if (counts != official).any():
-            problems.append(f"{half}: images per class are {counts.tolist()}, FER2013 has {official.tolist()}")
-    return problems
+    counts = {half: np.bincount(predictions[f"{half}_labels"], minlength=len(LABELS)).tolist() for half in HALVES}
+    official = {half: OFFICIAL_COUNTS[USAGES.index(half)].tolist() for half in HALVES}
+    return [
+        f"{half}: images per class are {counts[half]}, FER2013 has {official[half]}"
+        for half in HALVES
+        if counts[half] != official[half]
+    ]
 
 
 def check_predictions(predictions: dict[str, np.ndarray]) -> list[str]:
@@ -313,10 +308,8 @@ def check_predictions(predictions: dict[str, np.ndarray]) -> list[str]:
             problems.append(f"{half}: {len(ids)} ids ({len(np.unique(ids))} different) for {len(labels)} labels")
         if labels.size and (labels.min() < 0 or labels.max() > 6):
             problems.append(f"{half}: labels outside 0..6")
-        for kind in ("plain", "views"):
-            rows = predictions.get(f"{half}_{kind}")
-            if rows is None:
-                continue
+        for kind in (kind for kind in ("plain", "views") if f"{half}_{kind}" in predictions):
+            rows = predictions[f"{half}_{kind}"]
             if rows.shape != (len(labels), 7):
                 problems.append(f"{half}_{kind} has shape {rows.shape}, expected ({len(labels)}, 7)")
             elif not (np.isfinite(rows).all() and np.allclose(rows.astype(np.float64).sum(1), 1, atol=5e-3)):

@@ -90,13 +90,11 @@ def toc_pages(root: Path) -> list[Path]:
         site = parse_toc_yaml(root / "_toc.yml")
     except (OSError, MalformedError) as error:
         raise FerReproError(f"{root / '_toc.yml'} is not a table of contents: {error}") from error
-    pages = []
-    for name in site:
-        found = [Path(f"{name}{suffix}") for suffix in (".ipynb", ".md") if (root / f"{name}{suffix}").is_file()]
+    pages = {name: [p for p in (f"{name}.ipynb", f"{name}.md") if (root / p).is_file()] for name in site}
+    for name, found in pages.items():
         if not found:
             raise FerReproError(f"_toc.yml names {name}, but there is no {name}.ipynb or {name}.md below {root}")
-        pages.append(found[0])
-    return pages
+    return [Path(found[0]) for found in pages.values()]
 
 
 def stage(root: Path, staging: Path) -> list[Path]:
@@ -122,13 +120,8 @@ def execute_chapters(
     """Execute each notebook in a process of its own (papermill's memory grows from one to the next)."""
     failures, cores = [], os.cpu_count() or 1
     jobs = max(1, min(jobs, len(pages)))
-    with ProcessPoolExecutor(
-        jobs,
-        mp_context=get_context("spawn"),
-        initializer=_share_cores,
-        initargs=(max(1, cores // jobs),),
-        max_tasks_per_child=1,
-    ) as pool:
+    spawn, threads = get_context("spawn"), max(1, cores // jobs)
+    with ProcessPoolExecutor(jobs, spawn, _share_cores, (threads,), max_tasks_per_child=1) as pool:
         pages_of = {pool.submit(_execute_page, root, staging, p, profile, results_dir, timeout): p for p in pages}
         try:
             for count, future in enumerate(as_completed(pages_of), 1):
@@ -173,10 +166,10 @@ def clean(notebook: Any, name: str) -> None:
     Drops papermill's metadata (paths, times) and folds the parameter cells. Raises `FerReproError` where an output
     shows this machine's folders or user.
     """
-    notebook.metadata.pop("papermill", None)
+    for part in (notebook, *notebook.cells):
+        part.metadata.pop("papermill", None)
+        part.metadata.pop("execution", None)
     for cell in notebook.cells:
-        cell.metadata.pop("papermill", None)
-        cell.metadata.pop("execution", None)
         tags = cell.metadata.get("tags", [])
         for tag, prompt in PROMPTS.items():
             if tag in tags:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
@@ -45,9 +46,10 @@ class Page(HTMLParser):
             self.links.append(named["href"])
         if tag == "link" and named.get("href") and not NAMING_LINKS & set(named.get("rel", "").split()):
             self.loaded.append(named["href"])
-        for name in (name for name, tags in LOADED.items() if tag in tags and named.get(name)):
-            several = [part.split()[0] for part in named[name].split(", ")]
-            self.loaded += several if name == "srcset" else [named[name]]
+        for name, tags in LOADED.items():
+            if tag in tags and named.get(name):
+                several = [part.split()[0] for part in named[name].split(", ")]
+                self.loaded += several if name == "srcset" else [named[name]]
         if tag == "img" and not named.get("alt") and named.get("role") != "presentation":
             self.silent.append(named.get("src", "")[:60])
 
@@ -69,29 +71,20 @@ def problems(folder: Path) -> list[str]:
 
 def _faults(page: Page, pages: dict[Path, Page], folder: Path) -> Iterator[str]:
     for address in page.loaded:
-        if _is_external(address):
+        parts = urlsplit(address)
+        if parts.netloc or parts.scheme in ("http", "https"):
             yield f"loads {address} from another site"
-        elif fault := _dead(page, address, pages, folder):
-            yield fault
-    for address in page.links:
-        if not _is_external(address) and (fault := _dead(page, address, pages, folder)):
-            yield fault
-    for source in page.silent:
-        yield f"picture {source} has no alternative text"
-    for double in sorted({name for name in page.ids if page.ids.count(name) > 1}):
-        if (page.path.name, double) not in KNOWN:
-            yield f"id '{double}' appears {page.ids.count(double)} times"
-
-
-def _is_external(address: str) -> bool:
-    parts = urlsplit(address)
-    return bool(parts.netloc) or parts.scheme in ("http", "https")
+    yield from filter(None, (_dead(page, address, pages, folder) for address in [*page.loaded, *page.links]))
+    yield from (f"picture {source} has no alternative text" for source in page.silent)
+    for name, count in sorted(Counter(page.ids).items()):
+        if count > 1 and (page.path.name, name) not in KNOWN:
+            yield f"id '{name}' appears {count} times"
 
 
 def _dead(page: Page, address: str, pages: dict[Path, Page], folder: Path) -> str:
     """Why an address inside the book leads nowhere, or an empty text."""
     parts = urlsplit(address)
-    if parts.scheme:  # data:, mailto:, javascript: ask for no file
+    if parts.scheme or parts.netloc:  # another site, or data:, mailto:, javascript:, which ask for no file
         return ""
     target = (page.path.parent / unquote(parts.path)).resolve() if parts.path else page.path
     if target.is_dir():

@@ -41,16 +41,10 @@ class Parameter:
         """A word of the command line as a value of this parameter's type. Raises `FerReproError`."""
         if text in ("None", "null") and self.default is None:
             return None
-        if self.type == "bool" and text.lower() in ("true", "false"):
-            return text.lower() == "true"
-        if self.type in ("int", "float"):
-            try:
-                return TYPES[self.type](text)
-            except ValueError:
-                pass
-        elif self.type == "str":
-            return text
-        raise FerReproError(f"parameter {self.name} is {text!r}, expected {self.expected}")
+        try:
+            return {"true": True, "false": False}[text.lower()] if self.type == "bool" else TYPES[self.type](text)
+        except (KeyError, ValueError) as error:
+            raise FerReproError(f"parameter {self.name} is {text!r}, expected {self.expected}") from error
 
     @property
     def expected(self) -> str:
@@ -243,7 +237,7 @@ def _run(source: Path, target: Path, given: dict[str, Any], timeout: float | Non
         return pm.execute_notebook(
             str(source),
             str(target),
-            parameters=given,
+            given,
             kernel_name=kernel,
             execution_timeout=timeout,
             progress_bar=sys.stderr.isatty(),
@@ -266,8 +260,8 @@ def _run(source: Path, target: Path, given: dict[str, Any], timeout: float | Non
 
 
 def _first_line(source: str) -> str:
-    lines = [line.strip() for line in str(source).splitlines() if line.strip() and not line.lstrip().startswith("#")]
-    return (lines or ["empty"])[0][:60]
+    lines = (line.strip() for line in str(source).splitlines())
+    return next((line[:60] for line in lines if line and not line.startswith("#")), "empty")
 
 
 def _require_complete(notebook: Any) -> None:
@@ -277,8 +271,5 @@ def _require_complete(notebook: Any) -> None:
             continue
         if cell.execution_count is None:
             raise FerReproError(f"cell {number} ({_first_line(cell.source)}) never ran")
-        for output in cell.outputs:
-            if output.output_type == "error":
-                raise FerReproError(
-                    f"cell {number} ({_first_line(cell.source)}) raised {output.ename}: {output.evalue}"
-                )
+        for error in (output for output in cell.outputs if output.output_type == "error"):
+            raise FerReproError(f"cell {number} ({_first_line(cell.source)}) raised {error.ename}: {error.evalue}")

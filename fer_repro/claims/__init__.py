@@ -185,16 +185,11 @@ def read(path: Path) -> Book:
     """Read and check a claims file. Raises `FerReproError` naming the row and the field that is wrong."""
     name = Path(path).name
     raw = need.load(path)
-    top = need.fields(raw, name, schema=_schema, leaderboard=_pinned, parameters=need.as_is, claims=need.as_is)
+    schema = partial(need.checked, lambda value: value == SCHEMA, f"{SCHEMA}, the version this fer_repro reads")
+    top = need.fields(raw, name, schema=schema, leaderboard=_pinned, parameters=need.as_is, claims=need.as_is)
     rows = top["leaderboard"].pop("rows")
     claims = _claims(top["claims"], rows, name)
     return Book(**top["leaderboard"], claims=claims, parameters=_parameters(top["parameters"], claims, name))
-
-
-def _schema(value: Any, where: str) -> int:
-    if value != SCHEMA:
-        raise need.wrong(where, value, f"{SCHEMA}, the version this fer_repro reads")
-    return value
 
 
 def _pinned(value: Any, where: str) -> dict[str, Any]:
@@ -259,13 +254,9 @@ def _claims(value: Any, rows: tuple[LeaderboardRow, ...], name: str) -> dict[str
         variant = raw.get("variant") if isinstance(raw, Mapping) else None
         where = f"{name}: row '{variant}'" if isinstance(variant, str) else f"{name}: row {number}"
         accuracy = need.percent(raw.get("accuracy") if isinstance(raw, Mapping) else None, f"{where}, field accuracy")
-        nested: dict[str, need.Reader] = {
-            "paper": need.record(Paper),
-            "code": _code,
-            "audit": partial(_audit, accuracy),
-        }
-        got = need.fields(raw, where, **need.readers(Claim, **nested))
-        paper, code, added = got["paper"], got["code"], row is None
+        nested = need.readers(Claim, paper=need.record(Paper), code=_code, audit=partial(_audit, accuracy))
+        got = need.fields(raw, where, **nested)
+        paper, code = got["paper"], got["code"]
         own = LeaderboardRow(got["model"], got["accuracy"], got["date"], paper.title, paper.url, code.url)
         for field in ("model", "accuracy", "date"):
             pinned = getattr(row or own, field)
@@ -274,7 +265,7 @@ def _claims(value: Any, rows: tuple[LeaderboardRow, ...], name: str) -> dict[str
                 raise need.wrong(f"{where}, field {field}", got[field], expected)
         if got["variant"] in claims:
             raise FerReproError(f"{where}: this variant has a row already")
-        claims[got["variant"]] = Claim(**got, row=row or own, pinned=not added)
+        claims[got["variant"]] = Claim(**got, row=row or own, pinned=row is not None)
     return claims
 
 
@@ -304,9 +295,6 @@ def claim_of(variant_id: str) -> Claim:
 
 
 def declared_parameters(variant_id: str) -> int | None:
-    """Declared trainable parameters of a row or an ablation; None where no network or no count is known.
-
-    A from-scratch ablation (``-scratch``) has the same network.
-    """
+    """Declared trainable parameters of a model or of an ablation, None if unknown; ``-scratch`` has the same."""
     declared = book().parameters
     return declared.get(variant_id, declared.get(variant_id.removesuffix("-scratch")))

@@ -79,10 +79,6 @@ def record(kind: type, **nested: Reader) -> Reader:
     return lambda value, where: kind(*fields(value, where, **readers(kind, **nested)).values())
 
 
-def as_is(value: Any, where: str) -> Any:
-    return value
-
-
 def text(value: Any, where: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise wrong(where, value, "a text")
@@ -93,24 +89,27 @@ def note(value: Any, where: str) -> str:
     return "" if value == "" else text(value, where)
 
 
-def url(value: Any, where: str) -> str:
-    if not isinstance(value, str) or not re.fullmatch(r"https?://[^\s\"'<>]+", value):
-        raise wrong(where, value, "a web address that begins with http:// or https://")
-    return value
-
-
 def maybe(reader: Reader) -> Reader:
     return lambda value, where: None if value is None else reader(value, where)
 
 
-def pattern(form: str, expected: str, value: Any, where: str) -> str:
-    if not isinstance(value, str) or not re.fullmatch(form, value):
+def checked(accepts: Callable[[Any], bool], expected: str, value: Any, where: str) -> Any:
+    """A reader once its first two arguments are given: the value where ``accepts`` it, else what was expected."""
+    if not accepts(value):
         raise wrong(where, value, expected)
     return value
 
 
-commit = partial(pattern, r"[0-9a-f]{40}", "a commit of 40 hex digits")
-identifier = partial(pattern, r"[a-z0-9]+(-[a-z0-9]+)*", "lower-case words joined by dashes")
+def pattern(form: str, expected: str) -> Reader:
+    return partial(checked, lambda value: isinstance(value, str) and bool(re.fullmatch(form, value)), expected)
+
+
+as_is = partial(checked, lambda _: True, "anything")
+boolean = partial(checked, lambda value: isinstance(value, bool), "true or false")
+whole = partial(checked, lambda value: type(value) is int and value >= 1, "a whole number of 1 or more")
+commit = pattern(r"[0-9a-f]{40}", "a commit of 40 hex digits")
+url = pattern(r"https?://[^\s\"'<>]+", "a web address that begins with http:// or https://")
+identifier = pattern(r"[a-z0-9]+(-[a-z0-9]+)*", "lower-case words joined by dashes")
 
 
 def date(value: Any, where: str) -> str:
@@ -126,20 +125,8 @@ def percent(value: Any, where: str) -> float:
     return float(value)
 
 
-def whole(value: Any, where: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise wrong(where, value, "a whole number of 1 or more")
-    return value
-
-
 def whole_or_unknown(value: Any, where: str) -> int | str:
     return UNKNOWN if value == UNKNOWN else whole(value, where)
-
-
-def boolean(value: Any, where: str) -> bool:
-    if not isinstance(value, bool):
-        raise wrong(where, value, "true or false")
-    return value
 
 
 def percent_or_text(value: Any, where: str) -> float | str:
@@ -147,12 +134,7 @@ def percent_or_text(value: Any, where: str) -> float | str:
 
 
 def one_of(allowed: tuple[str, ...]) -> Reader:
-    def read_one(value: Any, where: str) -> str:
-        if value not in allowed:
-            raise wrong(where, value, f"one of {', '.join(allowed)}")
-        return value
-
-    return read_one
+    return partial(checked, lambda value: value in allowed, f"one of {', '.join(allowed)}")
 
 
 def list_of(reader: Reader) -> Reader:

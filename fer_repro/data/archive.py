@@ -15,8 +15,7 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -68,14 +67,6 @@ class _Members:
         raise FerReproError(f"{self.archive}: {what}; that is no copy of FER2013, so {FRESH_COPY}")
 
 
-@contextmanager
-def _damage(archive: str) -> Iterator[None]:
-    try:
-        yield
-    except (zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, gzip.BadGzipFile) as error:
-        raise damaged(archive, f"the archive is damaged or cut ({error})") from error
-
-
 Visit = Callable[[str, int, IO[bytes]], None]
 
 
@@ -84,11 +75,10 @@ def walk(path: Path, wanted: Callable[[str], bool], visit: Visit) -> None:
 
     Raises `FerReproError` for a damaged archive and for an unsafe one, whether or not the unsafe member was wanted.
     """
-    with _damage(path.name):
-        if path.name.lower().endswith(".zip"):
-            _walk_zip(path, wanted, visit)
-        else:
-            _walk_tar(path, wanted, visit)
+    try:
+        (_walk_zip if path.name.lower().endswith(".zip") else _walk_tar)(path, wanted, visit)
+    except (zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, gzip.BadGzipFile) as error:
+        raise damaged(path.name, f"the archive is damaged or cut ({error})") from error
 
 
 def _walk_zip(path: Path, wanted: Callable[[str], bool], visit: Visit) -> None:
@@ -119,11 +109,8 @@ def _walk_tar(path: Path, wanted: Callable[[str], bool], visit: Visit) -> None:
         meter = _Meter(gzip.GzipFile(fileobj=file) if zipped else _XzStream(file), path.name)
         meter.allow(LARGEST_HEADER)
         with tarfile.open(fileobj=meter, mode="r|") as archive:
-            while True:
-                # What a header may cost is bounded; the members were read or are skipped by tarfile in `next`.
-                member = archive.next()
-                if member is None:
-                    break
+            # What a header may cost is bounded; the members were read or are skipped by tarfile in `next`.
+            while member := archive.next():
                 book.admit(member.name, member.size)
                 if member.issparse() or not (member.isreg() or member.isdir()):
                     book.refuse(f"the member '{member.name}' is a link, a device or sparse, expected plain files")

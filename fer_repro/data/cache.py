@@ -101,21 +101,19 @@ class Cache:
 
     def write(self, key: str, parsed: Parsed) -> Entry:
         """Store a parsed copy and open it memory-mapped; where the folder cannot be written, keep it in memory."""
-        arrays = {"images": parsed.images, "labels": parsed.labels, "usage": parsed.usage, "ids": parsed.ids}
         table, offset, h = {}, _HEADER, hashlib.sha256()
         parts: list[bytes | memoryview] = []
-        for name, array in arrays.items():
-            flat = np.ascontiguousarray(array)
-            table[name] = (flat.dtype.str, flat.shape, offset)
-            padding = -flat.nbytes % 64
-            for part in (flat.reshape(-1).view(np.uint8).data, b"\0" * padding):
-                h.update(part)
-                parts.append(part)
-            offset += flat.nbytes + padding
+        for name in ("images", "labels", "usage", "ids"):
+            array = np.ascontiguousarray(getattr(parsed, name))
+            table[name] = (array.dtype.str, array.shape, offset)
+            padding = -array.nbytes % 64
+            parts += [array.reshape(-1).view(np.uint8).data, b"\0" * padding]
+            offset += array.nbytes + padding
+        for part in parts:
+            h.update(part)
         value = digest(parsed.images, parsed.labels, parsed.usage)
-        text = json.dumps(
-            {"arrays": table, "bytes": offset, "sha256": h.hexdigest(), "digest": value, "layout": parsed.layout}
-        ).encode()
+        header = {"arrays": table, "bytes": offset, "sha256": h.hexdigest(), "digest": value, "layout": parsed.layout}
+        text = json.dumps(header).encode()
         head = b"\n".join((_MAGIC.encode(), hashlib.sha256(text).hexdigest().encode(), text)).ljust(_HEADER)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -127,8 +125,8 @@ class Cache:
                 f"memory and parsed again next time; set ${VARIABLE} to a folder that can be written",
                 stacklevel=2,
             )
-            for array in arrays.values():
-                array.setflags(write=False)
+            for name in table:
+                getattr(parsed, name).setflags(write=False)
             return Entry(parsed, value, None)
 
     def remember(self, path: Path, stamp: list, key: str, entry: Entry) -> None:
@@ -143,17 +141,12 @@ class Cache:
             self._replace(target, [text.encode()])
 
     def _replace(self, target: Path, parts: list[bytes | memoryview]) -> None:
-        self._sweep(target.parent)
-        with atomic_write(target) as file:
-            file.writelines(parts)
-
-    @staticmethod
-    def _sweep(folder: Path) -> None:
-        """Remove what killed writers left behind, once it is a day old."""
-        for leftover in folder.glob(".*.tmp"):
+        for leftover in target.parent.glob(".*.tmp"):  # of killed writers, a day old
             with contextlib.suppress(OSError):
                 if time.time() - leftover.stat().st_mtime > _STALE_SECONDS:
                     leftover.unlink()
+        with atomic_write(target) as file:
+            file.writelines(parts)
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:

@@ -33,21 +33,16 @@ class _Columns:
         text = header.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace").rstrip("\r\n")
         names = [n.strip().lower() for n in next(csv.reader([text]), [])]
         self.total = len(names)
+        hint = "put icml_face_data.csv beside it or use fer2013.csv"
+        if names == ["pixels"]:
+            raise FerReproError(f"{name} holds no labels (its only column is 'pixels'); {hint}")
         if "pixels" not in names or "emotion" not in names:
-            if names == ["pixels"]:
-                raise FerReproError(
-                    f"{name} holds no labels (its only column is 'pixels'); put icml_face_data.csv beside it or use "
-                    "fer2013.csv"
-                )
             raise FerReproError(
                 f"{name}, line 1: the header is '{text[:60]}', expected the columns emotion, pixels, Usage; point at "
                 "fer2013.csv or icml_face_data.csv"
             )
         if "usage" not in names:
-            raise FerReproError(
-                f"{name} holds only the training images (no column 'Usage'); put icml_face_data.csv beside it or use "
-                "fer2013.csv"
-            )
+            raise FerReproError(f"{name} holds only the training images (no column 'Usage'); {hint}")
         self.emotion, self.pixels, self.usage = (names.index(n) for n in ("emotion", "pixels", "usage"))
         self.layout = "icml_face_data.csv" if self.usage < self.pixels else "fer2013.csv"
 
@@ -55,16 +50,11 @@ class _Columns:
 def _blocks(stream: IO[bytes], name: str, first: bytes) -> Iterator[bytes]:
     """Blocks of whole lines, the first without the header; only the last may lack its line end."""
     rest = first
-    while True:
-        piece = stream.read(BLOCK)
-        if not piece:
-            break
+    while piece := stream.read(BLOCK):
         cut = piece.rfind(b"\n") + 1
         if cut:
             yield rest + piece[:cut]
-            rest = piece[cut:]
-        else:
-            rest += piece
+        rest = piece[cut:] if cut else rest + piece
         if len(rest) > LONGEST_ROW:
             raise damaged(name, f"a row is longer than {LONGEST_ROW:,} bytes, expected {PIXELS:,} pixels a row")
     if rest:
@@ -130,11 +120,7 @@ def _usual(b: np.ndarray, columns: _Columns) -> tuple[np.ndarray, np.ndarray, np
 
 
 def _values(padded: np.ndarray, stop: np.ndarray) -> np.ndarray | None:
-    """The number of at most three digits that ends before each ``stop`` [k]: uint8 [k], or None where one is not a
-    pixel.
-
-    ``padded`` is the block behind three spaces; ``stop`` counts without them.
-    """
+    """The number that ends before each ``stop`` [k] of the block behind three spaces: uint8 [k]; None for no pixel."""
     units, tens, hundreds = (padded[3 - back :].take(stop) - _ZERO for back in (1, 2, 3))
     has_tens = tens < 10
     hundreds *= has_tens & (hundreds < 10)

@@ -16,8 +16,7 @@ _BY_HAND = (
 
 
 def download(into: Path | str = HOME) -> Path:
-    """Fetch Kaggle's ``msambare/fer2013`` into a folder where `load` looks, and return that
-    folder.
+    """Fetch Kaggle's ``msambare/fer2013`` into a folder where `load` looks, and return that folder.
 
     Where the folder already holds FER2013, nothing is fetched. Raises `FerReproError` without kagglehub, network or
     account, each with what to do; nothing half-fetched is left in the folder.
@@ -60,14 +59,13 @@ def _why(error: Exception) -> str:
     names = {kind.__name__ for kind in type(error).__mro__}
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status in (401, 403) or names & {"UnauthenticatedError", "CredentialError"}:
-        return (
-            "FER2013 cannot be downloaded because Kaggle did not accept you; make a token under Settings on "
-            f"kaggle.com and set KAGGLE_USERNAME and KAGGLE_KEY (or run kagglehub.login()), {_BY_HAND}"
+        why = (
+            "because Kaggle did not accept you; make a token under Settings on kaggle.com and set KAGGLE_USERNAME and "
         )
-    if names & {"ConnectionError", "Timeout", "gaierror", "TimeoutError", "ProxyError", "SSLError"}:
-        return (
-            "FER2013 cannot be downloaded because Kaggle cannot be reached from here; check the network and try "
-            f"again, {_BY_HAND}"
-        )
-    first = (str(error).strip().splitlines() or [""])[0][:200]
-    return f"FER2013 cannot be downloaded ({type(error).__name__}: {first}); try again later, {_BY_HAND}"
+        why += "KAGGLE_KEY (or run kagglehub.login())"
+    elif names & {"ConnectionError", "Timeout", "gaierror", "TimeoutError", "ProxyError", "SSLError"}:
+        why = "because Kaggle cannot be reached from here; check the network and try again"
+    else:
+        first = (str(error).strip().splitlines() or [""])[0][:200]
+        why = f"({type(error).__name__}: {first}); try again later"
+    return f"FER2013 cannot be downloaded {why}, {_BY_HAND}"

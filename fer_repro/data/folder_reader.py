@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +17,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fer_repro.data.official import LABELS, PIXELS, SIDE, USAGES, Parsed, damaged
+from fer_repro.data.official import LABELS, SIDE, USAGES, Parsed, damaged
 
 LARGEST_PICTURE = 1 << 20
-_BATCH = 256
+_AHEAD = 2048  # pictures that may wait to be decoded
 _NAME = re.compile(r"(?:^|/)(train|test)/([^/]+)/([^/]+)\.jpe?g$", re.IGNORECASE)
 _STEM = re.compile(r"(Training|PublicTest|PrivateTest)_(\d{1,18})$")
 
@@ -102,9 +101,7 @@ class Album:
         self.source, self.capacity = source, capacity
         self._names: dict[str, str] = {}
         self._pictures: list[Picture] = []
-        self._batch: list[tuple[bytes, str]] = []
-        self._pixels: list[np.ndarray] = []
-        self._waiting: deque[Future] = deque()
+        self._pixels: list[Future[np.ndarray]] = []
         self._pool = ThreadPoolExecutor(max(1, min(4, os.cpu_count() or 1)))
 
     def __enter__(self) -> Album:
@@ -126,56 +123,28 @@ class Album:
         if len(data) > LARGEST_PICTURE:
             raise damaged(self.source, f"'{name}' has more than {LARGEST_PICTURE:,} bytes, expected a 48x48 JPEG")
         self._pictures.append(found)
-        self._batch.append((data, f"{self.source}: '{name}'"))
-        if len(self._batch) == _BATCH:
-            self._send()
-
-    def _send(self) -> None:
-        self._waiting.append(self._pool.submit(_decode_all, self._batch))
-        self._batch = []
-        while len(self._waiting) > 8:
-            self._pixels.append(self._waiting.popleft().result())
+        self._pixels.append(self._pool.submit(decode, data, f"{self.source}: '{name}'"))
+        if len(self) > _AHEAD:
+            self._pixels[-_AHEAD].result()  # raises what is wrong with it, and waits where reading is too far ahead
 
     def __len__(self) -> int:
         return len(self._pictures)
 
     def parsed(self) -> Parsed:
         """Everything in canonical order (`Picture.rank`)."""
-        self._send()
-        while self._waiting:
-            self._pixels.append(self._waiting.popleft().result())
-        order = sorted(range(len(self)), key=lambda i: self._pictures[i].rank)
-        pixels = np.concatenate(self._pixels)[order]
-        sorted_pictures = [self._pictures[i] for i in order]
-        return Parsed(
-            pixels.reshape(-1, SIDE, SIDE),
-            np.array([p.label for p in sorted_pictures], np.uint8),
-            np.array([p.usage for p in sorted_pictures], np.uint8),
-            np.array([p.id for p in sorted_pictures], str),
-            "folder copy",
-        )
-
-
-def _decode_all(batch: list[tuple[bytes, str]]) -> np.ndarray:
-    out = np.empty((len(batch), PIXELS), np.uint8)
-    for row, (data, where) in enumerate(batch):
-        out[row] = decode(data, where).reshape(-1)
-    return out
+        ranked = sorted(zip(self._pictures, self._pixels, strict=True), key=lambda pair: pair[0].rank)
+        pixels = np.array([face.result() for _, face in ranked])
+        labels, usage = (np.array([getattr(p, of) for p, _ in ranked], np.uint8) for of in ("label", "usage"))
+        return Parsed(pixels, labels, usage, np.array([p.id for p, _ in ranked], str), "folder copy")
 
 
 def list_pictures(root: Path) -> list[tuple[str, os.stat_result]]:
     """The pictures below ``root/train`` and ``root/test``: paths below ``root`` (with ``/``) and their stat; sorted."""
-    found = []
-    for folder in ("train", "test"):
-        for class_entry in os.scandir(root / folder):
-            if not class_entry.is_dir():
-                continue
-            with os.scandir(class_entry.path) as entries:
-                for entry in entries:
-                    name = f"{folder}/{class_entry.name}/{entry.name}"
-                    if is_picture(name):
-                        found.append((name, entry.stat()))
-    return sorted(found, key=lambda pair: pair[0])
+    classes = [
+        (f"{part}/{e.name}", e.path) for part in ("train", "test") for e in os.scandir(root / part) if e.is_dir()
+    ]
+    found = [(f"{folder}/{entry.name}", entry) for folder, path in classes for entry in os.scandir(path)]
+    return sorted((name, entry.stat()) for name, entry in found if is_picture(name))
 
 
 def read_folder(root: Path, capacity: int) -> Parsed:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fer_repro.data import source as source_module
+from fer_repro.data import synthetic as synthetic_faces
 from fer_repro.data.cache import Cache, Entry
 from fer_repro.data.dataset import FER2013, SYNTHETIC_WORDS
 from fer_repro.data.official import KNOWN_CSV, KNOWN_DIGESTS, OFFICIAL_COUNTS, USAGES, check_counts, count, digest
@@ -34,14 +35,12 @@ def load(
     Raises `FerReproError` where nothing is found or anything in the data is wrong.
     """
     if data == "synthetic":
-        from fer_repro.data import synthetic
-
         if root is not None:
             raise FerReproError(
                 "a root was given for the synthetic faces, which come from no file; leave it out or ask for data "
                 "'fer2013'"
             )
-        return synthetic.draw(seed, synthetic.SIZE if size is None else size)
+        return synthetic_faces.draw(seed, synthetic_faces.SIZE if size is None else size)
     if data != "fer2013":
         raise FerReproError(f"unknown data '{data}': {nearest(data, ('fer2013', 'synthetic'))}")
     if size is not None:
@@ -53,9 +52,7 @@ def load(
 
 def faces_of(synthetic: bool, root: str | os.PathLike | None = None) -> FER2013:
     """The images of a run (``faces_of(result.synthetic)``): a smoke run's synthetic faces, or FER2013."""
-    from fer_repro.data import synthetic as faces
-
-    return faces.draw(size=faces.SMOKE_SIZE) if synthetic else load("fer2013", root)
+    return synthetic_faces.draw(size=synthetic_faces.SMOKE_SIZE) if synthetic else load("fer2013", root)
 
 
 def _load(root: str | os.PathLike | None, cache_dir: str | os.PathLike | None, expected: np.ndarray) -> FER2013:
@@ -66,10 +63,9 @@ def _load(root: str | os.PathLike | None, cache_dir: str | os.PathLike | None, e
     parsed = entry.parsed
     found = count(parsed.labels, parsed.usage)
     check_counts(found, expected, place.path.name)
-    labels = parsed.labels.astype(np.int64)
-    usage = np.array(USAGES)[parsed.usage]
-    labels.setflags(write=False)
-    usage.setflags(write=False)
+    labels, usage = parsed.labels.astype(np.int64), np.array(USAGES)[parsed.usage]
+    for array in (labels, usage):
+        array.setflags(write=False)
     facts = {
         "kind": place.kind,
         "layout": parsed.layout,
@@ -86,12 +82,10 @@ def _entry(place: source_module.Place, cache: Cache, expected: np.ndarray) -> tu
     """The opened copy and whether it came from the cache."""
     try:
         stamp = place.stamp()
-        entry = cache.lookup(place.path, stamp)
-        if entry:
+        if entry := cache.lookup(place.path, stamp):
             return entry, True
         with cache.lock():
-            entry = cache.lookup(place.path, stamp)  # another process may have worked while this one waited
-            if entry:
+            if entry := cache.lookup(place.path, stamp):  # another process may have worked while this one waited
                 return entry, True
             key = place.key()
             entry = cache.open(key)

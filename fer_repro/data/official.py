@@ -80,7 +80,6 @@ def digest(images: np.ndarray, labels: np.ndarray, usage: np.ndarray) -> str:
     same files therefore agree.
     """
     h = hashlib.sha256()
-    h.update(np.ascontiguousarray(images, np.uint8).data)
-    h.update(np.ascontiguousarray(labels, np.uint8).data)
-    h.update(np.ascontiguousarray(usage, np.uint8).data)
+    for array in (images, labels, usage):
+        h.update(np.ascontiguousarray(array, np.uint8).data)
     return h.hexdigest()

@@ -59,11 +59,8 @@ class Protocol:
 
     def split(self, data: FER2013) -> Splits:
         """Cut ``data`` by usage; every role is a `FER2013` of its own, in the order of the source."""
-
-        def part(usages: tuple[str, ...]) -> FER2013:
-            return data.subset(np.flatnonzero(np.isin(data.usage, usages)))
-
-        return Splits(part(self.train), part(self.select), part(self.test), part(self.finetune or self.train))
+        roles = (self.train, self.select, self.test, self.finetune or self.train)
+        return Splits(*(data.subset(np.flatnonzero(np.isin(data.usage, usages))) for usages in roles))
 
 
 OFFICIAL = Protocol("official")

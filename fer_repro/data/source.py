@@ -59,12 +59,10 @@ class Place:
 
     def read(self, capacity: int) -> Parsed:
         """Parse the copy; `FerReproError` for anything wrong in it."""
-        if self.kind == "csv":
-            with self.path.open("rb") as file:
-                return read_csv(file, self.path.name, capacity)
-        if self.kind == "folder":
-            return read_folder(self.path, capacity)
-        return _read_archive(self.path, capacity)
+        if self.kind != "csv":
+            return (read_folder if self.kind == "folder" else _read_archive)(self.path, capacity)
+        with self.path.open("rb") as file:
+            return read_csv(file, self.path.name, capacity)
 
     def csv_md5(self, layout: str) -> str:
         """md5 (hex) of the bytes of the CSV named ``layout``, the file itself or a member of the archive."""
@@ -105,9 +103,8 @@ def _read_archive(path: Path, capacity: int) -> Parsed:
                 album.add(name, stream.read(LARGEST_PICTURE + 1))
 
         archive.walk(path, wanted, visit)
-        for name in CSV_NAMES:
-            if name in csv_found:
-                return csv_found[name]
+        if csv_found:
+            return csv_found[min(csv_found, key=CSV_NAMES.index)]
         if len(album):
             return album.parsed()
     if incomplete:
@@ -157,14 +154,14 @@ def _recognise_folder(folder: Path) -> Place | None:
         return Place(folder, "folder")
     archives = sorted(p for p in folder.iterdir() if p.is_file() and archive.is_archive(p))
     named = [p for p in archives if "fer2013" in p.name.lower()]
-    for choice in (named, archives):
-        if len(choice) == 1:
-            return Place(choice[0], "archive")
-        if len(choice) > 1:
-            raise FerReproError(
-                f"the folder '{folder.name}' holds several archives ({', '.join(p.name for p in choice[:4])}); point "
-                f"--root or ${VARIABLE} at the one to use"
-            )
+    choice = named or archives
+    if len(choice) > 1:
+        raise FerReproError(
+            f"the folder '{folder.name}' holds several archives ({', '.join(p.name for p in choice[:4])}); point "
+            f"--root or ${VARIABLE} at the one to use"
+        )
+    if choice:
+        return Place(choice[0], "archive")
     if (folder / "fer2013").is_dir():  # torchvision's layout: root/fer2013/fer2013.csv
         return _recognise_folder(folder / "fer2013")
     if any((folder / name).is_file() for name in _WITHOUT_USAGE):
@@ -188,14 +185,12 @@ def find(root: str | os.PathLike | None = None) -> Place:
             missing.append(f"{what} {absent}")
             continue
         path = Path(value).expanduser()
-        place = recognise(path)
-        if place:
+        if place := recognise(path):
             return place
         missing.append(f"{what} is '{value}', which {'holds none' if path.exists() else 'does not exist'}")
         raise FerReproError(_not_found([*missing, f"{after} not tried, because {what} comes first"]))
     for home in (HOME, Path(__file__).resolve().parents[2] / HOME):
-        place = recognise(home)
-        if place:
+        if place := recognise(home):
             return place
     missing.append(f"{HOME}/ {'holds none' if HOME.is_dir() else 'does not exist'}")
     raise FerReproError(_not_found(missing))

@@ -86,29 +86,6 @@ def draw(seed: int = 0, size: tuple[int, int, int] = SIZE) -> FER2013:
     return _draw(int(seed), counts)
 
 
-def repeated(counts: np.ndarray = OFFICIAL_COUNTS, seed: int = 0) -> FER2013:
-    """Synthetic faces in exactly ``counts`` [3,7] (usage x class; default FER2013's own), each face used many times.
-
-    For measuring readers and for fixtures of the full size, where 35,887 different faces would only take time. The rows
-    are in usage order, the classes mixed.
-    """
-    pool = draw(seed)
-    rng = np.random.default_rng([seed, 7])
-    parts = []
-    for row in counts:
-        part = np.concatenate([rng.choice(np.flatnonzero(pool.labels == c), n) for c, n in enumerate(row)])
-        rng.shuffle(part)
-        parts.append(part)
-    at = np.concatenate(parts)
-    codes = np.repeat(np.arange(len(USAGES), dtype=np.uint8), [len(p) for p in parts])
-    images, labels = pool.images[at], pool.labels[at]
-    ids = np.array([f"repeated-{seed}-{i:05d}" for i in range(len(at))])
-    source = f"synthetic faces repeated, seed {seed}"
-    words, value = np.array(USAGES)[codes], digest(images, labels, codes)
-    facts = {**pool.facts, "rows": len(at)}
-    return FER2013(images, labels, words, ids, "synthetic", source, value, facts)
-
-
 @functools.lru_cache(maxsize=4)
 def _draw(seed: int, size: tuple[int, ...]) -> FER2013:
     images, labels, usage = [], [], []

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -135,17 +135,11 @@ class Chapter:
             small = p.profile == "smoke" or p.data == "synthetic"
             known = [name for name in (variant, variant + SCRATCH) if name in papers.variants()]
             kept = [] if small else [results.find(name, p.protocol, p.seed, self.results_dir) for name in known]
+            profile, data = ("smoke", p.data) if small else ("stored", "")
+            other = replace(p, variant=variant, profile=profile, data=data, epochs=None)
             with quiet():
-                self._companions[variant] = next((result for result in kept if result is not None), None) or reproduce(
-                    variant,
-                    protocol=p.protocol,
-                    profile="smoke" if small else "stored",
-                    seed=p.seed,
-                    data=p.data if small else "",
-                    device=p.device,
-                    results_dir=p.results_dir or None,
-                    resume=p.resume,
-                )
+                found = next((result for result in kept if result is not None), None)
+                self._companions[variant] = found or reproduce(**vars(other))
         return self._companions[variant]
 
     def _stored(self) -> Result | None:
@@ -164,9 +158,8 @@ class Chapter:
         if stored is not None:
             record = stored.record["data"]
             counts = {u: np.bincount(stored.predictions[f"{u}_labels"], minlength=len(LABELS)) for u in results.HALVES}
-            about = _about_data(
-                f"{record['name']}, as recorded with the stored result", record["source"], record["digest"]
-            )
+            name = f"{record['name']}, as recorded with the stored result"
+            about = _about_data(name, record["source"], record["digest"])
             return Html(about + _counts_table(pd.DataFrame(counts, LABELS).T), f"{record['name']}, stored result")
         wanted = self.parameters.data or self.parameters.profile
         faces = data_sets.faces_of(synthetic=wanted not in ("fer2013", "full"))
@@ -184,37 +177,24 @@ class Chapter:
 
     def run(self) -> Html:
         """Train, or load the stored result; shows in one box what was done and what it cost."""
-        p = self.parameters
         with shown(EpochLineHandler()):
-            self._result = reproduce(
-                p.variant,
-                protocol=p.protocol,
-                profile=p.profile,
-                seed=p.seed,
-                data=p.data,
-                device=p.device,
-                epochs=p.epochs,
-                results_dir=p.results_dir or None,
-                resume=p.resume,
-            )
-        result, record = self._result, self._result.record
-        costs = record["cost"]
+            self._result = result = reproduce(**vars(self.parameters))
+        record = result.record
+        costs, epoch = record["cost"], record["selected_epoch"]
         remark = note("Not run:", text(result.note)) if result.note else ""
+        run = f"{result.variant}, {result.protocol} protocol, {result.profile} profile, seed {result.seed}"
+        speed = costs.get("images_per_second")
         pairs = [
-            (
-                "Run",
-                text(f"{result.variant}, {result.protocol} protocol, {result.profile} profile, seed {result.seed}"),
-            ),
+            ("Run", text(run)),
             ("Status", text(result.status)),
-            ("Selected", text(_selected(record))),
+            ("Selected", text(record["selection"] + ("" if absent(epoch) else f": epoch {epoch}"))),
             ("Accuracy", f"<strong>{percent(result.headline['accuracy'])}</strong> on {text(result.scored)}"),
             ("Time", f"{seconds(costs.get('seconds'))} on {text(hardware(result))}"),
+            *([] if absent(speed) else [("Training speed", f"{whole(speed)} images/s")]),
             ("Data", text(f"{record['data']['name']}, sha256 {record['data']['digest'][:16]}…")),
             ("Code", text(record["code_version"])),
             ("Run date", text(record["ended"][:10])),
         ]
-        if not absent(costs.get("images_per_second")):
-            pairs.insert(5, ("Training speed", f"{whole(costs['images_per_second'])} images/s"))
         recorded = {name: value for name, value in record["facts"].items() if name not in SHOWN_APART}
         more = details("What the method recorded", recipe_table(recorded)) if recorded else ""
         body = remark + synthetic_note(result.synthetic) + facts(pairs) + more
@@ -311,14 +291,6 @@ def _about_data(name: str, source: str, digest: str, more: list[tuple[str, str]]
 
 
 def _counts_table(counts: pd.DataFrame) -> str:
-    rows = [
-        [text(usage), *(whole(n) for n in row), whole(sum(row))]
-        for usage, row in zip(counts.index, counts.values, strict=True)
-    ]
+    rows = [[text(usage), *map(whole, row), whole(row.sum())] for usage, row in counts.iterrows()]
     header = ["Usage", *counts.columns, "all"]
     return table(header, rows, "Images by usage and class", numeric=range(1, len(header)))
-
-
-def _selected(record: Mapping[str, Any]) -> str:
-    epoch = record["selected_epoch"]
-    return record["selection"] + ("" if absent(epoch) else f": epoch {epoch}")

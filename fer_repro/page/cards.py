@@ -16,6 +16,7 @@ from fer_repro.results import Result
 
 # The word always stands beside a verdict's mark, so neither mark nor colour carries the meaning alone.
 MARKS = {"reproduced": "✓", "above": "▲", "below": "▼", "not comparable": "≠", "not run": "○"}
+AUDITED = ("scored", "selected_on", "trained_on", "extra_data", "pretraining")
 
 
 def verdict_mark(name: str) -> str:
@@ -27,8 +28,7 @@ def claims_of(slug: str) -> list[Claim]:
     """The claims of one paper, in the leaderboard's order. Raises `FerReproError` for an unknown slug."""
     found = [claim for claim in leaderboard_claims().values() if claim.slug == slug]
     if not found:
-        known = list(dict.fromkeys(claim.slug for claim in leaderboard_claims().values()))
-        hint = nearest(slug, known, "the papers are")
+        hint = nearest(slug, dict.fromkeys(claim.slug for claim in leaderboard_claims().values()), "the papers are")
         raise FerReproError(f"no row of the leaderboard has the slug '{slug}': {hint}")
     return found
 
@@ -36,9 +36,9 @@ def claims_of(slug: str) -> list[Claim]:
 def claim_card(slug: str) -> Html:
     """What a paper claims and how the claim was made: one card with a part for each of its rows."""
     rows = claims_of(slug)
-    paper, code = rows[0].paper, rows[0].code
+    paper = rows[0].paper
     title = f"{link(paper.url, paper.title)}<br>{text(paper.authors)}, {text(paper.venue)}, {text(paper.year)}"
-    about = facts([("Paper", title), ("Code", _code(code))])
+    about = facts([("Paper", title), ("Code", _code(rows[0].code))])
     parts = "".join(_claim(claim) for claim in rows)
     plain = "; ".join(f"{c.model}: {c.accuracy:.2f} % claimed, class {c.audit.comparability}" for c in rows)
     return Html(f'<div class="fer-card">{about}</div>{parts}', f"Claim card of {slug}. {plain}.")
@@ -52,22 +52,15 @@ def _code(code: Code) -> str:
 
 def _claim(claim: Claim) -> str:
     audit = claim.audit
-    tone = CLASS_COLOURS[audit.comparability]
-    badge = f'<span class="fer-badge" style="color:{tone}">{audit.comparability}</span> '
-    evidence = table(
-        ["What is known", "Where it stands", "Kind"],
-        [[text(e.fact), link(e.source, e.source), text(e.kind)] for e in audit.evidence],
-    )
+    badge = f'<span class="fer-badge" style="color:{CLASS_COLOURS[audit.comparability]}">{audit.comparability}</span> '
+    known = [[text(e.fact), link(e.source, e.source), text(e.kind)] for e in audit.evidence]
+    evidence = table(["What is known", "Where it stands", "Kind"], known)
     body = facts(
         [
             ("Released", text(claim.date)),
             *([] if claim.pinned else [("Leaderboard", "not on the pinned leaderboard, added to this book")]),
             ("Comparability", f"{badge}{text(CLASSES[audit.comparability])}<br>{text(audit.why)}"),
-            ("Scored", words(audit.scored)),
-            ("Selected on", words(audit.selected_on)),
-            ("Trained on", words(audit.trained_on)),
-            ("Extra data", words(audit.extra_data)),
-            ("Pretraining", words(audit.pretraining)),
+            *((name.capitalize().replace("_", " "), words(getattr(audit, name))) for name in AUDITED),
             ("Test-time augmentation", words(audit.views)),
             ("Networks", "1, no ensemble" if audit.ensemble == 1 else words(audit.ensemble)),
             ("Arithmetic", arithmetic(claim.accuracy, audit.arithmetic)),
@@ -107,8 +100,7 @@ def _total(total: Total) -> str:
 
 def verdict(slug: str, results_dir: str | Path | None = None) -> Html:
     """The verdict on each row of a paper from the stored results, where they come from, and when this page was made."""
-    runs = results.read_all(Path(results_dir) if results_dir else None)
-    rows = claims_of(slug)
+    runs, rows = results.read_all(Path(results_dir) if results_dir else None), claims_of(slug)
     verdicts = [leaderboard.verdict(claim, runs) for claim in rows]
     boxes = "".join(_verdict(claim, one, runs, len(rows) > 1) for claim, one in zip(rows, verdicts, strict=True))
     stamp = f'<p class="fer-small">Last executed {datetime.now(UTC):%Y-%m-%d %H:%M} UTC.</p>'
@@ -117,7 +109,6 @@ def verdict(slug: str, results_dir: str | Path | None = None) -> Html:
 
 
 def _verdict(claim: Claim, found: Verdict, runs: list[Result], named: bool) -> str:
-    tone = VERDICT_COLOURS[found.name]
     again = leaderboard.verdict(claim, runs, "claimed")
     pairs = provenance(found, claim, runs)
     outcome = f"{text(again.name)}: {text(again.reason)}" if again.n_seeds else "not run under the claimed protocol"
@@ -127,7 +118,8 @@ def _verdict(claim: Claim, found: Verdict, runs: list[Result], named: bool) -> s
         pairs.append(("To run it", f"<code>{text(command)}</code>"))
     model = f'<span class="fer-name">{text(claim.model)}</span>' if named else ""
     return (
-        f'<div class="fer-card" style="--fer-tone:{tone}"><div class="fer-kicker">Verdict</div><div class="fer-head">'
+        f'<div class="fer-card" style="--fer-tone:{VERDICT_COLOURS[found.name]}">'
+        '<div class="fer-kicker">Verdict</div><div class="fer-head">'
         f'<span class="fer-big">{verdict_mark(found.name)}</span>{model}'
         f"</div><p>{text(found.reason)}</p>{facts(pairs)}</div>"
     )

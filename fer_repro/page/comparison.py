@@ -33,12 +33,13 @@ def claim_rows(claim: Claim, runs: Sequence[Result]) -> list[Row]:
 
 def ablation_rows(claim: Claim, runs: Sequence[Result]) -> list[Row]:
     """The runs of the model's declared ablations, a group for each; what was not run is left out."""
-    rows = []
-    for variant in papers.variants().values():
-        if variant.ablation_of == claim.variant:
-            for protocol in papers.PROTOCOLS:
-                rows += _measured_rows(variant.id, protocol, runs, f"ablation {variant.id}")
-    return rows
+    ablations = [variant.id for variant in papers.variants().values() if variant.ablation_of == claim.variant]
+    return [
+        row
+        for name in ablations
+        for protocol in papers.PROTOCOLS
+        for row in _measured_rows(name, protocol, runs, f"ablation {name}")
+    ]
 
 
 def _measured_rows(variant: str, protocol: str, runs: Sequence[Result], group: str) -> list[Row]:

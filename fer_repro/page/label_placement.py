@@ -26,74 +26,41 @@ def place_names(
     Offsets are in points from the mark: to the right of it a name starts there, to the left it ends there, straight
     above or below it is centred. Each name takes its best place in turn, for several rounds.
     """
-    steps = [
-        (round(reach * np.cos(np.radians(angle)), 3), round(reach * np.sin(np.radians(angle)), 3))
-        for reach in REACHES
-        for angle in ANGLES
-    ]
-    fixed = [*obstacles, *((x - 6 * unit, y - 6 * unit, x + 6 * unit, y + 6 * unit) for x, y in marks)]
+    # N names, S places for each, M marks; boxes end in [4], points in [2].
+    steps = np.round([(r * np.cos(a), r * np.sin(a)) for r in REACHES for a in np.radians(ANGLES)], 3)
+    lengths, points = np.hypot(*steps.T), np.array(marks)
+    size, before = np.array(sizes)[:, None], np.select([steps[:, 0] > 1, steps[:, 0] < -1], [0.0, 1.0], 0.5)
+    low = points[:, None] + steps * unit - size * np.stack([before, np.full_like(before, 0.5)], -1)
+    boxes = np.concatenate([low - 1.5 * unit, low + size + 1.5 * unit], -1)  # [N,S,4]
+    lines = points[:, None, None] + np.linspace(0.1, 0.95, 12)[:, None] * steps[:, None] * unit  # [N,S,12,2]
+    lines[:, lengths <= FAR] = np.nan  # a near name needs no line
+
     # The cost of a place without the other names is computed once.
-    boxes = [[_box(mark, step, size, unit) for step in steps] for mark, size in zip(marks, sizes, strict=True)]
-    alone = [
-        [_alone(box, step, own, marks, fixed, frame, unit) for box, step in zip(row, steps, strict=True)]
-        for own, row in enumerate(boxes)
-    ]
-    lines = [[_line(mark, step, unit) for step in steps] for mark in marks]
-    chosen: list[int | None] = [None] * len(marks)
-    for _ in range(ROUNDS):
-        for own, row in enumerate(boxes):
-            others = [(i, c) for i, c in enumerate(chosen) if i != own and c is not None]
-            names = [boxes[i][c] for i, c in others]
-            tied = [lines[i][c] for i, c in others]
-            costs = [
-                alone[own][place]
-                + sum(overlap(box, name) for name in names)
-                + CROSSING * sum(crosses(line, box) for line in tied)
-                + CROSSING * sum(crosses(lines[own][place], name) for name in names)
-                for place, box in enumerate(row)
-            ]
-            chosen[own] = int(np.argmin(costs))
-    return [steps[c] for c in chosen if c is not None]
-
-
-def _box(mark: Point, step: Point, size: tuple[float, float], unit: float) -> Box:
-    (dx, dy), (wide, high), air = step, size, 1.5 * unit
-    x, y = mark[0] + dx * unit, mark[1] + dy * unit
-    left = x if dx > 1 else x - wide if dx < -1 else x - wide / 2
-    return left - air, y - high / 2 - air, left + wide + air, y + high / 2 + air
-
-
-def _line(mark: Point, step: Point, unit: float) -> list[Point]:
-    """Points along the line that ties a far name to its mark; none for a near one."""
-    if np.hypot(*step) <= FAR:
-        return []
-    return [(mark[0] + t * step[0] * unit, mark[1] + t * step[1] * unit) for t in np.linspace(0.1, 0.95, 12)]
-
-
-def crosses(line: Sequence[Point], box: Box) -> bool:
-    """True where any point of a line lies in a box."""
-    return any(box[0] < x < box[2] and box[1] < y < box[3] for x, y in line)
-
-
-def _alone(
-    box: Box, step: Point, own: int, marks: Sequence[Point], fixed: Sequence[Box], frame: Box, unit: float
-) -> float:
-    outside = box[0] < frame[0] or box[1] < frame[1] or box[2] > frame[2] or box[3] > frame[3]
-    reach = [distance(box, mark) for mark in marks]
+    fixed = np.array([*obstacles, *np.concatenate([points - 6 * unit, points + 6 * unit], -1)])
+    outside = (boxes[..., :2] < frame[:2]).any(-1) | (boxes[..., 2:] > frame[2:]).any(-1)
+    gaps = np.maximum(boxes[:, :, None, :2] - points, points - boxes[:, :, None, 2:])
+    distance = np.hypot(*np.moveaxis(np.maximum(gaps, 0), -1, 0))  # [N,S,M], from a name to each mark
     # A name that ends beside another point would be read as that point's.
-    misread = sum(other < reach[own] + 8 * unit for i, other in enumerate(reach) if i != own)
-    return sum(overlap(box, other) for other in fixed) + 1e4 * outside + MISREAD * misread + float(np.hypot(*step))
+    misread = (distance < np.einsum("nsn->ns", distance)[..., None] + 8 * unit).sum(-1) - 1
+    alone = overlap(boxes[:, :, None], fixed).sum(-1) + 1e4 * outside + MISREAD * misread + lengths
+
+    chosen: dict[int, int] = {}
+    for _ in range(ROUNDS):
+        for own in range(len(points)):
+            others = [i for i in chosen if i != own], [c for i, c in chosen.items() if i != own]
+            names, places = boxes[others], boxes[own][:, None]
+            crossings = crosses(lines[others], places).sum(-1) + crosses(lines[own][:, None], names).sum(-1)
+            chosen[own] = int(np.argmin(alone[own] + overlap(places, names).sum(-1) + CROSSING * crossings))
+    return [(float(x), float(y)) for x, y in steps[[chosen[own] for own in range(len(points))]]]
 
 
-def distance(box: Box, mark: Point) -> float:
-    """From a point to the nearest edge of a box, 0 inside."""
-    left, low, right, high = box
-    x, y = mark
-    return float(np.hypot(max(left - x, 0, x - right), max(low - y, 0, y - high)))
+def crosses(line: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """True where any point of a line [...,K,2] lies in a box [...,4]."""
+    return ((box[..., None, :2] < line) & (line < box[..., None, 2:])).all(-1).any(-1)
 
 
-def overlap(one: Box, other: Box) -> float:
-    """Shared area in square pixels, and a fixed cost for any contact."""
-    wide = min(one[2], other[2]) - max(one[0], other[0])
-    high = min(one[3], other[3]) - max(one[1], other[1])
-    return wide * high + 60 if wide > 0 and high > 0 else 0.0
+def overlap(one: Box | np.ndarray, other: Box | np.ndarray) -> np.ndarray:
+    """Shared area of boxes [...,4] in square pixels, and a fixed cost for any contact."""
+    one, other = np.asarray(one), np.asarray(other)
+    shared = np.minimum(one[..., 2:], other[..., 2:]) - np.maximum(one[..., :2], other[..., :2])
+    return np.where((shared > 0).all(-1), shared.prod(-1) + 60, 0.0)

@@ -13,7 +13,6 @@ from fer_repro.markup import Html, facts, text, whole
 from fer_repro.page.tables import recipe_table
 from fer_repro.papers import Variant, model_name
 from fer_repro.plots.figure import Figure
-from fer_repro.recipe import Recipe
 
 
 def architecture(variant_id: str) -> Figure:
@@ -23,20 +22,17 @@ def architecture(variant_id: str) -> Figure:
     """
     variant = papers.get(variant_id)
     recipe = variant.recipe("official", "full")
-    if variant.build is None:
-        return plots.pipeline(_steps(variant, recipe), model_name(variant_id))
-    shape = input_shape(recipe)
-    return plots.architecture(plots.trace(weightless(variant.build, recipe), shape), shape[1:], model_name(variant_id))
-
-
-def _steps(variant: Variant, recipe: Recipe) -> list[tuple[str, str]]:
-    name = f"fer_repro.papers.{variant.slug.replace('-', '_')}"
-    module = import_module(name)
+    if variant.build is not None:
+        shape = input_shape(recipe)
+        blocks = plots.trace(weightless(variant.build, recipe), shape)
+        return plots.architecture(blocks, shape[1:], model_name(variant_id))
+    module = import_module(f"fer_repro.papers.{variant.slug.replace('-', '_')}")
     if not hasattr(module, "pipeline"):
+        name = module.__name__
         raise FerReproError(
-            f"{variant.id} has no network, and {name} has no function pipeline(recipe) that names its steps: add one"
+            f"{variant_id} has no network, and {name} has no function pipeline(recipe) that names its steps: add one"
         )
-    return module.pipeline(recipe)
+    return plots.pipeline(module.pipeline(recipe), model_name(variant_id))
 
 
 def network_summary(variant: Variant, protocol: str, *, smoke: bool) -> Html:

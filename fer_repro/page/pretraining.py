@@ -62,37 +62,28 @@ class PretrainingPage:
             return Html(note("Not run:", text(reason)), f"not run: {reason}")
         rows = [self._row(name, usage) for usage in HALVES for name in PAIR]
         header = ["Test set", "Start", "Accuracy", "95 % interval", "Epoch selected", "Time"]
-        return Html(table(header, rows, numeric=(2, 4, 5)) + self._difference(), self._plain())
+        plain = "; ".join(f"{NAMES[name]}: {percent(run.headline['accuracy'])}" for name, run in self.runs.items())
+        return Html(table(header, rows, numeric=(2, 4, 5)) + self._difference(), plain)
 
     def _row(self, name: str, usage: str) -> list[str]:
         run = self.runs.get(name)
         if run is None:
             return [text(usage), text(NAMES[name]), "not run", "", "", ""]
         score = run.score(usage, views=False)
-        return [
-            text(usage),
-            text(NAMES[name]),
-            percent(score["accuracy"]),
-            interval(score["interval"]),
-            text(run.record["selected_epoch"]),
-            seconds(run.record["cost"]["seconds"]),
-        ]
+        made = [text(run.record["selected_epoch"]), seconds(run.record["cost"]["seconds"])]
+        return [text(usage), text(NAMES[name]), percent(score["accuracy"]), interval(score["interval"]), *made]
 
     def _difference(self) -> str:
         if len(self.runs) < len(PAIR):
             return note("One run only:", "the other run is not stored, so there is no difference to show.")
         right = results.paired_hits(*(self.runs[name] for name in PAIR))
-        gain, low, high = paired_difference(*right)
-        p = mcnemar(*right)
+        (gain, low, high), p = paired_difference(*right), mcnemar(*right)
         chance = "below 0.001" if p < 0.001 else f"{p:.3f}"
         return (
             f"<p>On the same PrivateTest images the run that starts from ImageNet is better by "
             f"<strong>{100 * gain:.2f}</strong> points (95 % interval of the paired difference: {100 * low:.2f} to "
             f"{100 * high:.2f}; McNemar's exact test: p {chance}).</p>"
         )
-
-    def _plain(self) -> str:
-        return "; ".join(f"{NAMES[name]}: {percent(run.headline['accuracy'])}" for name, run in self.runs.items())
 
     def curves(self) -> Figure | Html:
         """Accuracy on PublicTest after every epoch of both runs."""

@@ -53,9 +53,8 @@ def _board_row(row: Mapping[str, Any]) -> str:
     tint = CLASS_COLOURS[row["comparability"]]
     measured, key = "not run", ""
     if not absent(row["measured"]):
-        low, high = 100 * row["low"], 100 * row["high"]
-        measured = f"{100 * row['measured']:.2f}<br>{small(f'{low:.2f} to {high:.2f}')}"
-        key = row["measured"]
+        key, bounds = row["measured"], small(f"{100 * row['low']:.2f} to {100 * row['high']:.2f}")
+        measured = f"{100 * key:.2f}<br>{bounds}"
     no_code = absent(row["Code"])
     cells = [
         (row["ModelName"], text(row["ModelName"])),
@@ -75,11 +74,9 @@ def _board_row(row: Mapping[str, Any]) -> str:
 
 def verdict_summary(board: pd.DataFrame) -> Html:
     """How many models have which verdict, and which ones."""
-    rows = []
-    for name in VERDICTS:
-        models = board.loc[board["verdict"] == name, "ModelName"]
-        rows.append([verdict_mark(name), f"{len(models)}", text(", ".join(models), "none")])
-    counts = ", ".join(f"{name} {int((board['verdict'] == name).sum())}" for name in VERDICTS)
+    models = {name: board.loc[board["verdict"] == name, "ModelName"] for name in VERDICTS}
+    rows = [[verdict_mark(name), f"{len(own)}", text(", ".join(own), "none")] for name, own in models.items()]
+    counts = ", ".join(f"{name} {len(own)}" for name, own in models.items())
     return Html(table(["Verdict", "Models", "Which"], rows, numeric=(1,)), f"Verdicts: {counts}.")
 
 
@@ -141,10 +138,8 @@ def deviations_table(recipe: Recipe) -> str:
     """Where the recipe differs from its paper; says so where it does not."""
     if not recipe.deviations:
         return "<p>None that we know of.</p>"
-    return table(
-        ["Place in the paper", "What is different", "Why"],
-        [[text(d.section), text(d.what), text(d.why)] for d in recipe.deviations],
-    )
+    rows = [[text(d.section), text(d.what), text(d.why)] for d in recipe.deviations]
+    return table(["Place in the paper", "What is different", "Why"], rows)
 
 
 def recipe_table(recipe: Mapping[str, Any]) -> str:
@@ -159,25 +154,17 @@ def _on_one_line(value: Any) -> str:
         rest = ", ".join(f"{k} {_on_one_line(v)}" for k, v in value.items() if k != "name" and not absent(v))
         return f"{value['name']} ({rest})" if value.get("name") and rest else str(value.get("name") or rest)
     if isinstance(value, (list, tuple)):
-        if any(isinstance(item, Mapping) for item in value):
-            return "; ".join(_on_one_line(item) for item in value)
-        return ", ".join(
-            f"({_on_one_line(item)})" if isinstance(item, (list, tuple)) else _on_one_line(item) for item in value
-        )
+        items = [f"({_on_one_line(v)})" if isinstance(v, (list, tuple)) else _on_one_line(v) for v in value]
+        return ("; " if any(isinstance(item, Mapping) for item in value) else ", ").join(items)
     return "none" if value is None else str(value)
 
 
 def others_table(rows: Iterable[Claim]) -> str:
     """What others measured, with their protocol and where it can be looked up; nothing of it was re-run here."""
-    measured = [
-        [text(other.who), text(other.protocol), _result(other.result), link(other.source, other.source)]
-        for claim in rows
-        for other in claim.others
-    ]
+    measured = []
+    for other in (other for claim in rows for other in claim.others):
+        result = text(other.result) if isinstance(other.result, str) else f"{other.result:g}\u00a0%"
+        measured.append([text(other.who), text(other.protocol), result, link(other.source, other.source)])
     if not measured:
         return "<p>No measurement by others is known to us.</p>"
     return table(["Who", "Protocol", "Result", "Source"], measured, numeric=(2,))
-
-
-def _result(value: float | str) -> str:
-    return text(value) if isinstance(value, str) else f"{value:g}\u00a0%"

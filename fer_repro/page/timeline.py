@@ -62,11 +62,9 @@ def picture_digest(path: str | Path) -> str:
 class Chart:
     """The chart for a page: markup with its own data and script, a still picture where none runs, and the numbers."""
 
-    def __init__(self, figure: PlotlyFigure, still: Figure, numbers: str, label: str) -> None:
-        self.figure = figure
-        self.still = still
-        self.numbers = numbers
-        self.label = label
+    def __init__(self, figure: PlotlyFigure, still: Figure, numbers: str) -> None:
+        self.figure, self.still, self.numbers = figure, still, numbers
+        self.label = still.alt.split(". ")[0] + "."
 
     def _repr_html_(self) -> str:
         drawing = self.figure.to_html(
@@ -113,15 +111,9 @@ def accuracy_over_time(board: pd.DataFrame) -> Chart:
             **more,
         )
 
-    bars = {
-        "type": "data",
-        "symmetric": False,
-        "thickness": 2,
-        "width": 5,
-        "color": MEASURED,
-        "array": list(100 * (measured["high"] - measured["measured"])),
-        "arrayminus": list(100 * (measured["measured"] - measured["low"])),
-    }
+    below, above = (list(side) for side in _spread(measured))
+    bars = {"type": "data", "symmetric": False, "thickness": 2, "width": 5, "color": MEASURED}
+    bars |= {"array": above, "arrayminus": below}
     record = Scatter(
         name="record line",
         x=_days([*line["date"], last]),
@@ -130,15 +122,11 @@ def accuracy_over_time(board: pd.DataFrame) -> Chart:
         line={"shape": "hv", "color": QUIET, "width": 1.6, "dash": "dot"},
         hoverinfo="skip",
     )
-    ours = f"measured ({len(measured)} of {len(shown)})"
-    figure = PlotlyFigure(
-        [
-            record,
-            dots("claimed", shown, "claimed", CLAIMED, "diamond-open"),
-            dots(f"clean subset (class A, {len(clean)})", clean, "claimed", CLEAN, "diamond"),
-            dots(ours, measured, "measured", MEASURED, "circle", edge=0, error_y=bars),
-        ]
-    )
+    claimed = dots("claimed", shown, "claimed", CLAIMED, "diamond-open")
+    comparable = dots(f"clean subset (class A, {len(clean)})", clean, "claimed", CLEAN, "diamond")
+    label = f"measured ({len(measured)} of {len(shown)})"
+    ours = dots(label, measured, "measured", MEASURED, "circle", edge=0, error_y=bars)
+    figure = PlotlyFigure([record, claimed, comparable, ours])
     clear = "rgba(0,0,0,0)"
     figure.update_layout(
         template="none",
@@ -156,26 +144,23 @@ def accuracy_over_time(board: pd.DataFrame) -> Chart:
         xaxis={"gridcolor": RULE, "showline": True, "linecolor": RULE, "zeroline": False},
         yaxis={"gridcolor": RULE, "title": {"text": "accuracy, %", "font": {"size": 13}}, "zeroline": False},
     )
-    still = accuracy_over_time_static(board)
-    return Chart(figure, still, _numbers(shown), still.alt.split(". ")[0] + ".")
+    return Chart(figure, accuracy_over_time_static(board), _numbers(shown))
 
 
 def _numbers(shown: pd.DataFrame) -> str:
     """Every point of the chart as a table."""
-    rows = [
-        [
-            text(row.model),
-            row.date.strftime("%Y-%m-%d"),
-            percent(row.claimed),
-            text(row.comparability),
-            percent(row.measured, missing="not run"),
-            "" if absent(row.measured) else interval((row.low, row.high)),
-            text(row.verdict),
-        ]
-        for row in shown.itertuples()
-    ]
+    rows = []
+    for row in shown.itertuples():
+        claimed = [text(row.model), f"{row.date:%Y-%m-%d}", percent(row.claimed), text(row.comparability)]
+        bounds = "" if absent(row.measured) else interval((row.low, row.high))
+        rows.append([*claimed, percent(row.measured, missing="not run"), bounds, text(row.verdict)])
     header = ["Model", "Released", "Claimed", "Class", "Measured", "95 % interval", "Verdict"]
     return table(header, rows, "Every point of the chart, by release date", numeric=(2, 4, 5))
+
+
+def _spread(measured: pd.DataFrame) -> list[pd.Series]:
+    """How far the intervals reach below and above the measured accuracies, in percent points."""
+    return [100 * (measured["measured"] - measured["low"]), 100 * (measured["high"] - measured["measured"])]
 
 
 def _days(dates: Any) -> list[str | None]:
@@ -204,17 +189,15 @@ def accuracy_over_time_static(board: pd.DataFrame) -> Figure:
         record = [100 * v for v in [*line["claimed"], line["claimed"].iloc[-1]]]
         style = {"where": "post", "color": theme.soft, "lw": 1.3, "ls": ":"}
         axes.step([*line["date"], last], record, label="record line", **style)
-        for rows, colour, fill, label in (
-            (shown[~clean], theme.claimed, "none", "claimed"),
-            (shown[clean], theme.clean, theme.clean, "claimed, clean subset (class A)"),
-        ):
+        hollow = (shown[~clean], theme.claimed, "none", "claimed")
+        filled = (shown[clean], theme.clean, theme.clean, "claimed, clean subset (class A)")
+        for rows, colour, fill, label in (hollow, filled):
             style = {"marker": "D", "s": 38, "edgecolors": colour, "facecolors": fill, "linewidths": 1.5, "zorder": 3}
             axes.scatter(rows["date"], 100 * rows["claimed"], label=label, **style)
         if len(measured):
-            spread = [100 * (measured["measured"] - measured["low"]), 100 * (measured["high"] - measured["measured"])]
             style = {"fmt": "o", "ms": 6.5, "capsize": 3, "color": theme.measured, "lw": 1.6, "zorder": 4}
             label = "measured, with 95 % interval"
-            axes.errorbar(measured["date"], 100 * measured["measured"], yerr=spread, label=label, **style)
+            axes.errorbar(measured["date"], 100 * measured["measured"], yerr=_spread(measured), label=label, **style)
         axes.set(ylabel="accuracy, %", xlim=(shown["date"].min() - pd.Timedelta(days=200), last))
         axes.margins(y=0.08)
         axes.xaxis.set_major_locator(mdates.YearLocator(2))

@@ -55,13 +55,10 @@ def learning_curves(
     if history.empty:
         raise FerReproError("no learning curves: the history has no epochs (a method without training has none)")
     epochs = np.arange(1, len(history) + 1)
-    columns = {
-        name: history[name].to_numpy(float)
-        for name in ("loss", "train_accuracy", "select_accuracy", "lr")
-        if name in history and history[name].notna().any()
-    }
+    named = history.filter(["loss", "train_accuracy", "select_accuracy", "lr"]).dropna(axis="columns", how="all")
+    columns = {name: named[name].to_numpy(float) for name in named}
     stages = history["stage"].to_numpy() if "stage" in history else np.full(len(history), "")
-    borders = [i + 0.5 for i in range(1, len(history)) if stages[i] != stages[i - 1]]
+    borders = np.flatnonzero(stages[1:] != stages[:-1]) + 1.5
     panels = [name for name in ("loss", "accuracy") if any(name in column for column in columns)]
     curve = {"marker": "o" if len(history) <= 40 else "", "ms": 3.5, "lw": 1.6}
 
@@ -100,7 +97,7 @@ def learning_curves(
     if "select_accuracy" in columns:
         best, last = np.nanmax(columns["select_accuracy"]), columns["select_accuracy"][-1]
         facts.append(f"accuracy on {select_name} at most {percent(best)}, at the end {percent(last)}")
-    caption = "Training loss and accuracy by epoch." + (" Grey lines separate the stages." if borders else "")
+    caption = "Training loss and accuracy by epoch." + (" Grey lines separate the stages." if len(borders) else "")
     return Figure(draw, alt=f"Learning curves: {'; '.join(facts)}.", caption=caption, synthetic=synthetic)
 
 
@@ -129,21 +126,10 @@ def confusion_matrix(score: Mapping[str, Any], title: str, *, synthetic: bool = 
         figure = canvas(6.4, 5.3)
         axes = figure.add_subplot()
         tint = LinearSegmentedColormap.from_list("tint", [theme.page, theme.measured])
-        sns.heatmap(
-            shares,
-            ax=axes,
-            cmap=tint,
-            vmin=0,
-            vmax=1,
-            cbar=False,
-            annot=counts,
-            fmt="d",
-            annot_kws={"va": "bottom", "fontsize": 9.5},
-            linewidths=1,
-            linecolor=theme.line,
-            xticklabels=labels,
-            yticklabels=[f"{name}\nn = {n}" for name, n in zip(labels, rows, strict=True)],
-        )
+        colours = {"cmap": tint, "vmin": 0, "vmax": 1, "cbar": False, "linewidths": 1, "linecolor": theme.line}
+        notes = {"annot": counts, "fmt": "d", "annot_kws": {"va": "bottom", "fontsize": 9.5}}
+        ticks = [f"{name}\nn = {n}" for name, n in zip(labels, rows, strict=True)]
+        sns.heatmap(shares, ax=axes, xticklabels=labels, yticklabels=ticks, **colours, **notes)
         for count, share, diagonal in zip(list(axes.texts), shares.flat, np.eye(len(labels)).flat, strict=True):
             column, row = count.get_position()
             count.set(color=readable_on(tint(share)[:3]), weight="bold" if diagonal else "normal")
@@ -193,9 +179,7 @@ def per_class(score: Mapping[str, Any], *, title: str = "Recall by class", synth
     )
 
 
-def ladder(
-    steps: Sequence[Row], title: str, *, caption: str = "", columns: Sequence[str] = (), synthetic: bool = False
-) -> Figure:
+def ladder(steps: Sequence[Row], title: str, *, columns: Sequence[str] = (), synthetic: bool = False) -> Figure:
     """An ablation ladder: one row per system, each one part richer than the one above it."""
     first = steps[0].value if steps else None
     return forest(
@@ -203,7 +187,7 @@ def ladder(
         title,
         alt=f"{title}: {'; '.join(f'{row.label} {percent(row.value)}' for row in steps)}.",
         synthetic=synthetic,
-        caption=caption or "Each row adds one part to the row above it. Bars: Wilson 95 % intervals.",
+        caption="Each row adds one part to the row above it. Bars: Wilson 95 % intervals.",
         line=None if absent(first) else first,
         line_label="the plainest system",
         columns=columns,

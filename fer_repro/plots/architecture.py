@@ -77,8 +77,7 @@ def trace(model: nn.Module, input_shape: Sequence[int]) -> list[Block]:
         elif blocks:
             before = blocks[-1]
             blocks[-1] = Block(before.name, before.content, shapes[part], before.parameters + size)
-    rest = sum(p.numel() for p in model.parameters() if id(p) not in counted)
-    if rest:
+    if rest := sum(p.numel() for p in model.parameters() if id(p) not in counted):
         blocks.append(Block("outside the blocks", "single parameters", (), rest))
     return blocks
 
@@ -115,20 +114,18 @@ def content(module: nn.Module) -> str:
 
 def _layer(module: nn.Module) -> str:
     """The description of one layer of torch, empty for a module that holds others."""
-
-    def edge(value: int | tuple[int, ...]) -> str:
-        return _times(value if isinstance(value, tuple) else (value, value))
-
     kind = type(module).__name__
+    size = getattr(module, "kernel_size", ())
+    edge = _times(size if isinstance(size, tuple) else (size, size))
     if isinstance(module, nn.Conv2d):
         depthwise = module.groups > 1 and module.groups == module.in_channels
         stride = f", stride {module.stride[0]}" if module.stride[0] > 1 else ""
-        return f"{'depthwise ' if depthwise else ''}conv {edge(module.kernel_size)}{stride}"
+        return f"{'depthwise ' if depthwise else ''}conv {edge}{stride}"
     if isinstance(module, nn.Linear):
         return "linear"
     if "Pool" in kind:
         how = "max" if "Max" in kind else "mean"
-        return f"global {how} pool" if kind.startswith("Adaptive") else f"{how} pool {edge(module.kernel_size)}"
+        return f"global {how} pool" if kind.startswith("Adaptive") else f"{how} pool {edge}"
     return "" if any(True for _ in module.children()) else kind
 
 
@@ -206,7 +203,7 @@ def _edge(shape: tuple[int, ...]) -> int:
     return shape[1] if len(shape) > 2 else 1
 
 
-def pipeline(steps: Sequence[tuple[str, str]], title: str, *, caption: str = "") -> Figure:
+def pipeline(steps: Sequence[tuple[str, str]], title: str) -> Figure:
     """A method without a network: boxes (name, what happens) joined by arrows, in rows of at most five."""
     if not steps:
         raise FerReproError(f"nothing to draw for '{title}': the pipeline has no steps")
@@ -241,4 +238,4 @@ def pipeline(steps: Sequence[tuple[str, str]], title: str, *, caption: str = "")
         return figure
 
     order = "; ".join(f"{index}. {name}: {what}" for index, (name, what) in enumerate(steps, 1))
-    return Figure(draw, alt=f"{title}, step by step. {order}", caption=caption)
+    return Figure(draw, alt=f"{title}, step by step. {order}")

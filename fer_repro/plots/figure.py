@@ -44,11 +44,8 @@ class Figure:
     ) -> None:
         if not alt.strip():
             raise FerReproError("a figure has no alt text: say in one or two sentences what it shows")
-        self.draw = draw
+        self.draw, self.caption, self.synthetic, self.photo = draw, caption, synthetic, photo
         self.alt = f"{alt} ({SYNTHETIC})" if synthetic else alt
-        self.caption = caption
-        self.synthetic = synthetic
-        self.photo = photo
         self.metadata = dict(metadata or {})
 
     def canvas(self, theme: str = "light") -> Canvas:

@@ -48,9 +48,8 @@ def forest(
     known = [row for row in rows if row.value is not None]
     if not known:
         raise FerReproError(f"nothing to draw for '{title}': no row has a value")
-    ends = [100 * end for row in known for end in (row.interval or (row.value,))] + [
-        100 * v for v in [line] if v is not None
-    ]
+    ends = [100 * end for row in known for end in (row.interval or (row.value,))]
+    ends += [] if line is None else [100 * line]
     low, high = min(ends), max(ends)
     spare = max(0.6, 0.06 * (high - low))
     places: dict[int, float] = {}

@@ -65,8 +65,8 @@ def fill_(module: nn.Module, state: Mapping[str, Tensor], leave: Iterable[str] =
         if given[name].shape != own[name].shape
     ]
     counted = ((missing, "missing"), (extra, "without a place"))
-    wrong = [f"{len(names)} {what} ({', '.join(names[:3])})" for names, what in counted if names] + sorted(other)[:3]
-    if wrong:
+    wrong = [f"{len(names)} {what} ({', '.join(names[:3])})" for names, what in counted if names]
+    if wrong := wrong + sorted(other)[:3]:
         raise FerReproError(
             f"pretrained weights of {where} do not fit {type(module).__name__}: {'; '.join(wrong)}; use the file that "
             "the recipe names"
@@ -82,8 +82,10 @@ def read(weights: Pretrained) -> dict[str, Tensor]:
 
 def locate(weights: Pretrained) -> Path | None:
     """The file on this machine, or None: the user's folder first, then a package or torchvision's cache."""
-    folder = _folder()
-    places = [folder / weights.file] if folder else []
+    named = os.environ.get(FOLDER, "")
+    if named and not Path(named).is_dir():
+        raise FerReproError(f"{FOLDER}={named} is no folder; make it and put the files of weights into it, or unset it")
+    places = [Path(named) / weights.file] if named else []
     if weights.source in PACKAGES:
         module, inside = PACKAGES[weights.source]
         found = importlib.util.find_spec(module)
@@ -91,13 +93,6 @@ def locate(weights: Pretrained) -> Path | None:
     if weights.source == "torchvision":
         places.append(Path(torch.hub.get_dir()) / "checkpoints" / weights.file)
     return next((place for place in places if place.is_file()), None)
-
-
-def _folder() -> Path | None:
-    named = os.environ.get(FOLDER, "")
-    if named and not Path(named).is_dir():
-        raise FerReproError(f"{FOLDER}={named} is no folder; make it and put the files of weights into it, or unset it")
-    return Path(named) if named else None
 
 
 def fetch(weights: Pretrained) -> Path | None:

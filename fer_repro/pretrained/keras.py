@@ -12,14 +12,8 @@ from torch import Tensor
 from fer_repro.errors import FerReproError
 
 SUFFIXES = (".h5", ".hdf5")
-NAMES = {
-    "kernel": "weight",
-    "gamma": "weight",
-    "bias": "bias",
-    "beta": "bias",
-    "moving_mean": "running_mean",
-    "moving_variance": "running_var",
-}
+NAMES = {"kernel": "weight", "gamma": "weight", "bias": "bias", "beta": "bias"}
+NAMES |= {"moving_mean": "running_mean", "moving_variance": "running_var"}
 
 
 def read(path: Path) -> dict[str, Tensor]:

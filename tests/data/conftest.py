@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from _csv_writer import write_csv
+from _csv_writer import repeated, write_csv
 from data_copies import SMALL, jpeg
 
-from fer_repro.data import FER2013, LABELS, synthetic
+from fer_repro.data import FER2013, LABELS
 from fer_repro.data.load import _load
 
 Load = Callable[..., FER2013]
@@ -19,7 +19,7 @@ Load = Callable[..., FER2013]
 @pytest.fixture(scope="session")
 def faces() -> FER2013:
     """Synthetic faces in the counts SMALL, in CSV order."""
-    return synthetic.repeated(SMALL)
+    return repeated(SMALL)
 
 
 @pytest.fixture(autouse=True)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from _csv_writer import write_csv
+from _csv_writer import repeated, write_csv
 from data_copies import SMALL
 
-from fer_repro.data import USAGES, csv_reader, load, synthetic
+from fer_repro.data import USAGES, csv_reader, load
 from fer_repro.data.official import OFFICIAL_COUNTS
 from fer_repro.errors import FerReproError
 
@@ -225,7 +225,7 @@ def test_an_endless_row_does_not_fill_the_memory():
 
 def test_the_full_size_through_the_public_door(tmp_path):
     """35,887 rows in FER2013's own counts, by `load` itself; one row less is an error."""
-    faces = synthetic.repeated()
+    faces = repeated()
     path = tmp_path / "fer2013.csv"
     write_csv(faces, path)
     data = load(root=path, cache_dir=tmp_path / "cache")
