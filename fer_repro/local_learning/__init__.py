@@ -99,7 +99,7 @@ class StagedFit:
             row |= {"select_accuracy": self.accuracy(answers), "n": len(self.labels)}
             line += f", {'+'.join(self.run.recipe.protocol.select)} accuracy {row['select_accuracy']:.4f}"
         self.run.history.append(row)
-        self.log.info(line)
+        log.info(line)
         self.last = now
 
     def machines(
