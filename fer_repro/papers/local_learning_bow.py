@@ -15,6 +15,7 @@ Parameters: none are learned by gradient; the recipe names the vocabulary sizes,
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -83,8 +84,7 @@ class LocalWords(LocalClassifier):
 def fit(splits: Splits, run: Run) -> LocalWords:
     """Words, vectors, kernels; weights, C and k chosen on the select images; the ladder's linear SVMs.
 
-    Parts that take long (vocabularies, words, decision values) are cached in ``run.folder`` for a resumed run. Raises
-    `Interrupted` between two parts when the time budget ends or somebody presses Ctrl-C.
+    Parts that take long (vocabularies, words, decision values) are cached in ``run.folder`` for a resumed run.
     """
     with staged_fit(run, splits.select) as stages:
         return _Fit(splits.train, splits.select, stages).fitted()
@@ -160,17 +160,17 @@ class _Fit:
         grams = [svm.self_kernel(part[thin], pause=self.pause) for part in pool]
         rows = [svm.kernel(own, part[thin]) for own, part in zip(query, pool, strict=True)]
         k, cost = self.options["k"][0], self.options["C"][0]
+
+        def decide(weights: tuple[float, ...]) -> np.ndarray:
+            shares = np.array(weights, np.float32) / sum(weights)
+            gram, row = (sum(s * m for s, m in zip(shares, part, strict=True) if s) for part in (grams, rows))
+            return svm.local_decisions(row, gram, self.labels[thin], min(k, len(thin)), (cost,), self.pause)[cost]
+
         accuracies = {}
         for weights in tried:
-
-            def decide(weights: tuple[float, ...] = weights) -> np.ndarray:
-                shares = np.array(weights, np.float32) / sum(weights)
-                gram, row = (sum(s * m for s, m in zip(shares, part, strict=True) if s) for part in (grams, rows))
-                return svm.local_decisions(row, gram, self.labels[thin], min(k, len(thin)), (cost,), self.pause)[cost]
-
             settings = self.words.settings | {"weights": weights, "k": k, "C": cost, "thin": len(thin)}
-            answers = self.artifacts.get_or_compute("weights", settings, decide).argmax(axis=1)
-            accuracies[weights] = self.stages.accuracy(answers)
+            decisions = self.artifacts.get_or_compute("weights", settings, partial(decide, weights))
+            accuracies[weights] = self.stages.accuracy(decisions.argmax(axis=1))
         self.run.facts["weights_tried"] = [
             {"weights": list(weights), "pool": len(thin), "select_accuracy": accuracy}
             for weights, accuracy in accuracies.items()
@@ -199,14 +199,9 @@ def recipe(protocol: str, profile: str) -> Recipe:
         protocol=CLAIMED if claimed else OFFICIAL,
         selection=Selection("grid"),
         options=step("visual-words", **(PAPER if claimed else SEARCHED)),
-        deviations=DEVIATIONS["all"]
-        + LEARNING_DEVIATIONS
-        + (DEVIATIONS["claimed"] if claimed else DEVIATIONS["searched"]),
+        deviations=DEVIATIONS["all"] + LEARNING_DEVIATIONS + DEVIATIONS[protocol],
     )
-    if profile == "full":
-        return full
-    small = full.options.kwargs() | SMOKE
-    return full.shrunk(options=step("visual-words", **small))
+    return full if profile == "full" else full.shrunk(options=step("visual-words", **(full.options.kwargs() | SMOKE)))
 
 
 def pipeline(recipe: Recipe) -> list[tuple[str, str]]:
