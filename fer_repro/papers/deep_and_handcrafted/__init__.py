@@ -222,6 +222,8 @@ def fusion_recipe(protocol: str, profile: str, scratch: bool = False) -> Recipe:
     machine = CLAIMED_MACHINE if claimed else OFFICIAL_MACHINE
     if profile != "full":
         machine = machine | SMOKE_MACHINE | (SMOKE_CLAIMED if claimed else SMOKE_OFFICIAL)
+    own = DEVIATIONS["fusion"] + LEARNING_DEVIATIONS + DEVIATIONS[f"{protocol} fusion"]
+    of_networks = DEVIATIONS["common"] + DEVIATIONS["sparse"] + (DEVIATIONS["random"] if scratch else ())
     members = {variant.id: variant for variant in NETWORK_VARIANTS}
     networks = tuple((name, members[name].recipe(protocol, profile).sha256()[:16]) for name in required(scratch))
     full = Recipe(
@@ -231,14 +233,7 @@ def fusion_recipe(protocol: str, profile: str, scratch: bool = False) -> Recipe:
         input_size=224,
         selection=Selection("fixed" if claimed else "grid"),
         options=step("fusion", networks=networks, **machine),
-        deviations=(
-            *DEVIATIONS["fusion"],
-            *LEARNING_DEVIATIONS,
-            *(DEVIATIONS["claimed fusion"] if claimed else DEVIATIONS["official fusion"]),
-            *DEVIATIONS["common"],
-            *DEVIATIONS["sparse"],
-            *(DEVIATIONS["random"] if scratch else ()),
-        ),
+        deviations=own + of_networks,
     )
     return full if profile == "full" else full.shrunk(network=step("Three", size="smoke"), input_size=48)
 
@@ -273,12 +268,6 @@ def pipeline(recipe: Recipe) -> list[tuple[str, str]]:
     ]
 
 
-def _network(name: str) -> Variant:
-    return Variant(
-        id=f"{ROW}-{name}", slug=ROW, recipe=partial(network_recipe, name), build=build, fit=fit, ablation_of=ROW
-    )
-
-
 def required(scratch: bool) -> tuple[str, ...]:
     """The ids of the three networks; with ``scratch`` of their from-scratch ablations, where there are some."""
     known = {variant.id for variant in NETWORK_VARIANTS}
@@ -298,5 +287,8 @@ def _row(scratch: bool) -> Variant:
     )
 
 
-NETWORK_VARIANTS = with_scratch(*(_network(name) for name in NAMES), scratch=without_weights)
+NETWORK_VARIANTS = with_scratch(
+    *(Variant(f"{ROW}-{name}", ROW, partial(network_recipe, name), fit, build, ablation_of=ROW) for name in NAMES),
+    scratch=without_weights,
+)
 VARIANTS = (_row(scratch=False), *NETWORK_VARIANTS, _row(scratch=True))

@@ -141,10 +141,8 @@ def lengths() -> Html:
     """Each block's share of the cosine when the words are standardised and the networks' blocks scaled to 1."""
     third = {name: 1.0 for name in paper.NAMES} | {WORDS: float(COLUMNS)}
     total = sum(third.values())
-    rows = [
-        [text(name), whole(square), percent(square / total, 4), percent(1 / len(third), 0)]
-        for name, square in third.items()
-    ]
+    here = percent(1 / len(third), 0)
+    rows = [[text(name), whole(square), percent(square / total, 4), here] for name, square in third.items()]
     header = ["Block", "Squared length, third-party code", "Its share", "Share here"]
     caption = (
         f"Standardising a vector of n numbers to mean 0 and deviation 1 gives it the squared length n; here n = "

@@ -16,7 +16,7 @@ from fer_repro.claims import claim_of, declared_parameters, leaderboard_claims
 from fer_repro.data import LABELS, USAGES
 from fer_repro.data.official import OFFICIAL_COUNTS
 from fer_repro.errors import FerReproError
-from fer_repro.markup import SYNTHETIC, Html, interval, note, percent, synthetic_note, table, text, whole
+from fer_repro.markup import SYNTHETIC, Html, note, percent, synthetic_note, table, text, whole, with_interval
 from fer_repro.papers.sdafe import IMAGES, generated
 from fer_repro.papers.sdafe.generated import Generated
 from fer_repro.plots.figure import Figure, Theme, canvas
@@ -48,11 +48,6 @@ def wanted() -> Html:
     return Html(body, f"faces wanted: {totals}")
 
 
-def _faces_of(result: Result) -> Generated | None:
-    """The candidates of this page's run; None where it used none, or they are elsewhere."""
-    return getattr(result.classifier, "generated", None)
-
-
 def _absent(result: Result) -> Html:
     without = result.record["recipe"]["options"].get("arm") in generated.WITHOUT_FACES
     elsewhere = f"a stored result keeps none; they stay in the run folder of {IMAGES}"
@@ -62,7 +57,7 @@ def _absent(result: Result) -> Html:
 
 def faces(result: Result) -> Figure | Html:
     """The first candidates of every class, each below its source; a frame where both filters accept it."""
-    made = _faces_of(result)
+    made = getattr(result.classifier, "generated", None)
     if made is None:
         return _absent(result)
     train = result.classifier.sources
@@ -87,8 +82,8 @@ def faces(result: Result) -> Figure | Html:
         figure = canvas(0.72 * EACH + 1.2, 1.42 * len(rows) + 0.05)
         axes = figure.add_subplot()
         axes.imshow(sheet, interpolation="bilinear")
+        style = {"fill": False, "lw": 2.6, "edgecolor": theme.clean, "clip_on": False}
         for x, y in frames:
-            style = {"fill": False, "lw": 2.6, "edgecolor": theme.clean, "clip_on": False}
             axes.add_patch(Rectangle((x - 0.5, y - 0.5), edge, edge, **style))
         ticks = [row * height + part * edge + edge / 2 for row in range(len(rows)) for part in (0, 1)]
         axes.set_yticks(ticks, [name for index in classes for name in ("source", f"as {LABELS[index]}")])
@@ -114,7 +109,7 @@ def faces(result: Result) -> Figure | Html:
 
 def filtered(result: Result) -> Html:
     """What passes which filter: the table, and the histograms where the faces are at hand."""
-    counts, made = acceptance(result), _faces_of(result)
+    counts, made = acceptance(result), getattr(result.classifier, "generated", None)
     if made is None:
         return counts
     figure = distributions(made, result.synthetic)
@@ -128,14 +123,12 @@ def acceptance(result: Result) -> Html:
     rates = of_images.get("acceptance")
     if rates is None:
         return _absent(result)
-    added = {row["class"]: row for row in facts.get("added", ())}
+    added = {row["class"]: [whole(row["generated"]), whole(row["repeated"])] for row in facts.get("added", ())}
     total = {"class": "all"} | {key: sum(row[key] for row in rates) for key in ("candidates", "psnr", "cosine", "both")}
     rows = []
     for row in (*rates, total):
         shares = [percent(row[key] / row["candidates"], 1) for key in ("psnr", "cosine", "both")]
-        used = added.get(row["class"])
-        counts = [whole(used["generated"]), whole(used["repeated"])] if used else ["", ""]
-        rows.append([text(row["class"]), whole(row["candidates"]), *shares, *counts])
+        rows.append([text(row["class"]), whole(row["candidates"]), *shares, *added.get(row["class"], ["", ""])])
     header = ["Class", "Candidates", "Pass PSNR", "Pass the label", "Pass both", "Used", "Repeats"]
     caption = (
         "Share of the candidates that each filter accepts. Used: different generated faces in the training set of "
@@ -209,14 +202,11 @@ def arms(result: Result, results_dir: Path | None) -> Html:
 
 
 def _scores(run: Result) -> list[str]:
-    def cell(share: float, bounds: tuple[float, float], digits: int = 2) -> str:
-        return f'{percent(share, digits)}<br><span class="fer-small">{interval(bounds)}</span>'
-
     scores = [run.score(half, views=False) for half in HALVES]
     disgust = scores[1]["per_class"]["disgust"]
-    accuracies = [cell(score["accuracy"], score["interval"]) for score in scores]
+    accuracies = [with_interval(score["accuracy"], score["interval"]) for score in scores]
     balanced = percent(scores[1]["balanced_accuracy"])
-    return [f"{run.seed}", *accuracies, balanced, cell(disgust["recall"], disgust["interval"], 1)]
+    return [f"{run.seed}", *accuracies, balanced, with_interval(disgust["recall"], disgust["interval"], 1)]
 
 
 def distance() -> Html:
