@@ -14,8 +14,7 @@ import numpy as np
 from scipy import sparse
 from sklearn.svm import LinearSVC
 
-from fer_repro.data.dataset import FER2013
-from fer_repro.data.protocol import Splits
+from fer_repro.data import FER2013, Splits
 from fer_repro.local_learning import svm
 from fer_repro.recipe import Deviation
 from fer_repro.training.artifacts import ArtifactCache

@@ -14,20 +14,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.figure import Figure as Canvas
 from torch import Tensor, nn
 
 from fer_repro import data as data_sets
 from fer_repro import papers
-from fer_repro.data import LABELS
-from fer_repro.data.dataset import FER2013
-from fer_repro.data.protocol import Splits
+from fer_repro.data import FER2013, LABELS, Splits
 from fer_repro.data.synthetic import SMOKE_SIZE
 from fer_repro.layers import as_input, normalise_
 from fer_repro.markup import SYNTHETIC, Html, synthetic_note, table, text
 from fer_repro.papers.ad_corre import losses
 from fer_repro.papers.ad_corre.losses import AdCorreLoss, correlation, floor, floor_of_features
-from fer_repro.plots.figure import Figure, Theme, canvas
+from fer_repro.plots.figure import Canvas, Figure, Theme, canvas
 from fer_repro.recipe import Recipe, Selection, Stage, step
 from fer_repro.training import checkpoint
 from fer_repro.training.execution import one_thread

@@ -24,7 +24,7 @@ from itertools import combinations
 from torch import nn
 
 from fer_repro import pretrained
-from fer_repro.data.protocol import OFFICIAL, Protocol, Splits
+from fer_repro.data.protocol import Protocol, Splits
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation import cost
 from fer_repro.evaluation.predict import NetworkClassifier, require_network
@@ -42,7 +42,6 @@ log = logging.getLogger(__name__)
 ROW = "deep-and-handcrafted"
 NAMES = ("vgg-face", "vgg-f", "vgg-13")
 BLOCKS = (*NAMES, WORDS)
-CLAIMED = Protocol("claimed")  # nothing that could be read says that it was another
 KINDS = {"VggFace": VggFace, "VggF": VggF, "Vgg13": Vgg13}
 
 FACES = Pretrained(
@@ -179,7 +178,7 @@ def network_recipe(name: str, protocol: str, profile: str) -> Recipe:
     """SGD with momentum, the learning rate divided by ten when PublicTest's loss stops falling, flipped faces."""
     full = Recipe(
         variant=f"{ROW}-{name}",
-        protocol=CLAIMED if protocol == "claimed" else OFFICIAL,
+        protocol=Protocol(protocol),
         augment=(step("flip", p=0.5),),
         selection=Selection("best"),
         **FULL[name],
@@ -229,7 +228,7 @@ def fusion_recipe(protocol: str, profile: str, scratch: bool = False) -> Recipe:
     full = Recipe(
         variant=ROW + (SCRATCH if scratch else ""),
         network=step("Three", size="full"),
-        protocol=CLAIMED if claimed else OFFICIAL,
+        protocol=Protocol(protocol),  # for "claimed", nothing that could be read says that it was another
         input_size=224,
         selection=Selection("fixed" if claimed else "grid"),
         options=step("fusion", networks=networks, **machine),

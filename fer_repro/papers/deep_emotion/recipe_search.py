@@ -99,7 +99,9 @@ def search(
             continue
         log.info(f"recipe {tried.recipe}: {tried.change}")
         row = train(tried, faces, (runs_dir or default_runs_dir()) / "deep-emotion-search" / tried.recipe, device)
-        _write(path, sorted([*read(path), row], key=lambda one: one["recipe"]))
+        rows = sorted([*read(path), row], key=lambda one: one["recipe"])
+        with atomic_write(path) as file:
+            pd.DataFrame(rows, columns=list(COLUMNS)).to_csv(file, index=False, lineterminator="\n")
     return path
 
 
@@ -135,11 +137,6 @@ def read(path: Path) -> list[dict[str, Any]]:
     if tuple(table.columns) != COLUMNS:
         raise FerReproError(f"{path.name} of deep-emotion has other columns than {', '.join(COLUMNS)}: move it away")
     return table.to_dict("records")
-
-
-def _write(path: Path, rows: list[dict[str, Any]]) -> None:
-    with atomic_write(path) as file:
-        pd.DataFrame(rows, columns=list(COLUMNS)).to_csv(file, index=False, lineterminator="\n")
 
 
 def shown(results_dir: Path | None = None) -> Figure:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fer_repro import pretrained
-from fer_repro.data.protocol import OFFICIAL, Protocol, Splits
+from fer_repro.data.protocol import Protocol, Splits
 from fer_repro.evaluation.predict import NetworkClassifier
 from fer_repro.layers import GreyAsRgb
 from fer_repro.papers.base import deviations, family, with_scratch
@@ -34,7 +34,6 @@ from fer_repro.training import loop
 from fer_repro.training.run import Run
 from fer_repro.training.weights import digest
 
-CLAIMED = Protocol("claimed")
 BACKBONE, ROW, CONTINUED = "lhc-net-backbone", "lhc-net", "lhc-net-continued"
 SIZE = 224
 
@@ -264,7 +263,7 @@ def recipe(variant: str, protocol: str, profile: str) -> Recipe:
     full = Recipe(
         variant=variant,
         network=BLOCKS if variant == ROW else PLAIN,
-        protocol=CLAIMED if protocol == "claimed" else OFFICIAL,
+        protocol=Protocol(protocol),
         stages=phases(SIZE) if first else second,
         input_size=SIZE,
         std=1 / 255,  # the network expects grey levels from 0 to 255

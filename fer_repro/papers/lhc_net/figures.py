@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.figure import Figure as Canvas
 from matplotlib.patches import Rectangle
 from scipy.integrate import quad
 from scipy.stats import norm
@@ -23,7 +22,7 @@ from fer_repro.evaluation.tta import posed
 from fer_repro.layers import as_input
 from fer_repro.markup import Html, note, synthetic_note, table, text
 from fer_repro.papers.lhc_net.scoring import ATTENTION_IMAGES, poses
-from fer_repro.plots.figure import Figure, Theme, canvas
+from fer_repro.plots.figure import Canvas, Figure, Theme, canvas
 from fer_repro.results import Result
 from fer_repro.transforms.geometry import resize
 

@@ -21,7 +21,7 @@ import numpy as np
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fer_repro.data.protocol import OFFICIAL, Protocol, Splits
+from fer_repro.data.protocol import Protocol, Splits
 from fer_repro.evaluation.predict import NetworkClassifier
 from fer_repro.layers import IMAGENET_MEAN, IMAGENET_STD, GreyAsRgb, SqueezeExcite
 from fer_repro.papers.base import Variant, deviations
@@ -29,9 +29,6 @@ from fer_repro.recipe import Recipe, Selection, Stage, step
 from fer_repro.training import loop
 from fer_repro.training.losses import Loss
 from fer_repro.training.run import Run
-
-# The usages are the official ones; what makes it "claimed" is the released code's recipe.
-CLAIMED = Protocol("claimed")
 
 
 class ResEmoteNet(nn.Module):
@@ -107,12 +104,11 @@ def recipe(protocol: str, profile: str, variant: str = "resemotenet", divisor: i
 
     ``divisor`` makes a narrower network under the same recipe.
     """
-    claimed = protocol == "claimed"
-    schedule = step("constant") if claimed else step("reduce-on-plateau", factor=0.1, patience=5)
+    schedule = step("constant") if protocol == "claimed" else step("reduce-on-plateau", factor=0.1, patience=5)
     full = Recipe(
         variant=variant,
         network=step("ResEmoteNet", divisor=divisor, scale_fc=True, dropout=0.2, fc_dropout=0.5),
-        protocol=CLAIMED if claimed else OFFICIAL,
+        protocol=Protocol(protocol),  # "claimed" has the official roles too; the released code's recipe differs
         stages=(
             # The release stops at the 16th consecutive epoch that is no better.
             Stage("train", 80, step("sgd", lr=1e-3, momentum=0.9, weight_decay=1e-4), schedule, patience=16),

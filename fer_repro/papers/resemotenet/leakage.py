@@ -28,9 +28,8 @@ import torch
 import typer
 
 from fer_repro import data as data_sets
-from fer_repro.data import FER2013, USAGES
+from fer_repro.data import FER2013, USAGES, Splits
 from fer_repro.data.official import digest
-from fer_repro.data.protocol import Splits
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation import cost, metrics
 from fer_repro.files import atomic_write

@@ -27,7 +27,7 @@ from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 
 from fer_repro import pretrained
 from fer_repro.data.official import OFFICIAL_COUNTS, USAGES
-from fer_repro.data.protocol import OFFICIAL, Protocol, Splits
+from fer_repro.data.protocol import Protocol, Splits
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation.predict import NetworkClassifier
 from fer_repro.layers import IMAGENET_MEAN, IMAGENET_STD, GreyAsRgb
@@ -39,8 +39,6 @@ from fer_repro.recipe import Deviation, Pretrained, Recipe, Selection, Stage, St
 from fer_repro.training import loop
 from fer_repro.training.run import Run, pausable
 
-# The scored and the selecting images of the claim are unknown; the official ones are our reading.
-CLAIMED = Protocol("claimed")
 IMAGES = "sdafe-images"
 
 
@@ -197,7 +195,8 @@ def recipe(protocol: str, profile: str, arm: str | None) -> Recipe:
     images = Recipe(
         variant=IMAGES,
         network=step("none"),
-        protocol=CLAIMED if claimed else OFFICIAL,
+        # The scored and the selecting images of the claim are unknown; the official ones are our reading.
+        protocol=Protocol(protocol),
         selection=Selection("last"),
         options=step("synthesis", **settings),
         deviations=DEVIATIONS["all"] + DEVIATIONS[protocol],

@@ -8,7 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure as Canvas
 from matplotlib.patches import Rectangle
 
 from fer_repro import results
@@ -19,7 +18,7 @@ from fer_repro.errors import FerReproError
 from fer_repro.markup import SYNTHETIC, Html, note, percent, synthetic_note, table, text, whole, with_interval
 from fer_repro.papers.sdafe import IMAGES, generated
 from fer_repro.papers.sdafe.generated import Generated
-from fer_repro.plots.figure import Figure, Theme, canvas
+from fer_repro.plots.figure import Canvas, Figure, Theme, canvas
 from fer_repro.results import HALVES, Result
 
 EACH = 8  # faces of every class in the grid, and no more anywhere
@@ -216,19 +215,12 @@ def distance() -> Html:
     known = [other for other in leaderboard_claims().values() if other.audit.comparability == "A"]
     if not known:
         raise FerReproError("no claim is of comparability class A: the claims file has changed")
-    rows = [
-        [
-            text(other.model),
-            f"{other.accuracy:.2f}\u00a0%",
-            whole(round(other.accuracy * images / 100)),
-            f"{other.accuracy - claim.accuracy:+.2f}",
-            text(other.audit.comparability),
-        ]
-        for other in sorted((claim, *known), key=lambda other: -other.accuracy)
-    ]
+    rows = []
+    for other in sorted((claim, *known), key=lambda other: -other.accuracy):
+        right, points = round(other.accuracy * images / 100), other.accuracy - claim.accuracy
+        numbers = [f"{other.accuracy:.2f}\u00a0%", whole(right), f"{points:+.2f}"]
+        rows.append([text(other.model), *numbers, text(other.audit.comparability)])
     header = ["Claim", "Accuracy", f"Right faces of {images:,}", "Points from this claim", "Class"]
     caption = "This claim, and all whose scored images and selection are known to be clean (class A)"
-    best = max(other.accuracy for other in known)
-    return Html(
-        table(header, rows, caption, range(1, 4)), f"{claim.accuracy - best:.2f} points above the best clean claim"
-    )
+    above = claim.accuracy - max(other.accuracy for other in known)
+    return Html(table(header, rows, caption, range(1, 4)), f"{above:.2f} points above the best clean claim")
