@@ -14,7 +14,7 @@ import numpy as np
 from scipy import sparse
 from sklearn.svm import LinearSVC
 
-from fer_repro.data import FER2013, Splits
+from fer_repro.data import FER2013
 from fer_repro.local_learning import svm
 from fer_repro.recipe import Deviation
 from fer_repro.training.artifacts import ArtifactCache
@@ -45,11 +45,6 @@ def score(answers: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 def best(accuracies: Mapping[Any, float]) -> Any:
     """The key of the highest accuracy; on a tie the first one tried."""
     return max(accuracies, key=accuracies.__getitem__)
-
-
-def held_out(splits: Splits) -> dict[str, FER2013]:
-    """The two held-out test sets, by the names of their usages."""
-    return {"+".join(sorted(set(part.usage))): part for part in (splits.select, splits.test)}
 
 
 @contextmanager

@@ -30,7 +30,6 @@ from fer_repro.local_learning import (
     LocalClassifier,
     StagedFit,
     best,
-    held_out,
     score,
     staged_fit,
     svm,
@@ -74,7 +73,7 @@ class LocalWords(LocalClassifier):
 
     def extra_scores(self, splits: Splits) -> dict[str, Any]:
         """The ladder on both test sets; called once, after every choice."""
-        scores = {usage: self.ladder_scores(part.images, part.labels) for usage, part in held_out(splits).items()}
+        scores = {usage: self.ladder_scores(part.images, part.labels) for usage, part in splits.held_out().items()}
         return {"ladder": [{"step": name} | {usage: own[name] for usage, own in scores.items()} for name in LADDER]}
 
 
@@ -198,7 +197,7 @@ def recipe(protocol: str, profile: str) -> Recipe:
         options=step("visual-words", **(PAPER if protocol == "claimed" else SEARCHED)),
         deviations=DEVIATIONS["all"] + LEARNING_DEVIATIONS + DEVIATIONS[protocol],
     )
-    return full if profile == "full" else full.shrunk(options=step("visual-words", **(full.options.kwargs() | SMOKE)))
+    return full if profile == "full" else full.shrunk(options=full.options.having(**SMOKE))
 
 
 def pipeline(recipe: Recipe) -> list[tuple[str, str]]:

@@ -197,10 +197,7 @@ def recipe(variant: str, protocol: str, profile: str) -> Recipe:
         return full
     small = {"dimensions": 32, "widths": (8, 16, 16, 24, 32, 48, 64, 64), "middle": 1, "momentum": 0.1}
     return full.shrunk(
-        network=step("AdCorre", **(full.network.kwargs() | small)),
-        input_size=48,
-        batch_size=20,
-        stages=(full.stages[0].shortened(5),),
+        network=full.network.having(**small), input_size=48, batch_size=20, stages=(full.stages[0].shortened(5),)
     )
 
 

@@ -33,7 +33,7 @@ from fer_repro.local_learning.pyramid import RECALLED, SEARCHED_WORDS, channel_w
 from fer_repro.papers.base import SCRATCH, Variant, deviations, with_scratch
 from fer_repro.papers.deep_and_handcrafted.fusion import WORDS, Fused, fuse
 from fer_repro.papers.deep_and_handcrafted.networks import Three, Vgg13, VggF, VggFace
-from fer_repro.recipe import Deviation, Pretrained, Recipe, Selection, Stage, Step, step
+from fer_repro.recipe import Deviation, Pretrained, Recipe, Selection, Stage, step
 from fer_repro.training import loop
 from fer_repro.training.run import Run
 
@@ -189,7 +189,7 @@ def network_recipe(name: str, protocol: str, profile: str) -> Recipe:
         dataclasses.replace(stage, epochs=1 if stage.start == "best" else 4, optimiser=step("adam", lr=5e-3))
         for stage in full.stages[:3]
     )
-    options = step(full.options.name, **(full.options.kwargs() | {"scale": 4.0, "spread": 0.2}))
+    options = full.options.having(scale=4.0, spread=0.2)
     size = 48 if name == "vgg-f" else 24
     return full.shrunk(network=SMOKE[name], input_size=size, batch_size=20, stages=small, options=options)
 
@@ -244,13 +244,12 @@ def without_weights(recipe: Recipe) -> Recipe:
         "no layer is frozen, a learning rate of 0.01, inputs of [0, 1]",
         "random convolutions would stay random; the rate is that implementation's for layers that start anew",
     )
-    options = step(recipe.options.name, **(recipe.options.kwargs() | {"scale": 1.0, "frozen": False}))
+    options = recipe.options.having(scale=1.0, frozen=False)
     first = recipe.stages[0].optimiser["lr"]
-
-    def faster(old: Step) -> Step:
-        return step(old.name, **(old.kwargs() | {"lr": max(0.01, first) * old["lr"] / first}))
-
-    stages = tuple(dataclasses.replace(stage, optimiser=faster(stage.optimiser)) for stage in recipe.stages)
+    stages = tuple(
+        dataclasses.replace(s, optimiser=s.optimiser.having(lr=max(0.01, first) * s.optimiser["lr"] / first))
+        for s in recipe.stages
+    )
     return dataclasses.replace(recipe, options=options, stages=stages, deviations=(*recipe.deviations, note))
 
 

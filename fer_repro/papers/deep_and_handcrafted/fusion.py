@@ -17,7 +17,7 @@ from sklearn.svm import LinearSVC
 from fer_repro.data.protocol import Splits
 from fer_repro.evaluation import cost
 from fer_repro.evaluation.predict import NetworkClassifier
-from fer_repro.local_learning import LocalClassifier, StagedFit, best, held_out, score, svm, visual_words
+from fer_repro.local_learning import LocalClassifier, StagedFit, best, score, svm, visual_words
 from fer_repro.local_learning.pyramid import WordPyramid
 from fer_repro.papers.deep_and_handcrafted.kernels import Block, Pool, joined, stacked, unit_blocks, unit_rows
 from fer_repro.training.weights import digest
@@ -78,7 +78,7 @@ class Fused(LocalClassifier):
     def extra_scores(self, splits: Splits) -> dict[str, Any]:
         """Every block alone and the groups together, by every machine, on both test sets."""
         rows: dict[tuple[tuple[str, ...], str], dict[str, Any]] = {}
-        for usage, part in held_out(splits).items():
+        for usage, part in splits.held_out().items():
             images = np.asarray(part.images)
             blocks, networks = self.describer.blocks(images), self.describer.networks
             for names, machine in self.machines.items():

@@ -200,11 +200,6 @@ LIGHT = (
 DEVIATIONS = deviations(__file__)
 
 
-def with_options(network: Step, **options: Any) -> Step:
-    """``network`` with some options replaced."""
-    return step(network.name, **(network.kwargs() | options))
-
-
 def recalled(variant: str, network: Step) -> Recipe:
     """What is recalled of the paper: Adam at 0.005, 500 epochs, a weight penalty on linear layers. The rest is ours."""
     return Recipe(
@@ -253,7 +248,7 @@ def official(variant: str, network: Step) -> Recipe:
     unknown = (*DEVIATIONS["unknown"][:2], DEVIATIONS["unknown"][3])
     dropout = {"dropout": 0.1} | ({"between": 0.1} if network.get("between") else {})
     return dataclasses.replace(
-        recalled(variant, with_options(network, gaussian=None, **dropout)),
+        recalled(variant, network.having(gaussian=None, **dropout)),
         protocol=OFFICIAL,
         stages=(Stage("train", 80, step("adam", lr=0.005), step("cosine", per="batch")),),
         loss=step("penalised-cross-entropy", weight=0.0),

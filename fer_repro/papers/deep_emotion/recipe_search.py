@@ -59,7 +59,7 @@ class Tried:
         return dataclasses.replace(
             recalled,
             protocol=OFFICIAL,
-            network=deep_emotion.with_options(deep_emotion.FIGURE, **dict(self.network)),
+            network=deep_emotion.FIGURE.having(**dict(self.network)),
             stages=(Stage("train", EPOCHS, step("adam", lr=self.lr), self.schedule),),
             augment=self.augment,
             loss=step("penalised-cross-entropy", weight=self.weight_penalty),

@@ -123,8 +123,8 @@ class Student(resemotenet.MirrorClassifier):
 
     def extra_scores(self, splits: Splits) -> dict[str, Any]:
         """``mirror`` as its base class gives it, and ``agreement`` on both test sets."""
-        parts = {"+".join(sorted(set(part.usage))): part for part in (splits.select, splits.test)}
-        counts = {usage: self.agreement(part.images, part.labels) for usage, part in parts.items()}
+        parts = splits.held_out().items()
+        counts = {usage: self.agreement(part.images, part.labels) for usage, part in parts}
         return super().extra_scores(splits) | {"agreement": counts}
 
     def agreement(self, images: np.ndarray, labels: np.ndarray) -> dict[str, Any]:

@@ -137,14 +137,14 @@ class MirrorClassifier(NetworkClassifier):
         """``mirror``: for both test sets n, correct plain, correct flipped and their mean accuracy, which is what
         flipping with probability 0.5 gives on average; and correct by the mean logits of image and flipped image."""
         scores = {}
-        for part in (splits.select, splits.test):
+        for usage, part in splits.held_out().items():
             images, labels, n = np.asarray(part.images), np.asarray(part.labels), len(part.labels)
             plain, mirrored = self.predict_proba(images), self.predict_proba(np.ascontiguousarray(images[:, :, ::-1]))
             both = np.log(plain) + np.log(mirrored)  # the mean of logits up to a constant of each image
             # float16 as stored, so that the plain count is the one that the stored predictions give back.
             predicted = (plain.astype(np.float16), mirrored.astype(np.float16), both)
             correct, correct_mirrored, correct_both = (int((p.argmax(axis=1) == labels).sum()) for p in predicted)
-            scores["+".join(sorted(set(part.usage)))] = {
+            scores[usage] = {
                 "n": n,
                 "correct_plain": correct,
                 "correct_mirrored": correct_mirrored,

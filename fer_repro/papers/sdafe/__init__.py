@@ -204,7 +204,7 @@ def recipe(protocol: str, profile: str, arm: str | None) -> Recipe:
     full = images if arm is None else _with_proxy(images, arm, claimed)
     if profile == "full":
         return full
-    options = step("synthesis", **(full.options.kwargs() | SMOKE | {"target": settings["target"]}))
+    options = full.options.having(**(SMOKE | {"target": settings["target"]}))
     small = full.shrunk(options=options, **({} if arm is None else SMALL_PROXY))
     return dataclasses.replace(small, deviations=small.deviations + (DEVIATIONS["smoke claimed"] if claimed else ()))
 

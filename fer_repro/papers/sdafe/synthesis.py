@@ -168,7 +168,7 @@ class Maker:
             part = slice(first, first + size)
 
             def make(part: slice = part) -> np.ndarray:
-                self.pause()
+                self.pause(lambda: None)
                 return editor(self.images[plan.sources[part]], plan.classes[part], plan.seeds[part])
 
             parts.append(self.artifacts.get_or_compute(f"faces-{number:04d}", {"portion": [first, size]}, make))
