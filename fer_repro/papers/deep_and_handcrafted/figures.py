@@ -81,11 +81,8 @@ def masks() -> Figure:
     weight = torch.randn(100_000, generator=torch.Generator().manual_seed(0))
     removed = {"by |w|, as it should be": smallest(weight, share), "by w, without |.|": sign_error(weight, share)}
     large = weight.abs() >= weight.abs().quantile(0.9)
-    effects = {
-        name: f"{percent(float(mask.float().mean()), 0)} set to 0, of the largest tenth "
-        f"{percent(float(mask[large].float().mean()), 0)}"
-        for name, mask in removed.items()
-    }
+    shares = {n: [percent(float(m.float().mean()), 0) for m in (mask, mask[large])] for n, mask in removed.items()}
+    effects = {name: f"{all_} set to 0, of the largest tenth {top}" for name, (all_, top) in shares.items()}
 
     def draw(theme: Theme) -> Canvas:
         figure = canvas(8.2, 2.9)

@@ -107,18 +107,12 @@ def _leakage_figure(measured: Leakage) -> Figure:
 
 def _leakage_table(measured: Leakage) -> str:
     """Both arms in numbers, with the shares of test images that training has seen in another or the same form."""
-    rows = [
-        [
-            text(arm),
-            whole(facts["n_train"]),
-            whole(facts["n_test"]),
-            percent(facts["siblings"], 1),
-            percent(facts["equal"], 1),
-            percent(facts["train_accuracy"]),
-            with_interval(measured.reported(arm)["accuracy"], measured.reported(arm)["interval"]),
-        ]
-        for arm, facts in measured.arms.items()
-    ]
+    rows = []
+    for arm, facts in measured.arms.items():
+        score, counts = measured.reported(arm), [whole(facts[key]) for key in ("n_train", "n_test")]
+        shares = [percent(facts[key], 1) for key in ("siblings", "equal")]
+        accuracies = [percent(facts["train_accuracy"]), with_interval(score["accuracy"], score["interval"])]
+        rows.append([text(arm), *counts, *shares, *accuracies])
     run = f"seed {measured.record['seed']}, {measured.record['data']['name']}"
     caption = (
         f"{TITLE} ({run}{f'; {SYNTHETIC}' if measured.synthetic else ''}). Sibling, equal: test "
