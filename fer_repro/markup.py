@@ -134,6 +134,11 @@ def small(value: Any, missing: str = UNKNOWN) -> str:
     return f'<span class="fer-small">{text(value, missing)}</span>'
 
 
+def with_interval(share: float | None, bounds: Sequence[float] | None, digits: int = 2) -> str:
+    """A share in percent, and its interval below in small text."""
+    return f"{percent(share, digits)}<br>{small(interval(bounds))}"
+
+
 def note(title: str, body: str) -> str:
     """A visible remark; title is text, body is markup already."""
     return f'<div class="fer-note" role="note"><strong>{text(title)}</strong> {body}</div>'

@@ -39,6 +39,10 @@ class Step:
     def kwargs(self) -> dict[str, Any]:
         return dict(self.options)
 
+    def having(self, **options: Any) -> Step:
+        """The same step with some options replaced or added."""
+        return step(self.name, **(self.kwargs() | options))
+
     def __str__(self) -> str:
         return f"{self.name}({', '.join(f'{k}={v}' for k, v in self.options)})"
 

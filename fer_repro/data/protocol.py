@@ -26,6 +26,10 @@ class Splits:
     test: FER2013
     finetune: FER2013
 
+    def held_out(self) -> dict[str, FER2013]:
+        """The part that selects and the part that is scored, by the names of their usages."""
+        return {"+".join(sorted(set(part.usage))): part for part in (self.select, self.test)}
+
 
 @dataclass(frozen=True)
 class Protocol:

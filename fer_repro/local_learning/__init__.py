@@ -6,7 +6,7 @@ import hashlib
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,18 +14,14 @@ import numpy as np
 from scipy import sparse
 from sklearn.svm import LinearSVC
 
-from fer_repro.data.dataset import FER2013
-from fer_repro.data.protocol import Splits
+from fer_repro.data import FER2013
 from fer_repro.local_learning import svm
 from fer_repro.recipe import Deviation
 from fer_repro.training.artifacts import ArtifactCache
-from fer_repro.training.checkpoint import writer
-from fer_repro.training.progress import stop_requests
-from fer_repro.training.run import Interrupted, Run
+from fer_repro.training.run import Pause, Run, pausable
 
 log = logging.getLogger(__name__)
 
-Pause = Callable[[], None]
 LEARNING_DEVIATIONS = (
     Deviation(
         "learning",
@@ -51,26 +47,11 @@ def best(accuracies: Mapping[Any, float]) -> Any:
     return max(accuracies, key=accuracies.__getitem__)
 
 
-def held_out(splits: Splits) -> dict[str, FER2013]:
-    """The two held-out test sets, by the names of their usages."""
-    return {"+".join(sorted(set(part.usage))): part for part in (splits.select, splits.test)}
-
-
 @contextmanager
 def staged_fit(run: Run, select: FER2013) -> Iterator[StagedFit]:
-    """The run's folder with its one writer, and stop requests, while the block runs.
-
-    Finished parts lie in the folder and are found again by a resumed run. ``pause`` raises `Interrupted` between two
-    parts when the time budget ends or somebody presses Ctrl-C.
-    """
-    with writer(run.folder), stop_requests(run.stop) as request:
-
-        def pause() -> None:
-            if request.reason or run.out_of_time():
-                why = request.reason or "the time budget ended"
-                raise Interrupted(f"{run.recipe.variant}: stopped ({why}); the same command goes on from what is kept")
-
-        identity = {"data": run.data_digest, "seed": run.seed, "train": run.recipe.protocol.train}
+    """A fit whose finished parts lie in the run's folder, where a resumed run finds them; see `pausable`."""
+    identity = {"data": run.data_digest, "seed": run.seed, "train": run.recipe.protocol.train}
+    with pausable(run) as pause:
         yield StagedFit(run, select, ArtifactCache(run.folder, identity, run.resume), pause)
 
 
@@ -154,18 +135,17 @@ class LocalClassifier(ABC):
 
     def remember(self, images: np.ndarray, decisions: np.ndarray) -> None:
         """Decision values that are known already, so that they are not computed again."""
-        self._known[digest(images)] = decisions
+        self._known[_digest(images)] = decisions
 
     def decisions(self, images: np.ndarray) -> np.ndarray:
         """`compute`, once for the same images."""
-        key = digest(images)
+        key = _digest(images)
         if key not in self._known:
             self._known[key] = self.compute(images)
         return self._known[key]
 
     def predict_proba(self, images: np.ndarray, with_views: bool = False) -> np.ndarray:
-        """uint8 [N,48,48] -> float32 [N,7]: softmax of the decision values at the temperature fitted on the select
-        images.
+        """uint8 [N,48,48] -> float32 [N,7]: softmax of the decision values at the chosen temperature.
 
         ``with_views`` averages the decision values of the image and its mirror image.
         """
@@ -175,6 +155,5 @@ class LocalClassifier(ABC):
         return svm.softmax(decisions, self.chosen["temperature"])
 
 
-def digest(images: np.ndarray) -> str:
-    """sha256 of the pixels."""
+def _digest(images: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(images)).hexdigest()

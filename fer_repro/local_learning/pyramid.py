@@ -58,13 +58,14 @@ class WordPyramid:
     """Vocabularies and the vectors made with them.
 
     ``options``: "channels", a tuple of (SIFT cell width in pixels, pyramid level, words), one per kernel, and
-    the names in `REPRESENTATION` (see `visual_words`). ``pause`` is called between parts and may raise to stop.
+    the names in `REPRESENTATION` (see `visual_words`). Channels of equal cell width and words share their vocabulary.
+    ``pause`` is called between parts and may raise to stop.
     """
 
     def __init__(self, options: dict[str, Any], artifacts: ArtifactCache, seed: int, pause: Callable[[], None]) -> None:
         self.options, self.artifacts, self.seed, self.pause = options, artifacts, seed, pause
         self.settings = {name: options[name] for name in REPRESENTATION}
-        self.channels = tuple(visual_words.Channel(*channel) for channel in options["channels"])
+        self.channels: tuple[tuple[int, int, int], ...] = options["channels"]
         self.finders: dict[tuple[int, int], visual_words.WordFinder] = {}
 
     def grid(self, cell: int) -> visual_words.SiftGrid:
@@ -72,7 +73,7 @@ class WordPyramid:
 
     def fit(self, images: np.ndarray) -> None:
         """Cluster the training images' descriptors, one vocabulary per cell width and size."""
-        for cell, words in dict.fromkeys(channel.vocabulary for channel in self.channels):
+        for cell, words in dict.fromkeys((cell, words) for cell, _, words in self.channels):
 
             def cluster(cell: int = cell, words: int = words) -> np.ndarray:
                 wanted = words * self.options["points_per_word"]
@@ -91,9 +92,9 @@ class WordPyramid:
         """
         channels = self.channels[:1] if counts else self.channels
         matrices: dict[tuple[int, int], list[sparse.csr_matrix]] = {}
-        for cell, words in dict.fromkeys(channel.vocabulary for channel in channels):
+        for cell, words in dict.fromkeys((cell, words) for cell, _, words in channels):
             grid, finder = self.grid(cell), self.finders[cell, words]
-            levels = [channel.level for channel in channels if channel.vocabulary == (cell, words)]
+            levels = [level for width, level, size in channels if (width, size) == (cell, words)]
             parts, centres = [], grid.centres()
             for start in range(0, len(images), PART):
                 part = images[start : start + PART]
@@ -106,4 +107,4 @@ class WordPyramid:
                 parts.append([visual_words.spatial_words(indices, centres, words, level, counts) for level in levels])
                 self.pause()
             matrices[cell, words] = [sparse.vstack(level, format="csr") for level in zip(*parts, strict=True)]
-        return [matrices[channel.vocabulary].pop(0) for channel in channels]
+        return [matrices[cell, words].pop(0) for cell, _, words in channels]

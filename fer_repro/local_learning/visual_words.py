@@ -113,10 +113,11 @@ def sample_descriptors(images: np.ndarray, grid: SiftGrid, size: int, seed: int,
     rng = np.random.default_rng(seed)
     chosen = np.sort(rng.choice(len(images), min(len(images), 4000), replace=False))
     each = min(-(-size // len(chosen)), len(grid.centres()))
-    sample = []
-    for start in range(0, len(chosen), chunk):
-        for one in dense_sift(images[chosen[start : start + chunk]], grid):
-            sample.append(one[rng.choice(len(one), each, replace=False)])
+    sample = [
+        one[rng.choice(len(one), each, replace=False)]
+        for start in range(0, len(chosen), chunk)
+        for one in dense_sift(images[chosen[start : start + chunk]], grid)
+    ]
     return rng.permutation(np.concatenate(sample))[:size]
 
 
@@ -196,20 +197,3 @@ def weighted_sum(levels: Sequence[sparse.csr_matrix], weights: Sequence[float]) 
     shares = [np.float32((weight / total) ** 0.5) for weight in weights]
     parts = [level * share for level, share in zip(levels, shares, strict=True) if share]
     return sparse.hstack(parts, format="csr", dtype=np.float32)
-
-
-@dataclass(frozen=True)
-class Channel:
-    """One kernel of the sum: words of one vocabulary on one pyramid level.
-
-    ``cell``: SIFT cell width in pixels; ``level``: the image is cut into level x level cells; ``words``: vocabulary
-    size. Channels of equal ``cell`` and ``words`` share their vocabulary.
-    """
-
-    cell: int
-    level: int
-    words: int
-
-    @property
-    def vocabulary(self) -> tuple[int, int]:
-        return self.cell, self.words

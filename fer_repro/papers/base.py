@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import yaml
 from torch import nn
@@ -42,6 +44,17 @@ class Variant:
 
 
 SCRATCH = "-scratch"
+
+
+def family(
+    slug: str, names: Iterable[str], recipe: Callable[[str, str, str], Recipe], **shared: Any
+) -> Iterator[Variant]:
+    """The variants ``names`` of one paper, which differ in ``recipe(name, protocol, profile)`` alone.
+
+    All but the one that is called like the paper, ``slug``, are ablations of that one.
+    """
+    for name in names:
+        yield Variant(name, slug, partial(recipe, name), ablation_of=None if name == slug else slug, **shared)
 
 
 def deviations(module: str) -> dict[str, tuple[Deviation, ...]]:

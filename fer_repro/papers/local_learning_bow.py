@@ -15,6 +15,7 @@ Parameters: none are learned by gradient; the recipe names the vocabulary sizes,
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,15 +23,13 @@ import torch
 from scipy import sparse
 from sklearn.svm import LinearSVC
 
-from fer_repro.data.dataset import FER2013
-from fer_repro.data.protocol import OFFICIAL, Protocol, Splits
+from fer_repro.data import FER2013, Protocol, Splits
 from fer_repro.evaluation.cost import peak_memory
 from fer_repro.local_learning import (
     LEARNING_DEVIATIONS,
     LocalClassifier,
     StagedFit,
     best,
-    held_out,
     score,
     staged_fit,
     svm,
@@ -41,8 +40,6 @@ from fer_repro.papers.base import Variant, deviations
 from fer_repro.recipe import Recipe, Selection, step
 from fer_repro.training.run import Run
 
-# The labels of PrivateTest were hidden during the contest: the claimed protocol is the official one.
-CLAIMED = Protocol("claimed")
 LADDER = ("histogram-global", "presence-global", "pyramid-global", "pyramid-local")
 
 
@@ -76,15 +73,14 @@ class LocalWords(LocalClassifier):
 
     def extra_scores(self, splits: Splits) -> dict[str, Any]:
         """The ladder on both test sets; called once, after every choice."""
-        scores = {usage: self.ladder_scores(part.images, part.labels) for usage, part in held_out(splits).items()}
+        scores = {usage: self.ladder_scores(part.images, part.labels) for usage, part in splits.held_out().items()}
         return {"ladder": [{"step": name} | {usage: own[name] for usage, own in scores.items()} for name in LADDER]}
 
 
 def fit(splits: Splits, run: Run) -> LocalWords:
     """Words, vectors, kernels; weights, C and k chosen on the select images; the ladder's linear SVMs.
 
-    Parts that take long (vocabularies, words, decision values) are cached in ``run.folder`` for a resumed run. Raises
-    `Interrupted` between two parts when the time budget ends or somebody presses Ctrl-C.
+    Parts that take long (vocabularies, words, decision values) are cached in ``run.folder`` for a resumed run.
     """
     with staged_fit(run, splits.select) as stages:
         return _Fit(splits.train, splits.select, stages).fitted()
@@ -160,17 +156,17 @@ class _Fit:
         grams = [svm.self_kernel(part[thin], pause=self.pause) for part in pool]
         rows = [svm.kernel(own, part[thin]) for own, part in zip(query, pool, strict=True)]
         k, cost = self.options["k"][0], self.options["C"][0]
+
+        def decide(weights: tuple[float, ...]) -> np.ndarray:
+            shares = np.array(weights, np.float32) / sum(weights)
+            gram, row = (sum(s * m for s, m in zip(shares, part, strict=True) if s) for part in (grams, rows))
+            return svm.local_decisions(row, gram, self.labels[thin], min(k, len(thin)), (cost,), self.pause)[cost]
+
         accuracies = {}
         for weights in tried:
-
-            def decide(weights: tuple[float, ...] = weights) -> np.ndarray:
-                shares = np.array(weights, np.float32) / sum(weights)
-                gram, row = (sum(s * m for s, m in zip(shares, part, strict=True) if s) for part in (grams, rows))
-                return svm.local_decisions(row, gram, self.labels[thin], min(k, len(thin)), (cost,), self.pause)[cost]
-
             settings = self.words.settings | {"weights": weights, "k": k, "C": cost, "thin": len(thin)}
-            answers = self.artifacts.get_or_compute("weights", settings, decide).argmax(axis=1)
-            accuracies[weights] = self.stages.accuracy(answers)
+            decisions = self.artifacts.get_or_compute("weights", settings, partial(decide, weights))
+            accuracies[weights] = self.stages.accuracy(decisions.argmax(axis=1))
         self.run.facts["weights_tried"] = [
             {"weights": list(weights), "pool": len(thin), "select_accuracy": accuracy}
             for weights, accuracy in accuracies.items()
@@ -192,21 +188,16 @@ DEVIATIONS = deviations(__file__)
 
 def recipe(protocol: str, profile: str) -> Recipe:
     """official: what the search on PublicTest settled on; claimed: the paper's settings as far as they are known."""
-    claimed = protocol == "claimed"
     full = Recipe(
         variant="local-learning-bow",
         network=step("none"),
-        protocol=CLAIMED if claimed else OFFICIAL,
+        # The labels of PrivateTest were hidden during the contest: the claimed protocol is the official one.
+        protocol=Protocol(protocol),
         selection=Selection("grid"),
-        options=step("visual-words", **(PAPER if claimed else SEARCHED)),
-        deviations=DEVIATIONS["all"]
-        + LEARNING_DEVIATIONS
-        + (DEVIATIONS["claimed"] if claimed else DEVIATIONS["searched"]),
+        options=step("visual-words", **(PAPER if protocol == "claimed" else SEARCHED)),
+        deviations=DEVIATIONS["all"] + LEARNING_DEVIATIONS + DEVIATIONS[protocol],
     )
-    if profile == "full":
-        return full
-    small = full.options.kwargs() | SMOKE
-    return full.shrunk(options=step("visual-words", **small))
+    return full if profile == "full" else full.shrunk(options=full.options.having(**SMOKE))
 
 
 def pipeline(recipe: Recipe) -> list[tuple[str, str]]:

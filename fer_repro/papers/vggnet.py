@@ -94,10 +94,10 @@ def recipe(protocol: str, profile: str) -> Recipe:
         augment=AUGMENT,
         loss=step("cross-entropy"),
         batch_size=64,
-        selection=Selection("last") if claimed else Selection("best"),
+        selection=Selection("last" if claimed else "best"),
         views=Views("ten-crop", 40, "logits"),
         plain=Views("centre-crop", 40),
-        deviations=DEVIATIONS["all"] + (DEVIATIONS["claimed"] if claimed else DEVIATIONS["official"]),
+        deviations=DEVIATIONS["all"] + DEVIATIONS[protocol],
     )
     if profile == "full":
         return full

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,9 +12,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from fer_repro.recipe import Recipe
+from fer_repro.training.checkpoint import writer
 from fer_repro.training.execution import ExecutionOptions
 from fer_repro.training.interleave import Turn
-from fer_repro.training.progress import StopRequest
+from fer_repro.training.progress import StopRequest, stop_requests
+
+Pause = Callable[..., None]
+"""``pause(save)``: where the run is to stop, call ``save`` (nothing by default) and raise `Interrupted`."""
 
 
 class Interrupted(Exception):
@@ -58,3 +64,20 @@ class Run:
     def out_of_time(self, ahead: float = 0.0) -> bool:
         """Whether the deadline is less than ``ahead`` seconds away."""
         return self.deadline is not None and time.monotonic() + ahead >= self.deadline
+
+
+@contextmanager
+def pausable(run: Run) -> Iterator[Pause]:
+    """The run's folder with its one writer while the block runs; yields the pause to call between two of its parts.
+
+    The run is to stop when its time budget ends or somebody presses Ctrl-C; what it saved is found again.
+    """
+    with writer(run.folder), stop_requests(run.stop) as request:
+
+        def pause(save: Callable[[], None] = lambda: None) -> None:
+            if request.reason or run.out_of_time():
+                save()
+                why = request.reason or "the time budget ended"
+                raise Interrupted(f"{run.recipe.variant}: stopped ({why}); the same command goes on from what is kept")
+
+        yield pause

@@ -14,7 +14,6 @@ scratch, which is not what the claim measured.
 
 from __future__ import annotations
 
-from functools import partial
 from itertools import pairwise
 
 import torch
@@ -25,7 +24,7 @@ from fer_repro.data.protocol import OFFICIAL, Protocol, Splits
 from fer_repro.evaluation.predict import NetworkClassifier
 from fer_repro.layers import GreyAsRgb, keras_batch_norm, keras_init_
 from fer_repro.papers.ad_corre.losses import TERMS, AdCorreLoss
-from fer_repro.papers.base import Variant, deviations
+from fer_repro.papers.base import deviations, family
 from fer_repro.recipe import Recipe, Selection, Stage, bind, step
 from fer_repro.training import loop
 from fer_repro.training.run import Run
@@ -58,11 +57,9 @@ class XceptionBlock(nn.Module):
         super().__init__()
         layers = [layer for pair in pairwise(widths) for layer in (nn.ReLU(), SeparableConv(*pair))]
         self.body, self.halve = nn.Sequential(*layers[0 if first_relu else 1 :]), halve
-        self.shortcut = nn.Sequential()
-        if halve:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(widths[0], widths[-1], 1, stride=2, bias=False), keras_batch_norm(widths[-1])
-            )
+        before, after = widths[0], widths[-1]
+        projection = (nn.Conv2d(before, after, 1, stride=2, bias=False), keras_batch_norm(after)) if halve else ()
+        self.shortcut = nn.Sequential(*projection)
 
     def forward(self, maps: Tensor) -> Tensor:
         # The residual: [B,C,H,W] -> [B,C',H,W]
@@ -181,12 +178,11 @@ KINDS = {
 def recipe(variant: str, protocol: str, profile: str) -> Recipe:
     """Adam at 1e-3 / (1 + 1e-5 t) in batches of 50 (released train.py and config.py)."""
     count, terms, own = KINDS[variant]
-    claimed = protocol == "claimed"
     adam = step("adam", lr=1e-3, eps=1e-7)
     full = Recipe(
         variant=variant,
         network=step("AdCorre", embeddings=count, dimensions=256, widths=WIDTHS, middle=8, dropout=0.5, momentum=0.01),
-        protocol=CLAIMED if claimed else OFFICIAL,
+        protocol=CLAIMED if protocol == "claimed" else OFFICIAL,
         stages=(Stage("train", 40, adam, step("inverse-time", decay=1e-5, per="batch")),),
         input_size=224,
         mean=0.5,
@@ -195,30 +191,14 @@ def recipe(variant: str, protocol: str, profile: str) -> Recipe:
         loss=step("ad-corre", cross_entropy=50.0, history=1000, **terms),
         batch_size=50,
         selection=Selection("best"),
-        deviations=DEVIATIONS["all"] + own + (DEVIATIONS["claimed"] if claimed else DEVIATIONS["official"]),
+        deviations=DEVIATIONS["all"] + own + DEVIATIONS[protocol],
     )
-    return full if profile == "full" else smoke(full)
-
-
-def smoke(full: Recipe) -> Recipe:
-    """The same steps with a network and schedule that two cores finish in seconds."""
+    if profile == "full":
+        return full
     small = {"dimensions": 32, "widths": (8, 16, 16, 24, 32, 48, 64, 64), "middle": 1, "momentum": 0.1}
     return full.shrunk(
-        network=step("AdCorre", **(full.network.kwargs() | small)),
-        input_size=48,
-        batch_size=20,
-        stages=(full.stages[0].shortened(5),),
+        network=full.network.having(**small), input_size=48, batch_size=20, stages=(full.stages[0].shortened(5),)
     )
 
 
-VARIANTS = tuple(
-    Variant(
-        id=name,
-        slug="ad-corre",
-        recipe=partial(recipe, name),
-        build=build,
-        fit=fit,
-        ablation_of=None if name == "ad-corre" else "ad-corre",
-    )
-    for name in KINDS
-)
+VARIANTS = tuple(family("ad-corre", KINDS, recipe, build=build, fit=fit))

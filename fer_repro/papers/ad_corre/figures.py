@@ -14,20 +14,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.figure import Figure as Canvas
 from torch import Tensor, nn
 
 from fer_repro import data as data_sets
 from fer_repro import papers
-from fer_repro.data import LABELS
-from fer_repro.data.dataset import FER2013
-from fer_repro.data.protocol import Splits
+from fer_repro.data import FER2013, LABELS, Splits
 from fer_repro.data.synthetic import SMOKE_SIZE
 from fer_repro.layers import as_input, normalise_
 from fer_repro.markup import SYNTHETIC, Html, synthetic_note, table, text
 from fer_repro.papers.ad_corre import losses
 from fer_repro.papers.ad_corre.losses import AdCorreLoss, correlation, floor, floor_of_features
-from fer_repro.plots.figure import Figure, Theme, canvas
+from fer_repro.plots.figure import Canvas, Figure, Theme, canvas
 from fer_repro.recipe import Recipe, Selection, Stage, step
 from fer_repro.training import checkpoint
 from fer_repro.training.execution import one_thread
@@ -144,17 +141,11 @@ def gradients(variant: str, seed: int) -> Html:
     def number(value: float | None, missing: str = "") -> str:
         return missing if value is None else f"{value:.4f}"
 
-    rows = [
-        [
-            text(term.name),
-            number(term.value),
-            number(term.released, "not called"),
-            number(term.lowest),
-            number(term.norm, "none"),
-            number(term.released_norm, "not called" if term.released is None else "none"),
-        ]
-        for term in terms
-    ]
+    rows = []
+    for term in terms:
+        values = [number(term.value), number(term.released, "not called"), number(term.lowest)]
+        missing = "not called" if term.released is None else "none"
+        rows.append([text(term.name), *values, number(term.norm, "none"), number(term.released_norm, missing)])
     header = ["Term", "Value", "Value, NumPy", "Lowest possible", "Gradient norm", "Gradient norm, released way"]
     caption = (
         "At the embeddings of one batch, untrained shrunken network. CE includes its weight of 50/7. none: the value "
@@ -195,15 +186,9 @@ def panel(title: str, network: nn.Module, images: Tensor, labels: Tensor) -> Pan
     inside = correlation(embeddings).mean(dim=0)
     same, other = labels[:, None] == labels, ~torch.eye(len(labels), dtype=torch.bool)
     parts = AdCorreLoss(adaptive=False).parts((logits, embeddings), labels)
-    return Panel(
-        title,
-        faces.numpy(),
-        inside.numpy(),
-        faces[same & other].mean().item(),
-        faces[~same].mean().item(),
-        inside[~torch.eye(len(inside), dtype=torch.bool)].mean().item(),
-        tuple(parts[name].item() for name in losses.TERMS),
-    )
+    pairs = (faces[same & other], faces[~same], inside[~torch.eye(len(inside), dtype=torch.bool)])
+    terms = tuple(parts[name].item() for name in losses.TERMS)
+    return Panel(title, faces.numpy(), inside.numpy(), *(part.mean().item() for part in pairs), terms)
 
 
 @one_thread()
@@ -212,11 +197,8 @@ def measure_correlations(seed: int) -> tuple[list[Panel], Tensor]:
     faces = batch_of_faces()
     recipe = papers.get(WITH).recipe("official", "smoke")
     images, labels = inputs(faces, recipe)
-    networks = {
-        "untrained": untrained(recipe, seed),
-        "cross-entropy alone": overfit(WITHOUT, faces, seed),
-        "with ED, FD and MD": overfit(WITH, faces, seed),
-    }
+    networks = {"untrained": untrained(recipe, seed), "cross-entropy alone": overfit(WITHOUT, faces, seed)}
+    networks["with ED, FD and MD"] = overfit(WITH, faces, seed)
     return [panel(title, network, images, labels) for title, network in networks.items()], labels
 
 
@@ -226,9 +208,8 @@ def correlations(seed: int) -> Html:
     figure = _matrices(panels, labels.numpy())
     k = len(panels[0].embeddings)
     best = (1.0, -1 / (CLASSES - 1), -1 / (k - 1), floor(k), floor_of_features(labels), floor(CLASSES))
-    numbers = {p.title: (p.within, p.between, p.across, *p.terms) for p in panels} | {
-        "best possible, each by itself": best
-    }
+    numbers = {p.title: (p.within, p.between, p.across, *p.terms) for p in panels}
+    numbers["best possible, each by itself"] = best
     rows = [[text(title), *(f"{value:.3f}" for value in values)] for title, values in numbers.items()]
     header = ["Network", "r, same class", "r, other class", "r, embeddings of a face", "ED", "FD", "MD"]
     caption = "Mean correlations of the batch, and the three terms of the loss (FD without adaptive weights)."

@@ -24,7 +24,7 @@ from itertools import combinations
 from torch import nn
 
 from fer_repro import pretrained
-from fer_repro.data.protocol import OFFICIAL, Protocol, Splits
+from fer_repro.data.protocol import Protocol, Splits
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation import cost
 from fer_repro.evaluation.predict import NetworkClassifier, require_network
@@ -33,7 +33,7 @@ from fer_repro.local_learning.pyramid import RECALLED, SEARCHED_WORDS, channel_w
 from fer_repro.papers.base import SCRATCH, Variant, deviations, with_scratch
 from fer_repro.papers.deep_and_handcrafted.fusion import WORDS, Fused, fuse
 from fer_repro.papers.deep_and_handcrafted.networks import Three, Vgg13, VggF, VggFace
-from fer_repro.recipe import Deviation, Pretrained, Recipe, Selection, Stage, Step, step
+from fer_repro.recipe import Deviation, Pretrained, Recipe, Selection, Stage, step
 from fer_repro.training import loop
 from fer_repro.training.run import Run
 
@@ -42,7 +42,6 @@ log = logging.getLogger(__name__)
 ROW = "deep-and-handcrafted"
 NAMES = ("vgg-face", "vgg-f", "vgg-13")
 BLOCKS = (*NAMES, WORDS)
-CLAIMED = Protocol("claimed")  # nothing that could be read says that it was another
 KINDS = {"VggFace": VggFace, "VggF": VggF, "Vgg13": Vgg13}
 
 FACES = Pretrained(
@@ -179,7 +178,7 @@ def network_recipe(name: str, protocol: str, profile: str) -> Recipe:
     """SGD with momentum, the learning rate divided by ten when PublicTest's loss stops falling, flipped faces."""
     full = Recipe(
         variant=f"{ROW}-{name}",
-        protocol=CLAIMED if protocol == "claimed" else OFFICIAL,
+        protocol=Protocol(protocol),
         augment=(step("flip", p=0.5),),
         selection=Selection("best"),
         **FULL[name],
@@ -190,7 +189,7 @@ def network_recipe(name: str, protocol: str, profile: str) -> Recipe:
         dataclasses.replace(stage, epochs=1 if stage.start == "best" else 4, optimiser=step("adam", lr=5e-3))
         for stage in full.stages[:3]
     )
-    options = step(full.options.name, **(full.options.kwargs() | {"scale": 4.0, "spread": 0.2}))
+    options = full.options.having(scale=4.0, spread=0.2)
     size = 48 if name == "vgg-f" else 24
     return full.shrunk(network=SMOKE[name], input_size=size, batch_size=20, stages=small, options=options)
 
@@ -222,23 +221,18 @@ def fusion_recipe(protocol: str, profile: str, scratch: bool = False) -> Recipe:
     machine = CLAIMED_MACHINE if claimed else OFFICIAL_MACHINE
     if profile != "full":
         machine = machine | SMOKE_MACHINE | (SMOKE_CLAIMED if claimed else SMOKE_OFFICIAL)
+    own = DEVIATIONS["fusion"] + LEARNING_DEVIATIONS + DEVIATIONS[f"{protocol} fusion"]
+    of_networks = DEVIATIONS["common"] + DEVIATIONS["sparse"] + (DEVIATIONS["random"] if scratch else ())
     members = {variant.id: variant for variant in NETWORK_VARIANTS}
     networks = tuple((name, members[name].recipe(protocol, profile).sha256()[:16]) for name in required(scratch))
     full = Recipe(
         variant=ROW + (SCRATCH if scratch else ""),
         network=step("Three", size="full"),
-        protocol=CLAIMED if claimed else OFFICIAL,
+        protocol=Protocol(protocol),  # for "claimed", nothing that could be read says that it was another
         input_size=224,
         selection=Selection("fixed" if claimed else "grid"),
         options=step("fusion", networks=networks, **machine),
-        deviations=(
-            *DEVIATIONS["fusion"],
-            *LEARNING_DEVIATIONS,
-            *(DEVIATIONS["claimed fusion"] if claimed else DEVIATIONS["official fusion"]),
-            *DEVIATIONS["common"],
-            *DEVIATIONS["sparse"],
-            *(DEVIATIONS["random"] if scratch else ()),
-        ),
+        deviations=own + of_networks,
     )
     return full if profile == "full" else full.shrunk(network=step("Three", size="smoke"), input_size=48)
 
@@ -250,13 +244,12 @@ def without_weights(recipe: Recipe) -> Recipe:
         "no layer is frozen, a learning rate of 0.01, inputs of [0, 1]",
         "random convolutions would stay random; the rate is that implementation's for layers that start anew",
     )
-    options = step(recipe.options.name, **(recipe.options.kwargs() | {"scale": 1.0, "frozen": False}))
+    options = recipe.options.having(scale=1.0, frozen=False)
     first = recipe.stages[0].optimiser["lr"]
-
-    def faster(old: Step) -> Step:
-        return step(old.name, **(old.kwargs() | {"lr": max(0.01, first) * old["lr"] / first}))
-
-    stages = tuple(dataclasses.replace(stage, optimiser=faster(stage.optimiser)) for stage in recipe.stages)
+    stages = tuple(
+        dataclasses.replace(s, optimiser=s.optimiser.having(lr=max(0.01, first) * s.optimiser["lr"] / first))
+        for s in recipe.stages
+    )
     return dataclasses.replace(recipe, options=options, stages=stages, deviations=(*recipe.deviations, note))
 
 
@@ -271,12 +264,6 @@ def pipeline(recipe: Recipe) -> list[tuple[str, str]]:
         ("kernel", "the sum of the blocks' dot products"),
         *local_steps("the k training faces nearest by cosine", options),
     ]
-
-
-def _network(name: str) -> Variant:
-    return Variant(
-        id=f"{ROW}-{name}", slug=ROW, recipe=partial(network_recipe, name), build=build, fit=fit, ablation_of=ROW
-    )
 
 
 def required(scratch: bool) -> tuple[str, ...]:
@@ -298,5 +285,8 @@ def _row(scratch: bool) -> Variant:
     )
 
 
-NETWORK_VARIANTS = with_scratch(*(_network(name) for name in NAMES), scratch=without_weights)
+NETWORK_VARIANTS = with_scratch(
+    *(Variant(f"{ROW}-{name}", ROW, partial(network_recipe, name), fit, build, ablation_of=ROW) for name in NAMES),
+    scratch=without_weights,
+)
 VARIANTS = (_row(scratch=False), *NETWORK_VARIANTS, _row(scratch=True))

@@ -81,11 +81,8 @@ def masks() -> Figure:
     weight = torch.randn(100_000, generator=torch.Generator().manual_seed(0))
     removed = {"by |w|, as it should be": smallest(weight, share), "by w, without |.|": sign_error(weight, share)}
     large = weight.abs() >= weight.abs().quantile(0.9)
-    effects = {
-        name: f"{percent(float(mask.float().mean()), 0)} set to 0, of the largest tenth "
-        f"{percent(float(mask[large].float().mean()), 0)}"
-        for name, mask in removed.items()
-    }
+    shares = {n: [percent(float(m.float().mean()), 0) for m in (mask, mask[large])] for n, mask in removed.items()}
+    effects = {name: f"{all_} set to 0, of the largest tenth {top}" for name, (all_, top) in shares.items()}
 
     def draw(theme: Theme) -> Canvas:
         figure = canvas(8.2, 2.9)
@@ -141,10 +138,8 @@ def lengths() -> Html:
     """Each block's share of the cosine when the words are standardised and the networks' blocks scaled to 1."""
     third = {name: 1.0 for name in paper.NAMES} | {WORDS: float(COLUMNS)}
     total = sum(third.values())
-    rows = [
-        [text(name), whole(square), percent(square / total, 4), percent(1 / len(third), 0)]
-        for name, square in third.items()
-    ]
+    here = percent(1 / len(third), 0)
+    rows = [[text(name), whole(square), percent(square / total, 4), here] for name, square in third.items()]
     header = ["Block", "Squared length, third-party code", "Its share", "Share here"]
     caption = (
         f"Standardising a vector of n numbers to mean 0 and deviation 1 gives it the squared length n; here n = "

@@ -7,6 +7,7 @@ nearest training faces, as in the method of 2013 (both use `fer_repro.local_lear
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from sklearn.svm import LinearSVC
 from fer_repro.data.protocol import Splits
 from fer_repro.evaluation import cost
 from fer_repro.evaluation.predict import NetworkClassifier
-from fer_repro.local_learning import LocalClassifier, StagedFit, best, held_out, score, svm, visual_words
+from fer_repro.local_learning import LocalClassifier, StagedFit, best, score, svm, visual_words
 from fer_repro.local_learning.pyramid import WordPyramid
 from fer_repro.papers.deep_and_handcrafted.kernels import Block, Pool, joined, stacked, unit_blocks, unit_rows
 from fer_repro.training.weights import digest
@@ -43,16 +44,14 @@ class Describer:
 
     def blocks(self, images: np.ndarray, name: str | None = None) -> dict[str, Block]:
         """uint8 [N,48,48] -> {block: float16 [N,D], sparse for the words}; ``name``: in the cache (None: no cache)."""
+
+        def describe(block: str) -> np.ndarray:
+            return unit_rows(described(self.networks[block], images)).astype(np.float16)
+
         blocks: dict[str, Block] = {}
-        for block, network in self.networks.items():
-
-            def describe(network: NetworkClassifier = network) -> np.ndarray:
-                return unit_rows(described(network, images)).astype(np.float16)
-
-            settings = {"weights": self.digests[block]}
-            blocks[block] = (
-                self.artifacts.get_or_compute(f"described-{name}-{block}", settings, describe) if name else describe()
-            )
+        for block, weights in self.digests.items():
+            key, make = f"described-{name}-{block}", partial(describe, block)
+            blocks[block] = self.artifacts.get_or_compute(key, {"weights": weights}, make) if name else make()
             self.pause()
         blocks[WORDS] = visual_words.weighted_sum(self.words.vectors(images, name), self.options["weights"])
         return blocks
@@ -79,7 +78,7 @@ class Fused(LocalClassifier):
     def extra_scores(self, splits: Splits) -> dict[str, Any]:
         """Every block alone and the groups together, by every machine, on both test sets."""
         rows: dict[tuple[tuple[str, ...], str], dict[str, Any]] = {}
-        for usage, part in held_out(splits).items():
+        for usage, part in splits.held_out().items():
             images = np.asarray(part.images)
             blocks, networks = self.describer.blocks(images), self.describer.networks
             for names, machine in self.machines.items():
@@ -132,17 +131,10 @@ def fuse(splits: Splits, stages: StagedFit, networks: dict[str, NetworkClassifie
     stages.note("chosen", decisions[k, c].argmax(axis=1))
     temperature = svm.fit_temperature(decisions[k, c], stages.labels)
     chosen = {"blocks": list(names), "k": k, "C": c, "temperature": temperature}
-    units = unit_blocks(query)
-    linear = {
-        group: stages.linear(
-            f"{' + '.join(group)}, global",
-            joined(pool.blocks, group),
-            labels,
-            joined(units, group),
-            options["global_C"],
-        )
-        for group in dict.fromkeys([*((name,) for name in every_block), every_block, names])
-    }
+    units, linear = unit_blocks(query), {}
+    for group in dict.fromkeys([*((name,) for name in every_block), every_block, names]):
+        rows, asked = joined(pool.blocks, group), joined(units, group)
+        linear[group] = stages.linear(f"{' + '.join(group)}, global", rows, labels, asked, options["global_C"])
     models = {network.model: network.recipe.input_size for network in networks.values()}
     run.facts |= {
         "status": "done",

@@ -36,12 +36,11 @@ def unit_blocks(blocks: Blocks) -> dict[str, Block]:
 
 def stacked(first: Blocks, second: Blocks) -> dict[str, Block]:
     """The rows of ``first``, then those of ``second``, block by block."""
-    return {
-        name: sparse.vstack([block, second[name]], format="csr")
-        if sparse.issparse(block)
-        else np.concatenate([block, second[name]])
-        for name, block in first.items()
-    }
+
+    def both(*parts: Block) -> Block:
+        return sparse.vstack(parts, format="csr") if sparse.issparse(parts[0]) else np.concatenate(parts)
+
+    return {name: both(block, second[name]) for name, block in first.items()}
 
 
 def joined(blocks: Blocks, names: Sequence[str]) -> Block:

@@ -13,7 +13,6 @@ localisation network) and one without a transformer. Protocols: nothing known co
 from __future__ import annotations
 
 import dataclasses
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from torch.nn import functional as F
 from fer_repro.data.protocol import OFFICIAL, Protocol, Splits
 from fer_repro.evaluation.predict import NetworkClassifier
 from fer_repro.layers import as_input, normalise_
-from fer_repro.papers.base import Variant, deviations
+from fer_repro.papers.base import deviations, family
 from fer_repro.recipe import Recipe, Selection, Stage, Step, step
 from fer_repro.training import loop
 from fer_repro.training.losses import Loss
@@ -201,11 +200,6 @@ LIGHT = (
 DEVIATIONS = deviations(__file__)
 
 
-def with_options(network: Step, **options: Any) -> Step:
-    """``network`` with some options replaced."""
-    return step(network.name, **(network.kwargs() | options))
-
-
 def recalled(variant: str, network: Step) -> Recipe:
     """What is recalled of the paper: Adam at 0.005, 500 epochs, a weight penalty on linear layers. The rest is ours."""
     return Recipe(
@@ -251,18 +245,14 @@ def as_wide(variant: str, network: Step) -> Recipe:
 
 def official(variant: str, network: Step) -> Recipe:
     """The best recipe of the search on PublicTest (``results/deep-emotion/search.csv``), the same for every network."""
+    unknown = (*DEVIATIONS["unknown"][:2], DEVIATIONS["unknown"][3])
     dropout = {"dropout": 0.1} | ({"between": 0.1} if network.get("between") else {})
     return dataclasses.replace(
-        recalled(variant, with_options(network, gaussian=None, **dropout)),
+        recalled(variant, network.having(gaussian=None, **dropout)),
         protocol=OFFICIAL,
         stages=(Stage("train", 80, step("adam", lr=0.005), step("cosine", per="batch")),),
         loss=step("penalised-cross-entropy", weight=0.0),
-        deviations=(
-            *DEVIATIONS["unknown"][:2],
-            DEVIATIONS["unknown"][3],
-            *DEVIATIONS["searched"],
-            *DEVIATIONS["precision"],
-        ),
+        deviations=(*unknown, *DEVIATIONS["searched"], *DEVIATIONS["precision"]),
     )
 
 
@@ -281,14 +271,4 @@ def recipe(variant: str, protocol: str, profile: str) -> Recipe:
     return full if profile == "full" else full.shrunk(stages=(full.stages[0].shortened(8),), batch_size=16)
 
 
-VARIANTS = tuple(
-    Variant(
-        id=variant,
-        slug="deep-emotion",
-        recipe=partial(recipe, variant),
-        build=build,
-        fit=fit,
-        ablation_of=None if variant == "deep-emotion" else "deep-emotion",
-    )
-    for variant in RECIPES
-)
+VARIANTS = tuple(family("deep-emotion", RECIPES, recipe, build=build, fit=fit))

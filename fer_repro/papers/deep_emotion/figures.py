@@ -102,12 +102,8 @@ def before_and_after(result: Result) -> Figure:
 def spread(result: Result, results_dir: Path | None = None) -> Html:
     """The six numbers of the map over all scored faces, and for every stored run whether its windows differ at all."""
     windows = recorded(result)
-    rows = [
-        [name, f"{identity:.0f}", f"{mean:+.3f}", f"{deviation:.3f}"]
-        for name, identity, mean, deviation in zip(
-            ENTRIES, IDENTITY, windows["mean"], windows["deviation"], strict=True
-        )
-    ]
+    entries = zip(ENTRIES, IDENTITY, windows["mean"], windows["deviation"], strict=True)
+    rows = [[name, f"{identity}", f"{mean:+.3f}", f"{deviation:.3f}"] for name, identity, mean, deviation in entries]
     caption = f"The affine map over {windows['n']:,} scored faces"
     body = table(["entry", "identity", "mean", "standard deviation"], rows, caption, numeric=range(1, 4))
     return Html(synthetic_note(result.synthetic) + body + stored_runs(results_dir), caption)

@@ -59,7 +59,7 @@ class Tried:
         return dataclasses.replace(
             recalled,
             protocol=OFFICIAL,
-            network=deep_emotion.with_options(deep_emotion.FIGURE, **dict(self.network)),
+            network=deep_emotion.FIGURE.having(**dict(self.network)),
             stages=(Stage("train", EPOCHS, step("adam", lr=self.lr), self.schedule),),
             augment=self.augment,
             loss=step("penalised-cross-entropy", weight=self.weight_penalty),
@@ -99,7 +99,9 @@ def search(
             continue
         log.info(f"recipe {tried.recipe}: {tried.change}")
         row = train(tried, faces, (runs_dir or default_runs_dir()) / "deep-emotion-search" / tried.recipe, device)
-        _write(path, sorted([*read(path), row], key=lambda one: one["recipe"]))
+        rows = sorted([*read(path), row], key=lambda one: one["recipe"])
+        with atomic_write(path) as file:
+            pd.DataFrame(rows, columns=list(COLUMNS)).to_csv(file, index=False, lineterminator="\n")
     return path
 
 
@@ -135,11 +137,6 @@ def read(path: Path) -> list[dict[str, Any]]:
     if tuple(table.columns) != COLUMNS:
         raise FerReproError(f"{path.name} of deep-emotion has other columns than {', '.join(COLUMNS)}: move it away")
     return table.to_dict("records")
-
-
-def _write(path: Path, rows: list[dict[str, Any]]) -> None:
-    with atomic_write(path) as file:
-        pd.DataFrame(rows, columns=list(COLUMNS)).to_csv(file, index=False, lineterminator="\n")
 
 
 def shown(results_dir: Path | None = None) -> Figure:

@@ -17,17 +17,16 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fer_repro import pretrained
-from fer_repro.data.protocol import OFFICIAL, Protocol, Splits
+from fer_repro.data.protocol import Protocol, Splits
 from fer_repro.evaluation.predict import NetworkClassifier
 from fer_repro.layers import GreyAsRgb
-from fer_repro.papers.base import Variant, deviations, with_scratch
+from fer_repro.papers.base import deviations, family, with_scratch
 from fer_repro.papers.lhc_net.scoring import LhcClassifier, poses
 from fer_repro.pretrained import keras
 from fer_repro.recipe import Pretrained, Recipe, Selection, Stage, Step, Views, step
@@ -35,7 +34,6 @@ from fer_repro.training import loop
 from fer_repro.training.run import Run
 from fer_repro.training.weights import digest
 
-CLAIMED = Protocol("claimed")
 BACKBONE, ROW, CONTINUED = "lhc-net-backbone", "lhc-net", "lhc-net-continued"
 SIZE = 224
 
@@ -261,15 +259,11 @@ def recipe(variant: str, protocol: str, profile: str) -> Recipe:
     """The released training: phases A, B, C for the backbone; then SGD until 3 epochs in a row do not improve."""
     first = variant == BACKBONE
     second = (Stage("all trainable", 300, step("sgd", lr=0.01), patience=3),)
-    own = {
-        BACKBONE: DEVIATIONS["first"],
-        ROW: DEVIATIONS["second"],
-        CONTINUED: (*DEVIATIONS["second"], *DEVIATIONS["control"]),
-    }[variant]
+    own = DEVIATIONS["first"] if first else DEVIATIONS["second"]
     full = Recipe(
         variant=variant,
         network=BLOCKS if variant == ROW else PLAIN,
-        protocol=CLAIMED if protocol == "claimed" else OFFICIAL,
+        protocol=Protocol(protocol),
         stages=phases(SIZE) if first else second,
         input_size=SIZE,
         std=1 / 255,  # the network expects grey levels from 0 to 255
@@ -278,7 +272,7 @@ def recipe(variant: str, protocol: str, profile: str) -> Recipe:
         views=Views("poses", average="probabilities", resize=SIZE, poses=poses()),
         plain=Views("plain", resize=SIZE),
         precision="fp32",
-        deviations=(*DEVIATIONS["all"], *own),
+        deviations=DEVIATIONS["all"] + own + (DEVIATIONS["control"] if variant == CONTINUED else ()),
         pretrained=WEIGHTS if first else None,
     )
     return full if profile == "full" else smoke(full)
@@ -324,16 +318,6 @@ def fit(splits: Splits, run: Run) -> LhcClassifier:
 
 
 VARIANTS = with_scratch(
-    *(
-        Variant(
-            id=name,
-            slug="lhc-net",
-            recipe=partial(recipe, name),
-            build=build,
-            fit=fit,
-            ablation_of=None if name == ROW else ROW,
-            requires=() if name == BACKBONE else (BACKBONE,),
-        )
-        for name in (BACKBONE, ROW, CONTINUED)
-    )
+    *family("lhc-net", [BACKBONE], recipe, build=build, fit=fit),
+    *family("lhc-net", [ROW, CONTINUED], recipe, build=build, fit=fit, requires=(BACKBONE,)),
 )

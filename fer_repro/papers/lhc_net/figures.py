@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.figure import Figure as Canvas
 from matplotlib.patches import Rectangle
 from scipy.integrate import quad
 from scipy.stats import norm
@@ -23,7 +22,7 @@ from fer_repro.evaluation.tta import posed
 from fer_repro.layers import as_input
 from fer_repro.markup import Html, note, synthetic_note, table, text
 from fer_repro.papers.lhc_net.scoring import ATTENTION_IMAGES, poses
-from fer_repro.plots.figure import Figure, Theme, canvas
+from fer_repro.plots.figure import Canvas, Figure, Theme, canvas
 from fer_repro.results import Result
 from fer_repro.transforms.geometry import resize
 
@@ -57,17 +56,10 @@ def scored_faces(result: Result) -> np.ndarray:
 
 def blocks_table(recorded: Mapping[str, Any]) -> str:
     """A row for each block; numbers of several heads as their range."""
-    rows = [
-        [
-            f"LHC {place}",
-            str(block["channels"]),
-            str(block["heads"]),
-            _range(block["evenness"]),
-            _range(block["exponent"]),
-            f"{block['share']:.3f}",
-        ]
-        for place, block in enumerate(recorded["blocks"], 1)
-    ]
+    rows = []
+    for place, block in enumerate(recorded["blocks"], 1):
+        sizes, ranges = (block["channels"], block["heads"]), (block["evenness"], block["exponent"])
+        rows.append([f"LHC {place}", *map(str, sizes), *map(_range, ranges), f"{block['share']:.3f}"])
     caption = (
         f"Means over {recorded['n']:,} scored faces. Evenness: entropy of a row over its largest possible value, 1 = "
         "all channels alike. Added / input: norm of the block's addition over the norm of its input."
@@ -173,10 +165,7 @@ def selection_gain(results_dir: Path | None) -> Html:
     """The mean gain of reporting the best of several equally good runs, for the scatter of the stored seeds."""
     known = scatter(results.read_all(results_dir))
     gains = {count: expected_best(count) for count in COUNTS}
-    rows = [
-        [str(count), f"{gain:.2f}", *(f"{100 * gain * sd:.2f}" for sd in known.values())]
-        for count, gain in gains.items()
-    ]
+    rows = [[f"{n}", f"{gain:.2f}", *(f"{100 * gain * sd:.2f}" for sd in known.values())] for n, gain in gains.items()]
     header = ["Number of runs", "Gain in σ", *(f"Points: {name}, σ = {100 * sd:.2f}" for name, sd in known.items())]
     caption = (
         "Mean gain of reporting the best of equally good runs instead of any of them, if the reported number itself "

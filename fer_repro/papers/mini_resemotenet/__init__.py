@@ -123,8 +123,8 @@ class Student(resemotenet.MirrorClassifier):
 
     def extra_scores(self, splits: Splits) -> dict[str, Any]:
         """``mirror`` as its base class gives it, and ``agreement`` on both test sets."""
-        parts = {"+".join(sorted(set(part.usage))): part for part in (splits.select, splits.test)}
-        counts = {usage: self.agreement(part.images, part.labels) for usage, part in parts.items()}
+        parts = splits.held_out().items()
+        counts = {usage: self.agreement(part.images, part.labels) for usage, part in parts}
         return super().extra_scores(splits) | {"agreement": counts}
 
     def agreement(self, images: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
@@ -177,23 +177,17 @@ def recipe(protocol: str, profile: str, student: str, alone: bool = False) -> Re
     return dataclasses.replace(base, loss=base.loss if alone else LOSS, deviations=(*own, *base.deviations))
 
 
-def _variant(student: str, ablation_of: str | None = None, alone: bool = False) -> Variant:
-    return Variant(
+CLAIMED_STUDENT = {"a": "mini-resemotenet-a", "b": "mini-resemotenet-b", "c": "mini-resemotenet-b"}
+VARIANTS = tuple(
+    Variant(
         id=name_of(student, alone),
         slug="mini-resemotenet",
         recipe=partial(recipe, student=student, alone=alone),
         build=resemotenet.build,
         fit=fit,
-        ablation_of=ablation_of,
+        ablation_of=None if name_of(student, alone) == claimed else claimed,
         requires=() if alone else (TEACHER,),
     )
-
-
-VARIANTS = (
-    _variant("a"),
-    _variant("b"),
-    _variant("c", ablation_of="mini-resemotenet-b"),
-    _variant("a", ablation_of="mini-resemotenet-a", alone=True),
-    _variant("b", ablation_of="mini-resemotenet-b", alone=True),
-    _variant("c", ablation_of="mini-resemotenet-b", alone=True),
+    for alone in (False, True)
+    for student, claimed in CLAIMED_STUDENT.items()
 )

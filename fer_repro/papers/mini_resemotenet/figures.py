@@ -8,7 +8,7 @@ from pathlib import Path
 from fer_repro import papers, results
 from fer_repro.claims import declared_parameters, leaderboard_claims
 from fer_repro.evaluation.statistics import paired_comparison
-from fer_repro.markup import Html, interval, percent, synthetic_note, table, text, whole
+from fer_repro.markup import Html, interval, percent, small, synthetic_note, table, text, whole, with_interval
 from fer_repro.papers import model_name
 from fer_repro.papers.mini_resemotenet import TEACHER
 from fer_repro.results import HALVES, Result, merged_score, paired_hits
@@ -24,9 +24,9 @@ def students(protocol: str, results_dir: Path | None = None) -> Html:
     for name in [TEACHER, *(v for v in known if known[v].slug == "mini-resemotenet")]:
         own = [run for run in stored if run.variant == name]
         training = f", distilled from {model_name(TEACHER)}" if known[name].requires else ", no teacher"
-        small = text(f"{whole(declared_parameters(name))} parameters{training}")
+        sentence = small(f"{whole(declared_parameters(name))} parameters{training}")
         claimed = f"{claims[name].accuracy:.2f}\u00a0%" if name in claims else ""
-        head = [f'{text(model_name(name))}<br><span class="fer-small">{small}</span>', claimed]
+        head = [f"{text(model_name(name))}<br>{sentence}", claimed]
         rows += [[*head, *_measured(run)] for run in own] or [[*head, "not run", "", "", ""]]
     header = ["Network", "Claimed", "Seed", "PublicTest", "PrivateTest", "Both test sets"]
     caption = (
@@ -39,11 +39,7 @@ def students(protocol: str, results_dir: Path | None = None) -> Html:
 
 def _measured(run: Result) -> list[str]:
     scores = [run.score(usage, views=False) for usage in HALVES] + [merged_score(run)]
-    cells = [
-        f'{percent(score["accuracy"])}<br><span class="fer-small">{interval(score["interval"])}</span>'
-        for score in scores
-    ]
-    return [f"{run.seed}", *cells]
+    return [f"{run.seed}", *(with_interval(score["accuracy"], score["interval"]) for score in scores)]
 
 
 def _gain_of_distillation(stored: list[Result]) -> str:

@@ -13,7 +13,7 @@ from fer_repro.data import LABELS, USAGES
 from fer_repro.data.official import OFFICIAL_COUNTS
 from fer_repro.errors import FerReproError
 from fer_repro.logs import quiet
-from fer_repro.markup import SYNTHETIC, Html, interval, note, percent, synthetic_note, table, text, whole
+from fer_repro.markup import SYNTHETIC, Html, interval, note, percent, synthetic_note, table, text, whole, with_interval
 from fer_repro.papers.resemotenet import leakage
 from fer_repro.papers.resemotenet.leakage import Leakage
 from fer_repro.plots.figure import Figure
@@ -40,12 +40,8 @@ def implied_accuracy(recall: Sequence[float], counts: Sequence[int]) -> tuple[fl
 def published_matrix() -> Html:
     """The published recalls beside PrivateTest's class counts and the paper's, and the accuracies that follow."""
     claimed = claim_of("resemotenet").accuracy / 100
-    rows = [
-        [text(name), f"{recall:.2f}", whole(official), whole(published)]
-        for name, recall, official, published in zip(
-            LABELS, PUBLISHED_RECALL, PRIVATE_TEST, PUBLISHED_COUNTS, strict=True
-        )
-    ]
+    classes = zip(LABELS, PUBLISHED_RECALL, PRIVATE_TEST, PUBLISHED_COUNTS, strict=True)
+    rows = [[text(name), f"{recall:.2f}", *map(whole, counts)] for name, recall, *counts in classes]
     implied = [implied_accuracy(PUBLISHED_RECALL, counts) for counts in (PRIVATE_TEST, PUBLISHED_COUNTS)]
     rows += [
         ["all", "", *(whole(sum(counts)) for counts in (PRIVATE_TEST, PUBLISHED_COUNTS))],
@@ -62,17 +58,11 @@ def mirror(result: Result) -> Html:
     scores = result.record["facts"].get("mirror")
     if not scores:
         raise FerReproError(f"the result of {result.variant} records no scores of flipped images: run it again")
-    rows = [
-        [
-            text(usage),
-            whole(score["n"]),
-            percent(score["correct_plain"] / score["n"]),
-            percent(score["correct_mirrored"] / score["n"]),
-            percent(score["accuracy_random_mirror"]),
-            percent(score["accuracy_flip_average"]),
-        ]
-        for usage, score in scores.items()
-    ]
+    rows = []
+    for usage, score in scores.items():
+        each = [score[key] / score["n"] for key in ("correct_plain", "correct_mirrored")]
+        both = [score["accuracy_random_mirror"], score["accuracy_flip_average"]]
+        rows.append([text(usage), whole(score["n"]), *map(percent, each + both)])
     header = ["Test set", "Images", "As it is", "Flipped", "Random flip, on average", "Mean logits of both"]
     body = table(header, rows, "The effect of the released evaluation’s random flip on the accuracy", range(1, 6))
     return Html(synthetic_note(result.synthetic) + body, f"{result.variant}: scores of images and flipped images")
@@ -117,19 +107,12 @@ def _leakage_figure(measured: Leakage) -> Figure:
 
 def _leakage_table(measured: Leakage) -> str:
     """Both arms in numbers, with the shares of test images that training has seen in another or the same form."""
-    rows = [
-        [
-            text(arm),
-            whole(facts["n_train"]),
-            whole(facts["n_test"]),
-            percent(facts["siblings"], 1),
-            percent(facts["equal"], 1),
-            percent(facts["train_accuracy"]),
-            f"{percent(measured.reported(arm)['accuracy'])}<br>"
-            f'<span class="fer-small">{interval(measured.reported(arm)["interval"])}</span>',
-        ]
-        for arm, facts in measured.arms.items()
-    ]
+    rows = []
+    for arm, facts in measured.arms.items():
+        score, counts = measured.reported(arm), [whole(facts[key]) for key in ("n_train", "n_test")]
+        shares = [percent(facts[key], 1) for key in ("siblings", "equal")]
+        accuracies = [percent(facts["train_accuracy"]), with_interval(score["accuracy"], score["interval"])]
+        rows.append([text(arm), *counts, *shares, *accuracies])
     run = f"seed {measured.record['seed']}, {measured.record['data']['name']}"
     caption = (
         f"{TITLE} ({run}{f'; {SYNTHETIC}' if measured.synthetic else ''}). Sibling, equal: test "

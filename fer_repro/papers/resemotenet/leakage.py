@@ -21,16 +21,15 @@ import time
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import typer
 
 from fer_repro import data as data_sets
-from fer_repro.data import FER2013, USAGES
+from fer_repro.data import FER2013, USAGES, Splits
 from fer_repro.data.official import digest
-from fer_repro.data.protocol import Splits
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation import cost, metrics
 from fer_repro.files import atomic_write
@@ -55,8 +54,7 @@ CHUNK = 2048  # images augmented at once
 SMOKE_SIZE = (210, 70, 70)  # synthetic faces: few enough to overfit in seconds
 
 
-@dataclass(frozen=True)
-class Pool:
+class Pool(NamedTuple):
     """Originals and copies: images uint8 [N,48,48], labels int64 [N], and for each image the position of its original
     (``origin`` int64 [N]) and what was done to it (``operation`` int64 [N], an index into OPERATIONS)."""
 
@@ -66,7 +64,7 @@ class Pool:
     operation: np.ndarray
 
     def at(self, index: np.ndarray) -> Pool:
-        return Pool(*(getattr(self, field.name)[index] for field in dataclasses.fields(self)))
+        return Pool(*(part[index] for part in self))
 
 
 def augmented(images: np.ndarray, operation: np.ndarray, angle: np.ndarray, border: np.ndarray) -> np.ndarray:
@@ -97,21 +95,14 @@ def originals(images: np.ndarray, labels: np.ndarray, index: np.ndarray) -> Pool
 def oversampled(pool: Pool, rng: np.random.Generator) -> Pool:
     """``pool`` and copies of its images in turn, as released, so that every class is as large as the largest."""
     target = np.bincount(pool.labels).max()
-    sources = []
-    for label in np.unique(pool.labels):
-        own = np.flatnonzero(pool.labels == label)
-        sources.append(own[np.arange(target - len(own)) % len(own)])
-    source = np.concatenate(sources)
+    classes = (np.flatnonzero(pool.labels == label) for label in np.unique(pool.labels))
+    source = np.concatenate([own[np.arange(target - len(own)) % len(own)] for own in classes])
     operation = rng.integers(1, len(OPERATIONS), len(source))
     angle = rng.integers(-DEGREES, DEGREES + 1, len(source))
     border = rng.integers(0, BORDER + 1, len(source))
-    copies = augmented(pool.images[source], operation, angle, border)
-    return Pool(
-        np.concatenate([pool.images, copies]),
-        np.concatenate([pool.labels, pool.labels[source]]),
-        np.concatenate([pool.origin, pool.origin[source]]),
-        np.concatenate([pool.operation, operation]),
-    )
+    images = augmented(pool.images[source], operation, angle, border)
+    copies = Pool(images, pool.labels[source], pool.origin[source], operation)
+    return Pool(*map(np.concatenate, zip(pool, copies, strict=True)))
 
 
 def cut(n: int, shares: tuple[float, ...], rng: np.random.Generator) -> list[np.ndarray]:
@@ -232,9 +223,8 @@ def clean(faces: FER2013, profile: str, seed: int) -> list[Pool]:
 
 def _as_data(part: Pool, usage: str, faces: FER2013) -> FER2013:
     ids = np.array([f"{i}-{OPERATIONS[kind]}" for i, kind in zip(part.origin, part.operation, strict=True)])
-    return FER2013(
-        part.images, part.labels, np.full(len(ids), usage), ids, faces.name, f"{faces.source} ({LABEL})", faces.digest
-    )
+    about = (faces.name, f"{faces.source} ({LABEL})", faces.digest)
+    return FER2013(part.images, part.labels, np.full(len(ids), usage), ids, *about)
 
 
 def _score(parts: list[Pool], classifier: Any, run: Run, seed: int) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 
 from fer_repro import pretrained
 from fer_repro.data.official import OFFICIAL_COUNTS, USAGES
-from fer_repro.data.protocol import OFFICIAL, Protocol, Splits
+from fer_repro.data.protocol import Protocol, Splits
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation.predict import NetworkClassifier
 from fer_repro.layers import IMAGENET_MEAN, IMAGENET_STD, GreyAsRgb
@@ -35,14 +35,10 @@ from fer_repro.papers.base import Variant, deviations
 from fer_repro.papers.sdafe import generated
 from fer_repro.papers.sdafe.generated import WITHOUT_FACES, Generated
 from fer_repro.papers.sdafe.synthesis import LabelSimilarity, Maker, settings_of
-from fer_repro.recipe import Deviation, Pretrained, Recipe, Selection, Stage, step
+from fer_repro.recipe import Deviation, Pretrained, Recipe, Selection, Stage, Step, step
 from fer_repro.training import loop
-from fer_repro.training.checkpoint import writer
-from fer_repro.training.progress import stop_requests
-from fer_repro.training.run import Interrupted, Run
+from fer_repro.training.run import Run, pausable
 
-# The scored and the selecting images of the claim are unknown; the official ones are our reading.
-CLAIMED = Protocol("claimed")
 IMAGES = "sdafe-images"
 
 
@@ -62,8 +58,7 @@ class FernextProxy(nn.Module):
             # torchvision's layer scale of 1e-6 at the start needs longer than a smoke run.
             network = ConvNeXt(stages, stochastic_depth, layer_scale=0.1, num_classes=7)
         elif size in ("tiny", "small", "base", "large"):
-            build = getattr(convnext, f"convnext_{size}")
-            network = build(weights=None, num_classes=7, stochastic_depth_prob=stochastic_depth)
+            network = getattr(convnext, f"convnext_{size}")(num_classes=7, stochastic_depth_prob=stochastic_depth)
         else:
             raise FerReproError(f"fernext-proxy: unknown size '{size}', expected tiny, small, base or large")
         self.features, self.avgpool, self.classifier = network.features, network.avgpool, network.classifier
@@ -90,14 +85,7 @@ def fit_images(splits: Splits, run: Run) -> LabelSimilarity:
 
     Raises `FerReproError` where any of these images is not a Training image, `Interrupted` at the end of the budget.
     """
-    with writer(run.folder), stop_requests(run.stop) as request:
-
-        def pause(save: Any) -> None:
-            if request.reason or run.out_of_time():
-                save()
-                why = request.reason or "the time budget ended"
-                raise Interrupted(f"{run.recipe.variant}: stopped ({why}); the same command goes on from what is kept")
-
+    with pausable(run) as pause:
         return Maker(splits.train, run, pause).make()
 
 
@@ -114,12 +102,11 @@ def fit(splits: Splits, run: Run) -> NetworkClassifier:
     maker = require_maker(run)
     faces = None if maker is None else maker.generated
     train, run.facts["added"] = generated.training_set(splits.train, faces, arm, target, run.seed)
-    own_run = run
     if maker is not None:
         run.facts["images"] = maker.facts
         # The faces are part of the data: weights that were trained on other faces belong to another run.
-        own_run = dataclasses.replace(run, data_digest=f"{run.data_digest} {faces.digest()}")
-    fitted = loop.fit(pretrained.loaded(build), dataclasses.replace(splits, train=train, finetune=train), own_run)
+        run = dataclasses.replace(run, data_digest=f"{run.data_digest} {faces.digest()}")
+    fitted = loop.fit(pretrained.loaded(build), dataclasses.replace(splits, train=train, finetune=train), run)
     proxy = Proxy(fitted.model, fitted.recipe, fitted.device)
     proxy.generated, proxy.sources = faces, splits.train
     return proxy
@@ -175,7 +162,6 @@ WEIGHTS = Pretrained(
     why="our choice for the claimed protocol: how FERNeXt was initialised could not be read",
 )
 
-UNREAD = "not in the abstract, which is all that could be read"
 DEVIATIONS = deviations(__file__)
 ARMS = {
     "real-only": "no generated face; images repeated in the data's own proportions",
@@ -186,6 +172,22 @@ ARMS = {
 }
 
 
+def _augmentation(size: int) -> tuple[Step, ...]:
+    crop, jitter = {"size": size, "scale": (0.8, 1.0)}, {"brightness": 0.2, "contrast": 0.2}
+    move = (step("random_resized_crop", **crop), step("flip", p=0.5), step("rotate", degrees=10))
+    return (*move, step("jitter", **jitter), step("erase", p=0.25))
+
+
+SMALL_PROXY = {
+    "network": step("fernext-proxy", widths=(16, 32), depths=(1, 1), stochastic_depth=0.0),
+    "input_size": 48,
+    "augment": _augmentation(48),
+    "ema": 0.9,
+    "batch_size": 64,
+    "stages": (Stage("train", 2, step("adamw", lr=3e-3, weight_decay=0.05)),),
+}
+
+
 def recipe(protocol: str, profile: str, arm: str | None) -> Recipe:
     """``arm`` None: the images alone; otherwise the proxy on that arm's training images (``both``: SDAFE)."""
     claimed = protocol == "claimed"
@@ -193,29 +195,18 @@ def recipe(protocol: str, profile: str, arm: str | None) -> Recipe:
     images = Recipe(
         variant=IMAGES,
         network=step("none"),
-        protocol=CLAIMED if claimed else OFFICIAL,
+        # The scored and the selecting images of the claim are unknown; the official ones are our reading.
+        protocol=Protocol(protocol),
         selection=Selection("last"),
         options=step("synthesis", **settings),
-        deviations=DEVIATIONS["all"] + (DEVIATIONS["outside"] if claimed else DEVIATIONS["own"]),
+        deviations=DEVIATIONS["all"] + DEVIATIONS[protocol],
     )
     full = images if arm is None else _with_proxy(images, arm, claimed)
     if profile == "full":
         return full
-    changes: dict[str, Any] = {
-        "options": step("synthesis", **(full.options.kwargs() | SMOKE | {"target": settings["target"]}))
-    }
-    if arm is not None:
-        changes |= {
-            "network": step("fernext-proxy", widths=(16, 32), depths=(1, 1), stochastic_depth=0.0),
-            "input_size": 48,
-            "augment": _augmentation(48),
-            "ema": 0.9,
-            "batch_size": 64,
-            "stages": (Stage("train", 2, step("adamw", lr=3e-3, weight_decay=0.05)),),
-        }
-    shrunk = full.shrunk(**changes)
-    extra = (*DEVIATIONS["smoke outside"],) if claimed else ()
-    return dataclasses.replace(shrunk, deviations=(*shrunk.deviations, *extra))
+    options = full.options.having(**(SMOKE | {"target": settings["target"]}))
+    small = full.shrunk(options=options, **({} if arm is None else SMALL_PROXY))
+    return dataclasses.replace(small, deviations=small.deviations + (DEVIATIONS["smoke claimed"] if claimed else ()))
 
 
 def _with_proxy(images: Recipe, arm: str, claimed: bool) -> Recipe:
@@ -225,8 +216,7 @@ def _with_proxy(images: Recipe, arm: str, claimed: bool) -> Recipe:
     number = generated.ARMS.index(arm) + 1
     own = (Deviation("method", ARMS[arm], f"arm {number} of the six"),) if arm in ARMS else ()
     optimiser = step("adamw", lr=1e-4 if claimed else 1e-3, weight_decay=0.05)
-    warmup = math.ceil(total / batch) * epochs // 20
-    schedule = step("cosine", eta_min=1e-6, per="batch", warmup=warmup)
+    schedule = step("cosine", eta_min=1e-6, per="batch", warmup=math.ceil(total / batch) * epochs // 20)
     return dataclasses.replace(
         images,
         variant="sdafe" if arm == "both" else f"sdafe-{arm}",
@@ -241,16 +231,6 @@ def _with_proxy(images: Recipe, arm: str, claimed: bool) -> Recipe:
         options=step("synthesis", arm=arm, **settings_of(images)),
         deviations=images.deviations + own,
         pretrained=WEIGHTS if claimed else None,
-    )
-
-
-def _augmentation(size: int) -> tuple[Any, ...]:
-    return (
-        step("random_resized_crop", size=size, scale=(0.8, 1.0)),
-        step("flip", p=0.5),
-        step("rotate", degrees=10),
-        step("jitter", brightness=0.2, contrast=0.2),
-        step("erase", p=0.25),
     )
 
 

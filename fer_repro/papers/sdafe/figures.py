@@ -8,7 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure as Canvas
 from matplotlib.patches import Rectangle
 
 from fer_repro import results
@@ -16,10 +15,10 @@ from fer_repro.claims import claim_of, declared_parameters, leaderboard_claims
 from fer_repro.data import LABELS, USAGES
 from fer_repro.data.official import OFFICIAL_COUNTS
 from fer_repro.errors import FerReproError
-from fer_repro.markup import SYNTHETIC, Html, interval, note, percent, synthetic_note, table, text, whole
+from fer_repro.markup import SYNTHETIC, Html, note, percent, synthetic_note, table, text, whole, with_interval
 from fer_repro.papers.sdafe import IMAGES, generated
 from fer_repro.papers.sdafe.generated import Generated
-from fer_repro.plots.figure import Figure, Theme, canvas
+from fer_repro.plots.figure import Canvas, Figure, Theme, canvas
 from fer_repro.results import HALVES, Result
 
 EACH = 8  # faces of every class in the grid, and no more anywhere
@@ -48,11 +47,6 @@ def wanted() -> Html:
     return Html(body, f"faces wanted: {totals}")
 
 
-def _faces_of(result: Result) -> Generated | None:
-    """The candidates of this page's run; None where it used none, or they are elsewhere."""
-    return getattr(result.classifier, "generated", None)
-
-
 def _absent(result: Result) -> Html:
     without = result.record["recipe"]["options"].get("arm") in generated.WITHOUT_FACES
     elsewhere = f"a stored result keeps none; they stay in the run folder of {IMAGES}"
@@ -62,7 +56,7 @@ def _absent(result: Result) -> Html:
 
 def faces(result: Result) -> Figure | Html:
     """The first candidates of every class, each below its source; a frame where both filters accept it."""
-    made = _faces_of(result)
+    made = getattr(result.classifier, "generated", None)
     if made is None:
         return _absent(result)
     train = result.classifier.sources
@@ -87,8 +81,8 @@ def faces(result: Result) -> Figure | Html:
         figure = canvas(0.72 * EACH + 1.2, 1.42 * len(rows) + 0.05)
         axes = figure.add_subplot()
         axes.imshow(sheet, interpolation="bilinear")
+        style = {"fill": False, "lw": 2.6, "edgecolor": theme.clean, "clip_on": False}
         for x, y in frames:
-            style = {"fill": False, "lw": 2.6, "edgecolor": theme.clean, "clip_on": False}
             axes.add_patch(Rectangle((x - 0.5, y - 0.5), edge, edge, **style))
         ticks = [row * height + part * edge + edge / 2 for row in range(len(rows)) for part in (0, 1)]
         axes.set_yticks(ticks, [name for index in classes for name in ("source", f"as {LABELS[index]}")])
@@ -114,7 +108,7 @@ def faces(result: Result) -> Figure | Html:
 
 def filtered(result: Result) -> Html:
     """What passes which filter: the table, and the histograms where the faces are at hand."""
-    counts, made = acceptance(result), _faces_of(result)
+    counts, made = acceptance(result), getattr(result.classifier, "generated", None)
     if made is None:
         return counts
     figure = distributions(made, result.synthetic)
@@ -128,14 +122,12 @@ def acceptance(result: Result) -> Html:
     rates = of_images.get("acceptance")
     if rates is None:
         return _absent(result)
-    added = {row["class"]: row for row in facts.get("added", ())}
+    added = {row["class"]: [whole(row["generated"]), whole(row["repeated"])] for row in facts.get("added", ())}
     total = {"class": "all"} | {key: sum(row[key] for row in rates) for key in ("candidates", "psnr", "cosine", "both")}
     rows = []
     for row in (*rates, total):
         shares = [percent(row[key] / row["candidates"], 1) for key in ("psnr", "cosine", "both")]
-        used = added.get(row["class"])
-        counts = [whole(used["generated"]), whole(used["repeated"])] if used else ["", ""]
-        rows.append([text(row["class"]), whole(row["candidates"]), *shares, *counts])
+        rows.append([text(row["class"]), whole(row["candidates"]), *shares, *added.get(row["class"], ["", ""])])
     header = ["Class", "Candidates", "Pass PSNR", "Pass the label", "Pass both", "Used", "Repeats"]
     caption = (
         "Share of the candidates that each filter accepts. Used: different generated faces in the training set of "
@@ -209,14 +201,11 @@ def arms(result: Result, results_dir: Path | None) -> Html:
 
 
 def _scores(run: Result) -> list[str]:
-    def cell(share: float, bounds: tuple[float, float], digits: int = 2) -> str:
-        return f'{percent(share, digits)}<br><span class="fer-small">{interval(bounds)}</span>'
-
     scores = [run.score(half, views=False) for half in HALVES]
     disgust = scores[1]["per_class"]["disgust"]
-    accuracies = [cell(score["accuracy"], score["interval"]) for score in scores]
+    accuracies = [with_interval(score["accuracy"], score["interval"]) for score in scores]
     balanced = percent(scores[1]["balanced_accuracy"])
-    return [f"{run.seed}", *accuracies, balanced, cell(disgust["recall"], disgust["interval"], 1)]
+    return [f"{run.seed}", *accuracies, balanced, with_interval(disgust["recall"], disgust["interval"], 1)]
 
 
 def distance() -> Html:
@@ -226,19 +215,12 @@ def distance() -> Html:
     known = [other for other in leaderboard_claims().values() if other.audit.comparability == "A"]
     if not known:
         raise FerReproError("no claim is of comparability class A: the claims file has changed")
-    rows = [
-        [
-            text(other.model),
-            f"{other.accuracy:.2f}\u00a0%",
-            whole(round(other.accuracy * images / 100)),
-            f"{other.accuracy - claim.accuracy:+.2f}",
-            text(other.audit.comparability),
-        ]
-        for other in sorted((claim, *known), key=lambda other: -other.accuracy)
-    ]
+    rows = []
+    for other in sorted((claim, *known), key=lambda other: -other.accuracy):
+        right, points = round(other.accuracy * images / 100), other.accuracy - claim.accuracy
+        numbers = [f"{other.accuracy:.2f}\u00a0%", whole(right), f"{points:+.2f}"]
+        rows.append([text(other.model), *numbers, text(other.audit.comparability)])
     header = ["Claim", "Accuracy", f"Right faces of {images:,}", "Points from this claim", "Class"]
     caption = "This claim, and all whose scored images and selection are known to be clean (class A)"
-    best = max(other.accuracy for other in known)
-    return Html(
-        table(header, rows, caption, range(1, 4)), f"{claim.accuracy - best:.2f} points above the best clean claim"
-    )
+    above = claim.accuracy - max(other.accuracy for other in known)
+    return Html(table(header, rows, caption, range(1, 4)), f"{above:.2f} points above the best clean claim")

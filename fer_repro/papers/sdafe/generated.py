@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from fer_repro.data.dataset import FER2013
-from fer_repro.data.official import LABELS
+from fer_repro.data import FER2013, LABELS
 from fer_repro.errors import FerReproError
 from fer_repro.files import atomic_write
 
@@ -160,9 +159,9 @@ class Generated:
 
     def rates(self) -> list[dict[str, Any]]:
         """Per class that was generated: candidates, and how many pass the PSNR filter, the label filter, both."""
-        masks = {"psnr": self.near, "cosine": self.fitting, "both": self.accepted}
+        arms = ("psnr", "cosine", "both")
         return [
-            {"class": LABELS[index], "candidates": int(own.sum())} | {k: int(m[own].sum()) for k, m in masks.items()}
+            {"class": LABELS[index], "candidates": int(own.sum())} | {a: int(self.passing(a)[own].sum()) for a in arms}
             for index in range(CLASSES)
             if (own := self.classes == index).any()
         ]
@@ -221,6 +220,5 @@ def _joined(real: FER2013, generated: Generated | None, chosen: np.ndarray) -> F
     names = [f"generated from {s} as {LABELS[c]}, seed {n}" for s, c, n in zip(*columns, strict=True)]
     usages = np.full(len(chosen), SOURCE_USAGE)
     more = {"images": generated.images[chosen], "labels": columns[1], "usage": usages, "ids": np.array(names)}
-    return dataclasses.replace(
-        real, **{name: np.concatenate([getattr(real, name), part]) for name, part in more.items()}
-    )
+    joined = {name: np.concatenate([getattr(real, name), part]) for name, part in more.items()}
+    return dataclasses.replace(real, **joined)

@@ -17,23 +17,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fer_repro.data.dataset import FER2013
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation.cost import count_parameters
 from fer_repro.papers.sdafe import diffusion, generated, mini_clip, stable_diffusion
 from fer_repro.papers.sdafe.generated import Generated, Plan
-from fer_repro.papers.sdafe.training import Pause, StepFit
+from fer_repro.papers.sdafe.training import StepFit
 from fer_repro.recipe import Recipe, Step, step
 from fer_repro.training.artifacts import ArtifactCache
-from fer_repro.training.run import Run
+from fer_repro.training.run import Pause, Run
 
 log = logging.getLogger(__name__)
 
 STORE = "generated.npz"
-GENERATORS = ("mini_diffusion", "stable-diffusion")
-ABOUT = {
+GENERATORS = {
     "mini_diffusion": "mini_diffusion and mini_clip, fitted on Training only",
     "stable-diffusion": "Stable Diffusion and CLIP from local folders; what those were trained on is not ours to know",
 }
@@ -82,9 +81,8 @@ class Maker:
         self.settings = settings_of(run.recipe)
         self.generator = self.settings["generator"]
         if self.generator not in GENERATORS:
-            raise FerReproError(
-                f"recipe: unknown generator '{self.generator}', expected one of {', '.join(GENERATORS)}"
-            )
+            known = ", ".join(GENERATORS)
+            raise FerReproError(f"recipe: unknown generator '{self.generator}', expected one of {known}")
         self.own = self.generator == "mini_diffusion"
         self.device = torch.device(run.device)
         self.autocast = run.recipe.precision == "bf16" and run.execution.autocast and self.device.type == "cuda"
@@ -92,12 +90,8 @@ class Maker:
         self.folders = {} if self.own else stable_diffusion.require()
         self.checkpoints = {name: stable_diffusion.folder_digest(path) for name, path in self.folders.items()}
         settings = json.dumps([self.settings, self.checkpoints], sort_keys=True)
-        identity = {
-            "settings": hashlib.sha256(settings.encode()).hexdigest(),
-            "data set": run.data_digest,
-            "seed": run.seed,
-            "device": self.device.type,
-        }
+        identity = {"settings": hashlib.sha256(settings.encode()).hexdigest(), "data set": run.data_digest}
+        identity |= {"seed": run.seed, "device": self.device.type}
         self.artifacts = ArtifactCache(run.folder, identity, run.resume)
         self.steps = StepFit(run.folder, identity, run.seed, self.device, pause, run.resume, self.autocast)
 
@@ -117,10 +111,8 @@ class Maker:
         return classifier
 
     def _on_device(self, chosen: np.ndarray | slice) -> tuple[Tensor, Tensor]:
-        return (
-            torch.tensor(self.images[chosen], device=self.device),
-            torch.tensor(self.labels[chosen], dtype=torch.long, device=self.device),
-        )
+        images = torch.tensor(self.images[chosen], device=self.device)
+        return images, torch.tensor(self.labels[chosen], dtype=torch.long, device=self.device)
 
     def _mini_clip(self) -> LabelSimilarity:
         """Two encoders, each fitted on a half of Training; a face is judged by the one that did not see its source."""
@@ -136,14 +128,11 @@ class Maker:
             )
             for half in (0, 1)
         ]
-        encoders = [encoder for encoder, _ in fits]
-        self._note("encoders", sum(seconds for _, seconds in fits))
-        cosines = [partial(self._cosines, encoder) for encoder in encoders]
+        encoders, seconds = zip(*fits, strict=True)
+        self._note("encoders", sum(seconds))
+        cosines = [partial(mini_clip.cosines, encoder, device=self.device) for encoder in encoders]
         size = sum(count_parameters(encoder.requires_grad_(True)) for encoder in encoders)
         return LabelSimilarity(self.run.recipe, cosines, [e.scale.item() for e in encoders], 1 - side, size)
-
-    def _cosines(self, encoder: nn.Module, images: np.ndarray) -> np.ndarray:
-        return mini_clip.cosines(encoder, images, self.device)
 
     def _clip(self) -> LabelSimilarity:
         clip = stable_diffusion.Clip(self.folders["CLIP_CHECKPOINT"], self.device)
@@ -198,11 +187,8 @@ class Maker:
         bounds = np.stack([generated.thresholds(real[own], self.labels[own], percentile) for own in groups])
         cosines = filter_.cosines(made, judge[plan.sources])
         fitting = generated.passes_cosine(cosines, plan.classes, bounds[judge[plan.sources]])
-        self.run.facts["filters"] = {
-            "psnr_lowest": lowest,
-            "psnr_highest": s["psnr_highest"],
-            "cosine_lowest": bounds.round(4).tolist(),
-        }
+        limits = {"psnr_lowest": lowest, "psnr_highest": s["psnr_highest"], "cosine_lowest": bounds.round(4).tolist()}
+        self.run.facts["filters"] = limits
         ids = np.asarray(self.train.ids)
         return Generated(
             images=made,
@@ -225,7 +211,7 @@ class Maker:
     def _record(self, classifier: LabelSimilarity) -> None:
         facts, faces = self.run.facts, classifier.generated
         facts |= {
-            "generator": ABOUT[self.generator],
+            "generator": GENERATORS[self.generator],
             "fitted_on": self._about(faces.seen) if self.own else self.checkpoints,
             "sources": self._about(np.unique(faces.source)),
             "encoder_parameters": classifier.parameters,

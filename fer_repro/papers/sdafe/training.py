@@ -23,13 +23,13 @@ from fer_repro.files import remove_stale_temporaries
 from fer_repro.recipe import Step
 from fer_repro.training import checkpoint
 from fer_repro.training.optim import Ema, make_optimiser
+from fer_repro.training.run import Pause
 from fer_repro.training.weights import all_finite
 
 log = logging.getLogger(__name__)
 
 SAVE_EVERY = 120.0  # seconds between checkpoints
 REPORTS = 5  # lines about the loss in a whole fit
-Pause = Callable[[Callable[[], None]], None]
 LossOf = Callable[[nn.Module, torch.Generator], Tensor]
 
 
@@ -99,7 +99,7 @@ class _State:
         self.setup, self.network = setup, network.to(setup.device)
         self.optimiser = make_optimiser(optimiser, self.network.parameters())
         self.ema = None if ema is None else Ema(ema, self.network)
-        self.parts = {"network": self.network, "optimiser": self.optimiser, "ema": self.ema}
+        self.parts = {"network": self.network, "optimiser": self.optimiser} | ({"ema": self.ema} if self.ema else {})
         # Batches and noise have a generator of their own; initialisation and dropout use torch's global one.
         self.generator = torch.Generator(setup.device).manual_seed(setup.seed)
         self.done, self.seconds = 0, 0.0
@@ -115,14 +115,13 @@ class _State:
         if state is None:
             return
         for name, part in self.parts.items():
-            if part is not None:
-                part.load_state_dict(state[name])
+            part.load_state_dict(state[name])
         self.done, self.seconds = state["done"], state["seconds"]
         self.generator.set_state(state["generator"])
         checkpoint.set_random_state(state["random"], setup.device)
 
     def save(self) -> None:
-        state = {name: part.state_dict() if part is not None else None for name, part in self.parts.items()}
+        state = {name: part.state_dict() for name, part in self.parts.items()}
         state |= {"done": self.done, "seconds": self.seconds, "generator": self.generator.get_state()}
         state["random"] = checkpoint.random_state(self.setup.device)
         checkpoint.save(self.setup.folder, self.setup.identity, state)
