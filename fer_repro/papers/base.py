@@ -12,7 +12,7 @@ from torch import nn
 
 from fer_repro.data.protocol import Splits
 from fer_repro.errors import FerReproError
-from fer_repro.recipe import Deviation, Recipe
+from fer_repro.recipe import Deviation, Pretrained, Recipe
 from fer_repro.training.run import Classifier, Run
 
 PROTOCOLS = ("official", "claimed")
@@ -42,6 +42,12 @@ class Variant:
 
 
 SCRATCH = "-scratch"
+
+
+def torchvision_weights(name: str, file: str) -> Pretrained:
+    """An entry of torchvision's weight enums; the file's name holds the leading digits of its sha256."""
+    digits = file.split("-")[1].removesuffix(".pth")
+    return Pretrained(f"{name}.IMAGENET1K_V1", "torchvision", "BSD-3-Clause", file, digits, "ImageNet-1k")
 
 
 def deviations(module: str) -> dict[str, tuple[Deviation, ...]]:

@@ -59,15 +59,12 @@ class Searched:
     @property
     def chosen(self) -> dict[str, Any]:
         """The trial chosen by the selection set."""
-        return self._trial("chosen")
+        return self.trials[self.gain["chosen"]]
 
     @property
     def other(self) -> dict[str, Any]:
         """The trial that the test set would have chosen."""
-        return self._trial("other")
-
-    def _trial(self, role: str) -> dict[str, Any]:
-        return next(trial for trial in self.complete if trial["trial"] == self.gain[role])
+        return self.trials[self.gain["other"]]
 
 
 def parallel_coordinates(searched: Searched) -> Figure:

@@ -179,14 +179,10 @@ PYTORCHCV: Rules = (
 )
 
 
-def from_caffe(state: State) -> dict[str, Tensor]:
-    """``conv3_1_1x1_reduce_bn.weight`` -> ``layer2.0.bn1.weight``."""
-    return renamed(state, CAFFE)
-
-
-def from_pytorchcv(state: State) -> dict[str, Tensor]:
-    """``features.stage2.unit1.body.conv1.conv.weight`` -> ``layer2.0.conv1.weight``."""
-    return renamed(state, PYTORCHCV)
+# conv3_1_1x1_reduce_bn.weight -> layer2.0.bn1.weight
+from_caffe = partial(renamed, rules=CAFFE)
+# features.stage2.unit1.body.conv1.conv.weight -> layer2.0.conv1.weight
+from_pytorchcv = partial(renamed, rules=PYTORCHCV)
 
 
 # ---- EfficientNet ----------------------------------------------------------------------------------------------------
