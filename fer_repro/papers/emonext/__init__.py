@@ -186,10 +186,8 @@ class EmoNeXtClassifier(NetworkClassifier):
             labels = torch.tensor(np.asarray(part.labels), dtype=torch.long, device=self.device).split(size)
             parts = [self._parts(loss, images[batch], labels[batch]) for batch in range(count)]
             means = torch.stack(parts).mean(dim=0).tolist() if parts else (None, None)
-            sizes = {"batches": count, "batch_size": size}
-            found["+".join(sorted(set(part.usage)))] = sizes | dict(
-                zip(("cross_entropy", "spread"), means, strict=True)
-            )
+            names = ("batches", "batch_size", "cross_entropy", "spread")
+            found["+".join(sorted(set(part.usage)))] = dict(zip(names, (count, size, *means), strict=True))
         return {"loss_parts": found}
 
     def _parts(self, loss: SmoothedWithSpread, images: Tensor, labels: Tensor) -> Tensor:

@@ -11,16 +11,17 @@ from fer_repro.papers.residual_masking.members import B2
 from fer_repro.recipe import Deviation, Pretrained, Step, step
 
 ROW = "residual-masking"
-# The paper's own network first, the same without dropout last.
-MEMBERS = (
-    ROW,
-    "residual-masking-resnet18",
-    "residual-masking-resnet50-vggface2",
-    "residual-masking-resnet101",
-    "residual-masking-cbam-resnet50",
-    "residual-masking-efficientnet-b2",
-    "residual-masking-no-dropout",
-)
+# The members and their names in figures and tables: the paper's own network first, the same without dropout last.
+SHORT = {
+    ROW: "RMN",
+    "residual-masking-resnet18": "ResNet18",
+    "residual-masking-resnet50-vggface2": "ResNet50 of VGGFace2",
+    "residual-masking-resnet101": "ResNet101",
+    "residual-masking-cbam-resnet50": "CBAM-ResNet50",
+    "residual-masking-efficientnet-b2": "EfficientNet-B2",
+    "residual-masking-no-dropout": "RMN without dropout",
+}
+MEMBERS = tuple(SHORT)
 SMOKE_SIZE = 24
 TTA_SEED = 1234  # the seed of all released scripts
 EXTRA_SEEDS = (1, 2, 3, 4)
