@@ -92,8 +92,10 @@ class ClippedStep:
 def clipped_steps(clip: Step, corrected: float, shares: Tensor) -> list[ClippedStep]:
     """The steps that are left under a recipe's "scaled" ``clip`` at its first four scales, and under ``corrected``."""
 
+    typical = float(shares.median())
+
     def clipped(batch: int | None, limit: float) -> ClippedStep:
-        gradient = float(shares.median()) * limit
+        gradient = typical * limit
         return ClippedStep(
             batch, limit, gradient, float(steps_left(shares, limit).mean()), gradient / (gradient + EPSILON)
         )

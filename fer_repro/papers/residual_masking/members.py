@@ -7,7 +7,7 @@ weights notwithstanding), and returns logits [B,7]. Each takes pretrained weight
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch
@@ -18,6 +18,7 @@ from torchvision.models import resnet
 from fer_repro import pretrained
 from fer_repro.errors import FerReproError
 from fer_repro.layers import GreyAsRgb
+from fer_repro.pretrained import Rules, renamed
 
 State = Mapping[str, Tensor]
 
@@ -132,17 +133,6 @@ class ResNet(nn.Module):
         """Everything but the last layer, under the names of torchvision, of VGGFace2's Caffe port or of pytorchcv."""
         rename = {"caffe": from_caffe, "cbam": from_pytorchcv}.get(self.kind, dict)
         pretrained.fill_(self, rename(state), leave=("fc.", "masks."), where=f"a ResNet ({self.kind})")
-
-
-Rules = Sequence[tuple[str, str | Callable[[re.Match[str]], str]]]
-
-
-def renamed(state: State, rules: Rules) -> dict[str, Tensor]:
-    """``state`` with every rule (pattern, replacement) applied to its names, in order."""
-    names = {name: name for name in state}
-    for pattern, replacement in rules:
-        names = {old: re.sub(pattern, replacement, new) for old, new in names.items()}
-    return {names[name]: tensor for name, tensor in state.items()}
 
 
 def _before(number: str) -> int:
