@@ -20,7 +20,7 @@ from fer_repro.data.synthetic import SMOKE_SIZE
 from fer_repro.evaluation.cost import input_shape, weightless
 from fer_repro.evaluation.statistics import paired_difference
 from fer_repro.layers import as_input, normalise_
-from fer_repro.markup import SYNTHETIC, Html, interval, note, percent, synthetic_note, table, text, whole
+from fer_repro.markup import SYNTHETIC, Html, interval, note, percent, small, synthetic_note, table, text, whole
 from fer_repro.papers import model_name
 from fer_repro.papers.residual_masking import ENSEMBLE, ResidualMaskingNetwork, build, recipe
 from fer_repro.papers.residual_masking.recipes import KINDS, MEMBERS, ROW, SHORT
@@ -52,11 +52,8 @@ def members(protocol: str, results_dir: Path | None = None) -> Html:
 
 def _obtained(weights: Pretrained) -> str:
     file = f'<code class="fer-fixed">{text(weights.file)}</code>'
-    if weights.source == "torchvision":
-        how = f"torchvision fetches it ({weights.licence})"
-    else:
-        how = f"no library fetches it: {weights.source} ({weights.licence})"
-    return f'{file}<br><span class="fer-small">{text(how)}</span>'
+    how = "torchvision fetches it" if weights.source == "torchvision" else f"no library fetches it: {weights.source}"
+    return f"{file}<br>{small(f'{how} ({weights.licence})')}"
 
 
 def architecture() -> Figure:
@@ -185,7 +182,9 @@ def views(result: Result) -> Html:
 
 def ensemble(result: Result) -> Html:
     """Each member's accuracy by its summed views, and all of them added, on both test sets."""
-    right = {usage: _right(result, usage) for usage in HALVES}
+    found = result.predictions
+    # Was member m right about image n: bool [M,N]
+    right = {usage: found[f"{usage}_votes"].argmax(axis=2) == found[f"{usage}_labels"] for usage in HALVES}
     added = {usage: _hits(result, usage, (1,) * len(MEMBERS)) for usage in HALVES}
     rows = [[text(short), *(right[usage][index] for usage in HALVES)] for index, short in enumerate(SHORT.values())]
     rows.append(["all seven added", *added.values()])
@@ -207,11 +206,6 @@ def _source(result: Result) -> str:
 
 def _origin(result: Result) -> str:
     return SYNTHETIC if result.synthetic else "stored"
-
-
-def _right(result: Result, usage: str) -> np.ndarray:
-    """bool [M,N]: was member m right about image n."""
-    return result.predictions[f"{usage}_votes"].argmax(axis=2) == result.predictions[f"{usage}_labels"]
 
 
 def _hits(result: Result, usage: str, subset: Sequence[int]) -> np.ndarray:

@@ -122,10 +122,6 @@ class SegmentationVgg19(nn.Module):
         renamed = {name.removeprefix("features."): tensor for name, tensor in state.items()}
         pretrained.fill_(self.backbone(), renamed, leave=("classifier.",), where=WEIGHTS.file)
 
-    def take_backbone(self, other: SegmentationVgg19) -> None:
-        """Take the convolutions and batch norms of another such network; gates and head stay as they are."""
-        pretrained.fill_(self.backbone(), other.backbone().state_dict(), where=f"the fitted {PLAIN}")
-
 
 class Vgg19Classifier(NetworkClassifier):
     """A fitted network that also records its score with random views, and how far its gates move its maps."""
@@ -164,7 +160,7 @@ def build(recipe: Recipe) -> nn.Module:
 def build_on(below: NetworkClassifier, recipe: Recipe) -> nn.Module:
     """The network on the convolutions of a fitted plain one; gates and head are new."""
     network = build(recipe)
-    network.take_backbone(below.model)
+    pretrained.fill_(network.backbone(), below.model.backbone().state_dict(), where=f"the fitted {PLAIN}")
     return network
 
 
