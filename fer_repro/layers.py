@@ -68,23 +68,25 @@ class SqueezeExcite(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions around a shortcut that is always projected: [B,C,H,W] -> [B,C',H,W].
+    """Two 3x3 convolutions around a shortcut: [B,C,H,W] -> [B,C',H/stride,W/stride].
 
-    The unit of the masking blocks (Residual Masking Network, released ``models/masking.py``).
+    The shortcut is projected or, without ``project``, the input itself. As always projected, it is the unit of the
+    masking blocks (Residual Masking Network, released ``models/masking.py``).
     """
 
-    def __init__(self, before: int, after: int) -> None:
+    def __init__(self, before: int, after: int, stride: int = 1, project: bool = True) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(before, after, 3, padding=1, bias=False)
+        self.conv1 = nn.Conv2d(before, after, 3, stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(after)
         self.conv2 = nn.Conv2d(after, after, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(after)
-        self.shortcut = nn.Sequential(nn.Conv2d(before, after, 1, bias=False), nn.BatchNorm2d(after))
+        projection = (nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after)) if project else ()
+        self.shortcut = nn.Sequential(*projection)
 
     def forward(self, features: Tensor) -> Tensor:
-        # The residual: [B,C,H,W] -> [B,C',H,W]
+        # The residual: [B,C,H,W] -> [B,C',H/stride,W/stride]
         residual = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(features)))))
-        # Added to the projected input
+        # Added to the input or its projection
         return torch.relu(residual + self.shortcut(features))
 
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from fer_repro.data.protocol import Splits
 from fer_repro.errors import FerReproError
-from fer_repro.recipe import Deviation, Recipe
+from fer_repro.recipe import Deviation, Pretrained, Recipe
 from fer_repro.training.run import Classifier, Run
 
 PROTOCOLS = ("official", "claimed")
@@ -55,6 +55,12 @@ def family(
     """
     for name in names:
         yield Variant(name, slug, partial(recipe, name), ablation_of=None if name == slug else slug, **shared)
+
+
+def torchvision_weights(name: str, file: str) -> Pretrained:
+    """An entry of torchvision's weight enums; the file's name holds the leading digits of its sha256."""
+    digits = file.split("-")[1].removesuffix(".pth")
+    return Pretrained(f"{name}.IMAGENET1K_V1", "torchvision", "BSD-3-Clause", file, digits, "ImageNet-1k")
 
 
 def deviations(module: str) -> dict[str, tuple[Deviation, ...]]:

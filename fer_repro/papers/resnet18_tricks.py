@@ -15,9 +15,9 @@ from __future__ import annotations
 from functools import partial
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from fer_repro.data.protocol import OFFICIAL, Protocol
+from fer_repro.layers import ResidualBlock
 from fer_repro.papers.base import Variant, deviations
 from fer_repro.recipe import Recipe, Selection, Stage, Views, step
 from fer_repro.training import loop
@@ -25,24 +25,11 @@ from fer_repro.training import loop
 CLAIMED = Protocol("claimed", train=("Training",), select=("PrivateTest",), test=("PrivateTest",))
 
 
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions around a shortcut (He et al. 2016, figure 2): [B,C,H,W] -> [B,C',H/stride,W/stride]."""
+class BasicBlock(ResidualBlock):
+    """The block of He et al. 2016, figure 2: the input is projected only where the shape changes."""
 
     def __init__(self, before: int, after: int, stride: int = 1) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(before, after, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(after)
-        self.conv2 = nn.Conv2d(after, after, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(after)
-        self.shortcut = nn.Sequential()
-        if stride != 1 or before != after:
-            self.shortcut = nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after))
-
-    def forward(self, features: Tensor) -> Tensor:
-        # The residual: [B,C,H,W] -> [B,C',H/stride,W/stride]
-        residual = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(features)))))
-        # Added to the input (projected where the shape changes)
-        return F.relu(residual + self.shortcut(features))
+        super().__init__(before, after, stride, project=stride != 1 or before != after)
 
 
 class ResNet18(nn.Module):

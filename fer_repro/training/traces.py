@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from fer_repro.data.official import OFFICIAL_COUNTS
-from fer_repro.markup import percent, whole
-from fer_repro.recipe import Stage, Step
+from fer_repro.markup import Html, percent, table, text, whole
+from fer_repro.recipe import Recipe, Stage, Step
 from fer_repro.training.optim import make_optimiser, make_schedule
 from fer_repro.training.step import norm_limit
 
@@ -44,6 +44,13 @@ def rates(stage: Stage, epochs: int | None = None) -> list[tuple[float, float]]:
 def zero_gradients(parts: Mapping[str, Tensor]) -> dict[str, int]:
     """How many gradients of each part are exactly 0."""
     return {name: int((gradients == 0).sum()) for name, gradients in parts.items()}
+
+
+def count_rows(sizes: Mapping[str, int], zeros: Iterable[Mapping[str, int]]) -> list[list[str]]:
+    """Table rows: each part's size and its numbers in ``zeros`` ("not measured" where one lacks it), then the sums."""
+    columns = [sizes, *zeros]
+    rows = [[text(part), *(whole(column.get(part), "not measured") for column in columns)] for part in sizes]
+    return [*rows, ["all", *(whole(sum(column.values())) for column in columns)]]
 
 
 def gradient_shares(parts: Mapping[str, Tensor]) -> Tensor:
@@ -84,12 +91,21 @@ class ClippedStep:
 
 def clipped_steps(clip: Step, corrected: float, shares: Tensor) -> list[ClippedStep]:
     """The steps that are left under a recipe's "scaled" ``clip`` at its first four scales, and under ``corrected``."""
+
     typical = float(shares.median())
 
     def clipped(batch: int | None, limit: float) -> ClippedStep:
         gradient = typical * limit
-        mean = float(steps_left(shares, limit).mean())
-        return ClippedStep(batch, limit, gradient, mean, gradient / (gradient + EPSILON))
+        return ClippedStep(
+            batch, limit, gradient, float(steps_left(shares, limit).mean()), gradient / (gradient + EPSILON)
+        )
 
     batches = range(0, 4 * clip["every"], clip["every"])
     return [*(clipped(batch, norm_limit(clip, batch)) for batch in batches), clipped(None, corrected)]
+
+
+def clipping(released: Recipe, corrected: Recipe, shares: Tensor) -> Html:
+    """What is left of AdamW's first step where the gradient's norm is clipped while the loss scaler multiplies it."""
+    steps = clipped_steps(released.clip_norm, corrected.clip_norm, shares)
+    body = table(CLIPPED_COLUMNS, [clipped.cells() for clipped in steps], CLIPPED_CAPTION, numeric=range(1, 7))
+    return Html(body, f"AdamW's step after clipping: {percent(steps[0].mean, 1)} of it")

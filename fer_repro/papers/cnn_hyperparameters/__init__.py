@@ -79,13 +79,8 @@ class Block(nn.Sequential):
     """Convolution, ReLU, then batch norm, 2x2 max pooling, dropout of single values: [B,C,H,W] -> [B,C',H/2,W/2]."""
 
     def __init__(self, before: int, after: int, kernel: int, dropout: float) -> None:
-        super().__init__(
-            nn.Conv2d(before, after, kernel, padding=kernel // 2),
-            nn.ReLU(),
-            keras_batch_norm(after),
-            nn.MaxPool2d(2),
-            nn.Dropout(dropout),
-        )
+        convolution = nn.Conv2d(before, after, kernel, padding=kernel // 2)
+        super().__init__(convolution, nn.ReLU(), keras_batch_norm(after), nn.MaxPool2d(2), nn.Dropout(dropout))
 
 
 class SearchedCNN(nn.Module):
@@ -107,15 +102,9 @@ class SearchedCNN(nn.Module):
         super().__init__()
         # The first convolution has neither batch norm nor pooling.
         self.stem = nn.Sequential(nn.Conv2d(1, channels[0], kernel, padding=kernel // 2), nn.ReLU())
-        self.blocks = nn.Sequential(
-            *(Block(before, after, kernel, conv_dropout) for before, after in pairwise(channels))
-        )
-        self.hidden = nn.Sequential(
-            nn.Linear(channels[-1] * 3 * 3, dense),
-            nn.ReLU(),
-            keras_batch_norm(dense, flat=True),
-            nn.Dropout(dense_dropout),
-        )
+        self.blocks = nn.Sequential(*(Block(*pair, kernel, conv_dropout) for pair in pairwise(channels)))
+        linear = nn.Linear(channels[-1] * 3 * 3, dense)
+        self.hidden = nn.Sequential(linear, nn.ReLU(), keras_batch_norm(dense, flat=True), nn.Dropout(dense_dropout))
         self.linear = nn.Linear(dense, 7)
         keras_init_(self)
         for module in self.modules():
@@ -208,23 +197,18 @@ def smoke(full: Recipe) -> Recipe:
 def search_recipe(protocol: str, profile: str) -> Recipe:
     """The published network's recipe with what the search finds in its place; ``options`` hold the search."""
     base = recipe(protocol, profile)
-    small = profile == "smoke"
-    space, published = (narrow(SPACE), narrow(PUBLISHED)) if small else (SPACE, PUBLISHED)
+    (stage,) = base.stages
+    space, published, trials, epochs = SPACE, PUBLISHED, 30, 20
+    if profile == "smoke":
+        space, published, trials, epochs = narrow(SPACE), narrow(PUBLISHED), 4, 1
+        stage = stage.shortened(1)
+    given = {"space": tuple(space.items()), "first": tuple(published.items())}
     return dataclasses.replace(
         base,
         variant=SEARCH,
         network=step(FOUND.name, momentum=base.network["momentum"]),
-        stages=tuple(
-            dataclasses.replace(stage, optimiser=FOUND, epochs=1 if small else stage.epochs) for stage in base.stages
-        ),
-        options=step(
-            "random-search",
-            trials=4 if small else 30,
-            epochs=1 if small else 20,
-            patience=5,
-            space=tuple(space.items()),
-            first=tuple(published.items()),
-        ),
+        stages=(dataclasses.replace(stage, optimiser=FOUND),),
+        options=step("random-search", trials=trials, epochs=epochs, patience=5, **given),
         deviations=base.deviations + DEVIATIONS["search"],
     )
 
@@ -307,16 +291,8 @@ def trainer(splits: Splits, run: Run) -> Callable[[int, dict[str, Any]], dict[st
     select, total = "+".join(run.recipe.protocol.select), run.recipe.options["trials"]
 
     def attempt(number: int, configuration: dict[str, Any]) -> dict[str, Any]:
-        inner = Run(
-            trial_recipe(run.recipe, configuration),
-            run.seed,
-            run.device,
-            run.folder / f"trial-{number:02d}",
-            run.data_digest,
-            execution=run.execution,
-            turn=run.turn,
-            deadline=run.deadline,
-        )
+        short, folder = trial_recipe(run.recipe, configuration), run.folder / f"trial-{number:02d}"
+        inner = dataclasses.replace(run, recipe=short, folder=folder, resume=True, history=[], facts={})
         with rewritten(lambda line: f"trial {number} of {total}: {line}"):
             classifier = loop.fit(build, splits, inner)
         if (facts := inner.facts)["status"] == "diverged":
@@ -334,18 +310,15 @@ def trainer(splits: Splits, run: Run) -> Callable[[int, dict[str, Any]], dict[st
 
 def pipeline(recipe: Recipe) -> list[tuple[str, str]]:
     """The steps of the search as (name, what happens), with the recipe's own settings: the chapter draws them."""
-    options, protocol = recipe.options.kwargs(), recipe.protocol
-    select, space = "+".join(protocol.select), dict(options["space"])
+    options, space = recipe.options.kwargs(), dict(recipe.options["space"])
+    select, test = ("+".join(usages) for usages in (recipe.protocol.select, recipe.protocol.test))
     return [
         ("space", f"{len(space)} hyper-parameters, {search.size(space):,} configurations"),
         ("draw", f"{options['trials']} of them: first the published one, the others by Optuna's random sampler"),
         ("train", f"each for at most {options['epochs']} epochs, patience {options['patience']}"),
         ("rank", f"by the best {select} accuracy of each; failed trials stay in the record"),
         ("train in full", f"the first of the ranking, at most {recipe.epochs} epochs"),
-        (
-            "score",
-            f"{'+'.join(protocol.test)} once: the trained network, and every trial to measure the selection bias",
-        ),
+        ("score", f"{test} once: the trained network, and every trial to measure the selection bias"),
     ]
 
 

@@ -85,12 +85,8 @@ class SearchPage:
         chance = search.chance_of_the_best(len(searched.complete), chosen[searched.test]["accuracy"], n)
         same = " Both test sets choose the same trial." if chosen is other else ""
         paired = f"interval {low:.2f} to {high:.2f}, paired over the {whole(n)} images of {text(searched.test)}.{same}"
-        pairs = [
-            (
-                "Selection optimism",
-                f"<strong>{points}</strong>, {paired} The interval does not account for picking the better one.",
-            )
-        ]
+        optimism = f"<strong>{points}</strong>, {paired} The interval does not account for picking the better one."
+        pairs = [("Selection optimism", optimism)]
         if chosen is not other:
             images = f"{whole(gain['only_other'])} that only trial {other['trial']} gets right, "
             images += f"{whole(gain['only_chosen'])} that only trial {chosen['trial']} does"

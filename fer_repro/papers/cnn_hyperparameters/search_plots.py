@@ -59,15 +59,12 @@ class Searched:
     @property
     def chosen(self) -> dict[str, Any]:
         """The trial chosen by the selection set."""
-        return self._trial("chosen")
+        return self.trials[self.gain["chosen"]]
 
     @property
     def other(self) -> dict[str, Any]:
         """The trial that the test set would have chosen."""
-        return self._trial("other")
-
-    def _trial(self, role: str) -> dict[str, Any]:
-        return next(trial for trial in self.complete if trial["trial"] == self.gain[role])
+        return self.trials[self.gain["other"]]
 
 
 def parallel_coordinates(searched: Searched) -> Figure:
@@ -97,25 +94,17 @@ def parallel_coordinates(searched: Searched) -> Figure:
                 style = {"color": theme.claimed, "lw": 2, "ls": "--", "zorder": 3, "label": "trial 0, published"}
             heights = [height(name, trial["configuration"][name]) + aside for name in names]
             axes.plot(range(len(names) + 1), [*heights, end], **style)
+        beside = {"textcoords": "offset points", "va": "center"}
+        box = {"facecolor": theme.page, "edgecolor": "none", "pad": 0.6, "alpha": 0.8}
         for place, name in enumerate(names):
             axes.axvline(place, color=theme.line, lw=0.8, zorder=0)
             for value in searched.space[name]:
-                axes.annotate(
-                    f"{value}",
-                    (place, height(name, value)),
-                    (3, 0),
-                    textcoords="offset points",
-                    va="center",
-                    fontsize=7.2,
-                    zorder=5,
-                    bbox={"facecolor": theme.page, "edgecolor": "none", "pad": 0.6, "alpha": 0.8},
-                )
+                style = {"fontsize": 7.2, "zorder": 5, "bbox": box}
+                axes.annotate(f"{value}", (place, height(name, value)), (3, 0), **style, **beside)
         last = len(names)
         axes.axvline(last, color=theme.ink, lw=1)
         for end in (0.0, 1.0) if spread else (0.5,):
-            axes.annotate(
-                percent(low + end * spread), (last, end), (4, 0), textcoords="offset points", va="center", fontsize=8
-            )
+            axes.annotate(percent(low + end * spread), (last, end), (4, 0), fontsize=8, **beside)
         heads = [*(name.replace("_", "\n") for name in names), f"{searched.select}\naccuracy"]
         axes.set_xticks(range(last + 1), heads, fontsize=7.6)
         axes.set(xlim=(-0.1, last + 0.6), ylim=(-0.08, 1.08), yticks=[])

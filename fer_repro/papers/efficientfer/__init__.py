@@ -27,21 +27,14 @@ from fer_repro import pretrained
 from fer_repro.data.official import OFFICIAL_COUNTS
 from fer_repro.data.protocol import OFFICIAL, Protocol
 from fer_repro.layers import IMAGENET_MEAN, IMAGENET_STD, GreyAsRgb
-from fer_repro.papers.base import Variant, deviations, with_scratch
+from fer_repro.papers.base import Variant, deviations, torchvision_weights, with_scratch
 from fer_repro.papers.efficientfer import lite0
-from fer_repro.recipe import Pretrained, Recipe, Selection, Stage, Step, Views, step
+from fer_repro.recipe import Recipe, Selection, Stage, Step, Views, step
 from fer_repro.training import loop
 
 # The usages are the official ones; what makes it "claimed" is the released code's recipe.
 CLAIMED = Protocol("claimed")
-WEIGHTS = Pretrained(
-    "EfficientNet_V2_S_Weights.IMAGENET1K_V1",
-    source="torchvision",
-    licence="BSD-3-Clause",
-    file="efficientnet_v2_s-dd5fe13b.pth",
-    sha256="dd5fe13b",
-    data="ImageNet-1k",
-)
+WEIGHTS = torchvision_weights("EfficientNet_V2_S_Weights", "efficientnet_v2_s-dd5fe13b.pth")
 
 
 class EfficientFER(nn.Module):
@@ -181,7 +174,6 @@ def recipe(protocol: str, profile: str, variant: str = "efficientfer", attend: s
     """AdamW on a one-cycle schedule in batches of 64, focal loss, averaged weights (released train.py)."""
     claimed = protocol == "claimed"
     peak = 5e-3 if claimed else 5e-4
-    own = DEVIATIONS["all"] + (DEVIATIONS["claimed"] if claimed else DEVIATIONS["official"])
     adamw = step("adamw", lr=peak, weight_decay=0.03)
     steps = {"per": "epoch", "total_steps": 50 * 449} if claimed else {"per": "batch"}
     one_cycle = step("one-cycle", max_lr=peak, pct_start=0.3, **steps)
@@ -199,7 +191,7 @@ def recipe(protocol: str, profile: str, variant: str = "efficientfer", attend: s
         plain=Views("lanczos4", SIZE),
         clip_norm=step("scaled", norm=1.0, start=65536.0, every=2000) if claimed else 1.0,
         ema=averaging(keep="online" if claimed else "average"),
-        deviations=own + (DEVIATIONS["on the map"] if attend == "map" else ()),
+        deviations=DEVIATIONS["all"] + DEVIATIONS[protocol] + (DEVIATIONS["on the map"] if attend == "map" else ()),
         pretrained=WEIGHTS,
     )
     return full if profile == "full" else smoke(full)

@@ -18,7 +18,7 @@ from fer_repro import data as data_sets
 from fer_repro import plots
 from fer_repro.data import LABELS
 from fer_repro.evaluation.cost import input_shape, weightless
-from fer_repro.markup import Html, percent, table, text, whole
+from fer_repro.markup import Html, table
 from fer_repro.papers.efficientfer import EfficientFER, build, recipe
 from fer_repro.plots.figure import Canvas, Figure, Theme, canvas
 from fer_repro.recipe import step
@@ -52,12 +52,9 @@ def architecture() -> Figure:
 
 @dataclass(frozen=True)
 class Gradients:
-    """Gradients of the full network, with the attention before or behind the pool.
-
-    ``parts``: name -> number of parameters. ``zero``: for ``pooled`` and ``map``, part -> how many of them got exactly
-    0; ``map`` has no backbone. ``shares``: the sizes of all others as released, see `traces.gradient_shares`.
-    ``unchanged``: whether other queries and keys leave the outputs as they are, bit for bit.
-    """
+    """``parts``: name -> number of parameters; ``zero``: for ``pooled`` and ``map`` (without the backbone), how many of
+    them have a gradient of 0; ``shares``: as released, see `traces.gradient_shares`; ``unchanged``: whether other
+    queries and keys leave the outputs as they are, bit for bit."""
 
     parts: dict[str, int]
     zero: dict[str, dict[str, int]]
@@ -142,11 +139,7 @@ def _same_outputs(network: EfficientFER, maps: Tensor, generator: torch.Generato
 def dead_weights() -> Html:
     """How many weights of each part get a gradient of exactly 0, with the attention behind and before the pool."""
     found = gradients()
-    rows = [
-        [text(name), whole(size), *(whole(found.zero[attend].get(name), "not measured") for attend in WHERE)]
-        for name, size in found.parts.items()
-    ]
-    rows.append(["all", whole(sum(found.parts.values())), *(whole(sum(zero.values())) for zero in found.zero.values())])
+    rows = traces.count_rows(found.parts, found.zero.values())
     outputs = ["unchanged, bit for bit" if found.unchanged[attend] else "changed" for attend in WHERE]
     rows.append(["outputs with other queries and keys", "", *outputs])
     caption = (
@@ -161,11 +154,8 @@ def dead_weights() -> Html:
 
 
 def clipping() -> Html:
-    """What is left of AdamW's first step where the gradient's norm is clipped while the loss scaler multiplies it."""
-    steps = traces.clipped_steps(RELEASED.clip_norm, CORRECTED.clip_norm, gradients().shares)
-    rows = [clipped.cells() for clipped in steps]
-    body = table(traces.CLIPPED_COLUMNS, rows, traces.CLIPPED_CAPTION, numeric=range(1, 7))
-    return Html(body, f"AdamW's step after clipping: {percent(steps[0].mean, 1)} of it")
+    """What clipping before unscaling leaves of AdamW's first step, see `traces.clipping`."""
+    return traces.clipping(RELEASED, CORRECTED, gradients().shares)
 
 
 @cache

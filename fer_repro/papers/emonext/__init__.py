@@ -186,10 +186,8 @@ class EmoNeXtClassifier(NetworkClassifier):
             labels = torch.tensor(np.asarray(part.labels), dtype=torch.long, device=self.device).split(size)
             parts = [self._parts(loss, images[batch], labels[batch]) for batch in range(count)]
             means = torch.stack(parts).mean(dim=0).tolist() if parts else (None, None)
-            sizes = {"batches": count, "batch_size": size}
-            found["+".join(sorted(set(part.usage)))] = sizes | dict(
-                zip(("cross_entropy", "spread"), means, strict=True)
-            )
+            names = ("batches", "batch_size", "cross_entropy", "spread")
+            found["+".join(sorted(set(part.usage)))] = dict(zip(names, (count, size, *means), strict=True))
         return {"loss_parts": found}
 
     def _parts(self, loss: SmoothedWithSpread, images: Tensor, labels: Tensor) -> Tensor:
@@ -220,10 +218,6 @@ def augmentation(resized: int, size: int, upside_down: bool) -> tuple[Step, ...]
     return *mirrors, step("resize", size=resized), step("rotate", degrees=20), step("crop", size=size)
 
 
-def ten_crops(resized: int, size: int) -> Views:
-    return Views("ten-crop", size, average="logits", resize=resized)
-
-
 def single_view(resized: int, size: int, random: bool) -> Views:
     """The middle crop, or as released one random crop, another one at every measurement."""
     if random:
@@ -236,17 +230,6 @@ def averaging(measure: str, every: int = 16, start: int = 100) -> Step:
     return step("ema", decay=0.99, every=every, start=start, power=2 / 3, measure=measure, keep="average")
 
 
-def weights_of(size: str) -> Pretrained:
-    return Pretrained(
-        f"convnext_{size}.fb_in22k",
-        source="timm",
-        licence="Apache-2.0 (as timm states it)",
-        file=f"convnext_{size}_22k_224.pth",
-        sha256=None,
-        data="ImageNet-22k",
-    )
-
-
 def _adamw(lr: float) -> Step:
     return step("adamw", lr=lr, weight_decay=0.01)
 
@@ -255,6 +238,7 @@ def recipe(protocol: str, profile: str, variant: str = "emonext", size: str = "x
     """AdamW in batches of 64, smoothed labels and the attention's spread, averaged weights (released train.py)."""
     claimed = protocol == "claimed"
     depths, dims = SIZES[size]
+    licence, file = "Apache-2.0 (as timm states it)", f"convnext_{size}_22k_224.pth"
     if claimed:
         cycles = step("rising-restarts", rise=128, cycle=1024, per="batch")
         train = Stage("train", 300, _adamw(1e-3), cycles, patience=12)
@@ -271,12 +255,12 @@ def recipe(protocol: str, profile: str, variant: str = "emonext", size: str = "x
         loss=step("cross-entropy-and-spread", label_smoothing=0.2, weight=1.0),
         batch_size=64,
         selection=Selection("last" if claimed else "best", views=False),
-        views=ten_crops(RESIZED, SIZE),
+        views=Views("ten-crop", SIZE, average="logits", resize=RESIZED),
         plain=single_view(RESIZED, SIZE, random=claimed),
         clip_norm=step("scaled", norm=1.0, start=65536.0, every=2000) if claimed else 1.0,
         ema=averaging("online" if claimed else "average"),
-        deviations=(*DEVIATIONS["all"], *(DEVIATIONS["claimed"] if claimed else DEVIATIONS["official"])),
-        pretrained=weights_of(size),
+        deviations=DEVIATIONS["all"] + DEVIATIONS[protocol],
+        pretrained=Pretrained(f"convnext_{size}.fb_in22k", "timm", licence, file, sha256=None, data="ImageNet-22k"),
     )
     return full if profile == "full" else smoke(full)
 
@@ -293,7 +277,7 @@ def smoke(full: Recipe) -> Recipe:
         input_size=32,
         augment=augmentation(36, 32, upside_down=claimed),
         batch_size=32,
-        views=ten_crops(36, 32),
+        views=Views("ten-crop", 32, average="logits", resize=36),
         plain=single_view(36, 32, random=claimed),
         ema=averaging(full.ema["measure"], every=2, start=4),
     )

@@ -88,10 +88,9 @@ def sizes() -> Html:
 
 def _network(side: int, **options: Any) -> EmoNeXt:
     """The tiny size at full width for images of ``side`` pixels, with the same random weights every time."""
-    whole_width = CORRECTED.network.kwargs() | {"input_size": side, "depth_drop": 0.0} | options
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return EmoNeXt(**whole_width)
+        return EmoNeXt(**(CORRECTED.network.kwargs() | {"input_size": side, "depth_drop": 0.0} | options))
 
 
 def _faces(count: int, side: int) -> tuple[Tensor, Tensor]:
@@ -103,11 +102,8 @@ def _faces(count: int, side: int) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Start:
-    """The loss of an untrained network on 64 synthetic faces.
-
-    ``loss``: its two parts. ``pull``: the norms of the gradients that they send to the features. ``spreads``: (power,
-    N) -> spread of the attention between the first N faces.
-    """
+    """The parts of an untrained network's loss on 64 faces; ``pull``: the norms of the gradients that they send to the
+    features; ``spreads``: (power, N) -> spread of the attention between the first N faces."""
 
     loss: dict[str, float]
     pull: dict[str, float]
@@ -132,11 +128,8 @@ def start() -> Start:
 
 @dataclass(frozen=True)
 class Gradients:
-    """Gradients of an untrained network.
-
-    ``counts``: part -> parameters; ``idle``: part -> how many of them got no gradient or exactly 0, from the first
-    batch and, one step later, again. ``shares``: the sizes of all others, see `traces.gradient_shares`.
-    """
+    """``counts``: part -> parameters; ``idle``: how many of them have no gradient or one of 0, in the first batch and
+    one step later; ``shares``: see `traces.gradient_shares`."""
 
     counts: dict[str, int]
     idle: list[dict[str, int]]
@@ -185,10 +178,7 @@ def _by_part(network: EmoNeXt) -> dict[str, Tensor]:
 def idle_weights() -> Html:
     """How many weights of each part get no gradient, from the first batch and after one step of AdamW."""
     found = gradients()
-    rows = [
-        [text(name), whole(count), *(whole(zero[name]) for zero in found.idle)] for name, count in found.counts.items()
-    ]
-    rows.append(["all", whole(sum(found.counts.values())), *(whole(sum(zero.values())) for zero in found.idle)])
+    rows = traces.count_rows(found.counts, found.idle)
     caption = (
         f"Weights without a gradient, or with one of exactly 0: tiny size at full width, random weights with layer "
         f"scales of 1, {FACES} faces of {SIDE} × {SIDE} pixels, no block skipped ({SYNTHETIC})"
@@ -201,9 +191,8 @@ def idle_weights() -> Html:
 
 def floor(label_smoothing: float) -> float:
     """The lowest cross-entropy (nats) that smoothed labels of seven classes allow: their entropy."""
-    wrong = label_smoothing / len(LABELS)
-    right = 1 - label_smoothing + wrong
-    smoothed = torch.tensor([right, *[wrong] * (len(LABELS) - 1)], dtype=torch.float64)
+    smoothed = torch.full((len(LABELS),), label_smoothing / len(LABELS), dtype=torch.float64)
+    smoothed[0] += 1 - label_smoothing
     return float(-(smoothed * smoothed.log()).sum())
 
 
@@ -297,11 +286,8 @@ def schedule() -> Figure:
 
 
 def clipping() -> Html:
-    """What is left of AdamW's first step where the gradient's norm is clipped while the loss scaler multiplies it."""
-    steps = traces.clipped_steps(RELEASED.clip_norm, CORRECTED.clip_norm, gradients().shares)
-    rows = [clipped.cells() for clipped in steps]
-    body = table(traces.CLIPPED_COLUMNS, rows, traces.CLIPPED_CAPTION, numeric=range(1, 7))
-    return Html(body, f"AdamW's step after clipping: {percent(steps[0].mean, 1)} of it")
+    """What clipping before unscaling leaves of AdamW's first step, see `traces.clipping`."""
+    return traces.clipping(RELEASED, CORRECTED, gradients().shares)
 
 
 def crops_of_a_face() -> Figure:

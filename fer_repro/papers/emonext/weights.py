@@ -5,14 +5,15 @@ All three hold the same tensors. A network made of torchvision's blocks takes an
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 from torch import Tensor
 
+from fer_repro.pretrained import Rules, renamed
+
 # Facebook's and timm's names -> torchvision's, rule after rule. torchvision numbers the stem, the stages and the
 # downsampling layers between them in one sequence; a block's layers too.
-NAMES = (
+NAMES: Rules = (
     (r"^downsample_layers\.(\d)\.", lambda found: f"features.{2 * int(found[1])}."),
     (r"^stem\.", "features.0."),
     (r"^stages\.(\d)\.downsample\.", lambda found: f"features.{2 * int(found[1])}."),
@@ -28,9 +29,7 @@ NAMES = (
 
 def torchvision_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """``state`` under torchvision's names and in its shapes, the last norm as ``norm``; a head keeps its own name."""
-    renamed = {}
-    for name, tensor in state.items():
-        for pattern, replacement in NAMES:
-            name = re.sub(pattern, replacement, name)
-        renamed[name] = tensor.reshape(-1, 1, 1) if name.endswith(".layer_scale") else tensor
-    return renamed
+    return {
+        name: tensor.reshape(-1, 1, 1) if name.endswith(".layer_scale") else tensor
+        for name, tensor in renamed(state, NAMES).items()
+    }

@@ -20,10 +20,10 @@ from fer_repro.data.synthetic import SMOKE_SIZE
 from fer_repro.evaluation.cost import input_shape, weightless
 from fer_repro.evaluation.statistics import paired_difference
 from fer_repro.layers import as_input, normalise_
-from fer_repro.markup import SYNTHETIC, Html, interval, note, percent, synthetic_note, table, text, whole
+from fer_repro.markup import SYNTHETIC, Html, interval, note, percent, small, synthetic_note, table, text, whole
 from fer_repro.papers import model_name
 from fer_repro.papers.residual_masking import ENSEMBLE, ResidualMaskingNetwork, build, recipe
-from fer_repro.papers.residual_masking.recipes import KINDS, MEMBERS, ROW
+from fer_repro.papers.residual_masking.recipes import KINDS, MEMBERS, ROW, SHORT
 from fer_repro.plots.architecture import Block
 from fer_repro.plots.figure import Figure, Theme, canvas
 from fer_repro.recipe import Pretrained
@@ -31,23 +31,13 @@ from fer_repro.results import HALVES, Result
 from fer_repro.training.execution import one_thread
 from fer_repro.transforms.geometry import resize
 
-# Short names for figures and tables, in the order of `MEMBERS`.
-SHORT = (
-    "RMN",
-    "ResNet18",
-    "ResNet50 of VGGFace2",
-    "ResNet101",
-    "CBAM-ResNet50",
-    "EfficientNet-B2",
-    "RMN without dropout",
-)
 LOST = ("residual-masking-resnet18", "residual-masking-resnet50-vggface2")  # released repository, issue #46
 
 
 def members(protocol: str, results_dir: Path | None = None) -> Html:
     """The seven networks: size, initial weights and where they come from, what became of the paper's, stored runs."""
     stored, rows = [run for run in results.read_all(results_dir) if run.protocol == protocol], []
-    for number, (name, short) in enumerate(zip(MEMBERS, SHORT, strict=True)):
+    for number, (name, short) in enumerate(SHORT.items()):
         weights = KINDS[name].pretrained
         lost = '<br><span class="fer-small">the claim’s trained weights are lost</span>' if name in LOST else ""
         network = f"{number}. {text(short)}<br><code>{text(name)}</code>{lost}"
@@ -62,11 +52,8 @@ def members(protocol: str, results_dir: Path | None = None) -> Html:
 
 def _obtained(weights: Pretrained) -> str:
     file = f'<code class="fer-fixed">{text(weights.file)}</code>'
-    if weights.source == "torchvision":
-        how = f"torchvision fetches it ({weights.licence})"
-    else:
-        how = f"no library fetches it: {weights.source} ({weights.licence})"
-    return f'{file}<br><span class="fer-small">{text(how)}</span>'
+    how = "torchvision fetches it" if weights.source == "torchvision" else f"no library fetches it: {weights.source}"
+    return f"{file}<br>{small(f'{how} ({weights.licence})')}"
 
 
 def architecture() -> Figure:
@@ -195,9 +182,11 @@ def views(result: Result) -> Html:
 
 def ensemble(result: Result) -> Html:
     """Each member's accuracy by its summed views, and all of them added, on both test sets."""
-    right = {usage: _right(result, usage) for usage in HALVES}
+    found = result.predictions
+    # Was member m right about image n: bool [M,N]
+    right = {usage: found[f"{usage}_votes"].argmax(axis=2) == found[f"{usage}_labels"] for usage in HALVES}
     added = {usage: _hits(result, usage, (1,) * len(MEMBERS)) for usage in HALVES}
-    rows = [[text(short), *(right[usage][index] for usage in HALVES)] for index, short in enumerate(SHORT)]
+    rows = [[text(short), *(right[usage][index] for usage in HALVES)] for index, short in enumerate(SHORT.values())]
     rows.append(["all seven added", *added.values()])
     rows.append(["at least one member right", *(hits.any(axis=0) for hits in right.values())])
     score, count = result.score("PrivateTest"), result.record["recipe"]["views"]["count"]
@@ -217,11 +206,6 @@ def _source(result: Result) -> str:
 
 def _origin(result: Result) -> str:
     return SYNTHETIC if result.synthetic else "stored"
-
-
-def _right(result: Result, usage: str) -> np.ndarray:
-    """bool [M,N]: was member m right about image n."""
-    return result.predictions[f"{usage}_votes"].argmax(axis=2) == result.predictions[f"{usage}_labels"]
 
 
 def _hits(result: Result, usage: str, subset: Sequence[int]) -> np.ndarray:
@@ -260,7 +244,7 @@ def subsets(result: Result) -> Html:
     }
     rows = []
     for rule, index in rules.items():
-        names = ", ".join(short for short, taken in zip(SHORT, found.members[index], strict=True) if taken)
+        names = ", ".join(short for short, taken in zip(SHORT.values(), found.members[index], strict=True) if taken)
         rows.append([text(rule), text(names), *(percent(float(found.accuracies[usage][index])) for usage in HALVES)])
     header = ["Members", "Which", *HALVES]
     body = table(header, rows, f"{result.variant}, seed {result.seed}: from the stored votes of each member", (2, 3))

@@ -7,7 +7,7 @@ weights notwithstanding), and returns logits [B,7]. Each takes pretrained weight
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch
@@ -18,6 +18,7 @@ from torchvision.models import resnet
 from fer_repro import pretrained
 from fer_repro.errors import FerReproError
 from fer_repro.layers import GreyAsRgb
+from fer_repro.pretrained import Rules, renamed
 
 State = Mapping[str, Tensor]
 
@@ -134,17 +135,6 @@ class ResNet(nn.Module):
         pretrained.fill_(self, rename(state), leave=("fc.", "masks."), where=f"a ResNet ({self.kind})")
 
 
-Rules = Sequence[tuple[str, str | Callable[[re.Match[str]], str]]]
-
-
-def renamed(state: State, rules: Rules) -> dict[str, Tensor]:
-    """``state`` with every rule (pattern, replacement) applied to its names, in order."""
-    names = {name: name for name in state}
-    for pattern, replacement in rules:
-        names = {old: re.sub(pattern, replacement, new) for old, new in names.items()}
-    return {names[name]: tensor for name, tensor in state.items()}
-
-
 def _before(number: str) -> int:
     """The publishers count from 1, `nn.Sequential` from 0."""
     return int(number) - 1
@@ -179,14 +169,10 @@ PYTORCHCV: Rules = (
 )
 
 
-def from_caffe(state: State) -> dict[str, Tensor]:
-    """``conv3_1_1x1_reduce_bn.weight`` -> ``layer2.0.bn1.weight``."""
-    return renamed(state, CAFFE)
-
-
-def from_pytorchcv(state: State) -> dict[str, Tensor]:
-    """``features.stage2.unit1.body.conv1.conv.weight`` -> ``layer2.0.conv1.weight``."""
-    return renamed(state, PYTORCHCV)
+# conv3_1_1x1_reduce_bn.weight -> layer2.0.bn1.weight
+from_caffe = partial(renamed, rules=CAFFE)
+# features.stage2.unit1.body.conv1.conv.weight -> layer2.0.conv1.weight
+from_pytorchcv = partial(renamed, rules=PYTORCHCV)
 
 
 # ---- EfficientNet ----------------------------------------------------------------------------------------------------

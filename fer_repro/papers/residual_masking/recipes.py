@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
-from fer_repro.papers.base import deviations
+from fer_repro.papers.base import deviations, torchvision_weights
 from fer_repro.papers.residual_masking.members import B2
 from fer_repro.recipe import Deviation, Pretrained, Step, step
 
 ROW = "residual-masking"
-# The paper's own network first, the same without dropout last.
-MEMBERS = (
-    ROW,
-    "residual-masking-resnet18",
-    "residual-masking-resnet50-vggface2",
-    "residual-masking-resnet101",
-    "residual-masking-cbam-resnet50",
-    "residual-masking-efficientnet-b2",
-    "residual-masking-no-dropout",
-)
+# The members and their names in figures and tables: the paper's own network first, the same without dropout last.
+SHORT = {
+    ROW: "RMN",
+    "residual-masking-resnet18": "ResNet18",
+    "residual-masking-resnet50-vggface2": "ResNet50 of VGGFace2",
+    "residual-masking-resnet101": "ResNet101",
+    "residual-masking-cbam-resnet50": "CBAM-ResNet50",
+    "residual-masking-efficientnet-b2": "EfficientNet-B2",
+    "residual-masking-no-dropout": "RMN without dropout",
+}
+MEMBERS = tuple(SHORT)
 SMOKE_SIZE = 24
 TTA_SEED = 1234  # the seed of all released scripts
 EXTRA_SEEDS = (1, 2, 3, 4)
@@ -39,12 +41,6 @@ class Kind:
     deviations: tuple[Deviation, ...] = ()
     seeds: tuple[int, ...] = ()
     of_row: bool = False
-
-
-def torchvision_weights(name: str, file: str) -> Pretrained:
-    """An entry of torchvision's weight enums; the file's name holds the leading digits of its sha256."""
-    digits = file.split("-")[1].removesuffix(".pth")
-    return Pretrained(f"{name}.IMAGENET1K_V1", "torchvision", "BSD-3-Clause", file, digits, "ImageNet-1k")
 
 
 def pytorchcv_weights(name: str, file: str) -> Pretrained:
@@ -69,60 +65,39 @@ VGGFACE2 = Pretrained(
 DEVIATIONS = deviations(__file__)
 
 
-def _masked(dropout: float) -> dict[str, Step]:
+def _kind(full: Step, smoke: Step, weights: Pretrained, groups: tuple[str, ...], **more: Any) -> Kind:
+    return Kind(full, smoke, weights, tuple(entry for group in groups for entry in DEVIATIONS[group]), **more)
+
+
+def _masked(dropout: float, *groups: str, seeds: tuple[int, ...] = ()) -> Kind:
     # Smoke: two narrow stages and little dropout, so that three epochs teach something.
-    full, smoke = {"blocks": (3, 4, 6, 3), "width": 64, "depths": (4, 3, 2, 1)}, {"blocks": (1, 1), "width": 6}
     masked = partial(step, "ResidualMaskingNetwork", gate="softmax")
-    return {"full": masked(**full, dropout=dropout), "smoke": masked(**smoke, depths=(2, 1), dropout=min(dropout, 0.1))}
+    full = masked(blocks=(3, 4, 6, 3), width=64, depths=(4, 3, 2, 1), dropout=dropout)
+    smoke = masked(blocks=(1, 1), width=6, depths=(2, 1), dropout=min(dropout, 0.1))
+    return _kind(full, smoke, RESNET34, groups, seeds=seeds, of_row=True)
 
 
-def _resnet(kind: str, *blocks: int) -> dict[str, Step]:
-    return {
-        "full": step("ResNet", kind=kind, blocks=blocks, width=64, dropout=0.0),
-        "smoke": step("ResNet", kind=kind, blocks=(1, 1), width=8, dropout=0.0),
-    }
+def _resnet(kind: str, blocks: tuple[int, ...], weights: Pretrained, *groups: str, **more: Any) -> Kind:
+    resnet = partial(step, "ResNet", kind=kind, dropout=0.0)
+    return _kind(resnet(blocks=blocks, width=64), resnet(blocks=(1, 1), width=8), weights, groups, **more)
 
 
 _SMALL_STAGES = ((8, 1, 3, 1, 1), (12, 1, 3, 2, 4), (16, 1, 5, 2, 4))
-_EFFICIENTNET = {
-    "full": step("EfficientNet", stages=B2, stem=32, head=1408, dropout=0.3),
-    "smoke": step("EfficientNet", stages=_SMALL_STAGES, stem=8, head=64, dropout=0.1),
-}
 
 KINDS = {
-    ROW: Kind(
-        **_masked(0.4),
-        pretrained=RESNET34,
-        deviations=(*DEVIATIONS["active"], *DEVIATIONS["today"]),
-        seeds=EXTRA_SEEDS,
-        of_row=True,
+    ROW: _masked(0.4, "active", "today", seeds=EXTRA_SEEDS),
+    "residual-masking-resnet18": _resnet("basic", (2, 2, 2, 2), RESNET18, "today"),
+    "residual-masking-resnet50-vggface2": _resnet("caffe", (3, 4, 6, 3), VGGFACE2, "faces"),
+    "residual-masking-resnet101": _resnet("bottleneck", (3, 4, 23, 3), RESNET101, "unknown start"),
+    "residual-masking-cbam-resnet50": _resnet("cbam", (3, 4, 6, 3), CBAM, "other pytorchcv"),
+    "residual-masking-efficientnet-b2": _kind(
+        step("EfficientNet", stages=B2, stem=32, head=1408, dropout=0.3),
+        step("EfficientNet", stages=_SMALL_STAGES, stem=8, head=64, dropout=0.1),
+        EFFICIENTNET,
+        ("other pytorchcv",),
     ),
-    "residual-masking-resnet18": Kind(
-        **_resnet("basic", 2, 2, 2, 2), pretrained=RESNET18, deviations=(*DEVIATIONS["today"],)
-    ),
-    "residual-masking-resnet50-vggface2": Kind(
-        **_resnet("caffe", 3, 4, 6, 3), pretrained=VGGFACE2, deviations=(*DEVIATIONS["faces"],)
-    ),
-    "residual-masking-resnet101": Kind(
-        **_resnet("bottleneck", 3, 4, 23, 3), pretrained=RESNET101, deviations=(*DEVIATIONS["unknown start"],)
-    ),
-    "residual-masking-cbam-resnet50": Kind(
-        **_resnet("cbam", 3, 4, 6, 3), pretrained=CBAM, deviations=(*DEVIATIONS["other pytorchcv"],)
-    ),
-    "residual-masking-efficientnet-b2": Kind(
-        **_EFFICIENTNET, pretrained=EFFICIENTNET, deviations=(*DEVIATIONS["other pytorchcv"],)
-    ),
-    "residual-masking-no-dropout": Kind(
-        **_masked(0.0),
-        pretrained=RESNET34,
-        deviations=(*DEVIATIONS["active"], *DEVIATIONS["today"], *DEVIATIONS["no dropout"]),
-        of_row=True,
-    ),
-    "residual-masking-resnet34": Kind(
-        **_resnet("basic", 3, 4, 6, 3),
-        pretrained=RESNET34,
-        deviations=(*DEVIATIONS["today"], *DEVIATIONS["plain"]),
-        seeds=EXTRA_SEEDS,
-        of_row=True,
+    "residual-masking-no-dropout": _masked(0.0, "active", "today", "no dropout"),
+    "residual-masking-resnet34": _resnet(
+        "basic", (3, 4, 6, 3), RESNET34, "today", "plain", seeds=EXTRA_SEEDS, of_row=True
     ),
 }

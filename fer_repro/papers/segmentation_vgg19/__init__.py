@@ -29,9 +29,9 @@ from fer_repro.data.protocol import OFFICIAL, Protocol, Splits
 from fer_repro.evaluation.predict import NetworkClassifier
 from fer_repro.evaluation.tta import TURNS, turned_views
 from fer_repro.layers import MaskingBlock, as_input
-from fer_repro.papers.base import Variant, deviations, with_scratch
+from fer_repro.papers.base import Variant, deviations, torchvision_weights, with_scratch
 from fer_repro.papers.segmentation_vgg19.gates import gate_statistics
-from fer_repro.recipe import Pretrained, Recipe, Selection, Stage, Views, step
+from fer_repro.recipe import Recipe, Selection, Stage, Views, step
 from fer_repro.training import loop
 from fer_repro.training.run import Run
 from fer_repro.transforms.geometry import resize
@@ -45,14 +45,7 @@ GATES = (1, 2, 3, 5)  # the stages with a gate, counted from 1; the released net
 
 MEASURED = 8  # test images on which the gates are measured
 
-WEIGHTS = Pretrained(
-    "VGG19_BN_Weights.IMAGENET1K_V1",
-    source="torchvision",
-    licence="BSD-3-Clause",
-    file="vgg19_bn-c79401a0.pth",
-    sha256="c79401a0",
-    data="ImageNet-1k",
-)
+WEIGHTS = torchvision_weights("VGG19_BN_Weights", "vgg19_bn-c79401a0.pth")
 
 
 class Gate(nn.Module):
@@ -129,10 +122,6 @@ class SegmentationVgg19(nn.Module):
         renamed = {name.removeprefix("features."): tensor for name, tensor in state.items()}
         pretrained.fill_(self.backbone(), renamed, leave=("classifier.",), where=WEIGHTS.file)
 
-    def take_backbone(self, other: SegmentationVgg19) -> None:
-        """Take the convolutions and batch norms of another such network; gates and head stay as they are."""
-        pretrained.fill_(self.backbone(), other.backbone().state_dict(), where=f"the fitted {PLAIN}")
-
 
 class Vgg19Classifier(NetworkClassifier):
     """A fitted network that also records its score with random views, and how far its gates move its maps."""
@@ -171,7 +160,7 @@ def build(recipe: Recipe) -> nn.Module:
 def build_on(below: NetworkClassifier, recipe: Recipe) -> nn.Module:
     """The network on the convolutions of a fitted plain one; gates and head are new."""
     network = build(recipe)
-    network.take_backbone(below.model)
+    pretrained.fill_(network.backbone(), below.model.backbone().state_dict(), where=f"the fitted {PLAIN}")
     return network
 
 
