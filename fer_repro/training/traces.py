@@ -106,6 +106,8 @@ def clipped_steps(clip: Step, corrected: float, shares: Tensor) -> list[ClippedS
 
 def clipping(released: Recipe, corrected: Recipe, shares: Tensor) -> Html:
     """What is left of AdamW's first step where the gradient's norm is clipped while the loss scaler multiplies it."""
-    steps = clipped_steps(released.clip_norm, corrected.clip_norm, shares)
+    scaled, plain = released.clip_norm, corrected.clip_norm
+    assert isinstance(scaled, Step) and isinstance(plain, float), "the released recipe clips scaled gradients"
+    steps = clipped_steps(scaled, plain, shares)
     body = table(CLIPPED_COLUMNS, [clipped.cells() for clipped in steps], CLIPPED_CAPTION, numeric=range(1, 7))
     return Html(body, f"AdamW's step after clipping: {percent(steps[0].mean, 1)} of it")
