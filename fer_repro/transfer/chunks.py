@@ -13,7 +13,6 @@ import json
 import re
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +24,9 @@ MANIFEST, FORMAT = "manifest.json", 1
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # one step of a path: neither hidden, nor "..", nor absolute
 _PATHS = {"run": rf"{_NAME}/{_NAME}/{_NAME}/seed-\d+", "export": _NAME}
 _PART = r"[0-9a-f]{20}\.part"
-_part_name = partial(schema.pattern, _PART, "the name of a part")
-_file_name = partial(schema.pattern, rf"(?!lock$){_NAME}(/{_NAME}){{0,2}}", "the name of a packed file")
-_sha256 = partial(schema.pattern, r"[0-9a-f]{64}", "64 hex digits")
+_part_name = schema.pattern(_PART, "the name of a part")
+_file_name = schema.pattern(rf"(?!lock$){_NAME}(/{_NAME}){{0,2}}", "the name of a packed file")
+_sha256 = schema.pattern(r"[0-9a-f]{64}", "64 hex digits")
 
 
 @dataclass(frozen=True)
@@ -149,10 +148,14 @@ def read_manifest(folder: Path) -> list[Packed]:
 
 
 def _packed(value: Any, where: str) -> Packed:
-    kind = partial(schema.one_of, tuple(_PATHS))
-    readers = {"kind": kind, "path": schema.as_is, "facts": _facts, "files": schema.list_of(_file)}
+    readers = {
+        "kind": schema.one_of(tuple(_PATHS)),
+        "path": schema.as_is,
+        "facts": _facts,
+        "files": schema.list_of(_file),
+    }
     packed = Packed(**schema.fields(value, where, **readers))
-    schema.pattern(_PATHS[packed.kind], "the path of a run or an export", packed.path, f"{where}, field path")
+    schema.pattern(_PATHS[packed.kind], "the path of a run or an export")(packed.path, f"{where}, field path")
     _require_different((file.name for file in packed.files), where)
     return packed
 
