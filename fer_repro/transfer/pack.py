@@ -218,9 +218,6 @@ def _place(folder: Path, packed: Packed, target: Path) -> None:
     """Write the files of one packed folder, each whole or not at all, checkpoints after everything else."""
     for file in sorted(packed.files, key=lambda file: file.name.endswith(NAME)):
         path = target / file.name
-        if path.suffix == ".db":  # a journal left here belongs to the database that is replaced
-            for left in path.parent.glob(f"{path.name}-*"):
-                left.unlink()
         with atomic_write(path) as written:
             written.writelines(chunks.contents(folder, file, packed.path))
         if path.name == NAME:

@@ -272,7 +272,7 @@ def test_a_run_of_another_recipe_is_kept_unless_forced(options, packed, monkeypa
 def test_files_of_a_method_without_checkpoints(options, packed, tmp_path):
     folder = Path(options.runs_dir) / "words/official/full/seed-0"
     (folder / "trial-01").mkdir(parents=True)
-    for name in ("words-1.npz", "study.db", "study.db-journal", "trial-01/weights.safetensors", "empty.npz"):
+    for name in ("words-1.npz", "search.jsonl", "trial-01/weights.safetensors", "empty.npz"):
         (folder / name).write_bytes(name.encode() * (name != "empty.npz"))
     out, there = tmp_path / "words", tmp_path / "there"
     packing.pack(out, runs_dir=options.runs_dir)
@@ -283,7 +283,7 @@ def test_files_of_a_method_without_checkpoints(options, packed, tmp_path):
         if p.name != "lock" and p.is_file()
     }
     assert copied["words/official/full/seed-0/trial-01/weights.safetensors"] == b"trial-01/weights.safetensors"
-    assert copied["words/official/full/seed-0/empty.npz"] == b"" and len(copied) == 5
+    assert copied["words/official/full/seed-0/empty.npz"] == b"" and len(copied) == 4
     (there / "words/official/full/seed-0/words-2.npz").write_bytes(b"more")
     with pytest.raises(FerReproError, match="it holds words-2.npz"):
         unpack(out, there)
