@@ -157,7 +157,17 @@ BRIGHTNESS = step("brightness_contrast", brightness=0.2, contrast=0.2)
 CLAHE_OR_BRIGHTNESS = step(
     "one_of", p=0.4, shares=(0.5, 0.5), steps=(step("clahe", clip=(1.0, 4.0), tiles=8), BRIGHTNESS)
 )
-AFFINE = step("affine", degrees=15, shift=0.0625, scale=(0.9, 1.1), per_axis=True, p=0.4, interpolation="bilinear")
+AFFINE = step(
+    "affine",
+    degrees=15,
+    shift=0.0625,
+    scale=(0.9, 1.1),
+    per_axis=True,
+    p=0.4,
+    interpolation="bilinear",
+    fill="blended",
+    truncated=True,
+)
 # N / (7 n_c), from the training images (released calculate_weight.py).
 CLASS_WEIGHTS = tuple(round(float(n), 6) for n in OFFICIAL_COUNTS[0].sum() / (7 * OFFICIAL_COUNTS[0]))
 
