@@ -150,6 +150,7 @@ def test_smoke_run_gives_a_whole_result(name, protocol, tmp_path, monkeypatch):
     assert watch.found == [] and bool(watch.batches) == (name in NETWORKS or bool(result.record["recipe"]["stages"]))
     assert results.KEYS <= result.record.keys()
     assert results.check_predictions(result.predictions) == []
+    assert schema.fault(json.loads(json.dumps(result.record))) == "", "it could not be stored"
     assert not (tmp_path / "results").exists(), "a smoke result must never be stored"
     assert len(result.history) >= 1 and lines
     for half in results.HALVES:

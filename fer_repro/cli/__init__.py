@@ -5,10 +5,11 @@ The library is imported by the command that needs it: torch alone takes a second
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -123,7 +124,10 @@ def list_variants(results_dir: ResultsDir = "", as_json: AsJson = False) -> None
     from fer_repro import papers
     from fer_repro.campaign import status
 
+    if results_dir and not os.path.isdir(results_dir):
+        raise FerReproError(f"there is no results folder {results_dir}: give one with --results-dir")
     entries = status.states(Path(results_dir) if results_dir else default_results_dir())
+    _print_damage(problem for entry in entries for problem in entry["damaged"])
     if as_json:
         print_json({"variants": entries})
         return
@@ -196,9 +200,14 @@ def verify(results_dir: ResultsDir = "", as_json: AsJson = False) -> None:
     from fer_repro import results
 
     where = Path(results_dir) if results_dir else default_results_dir()
-    if results_dir and not where.is_dir():
+    if results_dir and not os.path.isdir(where):
         raise FerReproError(f"there is no results folder {where}: give one with --results-dir")
     problems, checked = results.verify(where), len(results.stored_folders(where))
+    if not checked:
+        raise FerReproError(
+            f"no stored results in {where}, expected VARIANT/PROTOCOL/seed-N/result.json: name the results folder of a "
+            "checkout of the book with --results-dir (the installed package has none)"
+        )
     if as_json:
         print_json({"ok": not problems, "checked": checked, "problems": problems})
     else:
@@ -213,9 +222,22 @@ def audit(results_dir: ResultsDir = "", as_json: AsJson = False) -> None:
     from fer_repro import leaderboard
 
     document = leaderboard.audit_json(results_dir or None)
+    _print_damage(document["problems"])
     if as_json:
         print_json(document)
-        return
+    else:
+        _print_audit(document)
+    if document["problems"]:
+        raise typer.Exit(1)
+
+
+def _print_damage(problems: Iterable[str]) -> None:
+    """Stored results that are left out of what a command shows, one line each."""
+    for problem in dict.fromkeys(problems):
+        print(f"damaged: {problem}", file=sys.stderr)
+
+
+def _print_audit(document: dict[str, Any]) -> None:
     rows = []
     for r in document["rows"]:
         audited, verdict = r["audit"], r["verdicts"]["official"]["name"]

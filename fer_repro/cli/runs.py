@@ -13,6 +13,7 @@ from fer_repro.cli.console import ResultsDir, Root, RunsDir, console, print_json
 from fer_repro.errors import INTERRUPTED, FerReproError
 from fer_repro.evaluation.cost import weightless
 from fer_repro.papers import from_scratch
+from fer_repro.project import default_results_dir
 from fer_repro.reproduce import require_weights
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def run(
     where = (results_dir or None, runs_dir or None, root or None)
     tasks = [Task(name, one) for name in chosen for one in seed or [0]]
     options = RunOptions(protocol, profile, data_set, device, epochs, *where, resume)
-    runner.check(tasks, options)
+    runner.check(tasks, options, writes=not show_plan)
     budget = runner.duration(time_budget) - (time.monotonic() - context.obj) if time_budget else None
     estimator = estimate.Estimator(options)
     if show_plan:
@@ -102,8 +103,8 @@ def _all_stored(name: str, protocol: str, profile: str, seeds: list[int], result
     """Whether nothing of a variant is left to run, so that nobody needs its weights."""
     from fer_repro import results
 
-    where = Path(results_dir) if results_dir else None
-    return profile == "full" and all(results.find(name, protocol, seed, where) is not None for seed in seeds)
+    where = Path(results_dir) if results_dir else default_results_dir()
+    return profile == "full" and all(results.is_stored(where, name, protocol, seed) for seed in seeds)
 
 
 def _with_weights(chosen: list[str], protocol: str, profile: str, *, fetch: bool, quiet: bool) -> list[str]:
