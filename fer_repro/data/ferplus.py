@@ -66,8 +66,8 @@ def votes(data: FER2013, path: str | os.PathLike) -> pd.DataFrame:
     for at in np.flatnonzero(usage != expected):
         raise wrong(
             at,
-            f"Usage is {str(usage[at][:20])!r}, expected '{expected[at]}' as in {data.source}; the rows of one of the two were "
-            "moved",
+            f"Usage is {str(usage[at])[:20]!r}, expected '{expected[at]}' as in {data.source}; the rows of one of the "
+            "two were moved",
         )
     sums = counts.sum(axis=1)
     for at in np.flatnonzero((sums < 1) | (sums > MOST_VOTES)):
