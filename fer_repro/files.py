@@ -18,9 +18,13 @@ from fer_repro.errors import FerReproError
 FULL = {errno.ENOSPC, errno.EFBIG, *([errno.EDQUOT] if hasattr(errno, "EDQUOT") else [])}
 
 
+class NoSpaceLeft(FerReproError):
+    """A disk is full, in a sentence that names the folder."""
+
+
 @contextmanager
 def space_in(folder: Path) -> Iterator[None]:
-    """Make a write inside the block that finds no space left a `FerReproError` that names ``folder``."""
+    """Make a write inside the block that finds no space left a `NoSpaceLeft` that names ``folder``."""
     try:
         yield
     except (OSError, RuntimeError) as error:
@@ -30,7 +34,7 @@ def space_in(folder: Path) -> Iterator[None]:
             cause = cause.__context__
         if cause is None:
             raise
-        raise FerReproError(
+        raise NoSpaceLeft(
             f"no space left in {folder} ({cause.strerror}): free some space there, or choose another folder; what was "
             "written completely before is untouched"
         ) from error
@@ -41,7 +45,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary file beside ``path`` that takes its place only when the block ends without an error.
 
     Flushed and synced before the rename, and the folder synced after it, so that a power cut or kill -9 at any moment
-    leaves the old file or the new one. Raises `FerReproError` where no space is left, else `OSError` as the file
+    leaves the old file or the new one. Raises `NoSpaceLeft` where that is so, else `OSError` as the file
     system does.
     """
     path = Path(path)
