@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterable
 
 INTERRUPTED = 130  # as a shell reports a program that SIGINT ended
+UNREAD = 141  # as a shell reports a program whose output was closed
 
 
 class FerReproError(Exception):

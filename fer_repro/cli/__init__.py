@@ -17,9 +17,9 @@ from typing import Annotated, Any
 import typer
 
 from fer_repro.cli import runs
-from fer_repro.cli.console import AsJson, ResultsDir, Root, console, print_json, progress, table
-from fer_repro.errors import INTERRUPTED, FerReproError
-from fer_repro.logs import LineHandler, shown
+from fer_repro.cli.console import AsJson, ResultsDir, Root, console, end_with_the_driver, print_json, progress, table
+from fer_repro.errors import INTERRUPTED, UNREAD, FerReproError
+from fer_repro.logs import LineHandler, nowhere, shown, unread
 from fer_repro.project import default_results_dir, project_root
 
 app = typer.Typer(
@@ -40,7 +40,21 @@ def common(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point: a `FerReproError` is one sentence on stderr and exit status 1."""
+    """Entry point: a `FerReproError` is one sentence on stderr and exit status 1, a closed output ends it quietly."""
+    try:
+        with unread.handled(lambda: None):  # a line that nobody reads is no reason to leave work half done
+            _main(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        unread.happened = True
+    finally:
+        if unread.happened:
+            nowhere("stdout"), nowhere("stderr")
+            sys.exit(UNREAD)
+
+
+def _main(arguments: list[str] | None) -> None:
+    end_with_the_driver()
     arguments = _pair_parameters(list(sys.argv[1:] if arguments is None else arguments))
     debug = "--debug" in arguments
     try:
