@@ -70,7 +70,8 @@ def _start(task: Task, options: RunOptions, jobs: int, left: float | None, slot:
     cores = max(1, (os.cpu_count() or 1) // jobs)
     return subprocess.Popen(
         [*COMMAND, *arguments],
-        env=os.environ | {"OMP_NUM_THREADS": str(cores), "PYTHONUNBUFFERED": "1"} | _gpu(options.device, slot),
+        # A number of threads that the user chose stays: the last digits of a run depend on it.
+        env={"OMP_NUM_THREADS": str(cores)} | os.environ | {"PYTHONUNBUFFERED": "1"} | _gpu(options.device, slot),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
