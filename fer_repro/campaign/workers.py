@@ -78,8 +78,10 @@ def _start(task: Task, options: RunOptions, jobs: int, left: float | None, slot:
     cores = max(1, (os.cpu_count() or 1) // jobs)
     return subprocess.Popen(
         [*COMMAND, *arguments],
-        env=os.environ
-        | {"OMP_NUM_THREADS": str(cores), "PYTHONUNBUFFERED": "1", DRIVEN: "1"}
+        # A number of threads that the user chose stays: the last digits of a run depend on it.
+        env={"OMP_NUM_THREADS": str(cores)}
+        | os.environ
+        | {"PYTHONUNBUFFERED": "1", DRIVEN: "1"}
         | _gpu(options.device, slot),
         stdin=subprocess.PIPE,  # see `end_with_the_driver`
         stdout=subprocess.PIPE,

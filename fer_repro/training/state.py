@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from fer_repro.recipe import Recipe, Stage, Step
 from fer_repro.training import checkpoint
-from fer_repro.training.execution import FORWARDS, ExecutionMode, first_mode
+from fer_repro.training.autotune import Seconds
+from fer_repro.training.execution import FORWARDS, ExecutionMode
 from fer_repro.training.losses import Loss, make_loss
 from fer_repro.training.optim import Ema, make_optimiser, make_schedule
 from fer_repro.training.run import Run
@@ -49,7 +50,8 @@ class TrainState:
         self.stage, self.epoch, self.batch = -1, 0, 0
         self.order: Tensor | None = None  # int64 [N], the epoch's permutation, while one is under way
         self.mode: ExecutionMode | None = None  # how the step computes; a resumed run goes on as it began
-        self.ways: dict[str, float] = {}  # seconds per batch of each way that was tried
+        self.ways: Seconds = {}  # what autotuning measured
+        self.threads: list[int] = []  # torch's threads of each process in turn, where they changed
         self.best = self.stage_best = Epoch()
         self.good: Weights = {}  # the last weights known to be finite
         self.seconds = {"total": 0.0, "training": 0.0, "epoch": 0.0}
@@ -132,6 +134,7 @@ class TrainState:
             "updates": self.step.done,
             "choice": vars(self.mode) if self.mode else None,
             "ways": self.ways,
+            "threads": self.threads,
             "model": self.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "ema": self.ema.state_dict() if self.ema else None,
@@ -153,13 +156,16 @@ class TrainState:
         for name in COUNTERS:
             setattr(self, name, state[name])
         self.order = None if state["order"] is None else state["order"].to(self.device)
-        # A run that was begun before there were several modes goes on as it was.
-        mode = state.get("choice", vars(first_mode(self.execution, self.recipe, self.device)))
-        if mode is not None:
-            require_like(vars(ExecutionMode()), mode, "choice")
-            require(mode["forward"] in FORWARDS, "choice")
-        self.mode, self.ways = mode and ExecutionMode(**mode), state.get("ways", {})
-        require_like(dict.fromkeys(self.ways, 0.0), self.ways, "ways")
+        # Where nothing had been timed, earlier code wrote no choice, and computed in bf16 on every GPU and on no CPU.
+        bf16 = self.recipe.precision == "bf16" and self.device.type == "cuda"
+        before = {"channels_last": self.execution.channels_last, "autocast": bf16}
+        choice = vars(ExecutionMode(**before)) if state.get("choice") is None else state["choice"]
+        require_like(vars(ExecutionMode()), choice, "choice")
+        require(choice["forward"] in FORWARDS, "choice")
+        self.mode, self.ways, self.threads = ExecutionMode(**choice), state.get("ways", {}), state.get("threads", [])
+        measured = {way: 0.0 if seconds is None else seconds for way, seconds in self.ways.items()}
+        require_like(dict.fromkeys(measured, 0.0), measured, "ways")
+        require_like([1] * len(self.threads), self.threads, "threads")
         require_like(self.model.state_dict(), state["model"], "model")
         self.model.load_state_dict(state["model"])
         self._make_optimiser(self.recipe.stages[self.stage], fresh=False)
