@@ -14,7 +14,7 @@ import torch
 
 from fer_repro import papers, parameters
 from fer_repro.claims import claim_of, leaderboard_claims
-from fer_repro.papers.base import PROFILES, PROTOCOLS
+from fer_repro.papers import PROFILES, PROTOCOLS
 
 ROOT = Path(__file__).resolve().parents[1]
 CHAPTERS = ROOT / "chapters"

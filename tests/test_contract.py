@@ -19,7 +19,7 @@ from fer_repro import data, papers, parameters, results
 from fer_repro.claims import declared_parameters, leaderboard_claims
 from fer_repro.data.protocol import OFFICIAL, Splits
 from fer_repro.evaluation import cost
-from fer_repro.papers.base import SCRATCH
+from fer_repro.papers import SCRATCH
 from fer_repro.recipe import Selection, Stage, step
 from fer_repro.reproduce import reproduce
 from fer_repro.training.run import Run
