@@ -34,6 +34,12 @@ each_variant = pytest.mark.parametrize("name", VARIANTS)
 each_network = pytest.mark.parametrize("name", NETWORKS)
 
 
+def test_claims_list_every_variant():
+    """`fer-repro run` refuses an id that is not listed there before it imports the papers."""
+    for name in VARIANTS:
+        papers.require_listed(name)
+
+
 def _run_once() -> list[str]:
     """The variants without the twins; of sizes that share one smoke recipe, the first."""
     seen: dict[object, str] = {}
