@@ -58,7 +58,8 @@ def reproduce(
     `Interrupted` at the end of the budget.
     """
     options = RunOptions(protocol, profile, data, device, epochs, results_dir, runs_dir, root, resume)
-    options.check(variant, seed)
+    checked = options.check(variant, seed)
+    seed, options = checked.seed, dataclasses.replace(options, epochs=checked.epochs)
     where, note = options.results_path, ""
     if profile in ("stored", "full") and epochs is None and data != "synthetic":
         stored = results.find(variant, protocol, seed, where)
