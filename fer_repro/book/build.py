@@ -55,7 +55,7 @@ def build_book(
     """Execute the notebooks of ``_toc.yml`` and build the book; returns the folder of finished HTML.
 
     ``profile``: what chapters run (``stored`` falls back to smoke, on the page). ``out``: where the finished book goes,
-    ``_build/html`` by default; its staging folder, ``html-source``, lies beside it. ``only``: slugs to execute, the
+    ``_build/html`` by default; its staging folder ``html.book-source`` lies beside it. ``only``: slugs to execute, the
     other notebooks stay without outputs (tests, previews). ``jobs``: chapters at a time. ``timeout``: seconds per cell.
     Raises `FerReproError` when a chapter fails, Sphinx warns, a link is dead, a page would load something from
     elsewhere, or another process builds the book at ``out``; the previous book there is then unchanged.
@@ -66,9 +66,9 @@ def build_book(
     root, out = root.resolve(), Path(out or root / "_build" / "html").absolute()
     if results_dir and not Path(results_dir).is_dir():
         raise FerReproError(f"there is no results folder {results_dir}: give one with --results-dir")
-    _require_place(root, out)
-    staging = out.with_name(f"{out.name}-source")
+    staging = out.with_name(f"{out.name}.book-source")
     try:
+        _require_place(root, out)
         with home_folder(), _alone(out):
             _finish_publishing(out)
             pages = stage(root, staging)
@@ -81,10 +81,9 @@ def build_book(
                 raise FerReproError(_listed(f"the built pages in {html} have {len(problems)} faults", problems))
             publish(html, out)
     except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
+        why = f"{error.strerror or error}{f' ({error.filename})' if error.filename else ''}"
         raise FerReproError(
-            f"the book cannot be built in {out.parent}: {error.strerror or error}{where}; correct that or choose another "
-            "place with --out"
+            f"the book cannot be built in {out.parent}: {why}; correct that or name another folder with --out"
         ) from error
     log.info(f"the book is in {out}: open {out / 'index.html'}")
     return out
@@ -97,7 +96,7 @@ def _require_place(root: Path, out: Path) -> None:
     if inside:
         raise FerReproError(f"{out} lies in {inside}, a source of the book: name another folder for the book")
     other = out.exists() and not (out.is_dir() and ((out / "objects.inv").exists() or not any(out.iterdir())))
-    if other or not out.name or root.is_relative_to(out.resolve()):
+    if other or not out.name:
         raise FerReproError(f"{out} is not a built book and not empty: name another folder for the book")
 
 
@@ -112,8 +111,8 @@ def _alone(out: Path) -> Iterator[None]:
             yield
     except Timeout as error:
         raise FerReproError(
-            f"the book in {out} is being built by process {path.read_text() or 'unknown'}: wait until that ends, or name "
-            "another folder with --out"
+            f"the book in {out} is being built by process {path.read_text() or 'unknown'}: wait until that ends, or "
+            "name another folder with --out"
         ) from error
 
 
