@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -85,9 +85,12 @@ def _pair_parameters(arguments: list[str]) -> list[str]:
 
 @contextmanager
 def _interruptible(what_stays: str) -> Iterator[None]:
-    """Ctrl-C prints one line and ends with the exit status that a shell expects."""
+    """Ctrl-C, SIGTERM and SIGHUP print one line and end with the exit status that a shell expects."""
+    from fer_repro.processes import interrupting
+
     try:
-        yield
+        with interrupting():
+            yield
     except KeyboardInterrupt:
         print(f"stopped: {what_stays}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
@@ -192,7 +195,8 @@ def chapter(
             raise FerReproError(f"parameter '{name}' has no value: write -p {name} VALUE")
         given[name] = described.parameter(name).parse(text)
     target = Path(out) if out else project_root() / "_build" / "executed" / f"{described.slug}.ipynb"
-    with _interruptible("nothing was written; a full run goes on from its checkpoint with the same command"):
+    lines = nullcontext() if sys.stderr.isatty() else shown(LineHandler("stderr"))  # a terminal has papermill's bar
+    with _interruptible("nothing was written; a full run goes on from its checkpoint with the same command"), lines:
         done = notebooks.execute(described.path, target, given, timeout=timeout)
     print_json({"chapter": described.slug, "out": str(done)}) if as_json else print(f"executed: {done}")
 
