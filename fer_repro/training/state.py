@@ -158,8 +158,8 @@ class TrainState:
         self.order = None if state["order"] is None else state["order"].to(self.device)
         # Where nothing had been timed, earlier code wrote no choice, and computed in bf16 on every GPU and on no CPU.
         bf16 = self.recipe.precision == "bf16" and self.device.type == "cuda"
-        before = {"channels_last": self.execution.channels_last, "autocast": bf16}
-        choice = vars(ExecutionMode(**before)) if state.get("choice") is None else state["choice"]
+        before = ExecutionMode(self.execution.channels_last, bf16)
+        choice = vars(before) if state.get("choice") is None else state["choice"]
         require_like(vars(ExecutionMode()), choice, "choice")
         require(choice["forward"] in FORWARDS, "choice")
         self.mode, self.ways, self.threads = ExecutionMode(**choice), state.get("ways", {}), state.get("threads", [])
