@@ -18,13 +18,10 @@ from fer_repro import pretrained
 from fer_repro.data import LABELS
 from fer_repro.data.protocol import Splits
 from fer_repro.errors import FerReproError
+from fer_repro.papers import SCRATCH
 from fer_repro.pretrained import Rules, renamed
 from fer_repro.recipe import Deviation, Pretrained, Recipe
 from fer_repro.training.run import Classifier, Run
-
-PROTOCOLS = ("official", "claimed")
-PROFILES = ("smoke", "full", "stored")
-
 
 State = Mapping[str, Tensor]
 TEST_SETS = ("PublicTest", "PrivateTest")
@@ -111,9 +108,6 @@ def from_release(variant: Variant, state: State, where: str = "the file") -> tup
     network = variant.build(recipe)
     pretrained.fill_(network, variant.released.convert(state), where=where)
     return network.eval(), recipe
-
-
-SCRATCH = "-scratch"
 
 
 def family(
