@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import statistics
 from pathlib import Path
@@ -22,6 +23,7 @@ from fer_repro.evaluation import cost
 from fer_repro.papers.base import SCRATCH
 from fer_repro.recipe import Selection, Stage, step
 from fer_repro.reproduce import reproduce
+from fer_repro.results import schema
 from fer_repro.training.run import Run
 
 ROOT = Path(__file__).resolve().parents[1]
