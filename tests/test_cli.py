@@ -16,7 +16,7 @@ from safetensors import safe_open
 
 from fer_repro import cli, papers, results
 from fer_repro.claims import leaderboard_claims
-from fer_repro.papers.base import PROTOCOLS
+from fer_repro.papers import PROTOCOLS
 
 EPOCHS = 3
 

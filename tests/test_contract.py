@@ -20,7 +20,7 @@ from fer_repro import data, papers, parameters, results
 from fer_repro.claims import declared_parameters, leaderboard_claims
 from fer_repro.data.protocol import OFFICIAL, Splits
 from fer_repro.evaluation import cost
-from fer_repro.papers.base import SCRATCH
+from fer_repro.papers import SCRATCH
 from fer_repro.recipe import Selection, Stage, step
 from fer_repro.reproduce import reproduce
 from fer_repro.results import schema
@@ -34,6 +34,12 @@ TWINS = {name for name in VARIANTS if name.endswith(SCRATCH)}
 CHAPTERS = sorted((ROOT / "chapters" / "papers").glob("*.ipynb"))
 each_variant = pytest.mark.parametrize("name", VARIANTS)
 each_network = pytest.mark.parametrize("name", NETWORKS)
+
+
+def test_claims_list_every_variant():
+    """`fer-repro run` refuses an id that is not listed there before it imports the papers."""
+    for name in VARIANTS:
+        papers.require_listed(name)
 
 
 def _run_once() -> list[str]:
