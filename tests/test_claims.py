@@ -95,6 +95,26 @@ def test_every_paper_is_in_the_bibliography():
     assert {claim.paper.bibkey for claim in claims.book().claims.values()} <= keys
 
 
+def test_the_pin_moves_as_the_page_says(planted):
+    """A row more in leaderboard.rows and a claim at its place: the error prints the digest that accepts them."""
+
+    def change(content, rows):
+        claim = copy.deepcopy(rows["emonext"]) | {"variant": "emonext-new", "model": "EmoNeXt 2", "accuracy": 76.0}
+        claim["audit"]["arithmetic"]["printed"] = None
+        content["claims"].insert(6, claim)
+        content["parameters"]["emonext-new"] = None
+        row = copy.deepcopy(content["leaderboard"]["rows"][5]) | {"ModelName": "EmoNeXt 2", "Accuracy": 76.0}
+        content["leaderboard"]["rows"].insert(6, row)
+
+    with pytest.raises(FerReproError, match="the pinned rows changed") as caught:
+        claims.read(planted(change))
+    digest = re.search(r"rows hash to ([0-9a-f]{64}), ", str(caught.value))[1]
+    moved = claims.read(
+        planted(lambda content, rows: (change(content, rows), content["leaderboard"].update(sha256=digest)))
+    )
+    assert sum(claim.pinned for claim in moved.claims.values()) == 18 and list(moved.claims)[6] == "emonext-new"
+
+
 # ---- arithmetic ------------------------------------------------------------------------------------------------------
 
 
