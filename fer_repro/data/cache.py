@@ -9,7 +9,6 @@ changed, nothing is hashed again.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -24,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from fer_repro.data.official import Parsed, digest
-from fer_repro.files import atomic_write
+from fer_repro.files import NoSpaceLeft, atomic_write, lock
 
 VARIABLE = "FER_REPRO_CACHE"
 _MAGIC = "fer-repro-cache-1"
@@ -146,10 +145,10 @@ class Cache:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._replace(self._file(key), [head, *parts])
             return self._open(self._file(key), verify=False)
-        except OSError as error:
+        except (OSError, NoSpaceLeft) as error:
             warnings.warn(
-                f"the cache folder {self.folder} cannot be written ({error.strerror or error}), so FER2013 is kept in "
-                f"memory and parsed again next time; set ${VARIABLE} to a folder that can be written",
+                f"the cache folder {self.folder} cannot be written ({getattr(error, 'strerror', error)}), so FER2013 "
+                f"is kept in memory and parsed again next time; set ${VARIABLE} to a folder that can be written",
                 stacklevel=2,
             )
             for name in table:
@@ -163,7 +162,7 @@ class Cache:
         text = json.dumps({"source": stamp, "key": key, "cache": _status(entry.file)})
         target = self._stamp_file(path)
         # A folder that is only readable still serves its entries.
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, NoSpaceLeft):
             target.parent.mkdir(parents=True, exist_ok=True)
             self._replace(target, [text.encode()])
 
@@ -182,5 +181,5 @@ class Cache:
             with contextlib.suppress(OSError):
                 self.folder.mkdir(parents=True, exist_ok=True)
                 file = stack.enter_context((self.folder / ".lock").open("w"))
-                fcntl.flock(file, fcntl.LOCK_EX)
+                lock(file.fileno(), wait=True)
             yield
