@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import yaml
 
@@ -44,8 +44,8 @@ def load(path: Path) -> Any:
         ) from error
 
 
-class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """A safe loader for plain values: texts, numbers, true, false, null, lists and mappings, each key once.
+class Plain(yaml.SafeLoader if TYPE_CHECKING else object):
+    """What makes a safe loader one for plain values: texts, numbers, true, false, null, lists and mappings, each key once.
 
     YAML would keep the last of two equal keys without a word, make a date of what looks like one, and let a few lines
     of aliases stand for more than fits into memory.
@@ -92,6 +92,10 @@ class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mis
             twice = [key for key, count in keys.items() if count > 1] or list(keys)  # or 1 and 0x1
             raise yaml.YAMLError(f"{line}: the key {', '.join(twice)[:80]} is written twice")
         return found
+
+
+class Loader(Plain, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """`Plain` with the parser in C, where PyYAML was built with it."""
 
 
 def wrong(where: str, value: Any, expected: str) -> FerReproError:
