@@ -70,6 +70,8 @@ def _load(root: str | os.PathLike | None, cache_dir: str | os.PathLike | None, e
         "kind": place.kind,
         "layout": parsed.layout,
         "rows": len(parsed.labels),
+        "labels": parsed.labels,  # of the whole set, uint8, and the usages' codes: a subset is checked with all of it
+        "codes": parsed.usage,
         "from_cache": cached,
         "in_memory": entry.file is None,
         "seconds_to_open": time.perf_counter() - began,

@@ -200,7 +200,7 @@ def find(root: str | os.PathLike | None = None) -> Place:
         if value is None:
             missing.append(f"{what} {absent}")
             continue
-        path = Path(value).expanduser()
+        path = Path(os.path.expanduser(value))  # Path.expanduser ends where no home folder is known
         if place := recognise(path):
             return place
         missing.append(f"{what} is '{value}', which {_holds(path)}")
