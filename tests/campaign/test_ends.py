@@ -12,9 +12,7 @@ from pathlib import Path
 import campaign_world
 import pytest
 
-from fer_repro.campaign import Task, plan
 from fer_repro.errors import UNREAD
-from fer_repro.parameters import RunOptions
 from fer_repro.training import checkpoint
 
 PROGRAM = str(Path(campaign_world.__file__))
