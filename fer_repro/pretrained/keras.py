@@ -12,6 +12,7 @@ from torch import Tensor
 from fer_repro.errors import FerReproError
 
 SUFFIXES = (".h5", ".hdf5")
+UNPACKED = 100  # times its own size: no more numbers may a (compressed) file declare, which are reserved before read
 NAMES = {"kernel": "weight", "gamma": "weight", "bias": "bias", "beta": "bias"}
 NAMES |= {"moving_mean": "running_mean", "moving_variance": "running_var"}
 
@@ -30,14 +31,15 @@ def read(path: Path) -> dict[str, Tensor]:
     try:
         with h5py.File(path, "r") as file:
             root = file.get("model_weights", file)  # a whole model keeps its weights in a group of that name
-            return {
-                f"{_text(layer)}/{_text(name).split('/')[-1].split(':')[0]}": torch.from_numpy(
-                    np.asarray(root[_text(layer)][_text(name)], dtype=np.float32)
-                )
+            found = {
+                f"{_text(layer)}/{_text(name).split('/')[-1].split(':')[0]}": root[_text(layer)][_text(name)]
                 for layer in root.attrs["layer_names"]
                 for name in root[_text(layer)].attrs["weight_names"]
             }
-    except (OSError, KeyError) as error:
+            if sum(data.size * data.dtype.itemsize for data in found.values()) > UNPACKED * path.stat().st_size:
+                raise ValueError("declares more numbers than it can hold")
+            return {name: torch.from_numpy(np.asarray(data, dtype=np.float32)) for name, data in found.items()}
+    except Exception as error:  # noqa: BLE001 - damaged bytes make h5py raise nearly anything
         raise FerReproError(
             f"{path} cannot be read as weights of Keras ({type(error).__name__}): expected an HDF5 file with "
             "layer_names and weight_names; fetch it again"
