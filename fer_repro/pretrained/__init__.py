@@ -11,6 +11,7 @@ import importlib.util
 import os
 import re
 import socket
+import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -221,7 +222,8 @@ def tensors_of(path: Path) -> dict[str, Tensor]:
             state = safetensors.torch.load_file(path)
         else:
             _require_uncompressed(path)
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings(action="ignore"):  # of a damaged file torch asks to be told
+                state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001 - damaged bytes make the unpickler and torch raise nearly anything
         raise FerReproError(
             f"{path} cannot be read as weights ({type(error).__name__}): expected tensors by name in a .safetensors "
