@@ -25,7 +25,7 @@ from fer_repro.book import html_check, notebooks
 from fer_repro.book.front import write_front
 from fer_repro.errors import FerReproError
 from fer_repro.logs import shown
-from fer_repro.papers.base import PROFILES
+from fer_repro.papers import PROFILES
 from fer_repro.processes import end_with, home_folder
 from fer_repro.project import project_root
 

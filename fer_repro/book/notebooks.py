@@ -85,7 +85,7 @@ class Chapter:
         """Names, types, and for a paper's chapter the values. Raises `FerReproError`, before anything runs."""
         for name, value in given.items():
             self.parameter(name).check(value)
-        if self.slug in {variant.slug for variant in papers.variants().values()}:
+        if self.slug.replace("-", "_") in papers.MODULES:
             defaults = {name: parameter.default for name, parameter in self.parameters.items()}
             chapter_parameters.check(defaults | dict(given), self.slug)
 

@@ -69,12 +69,17 @@ def seeds_together(tasks: Iterable[Task]) -> list[list[Task]]:
     return list(found.values())
 
 
-def check(tasks: Iterable[Task], options: RunOptions) -> None:
-    """Refuse a wrong value before the first run, not after it. Raises `FerReproError`."""
-    for task in tasks:
+def check(tasks: Iterable[Task], options: RunOptions, writes: bool = True) -> None:
+    """Refuse a wrong value before the first run, not after it. Raises `FerReproError`.
+
+    Where not all tasks are stored, ``results`` must be writable, unless nothing is to be run (``writes`` is False).
+    """
+    where = options.results_path
+    for task in (tasks := list(tasks)):
         options.check(task.variant, task.seed)
-    if options.profile == "full" and options.epochs is None:
-        results.require_writable(options.results_path)
+    if writes and options.profile == "full" and options.epochs is None:
+        if not all(results.is_stored(where, task.variant, options.protocol, task.seed) for task in tasks):
+            results.require_writable(where)
 
 
 @shown()

@@ -5,33 +5,46 @@ The library is imported by the command that needs it: torch alone takes a second
 
 from __future__ import annotations
 
+import os
 import sys
 import time
-import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+import fer_repro
 from fer_repro.cli import runs
-from fer_repro.cli.console import AsJson, ResultsDir, Root, console, print_json, progress, table
-from fer_repro.errors import INTERRUPTED, FerReproError
-from fer_repro.logs import LineHandler, shown
+from fer_repro.cli.console import AsJson, ResultsDir, Root, console, end_with_the_driver, print_json, progress, table
+from fer_repro.cli.failure import Commands, reported
+from fer_repro.errors import INTERRUPTED, UNREAD, FerReproError, nearest
+from fer_repro.logs import LineHandler, nowhere, shown, unread
 from fer_repro.project import default_results_dir, project_root
 
 app = typer.Typer(
+    cls=Commands,
     help="Audit and re-run the FER2013 leaderboard.",
+    context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"fer-repro {fer_repro.__version__}")
+        raise typer.Exit()
+
+
 @app.callback()
 def common(
     context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_print_version, is_eager=True)
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")] = False,
 ) -> None:
     """Options before the command."""
@@ -39,17 +52,21 @@ def common(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point: a `FerReproError` is one sentence on stderr and exit status 1."""
+    """Entry point: what cannot go on is one sentence on stderr and exit status 1, see `fer_repro.cli.failure`.
+
+    A closed output ends it quietly, after the work in hand was saved.
+    """
+    end_with_the_driver()
     arguments = _pair_parameters(list(sys.argv[1:] if arguments is None else arguments))
     debug = "--debug" in arguments
     try:
-        # At any place of the line: after an error a user repeats the command with --debug at its end.
-        app([*["--debug"] * debug, *(argument for argument in arguments if argument != "--debug")])
-    except FerReproError as error:
-        if debug:
-            traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        with unread.handled(lambda: None), reported(debug):
+            # At any place of the line: after an error a user repeats the command with --debug at its end.
+            app([*["--debug"] * debug, *(argument for argument in arguments if argument != "--debug")])
+    finally:
+        if unread.happened:
+            nowhere("stdout"), nowhere("stderr")
+            sys.exit(UNREAD)
 
 
 def _pair_parameters(arguments: list[str]) -> list[str]:
@@ -91,10 +108,12 @@ def data(
     as_json: AsJson = False,
 ) -> None:
     """Find, check or describe the FER2013 copy on this machine."""
+    actions = ("find", "check", "describe")
+    if action not in actions:
+        hint = nearest(action, actions, "", most=1)
+        raise FerReproError(f"unknown action '{action}', expected find, check or describe{hint and f'; {hint}'}")
     from fer_repro.data import describe, load, source
 
-    if action not in ("find", "check", "describe"):
-        raise FerReproError(f"unknown action '{action}', expected find, check or describe")
     if download:
         from fer_repro.data.download import download as fetch
 
@@ -126,7 +145,10 @@ def list_variants(results_dir: ResultsDir = "", as_json: AsJson = False) -> None
     from fer_repro import papers
     from fer_repro.campaign import status
 
+    if results_dir and not os.path.isdir(results_dir):
+        raise FerReproError(f"there is no results folder {results_dir}: give one with --results-dir")
     entries = status.states(Path(results_dir) if results_dir else default_results_dir())
+    _print_damage(problem for entry in entries for problem in entry["damaged"])
     if as_json:
         print_json({"variants": entries})
         return
@@ -200,9 +222,14 @@ def verify(results_dir: ResultsDir = "", as_json: AsJson = False) -> None:
     from fer_repro import results
 
     where = Path(results_dir) if results_dir else default_results_dir()
-    if results_dir and not where.is_dir():
+    if results_dir and not os.path.isdir(where):
         raise FerReproError(f"there is no results folder {where}: give one with --results-dir")
     problems, checked = results.verify(where), len(results.stored_folders(where))
+    if not checked:
+        raise FerReproError(
+            f"no stored results in {where}, expected VARIANT/PROTOCOL/seed-N/result.json: name the results folder of a "
+            "checkout of the book with --results-dir (the installed package has none)"
+        )
     if as_json:
         print_json({"ok": not problems, "checked": checked, "problems": problems})
     else:
@@ -217,9 +244,22 @@ def audit(results_dir: ResultsDir = "", as_json: AsJson = False) -> None:
     from fer_repro import leaderboard
 
     document = leaderboard.audit_json(results_dir or None)
+    _print_damage(document["problems"])
     if as_json:
         print_json(document)
-        return
+    else:
+        _print_audit(document)
+    if document["problems"]:
+        raise typer.Exit(1)
+
+
+def _print_damage(problems: Iterable[str]) -> None:
+    """Stored results that are left out of what a command shows, one line each."""
+    for problem in dict.fromkeys(problems):
+        print(f"damaged: {problem}", file=sys.stderr)
+
+
+def _print_audit(document: dict[str, Any]) -> None:
     rows = []
     for r in document["rows"]:
         audited, verdict = r["audit"], r["verdicts"]["official"]["name"]
@@ -245,7 +285,6 @@ def bench(
 ) -> None:
     """Measure speed and memory side by side with what a user would do instead."""
     from fer_repro import speed as benchmarks
-    from fer_repro.speed.tables import grids
 
     options = {"only": only, "seconds": seconds, "turns": turns, "device": device}
     with _interruptible("nothing was written"), shown(LineHandler("stderr")):
@@ -256,6 +295,8 @@ def bench(
     if as_json:
         print_json(measured)
         return
+    from fer_repro.speed.tables import grids
+
     for name, figures in measured.items():
         for grid in grids(name, figures):
             console.print(table(grid.header, grid.rows), "\n" + grid.caption + "\n")

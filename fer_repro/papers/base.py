@@ -14,11 +14,9 @@ from torch import nn
 
 from fer_repro.data.protocol import Splits
 from fer_repro.errors import FerReproError
+from fer_repro.papers import SCRATCH
 from fer_repro.recipe import Deviation, Pretrained, Recipe
 from fer_repro.training.run import Classifier, Run
-
-PROTOCOLS = ("official", "claimed")
-PROFILES = ("smoke", "full", "stored")
 
 
 @dataclass(frozen=True)
@@ -41,9 +39,6 @@ class Variant:
     ablation_of: str | None = None
     requires: tuple[str, ...] = ()
     called: str | None = None
-
-
-SCRATCH = "-scratch"
 
 
 def family(
