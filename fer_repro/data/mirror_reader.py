@@ -31,6 +31,7 @@ _NAMES = {
 _WORDS = dict(anger=0, disgusted=1, fearful=2, happiness=3, sadness=4, surprised=5) | {
     w: i for i, w in enumerate(LABELS)
 }
+_NUMBERS = re.compile(r"\s*(?:\d{1,3}\s+)*\d{1,3}\s*", re.ASCII)
 _CSV = "or take fer2013.csv, which has all three"
 
 
@@ -154,15 +155,12 @@ def _face(value: Any, where: str) -> np.ndarray:
     if isinstance(value, bytes):
         return decode(value, where).reshape(-1)
     if isinstance(value, str):
-        if not re.fullmatch(r"[\d\s]*", value, re.ASCII) or len(value) > 1 << 16:
-            raise damaged(where, f"the pixels are '{value[:20]}...', expected {PIXELS:,} whole numbers")
-        value = value.split()
+        if not _NUMBERS.fullmatch(value) or len(value) > 1 << 16:
+            raise damaged(where, f"the pixels are '{value[:20]}...', expected {PIXELS:,} whole numbers from 0 to 255")
+        value = np.fromstring(value, np.int64, sep=" ")
     if value is None:
         raise damaged(where, "no pixels, expected a face")
-    numbers = np.array(value)
-    if isinstance(value, list) and value and isinstance(value[0], str):
-        numbers = np.array([int(word) if len(word) <= 3 else 999 for word in value])
-    return _grey(numbers[None], where)[0].reshape(-1)
+    return _grey(np.array(value)[None], where)[0].reshape(-1)
 
 
 def _grey(values: np.ndarray, where: str) -> np.ndarray:
