@@ -119,16 +119,18 @@ def _alone(out: Path) -> Iterator[None]:
 def toc_pages(root: Path) -> list[Path]:
     """The pages of ``_toc.yml`` in order, relative to ``root``. Raises `FerReproError` for a page without a file."""
     try:
-        from sphinx_external_toc.parsing import MalformedError, parse_toc_yaml
+        from sphinx_external_toc.parsing import parse_toc_yaml
     except ImportError as error:
         raise FerReproError(notebooks.NO_BOOK.format(what="building the book", name="jupyter-book")) from error
     try:
         site = parse_toc_yaml(root / "_toc.yml")
-    except (OSError, MalformedError) as error:
-        raise FerReproError(f"{root / '_toc.yml'} is not a table of contents: {error}") from error
+    except Exception as error:  # a damaged file is read as if it were whole, and fails in any way at all
+        why = " ".join(str(error).split())
+        raise FerReproError(f"{root / '_toc.yml'} is not a table of contents ({why}): correct it") from error
     pages = {name: [p for p in (f"{name}.ipynb", f"{name}.md") if (root / p).is_file()] for name in site}
     for name, found in pages.items():
         if not found:
+            name = " ".join(name.split())  # one sentence is one line, whatever a damaged file names
             raise FerReproError(f"_toc.yml names {name}, but there is no {name}.ipynb or {name}.md below {root}")
     return [Path(found[0]) for found in pages.values()]
 

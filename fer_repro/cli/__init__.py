@@ -134,6 +134,8 @@ def data(
         print(f"{place.path} ({place.kind})")
     else:
         print(f"{document['source']}: {document['images']:,} images, {document['known_copy']}, {document['digest']}")
+        if document["not_read"]:
+            print(f"in the same folder, not read: {', '.join(document['not_read'])}")
     if action == "describe" and not as_json:
         counts = document["counts"]
         console.print(table(["usage", *next(iter(counts.values()))], [[u, *c.values()] for u, c in counts.items()]))
