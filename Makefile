@@ -5,7 +5,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
-EXTRAS := book,classical,search,pretrained,diffusion,download,test,lint
+EXTRAS := book,classical,search,pretrained,diffusion,download,parquet,test,lint
 PROFILE ?= stored
 CODE := fer_repro tests benchmarks _ext
 # Threads that wait must not spin: chapters and tests share the cores with each other and with a browser.

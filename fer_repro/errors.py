@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 INTERRUPTED = 130  # as a shell reports a program that SIGINT ended
+UNREAD = 141  # as a shell reports a program whose output was closed
 
 
 class FerReproError(Exception):

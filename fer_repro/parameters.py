@@ -5,7 +5,9 @@ Importing this, and `check_values`, need no torch: a wrong value is refused befo
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import difflib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +19,10 @@ from fer_repro.project import default_results_dir, default_runs_dir
 from fer_repro.training import DEVICES, SEED_LIMIT, checked_seed, whole_number
 
 DATA_SETS = ("fer2013", "synthetic")
-_IPYTHON_NAMES = {"In", "Out", "exit", "quit", "get_ipython", "open"}
-_SIMPLE = (str, int, float, bool, list, dict, type(None))
+INJECTED = "# Parameters\n"  # the first line of the cell that papermill writes
+PAPERMILL = "PAPERMILL_"  # begins the names that papermill --inject-paths adds
+ALMOST = 0.9  # of difflib's ratio: one letter of a long name; `speed`, `n_epochs` and `variance` stay below it
+_SCALAR = (str, int, float, bool, type(None))  # what -p of papermill sets
 
 
 def _parameter(default: Any, text: str, allowed: tuple[str, ...] = ()) -> Any:
@@ -95,17 +99,53 @@ def check_names(values: Mapping[str, Any], known: Collection[str]) -> None:
             raise FerReproError(f"unknown parameter '{name}': {hint}")
 
 
-def set_in(namespace: Mapping[str, Any]) -> dict[str, Any]:
-    """The plain values (texts, numbers, lists, ...) in a notebook's globals: its parameters, if it sets no others.
+def set_in(namespace: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
+    """The parameters called ``known`` that a notebook's globals hold. Raises `FerReproError` for a misspelt one.
 
-    papermill runs a notebook with a misspelt parameter as if nothing had happened, but the name still lands here.
-    Names with a leading underscore are free.
+    papermill runs a notebook with a misspelt parameter as if nothing had happened, but the name lands here. Judged are
+    the names that the parameters cells assign and those that are almost a parameter's; all others are the user's own.
     """
-    return {
-        name: value
-        for name, value in namespace.items()
-        if not name.startswith("_") and name not in _IPYTHON_NAMES and isinstance(value, _SIMPLE)
-    }
+    history = [source for source in namespace.get("In") or [] if isinstance(source, str)]
+    assigned = _assigned_by_parameter_cells(history, set(known)) & namespace.keys()
+    almost = {name for name, value in namespace.items() if isinstance(value, _SCALAR) and _misspells(name, known)}
+    judged = (name for name in namespace if name in assigned | almost and not name.startswith(("_", PAPERMILL)))
+    check_names(dict.fromkeys(judged), known)
+    return {name: namespace[name] for name in known if name in namespace}
+
+
+def _assigned_by_parameter_cells(history: list[str], known: set[str]) -> set[str]:
+    """What the newest run of the parameters cell, and the cell that papermill wrote behind it, assign.
+
+    ``history``: the sources of the cells that ran so far, as IPython keeps them.
+    """
+    names: set[str] = set()
+    for source in reversed(history):
+        injected = source.lstrip().startswith(INJECTED)
+        if not (injected or all(name in source for name in known)):
+            continue
+        try:
+            statements = ast.parse(source).body
+        except SyntaxError:  # a cell that did not run
+            continue
+        declared = {s.target.id for s in statements if isinstance(s, ast.AnnAssign) and isinstance(s.target, ast.Name)}
+        own = known <= declared
+        if injected or own:
+            targets = {t for s in statements if isinstance(s, ast.Assign) for t in s.targets}
+            names |= declared | {target.id for target in targets if isinstance(target, ast.Name)}
+        if own:
+            break
+    return names
+
+
+def _misspells(name: str, known: Collection[str]) -> bool:
+    """Whether ``name`` is almost a parameter's; `SEED`, `seeds`, `device2`, `epoch` are made from one on purpose."""
+    lower = name.lower()
+    if name in known or name.isupper():
+        return False
+    if lower in known:
+        return True
+    others = [other for other in known if not lower.startswith(other) and other != lower + "s"]
+    return bool(difflib.get_close_matches(lower, others, n=1, cutoff=ALMOST))
 
 
 def check_values(values: Mapping[str, Any]) -> ChapterParameters:
@@ -151,7 +191,7 @@ def check(values: Mapping[str, Any], slug: str | None = None) -> ChapterParamete
 
 def from_namespace(namespace: Mapping[str, Any], slug: str) -> ChapterParameters:
     """Check the parameters of a running chapter, where papermill has written them into its globals (see `set_in`)."""
-    given = set_in(namespace)
+    given = set_in(namespace, FIELDS)
     missing = [name for name in FIELDS if name not in given]
     if missing:
         raise FerReproError(

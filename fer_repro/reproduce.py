@@ -24,7 +24,7 @@ from fer_repro.parameters import RunOptions
 from fer_repro.project import code_version
 from fer_repro.recipe import Recipe
 from fer_repro.results import HALVES, Result
-from fer_repro.training.execution import one_thread, resolve_device
+from fer_repro.training.execution import ExecutionOptions, one_thread, resolve_device
 from fer_repro.training.interleave import Turn
 from fer_repro.training.run import Classifier, Interrupted, Run
 
@@ -107,6 +107,8 @@ def _run(variant: str, seed: int, options: RunOptions, deadline: float | None, t
             place = (variant_id, options.protocol, options.profile, seed, options.epochs, faces.name)
             run = Run(recipe, seed, device, run_folder(Path(runs), *place), faces.digest, options.resume)
             run.turn, run.deadline, run.required = turn, deadline, required
+            # fp32 in a smoke run: it gives the same numbers on a processor with bf16 as on one without.
+            run.execution = ExecutionOptions(autocast=not smoke)
             return run, chosen.fit(recipe.protocol.split(faces), run)
 
         try:

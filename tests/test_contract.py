@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import statistics
 from pathlib import Path
@@ -22,6 +23,7 @@ from fer_repro.evaluation import cost
 from fer_repro.papers import SCRATCH
 from fer_repro.recipe import Selection, Stage, step
 from fer_repro.reproduce import reproduce
+from fer_repro.results import schema
 from fer_repro.training.run import Run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -156,6 +158,7 @@ def test_smoke_run_gives_a_whole_result(name, protocol, tmp_path, monkeypatch):
     assert watch.found == [] and bool(watch.batches) == (name in NETWORKS or bool(result.record["recipe"]["stages"]))
     assert results.KEYS <= result.record.keys()
     assert results.check_predictions(result.predictions) == []
+    assert schema.fault(json.loads(json.dumps(result.record))) == "", "it could not be stored"
     assert not (tmp_path / "results").exists(), "a smoke result must never be stored"
     assert len(result.history) >= 1 and lines
     for half in results.HALVES:

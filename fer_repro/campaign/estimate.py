@@ -21,6 +21,7 @@ from fer_repro.campaign.throughput import TRAINING, Speed, Speeds, records
 from fer_repro.data import USAGES
 from fer_repro.data.official import OFFICIAL_COUNTS
 from fer_repro.data.synthetic import SMOKE_SIZE
+from fer_repro.errors import FerReproError
 from fer_repro.evaluation import cost
 from fer_repro.evaluation.tta import view_count
 from fer_repro.papers.base import Variant
@@ -186,19 +187,25 @@ class Estimator:
         """Whether a stored result answers for this run."""
         if self.options.profile == "smoke" or self.options.epochs is not None or self.options.data == "synthetic":
             return False
-        where = results.folder_of(self.results_dir, task.variant, self.options.protocol, task.seed)
-        return (where / "result.json").exists()
+        return results.is_stored(self.results_dir, task.variant, self.options.protocol, task.seed)
 
     def remaining(self, task: Task) -> Remaining:
         """What this run needs by itself; see `required` for the runs it builds on."""
         if self.stored(task):
-            return Remaining("stored", "stored", 0.0, 0.0)
+            return Remaining("stored", self._stored_text(task), 0.0, 0.0)
         own, counted = self.fitting(task), self.work(task.variant)
         if counted is None:
             return own
         scoring = counted.scoring / self.speed(task.variant).flops_per_second
         stuck = {"fitting": 0.0, "at_most": False} if own.state == "stuck" else {}
         return dataclasses.replace(own, scoring=scoring, **stuck)
+
+    def _stored_text(self, task: Task) -> str:
+        try:
+            results.find(task.variant, self.options.protocol, task.seed, self.results_dir)
+        except FerReproError:
+            return "stored, but damaged: see fer-repro verify"
+        return "stored"
 
     def fitting(self, task: Task) -> Remaining:
         """What fitting this run takes, whether or not its result is stored: another run needs its weights here."""

@@ -12,6 +12,7 @@ import typer
 
 from fer_repro.cli.console import ResultsDir, Root, RunsDir, console, print_json, table
 from fer_repro.errors import INTERRUPTED, FerReproError
+from fer_repro.project import default_results_dir
 
 if TYPE_CHECKING:
     from fer_repro.campaign import Outcome, Task
@@ -91,11 +92,7 @@ def run(
         )
         chosen = [name for name in chosen if name in done or name in able]
     tasks = [Task(name, one) for name in chosen for one in seed or [0]]
-    if show_plan:
-        for task in tasks:
-            options.check(task.variant, task.seed)
-    else:
-        runner.check(tasks, options)
+    runner.check(tasks, options, writes=not show_plan)
     budget = runner.duration(time_budget) - (time.monotonic() - context.obj) if time_budget else None
     estimator = estimate.Estimator(options)
     if show_plan:
@@ -113,8 +110,8 @@ def _all_stored(name: str, protocol: str, profile: str, seeds: list[int], result
     """Whether nothing of a variant is left to run, so that nobody needs its weights."""
     from fer_repro import results
 
-    where = Path(results_dir) if results_dir else None
-    return profile == "full" and all(results.find(name, protocol, seed, where) is not None for seed in seeds)
+    where = Path(results_dir) if results_dir else default_results_dir()
+    return profile == "full" and all(results.is_stored(where, name, protocol, seed) for seed in seeds)
 
 
 def _with_weights(chosen: list[str], protocol: str, profile: str, *, fetch: bool, quiet: bool) -> list[str]:

@@ -76,7 +76,10 @@ def peak_memory(device: torch.device) -> int:
 
 
 def environment() -> dict[str, Any]:
-    """Versions and hardware (python, torch, torchvision, cuda, driver, gpu, cpu, cores, system), no host name."""
+    """Versions and hardware (python, torch, torchvision, cuda, driver, gpu, cpu, cores, system), no host name.
+
+    ``threads``: those that torch computes with in this process.
+    """
     available = torch.cuda.is_available()
     return {
         "python": platform.python_version(),
@@ -87,6 +90,7 @@ def environment() -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name() if available else None,
         "cpu": _cpu(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": torch.get_num_threads(),
         "system": f"{platform.system()} {platform.machine()}",
     }
 

@@ -35,7 +35,7 @@ from fer_repro.markup import (
     text,
     whole,
 )
-from fer_repro.page.cards import claim_card, claims_of, hardware, verdict
+from fer_repro.page.cards import claim_card, claims_of, computed_with, hardware, verdict
 from fer_repro.page.comparison import ablation_rows, claim_rows, ladder_rows, similar_rows
 from fer_repro.page.networks import architecture, network_summary
 from fer_repro.page.tables import (
@@ -59,7 +59,7 @@ from fer_repro.results import Result
 __all__ = ["Chapter", "architecture", "claim_card", "leaderboard_table", "open_chapter", "verdict", "verdict_summary"]
 
 # Facts that the chapters show in a section of their own.
-SHOWN_APART = ("ladder", "windows", "trials", "attention", "blocks")
+SHOWN_APART = ("ladder", "windows", "trials", "attention", "blocks", "precision", "threads")
 COLUMNS = ("accuracy", "gain")
 EPOCH_LINE = re.compile(r"\bepoch \d+/\d+")
 
@@ -191,6 +191,7 @@ class Chapter:
             ("Accuracy", f"<strong>{percent(result.headline['accuracy'])}</strong> on {text(result.scored)}"),
             ("Time", f"{seconds(costs.get('seconds'))} on {text(hardware(result))}"),
             *([] if absent(speed) else [("Training speed", f"{whole(speed)} images/s")]),
+            *([("Computed with", text(computed))] if (computed := computed_with(result)) else []),
             ("Data", text(f"{record['data']['name']}, sha256 {record['data']['digest'][:16]}…")),
             ("Code", text(record["code_version"])),
             ("Run date", text(record["ended"][:10])),

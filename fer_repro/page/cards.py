@@ -16,6 +16,7 @@ from fer_repro.results import Result
 
 # The word always stands beside a verdict's mark, so neither mark nor colour carries the meaning alone.
 MARKS = {"reproduced": "✓", "above": "▲", "below": "▼", "not comparable": "≠", "not run": "○"}
+ADDED = "added to this book, not on the leaderboard"
 AUDITED = ("scored", "selected_on", "trained_on", "extra_data", "pretraining")
 
 
@@ -58,7 +59,7 @@ def _claim(claim: Claim) -> str:
     body = facts(
         [
             ("Released", text(claim.date)),
-            *([] if claim.pinned else [("Leaderboard", "not on the pinned leaderboard, added to this book")]),
+            *([] if claim.pinned else [("Leaderboard", ADDED)]),
             ("Comparability", f"{badge}{text(CLASSES[audit.comparability])}<br>{text(audit.why)}"),
             *((name.capitalize().replace("_", " "), words(getattr(audit, name))) for name in AUDITED),
             ("Test-time augmentation", words(audit.views)),
@@ -157,3 +158,17 @@ def hardware(result: Result) -> str:
         return environment.get("gpu") or UNKNOWN
     cores = environment.get("cores")
     return f"{environment.get('cpu') or UNKNOWN}{f', {cores} cores' if cores else ''}"
+
+
+def computed_with(result: Result) -> str:
+    """Precision and torch's threads, which the last digits of a run depend on; empty where an older run kept neither.
+
+    A run that went on with other threads has them all, in turn.
+    """
+    facts, environment = result.record["facts"], result.record["environment"]
+    precision = facts.get("precision")
+    if precision is None and "rehearsal" in facts:  # as results were stored before the precision had its own name
+        precision = "bf16" if facts["rehearsal"]["autocast"] else "fp32"
+    counts = facts.get("threads") or [environment.get("threads")]
+    threads = "then ".join(f"{count} thread{'s' * (count != 1)} " for count in counts if count)
+    return ", ".join(part for part in (precision, threads.strip()) if part)

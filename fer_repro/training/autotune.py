@@ -1,4 +1,8 @@
-"""A long run tries the ways to compute its first batch, and goes on with the fastest that works here."""
+"""A long run on a GPU times the ways to compute its first batch, and goes on with the fastest that works here.
+
+Only compilation is timed: precision and memory format decide the numbers of a run, so they follow a rule
+(`fer_repro.training.execution.first_mode`) and not a clock.
+"""
 
 from __future__ import annotations
 
@@ -8,82 +12,84 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fer_repro.errors import FerReproError
 from fer_repro.training.checkpoint import random_state, set_random_state
-from fer_repro.training.execution import FORWARDS, ExecutionMode, first_mode, may_use_bf16
+from fer_repro.training.execution import FORWARDS, ExecutionMode, ExecutionOptions
 from fer_repro.training.step import TrainStep
 
 log = logging.getLogger(__name__)
 
 MANY_STEPS = 1000  # ahead: fewer would not repay the trials
+Seconds = dict[str, float | None]
+"""Way forward -> seconds a batch, None where it does not work here; a way that was not tried yet is not in it."""
 TIMED = 8  # batches of which each way is timed, or as many as begin within `PATIENCE`
 PATIENCE = 4.0  # seconds
 COMPILING = 180.0  # seconds that compiling one way may take
 CLEARLY = 0.97  # another way must take less than this share of the present one's time
 
 
-def autotune(
-    step: TrainStep, images: Tensor, labels: Tensor, in_time: Callable[[float], bool] = lambda seconds: True
-) -> tuple[ExecutionMode, dict[str, float]]:
-    """Choose how ``step`` computes by trying it on the first batch: (mode, seconds a batch of each way that ran).
+def untried(execution: ExecutionOptions, device: torch.device, seconds: Seconds) -> list[str]:
+    """The ways forward that are still to be timed; on a CPU only one that was asked for."""
+    if execution.compile == "auto":
+        ways = [] if device.type == "cpu" else list(FORWARDS)
+    else:
+        ways = [execution.compile]
+    return [way for way in ways if way != "eager" and way not in seconds]
 
-    Only gradients are computed and thrown away: weights, buffers and random states are the same after it as before.
-    Where a batch does not fit the device's memory, activations wait in host memory: the batch stays whole, because
-    batch norm and some losses look at all of it. A way that fails or gives no finite loss is named and left out, and
-    so is one that would take longer than ``in_time`` has (called with seconds).
+
+def autotune(
+    step: TrainStep,
+    images: Tensor,
+    labels: Tensor,
+    mode: ExecutionMode | None = None,
+    known: Seconds | None = None,
+    in_time: Callable[[float], bool] = lambda seconds: True,
+) -> tuple[ExecutionMode, Seconds]:
+    """Choose how ``step`` computes by trying it on the first batch: (mode, seconds a batch of each way that was tried).
+
+    ``mode`` (the step's own by default) and ``known`` are what an earlier process found: of it only the ways that it
+    did not try are timed, and its own way is confirmed to work here. Only gradients are computed and thrown away:
+    weights, buffers and random states are the same after it as before. Where a batch does not fit the device's memory,
+    activations wait in host memory: the batch stays whole, because batch norm and some losses look at all of it. A way
+    that fails or gives no finite loss is named and left out. One that would take longer than ``in_time`` has (called
+    with seconds) is left for the next process.
     """
-    execution = step.execution
-    seconds: dict[str, float] = {}
-    changes: list[tuple[str, dict[str, Any]]] = []
+    mode, seconds = mode or step.mode, dict(known or {})
+    ways = untried(step.execution, step.device, seconds)
+    if (step.device.type == "cpu" and mode.forward == "eager" and not ways) or not in_time(0.0):
+        return mode, seconds
+    before, mode = mode.forward, dataclasses.replace(mode, forward="eager")
     with _undone(step):
         batch = step.first_batch(images, labels)
-        mode = _fitting(step, batch, first_mode(execution, step.recipe, step.device))
+        mode = _fitting(step, batch, mode)
         if mode.host_memory:
+            return mode, seconds
+        if before != "eager":
+            ways.insert(0, before)
+            seconds.pop(before, None)
+        if not ways or not in_time(PATIENCE):
             return mode, seconds
         try:
             now = seconds["eager"] = _seconds_per_batch(step, batch)
         except ArithmeticError:
             return mode, seconds  # the run itself tells that it diverges
-        if may_use_bf16(execution, step.recipe) and not mode.autocast:
-            changes.append(("bf16", {"autocast": True}))
-        if execution.channels_last:
-            changes.append(("contiguous", {"channels_last": False}))
-        ways = [execution.compile]
-        if execution.compile == "auto":
-            ways = [] if step.device.type == "cpu" else list(FORWARDS)
-        changes += [(way, {"forward": way}) for way in ways if way != "eager"]
-        for name, change in changes:
-            if not in_time(COMPILING if "forward" in change else PATIENCE):
-                log.info(f"autotune: no time left to try {name}")
+        for way in ways:
+            if not in_time(COMPILING):
+                log.info(f"autotune: no time left to try {way}")
                 continue
-            other = dataclasses.replace(mode, **change)
-            took = _try(step, other, batch)
-            if took is not None:
-                seconds[name] = took
-                mode, now = (other, took) if took < CLEARLY * now or name == execution.compile else (mode, now)
-    if mode.forward == "eager" and any("forward" in change for _, change in changes):
+            other = dataclasses.replace(mode, forward=way)
+            took = seconds[way] = _try(step, other, batch)
+            if took is not None and (took < CLEARLY * now or way in (before, step.execution.compile)):
+                mode, now = other, took
+    if mode.forward == "eager":
         torch.compiler.reset()  # what was compiled for nothing gives its memory back
-    listed = ", ".join(f"{way} {1000 * took:.1f} ms" for way, took in seconds.items())
-    order, kind = "channels last" if mode.channels_last else "contiguous", "bf16" if mode.autocast else "fp32"
-    log.info(f"autotune, per batch: {listed}; chosen: {kind}, {order}, {mode.forward}")
+    listed = ", ".join(f"{way} {1000 * took:.1f} ms" for way, took in seconds.items() if took is not None)
+    log.info(f"autotune, per batch: {listed}; chosen: {mode.forward}")
     return mode, seconds
-
-
-def confirm(step: TrainStep, mode: ExecutionMode, images: Tensor, labels: Tensor) -> ExecutionMode:
-    """The mode that an interrupted run had made, as far as it works here: on another machine, with less memory."""
-    if mode.forward == "eager" and step.device.type == "cpu":
-        return mode
-    with _undone(step):
-        batch = step.first_batch(images, labels)
-        eager = _fitting(step, batch, dataclasses.replace(mode, forward="eager"))
-        if mode.forward == "eager" or eager.host_memory:
-            return eager
-        return mode if _try(step, mode, batch) is not None else eager
 
 
 def _fitting(step: TrainStep, batch: tuple, mode: ExecutionMode) -> ExecutionMode:

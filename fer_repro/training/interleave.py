@@ -1,8 +1,7 @@
 """Several runs in one process, a batch each in turn: on a GPU the work of one fills the gaps of the others.
 
 Only the run whose turn it is executes Python; each has a thread, a CUDA stream and its own state of the global random
-generators, so it draws and computes what it would alone. Results are equal, bit for bit on the CPU, if each computes in
-the same way (`fer_repro.training.autotune`).
+generators, so it draws and computes what it would alone. Results are those of single runs, bit for bit on the CPU.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from fer_repro.evaluation.predict import NetworkClassifier
 from fer_repro.evaluation.tta import view_count
 from fer_repro.recipe import Recipe, Stage
 from fer_repro.training import checkpoint
-from fer_repro.training.autotune import MANY_STEPS, autotune, confirm
+from fer_repro.training.autotune import MANY_STEPS, autotune, untried
 from fer_repro.training.losses import Loss
 from fer_repro.training.progress import StopRequest, log_epoch, stop_requests
 from fer_repro.training.run import Interrupted, Run
@@ -56,8 +56,8 @@ def fit(build: Callable[[Recipe], nn.Module], splits: Splits, run: Run, loss: Lo
         trainer = Trainer(build, splits, run, loss, stop)
         if not run.resume:
             checkpoint.discard(run.folder)
-        elif (state := checkpoint.load(run.folder, trainer.identity)) is not None:
-            trainer.take_up(state)
+        else:
+            trainer.resume()
         trainer.train()
         return trainer.finish()
 
@@ -83,11 +83,18 @@ class Trainer:
         self.saving = 0.0  # seconds that the last checkpoint took
         cost.reset_peak_memory(self.device)
 
-    def take_up(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
-        self.state.load_state_dict(state)
-        if self.state.status == "running":
-            log.info(f"going on after epoch {len(self.state.history)} of {self.recipe.epochs}")
+    def resume(self) -> None:
+        """Go on from the newest checkpoint of the run's folder that is whole, if there is one."""
+        found = checkpoint.load(self.run.folder, self.identity, self.state.load_state_dict, owner=True)
+        if found is not None and self.state.status == "running":
+            mode, new = self.state.mode, self.state.step.mode
+            assert mode is not None, "what is loaded has a mode"
+            other = (
+                "" if mode.autocast == new.autocast else f" as it began (a new run computes in {new.precision} here)"
+            )
+            log.info(
+                f"going on after epoch {len(self.state.history)} of {self.recipe.epochs} in {mode.precision}{other}"
+            )
 
     def train(self) -> None:
         """Every stage from where the state stands."""
@@ -95,6 +102,11 @@ class Trainer:
         if state.status != "running":
             return
         self.mark = self.saved_at = time.monotonic()
+        threads = torch.get_num_threads()
+        if state.threads[-1:] != [threads]:
+            if state.threads:
+                log.info(f"{state.threads[-1]} threads before, {threads} now: the last digits may differ")
+            state.threads.append(threads)
         for index in range(max(state.stage, 0), len(self.recipe.stages)):
             if index != state.stage:
                 state.begin_stage(index)
@@ -157,9 +169,10 @@ class Trainer:
         self._clock("total")
         state.history.append(row | {"seconds": round(state.seconds["epoch"], 3)})
         self.run.history[:] = state.history
-        log_epoch(self.recipe, state.history, state.best.epoch)
         if self.saving <= SAVING_SHARE * (time.monotonic() - self.saved_at):
             self.save()
+        # After saving: what was printed is not lost, whatever happens to whoever reads it.
+        log_epoch(self.recipe, state.history, state.best.epoch)
         return True
 
     def _measure(self, images: Tensor, labels: Tensor) -> tuple[float | None, float | None]:
@@ -172,16 +185,17 @@ class Trainer:
         return hits.item(), loss.item()
 
     def _settle(self, stage: Stage, images: Tensor, labels: Tensor) -> None:
-        """Let the device choose how this run computes; a run that goes on, or a later stage, keeps that."""
-        state = self.state
+        """How this run computes: by rule at its start, then as it was begun; a long run times the rest on a GPU."""
+        state, compile_ = self.state, self.run.execution.compile
+        state.mode = state.mode or state.step.mode
         left = stage.epochs * math.ceil(len(labels) / state.step.recipe.batch_size)
-        if state.mode is not None and not self.settled:
-            state.mode = confirm(state.step, state.mode, images, labels)
-        elif state.mode is None and (left >= MANY_STEPS or self.run.execution.compile not in ("auto", "eager")):
+        worth = left >= MANY_STEPS or compile_ not in ("auto", "eager")
+        again = not self.settled and (worth or state.mode.forward != "eager")
+        if again or (worth and untried(self.run.execution, self.device, state.ways)):
             in_time = lambda seconds: not (self.stop.reason or self.run.out_of_time(seconds))  # noqa: E731
-            state.mode, state.ways = autotune(state.step, images, labels, in_time)
+            state.mode, state.ways = autotune(state.step, images, labels, state.mode, state.ways, in_time)
         self.settled = True
-        state.step.set_mode(state.mode or state.step.mode)  # a resumed optimiser's state came after the step was made
+        state.step.set_mode(state.mode)  # a resumed optimiser's state came after the step was made
 
     def _resident(self, part: Any) -> Part:
         """The images of one role on the device (copied: the data set is a read-only memory map)."""
@@ -244,6 +258,10 @@ class Trainer:
         }
         if self.run.turn:
             self.run.facts["runs_in_one_process"] = self.run.turn.count
-        if state.mode is not None:
+        assert state.mode is not None, "a run that trained has a mode"
+        self.run.facts["precision"] = state.mode.precision
+        if len(state.threads) > 1:
+            self.run.facts["threads"] = state.threads
+        if state.ways or state.mode.host_memory:
             self.run.facts["rehearsal"] = vars(state.mode) | {"seconds_per_batch": state.ways}
         return NetworkClassifier(state.model, self.recipe, self.device)

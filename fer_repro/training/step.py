@@ -59,7 +59,7 @@ class TrainStep:
         self.done = 0
         self.compiled_size = recipe.batch_size * self.augment.copies
         self._compiled: dict[str, Callable[[Tensor], Any]] = {}
-        self.set_mode(first_mode(execution, recipe, self.device))
+        self.set_mode(first_mode(execution, recipe, model, self.device))
 
     def set_mode(self, mode: ExecutionMode) -> None:
         """Compute in ``mode`` from now on."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save
@@ -22,6 +23,7 @@ from fer_repro.project import code_version, default_runs_dir
 from fer_repro.recipe import Recipe
 from fer_repro.reproduce import run_folder
 from fer_repro.training import checkpoint
+from fer_repro.training.soundness import require, require_like
 from fer_repro.training.state import winner_of
 from fer_repro.transfer.exported import CARD, CONFIG, WEIGHTS
 
@@ -153,19 +155,19 @@ def _makes_one(variant: str, protocol: str, profile: str, seed: int, stored: res
 
 def _weights(variant: Variant, recipe: Recipe, folder: Path, seed: int, again: str) -> dict[str, Tensor]:
     """The weights that the recipe's selection rule chose, checked against the network that they belong to."""
-    state = checkpoint.load(folder, {"recipe": recipe.sha256(), "seed": seed}) if folder.is_dir() else None
+
+    def take_up(state: dict[str, Any]) -> None:
+        require(state["status"] in checkpoint.STATUSES, "status")
+        if state["status"] not in results.FINISHED:
+            raise FerReproError(
+                f"the run in {folder} has status '{state['status']}', only a finished one is exported: {again}"
+            )
+        require_like(variant.build(recipe).state_dict(), winner_of(recipe, state).weights, "network")
+
+    state = checkpoint.load(folder, {"recipe": recipe.sha256(), "seed": seed}, take_up) if folder.is_dir() else None
     if state is None:
         raise FerReproError(f"{folder} holds no checkpoint of {variant.id} with seed {seed}: {again}")
-    if state["status"] not in results.FINISHED:
-        raise FerReproError(
-            f"the run in {folder} has status '{state['status']}', only a finished one is exported: {again}"
-        )
-    weights = winner_of(recipe, state).weights
-    try:
-        variant.build(recipe).load_state_dict(weights)
-    except RuntimeError as error:
-        raise FerReproError(f"the checkpoint in {folder} does not fit the network of {variant.id}: {error}") from error
-    return weights
+    return winner_of(recipe, state).weights
 
 
 def model_card(

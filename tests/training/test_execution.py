@@ -35,6 +35,7 @@ def one_step(optimiser, seed=0, images=16, **options) -> TrainStep:
     torch.manual_seed(seed)
     model = ExecutionOptions().to_device(Deep(), torch.device("cpu"))
     made = make_optimiser(optimiser, model.parameters(), options.pop("fused", True))
+    options = {"execution": ExecutionOptions(autocast=False)} | options  # a processor with bf16 rounds differently
     return TrainStep(small.PLAIN, model, made, torch.Generator().manual_seed(1), **options)
 
 
@@ -54,7 +55,9 @@ OPTIMISERS = [small.SGD, *(recipe_step(name, lr=0.01) for name in ("adam", "adam
 @pytest.mark.parametrize("optimiser", OPTIMISERS, ids=lambda step: step.name)
 def test_no_switch_changes_what_is_learnt(optimiser):
     reference = one_step(
-        optimiser, fused=False, execution=ExecutionOptions(channels_last=False, fused_augmentation=False)
+        optimiser,
+        fused=False,
+        execution=ExecutionOptions(channels_last=False, fused_augmentation=False, autocast=False),
     )
     default, turned = one_step(optimiser), one_step(optimiser)
     for number, (images, labels) in enumerate(batches()):
@@ -74,7 +77,7 @@ def test_a_state_in_the_other_memory_format_is_put_right():
     torch.save({"model": here.model.state_dict(), "optimiser": here.optimiser.state_dict()}, file)
     file.seek(0)
     saved = torch.load(file, weights_only=True)
-    there = one_step(small.SGD, execution=ExecutionOptions(channels_last=False))
+    there = one_step(small.SGD, execution=ExecutionOptions(channels_last=False, autocast=False))
     there.model.load_state_dict(saved["model"])
     there.optimiser.load_state_dict(saved["optimiser"])
     there.set_mode(there.mode)
@@ -84,44 +87,95 @@ def test_a_state_in_the_other_memory_format_is_put_right():
     torch.testing.assert_close(weights(there), weights(here), rtol=1e-4, atol=1e-5)
 
 
-def choose_contiguous(step, images, labels, in_time):
-    return ExecutionMode(channels_last=False), {"eager": 2.0, "contiguous": 1.0}
+COMPILED = ExecutionOptions(compile="compiled")
 
 
-def test_tuning_leaves_no_trace(said, tmp_path, monkeypatch):
+@pytest.fixture
+def compiler(monkeypatch):
+    """`torch.compile` as one that changes nothing; the batch sizes of its calls."""
+    sizes = []
+
+    def compile_(model, mode):
+        def call(inputs):
+            sizes.append(len(inputs))
+            return model(inputs)
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    return sizes
+
+
+def same(one, other) -> None:
+    for name, tensor in one.model.state_dict().items():
+        assert torch.equal(tensor, other.model.state_dict()[name]), name
+
+
+def test_tuning_leaves_no_trace(said, tmp_path, monkeypatch, compiler):
     plain = loop.fit(small.build, small.splits(), small.run(tmp_path / "a"))
     monkeypatch.setattr(loop, "MANY_STEPS", 1)
+    for module in (loop, autotune):  # as on a GPU
+        monkeypatch.setattr(module, "untried", lambda execution, device, seconds: list({"compiled"} - set(seconds)))
     monkeypatch.setattr(autotune, "CLEARLY", 0.0)  # tried, but nothing is ever clearly faster
     tuned = small.run(tmp_path / "b")
     fitted = loop.fit(small.build, small.splits(), tuned)
-    assert any(line.startswith("autotune, per batch: eager") for line in said)
-    assert set(tuned.facts["rehearsal"]["seconds_per_batch"]) == {"eager", "bf16", "contiguous"}
-    assert tuned.facts["rehearsal"]["channels_last"] and not tuned.facts["rehearsal"]["autocast"]
-    for name, tensor in plain.model.state_dict().items():
-        assert torch.equal(tensor, fitted.model.state_dict()[name]), name
+    assert any(line.startswith("autotune, per batch: eager") for line in said) and compiler
+    assert set(tuned.facts["rehearsal"]["seconds_per_batch"]) == {"eager", "compiled"}
+    assert tuned.facts["rehearsal"]["channels_last"] and tuned.facts["rehearsal"]["forward"] == "eager"
+    same(plain, fitted)
 
 
-def test_a_resumed_run_keeps_the_choice(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "MANY_STEPS", 1)
-    monkeypatch.setattr(loop, "autotune", choose_contiguous)
-    whole = loop.fit(deep, small.splits(), small.run(tmp_path / "a"))
-    stopped = small.run(tmp_path / "b")
-    looks = iter(range(100))
-    monkeypatch.setattr(stopped, "out_of_time", lambda ahead=0.0: next(looks) > 7)
+def stopped(folder, batches, **changes):
+    """A run that is stopped before batch ``batches``; returns with its checkpoint written."""
+    run, looks = small.run(folder, **changes), iter(range(1000))
+    run.out_of_time = lambda ahead=0.0: next(looks) >= batches if ahead == 0 else changes.get("deadline") is not None
     with pytest.raises(Interrupted):
-        loop.fit(deep, small.splits(), stopped)
-    monkeypatch.setattr(loop, "autotune", lambda *_: pytest.fail("tuned again"))
-    resumed = small.run(tmp_path / "b")
+        loop.fit(deep, small.splits(), run)
+
+
+def test_a_resumed_run_keeps_the_choice(tmp_path, monkeypatch, compiler):
+    whole = loop.fit(deep, small.splits(), small.run(tmp_path / "a", execution=COMPILED))
+    stopped(tmp_path / "b", 8, execution=COMPILED)
+    resumed = small.run(tmp_path / "b", execution=COMPILED)
     fitted = loop.fit(deep, small.splits(), resumed)
-    assert resumed.facts["rehearsal"] == {
-        "channels_last": False,
-        "autocast": False,
-        "forward": "eager",
-        "host_memory": False,
-        "seconds_per_batch": {"eager": 2.0, "contiguous": 1.0},
-    }
-    for name, tensor in whole.model.state_dict().items():
-        assert torch.equal(tensor, fitted.model.state_dict()[name]), name
+    found = resumed.facts["rehearsal"]
+    assert found["forward"] == "compiled" and set(found["seconds_per_batch"]) == {"eager", "compiled"}
+    same(whole, fitted)
+
+
+def test_trials_that_were_left_out_are_made_when_the_run_goes_on(said, tmp_path, compiler):
+    """A short budget may not lock a run into the slow way."""
+    stopped(tmp_path, 8, execution=COMPILED, deadline=1.0)
+    assert not compiler
+    resumed = small.run(tmp_path, execution=COMPILED)
+    loop.fit(deep, small.splits(), resumed)
+    assert resumed.facts["rehearsal"]["forward"] == "compiled" and compiler
+
+
+def test_a_choice_that_there_is_no_time_to_confirm_comes_back(tmp_path, compiler):
+    stopped(tmp_path, 8, execution=COMPILED)
+    compiler.clear()
+    stopped(tmp_path, 3, execution=COMPILED, deadline=1.0)
+    assert not compiler, "compiled without the time for it"
+    resumed = small.run(tmp_path, execution=COMPILED)
+    loop.fit(deep, small.splits(), resumed)
+    assert resumed.facts["rehearsal"]["forward"] == "compiled" and compiler
+
+
+def test_nothing_is_timed_without_time(tmp_path, monkeypatch):
+    """At the end of a budget not even the first batch is tried."""
+    monkeypatch.setattr(TrainStep, "gradients", lambda *_, **__: pytest.fail("computed"))
+    run = small.run(tmp_path, execution=COMPILED, deadline=time.monotonic())
+    with pytest.raises(Interrupted):
+        loop.fit(small.build, small.splits(), run)
+
+
+def test_on_a_cpu_nothing_is_timed(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "MANY_STEPS", 1)
+    monkeypatch.setattr(autotune, "_seconds_per_batch", lambda *_: pytest.fail("timed"))
+    run = small.run(tmp_path)
+    loop.fit(small.build, small.splits(), run)
+    assert "rehearsal" not in run.facts and run.facts["precision"] in ("fp32", "bf16")
 
 
 def test_short_runs_are_not_tuned(tmp_path, monkeypatch):
@@ -146,20 +200,10 @@ def test_a_way_that_fails_is_named_and_left_out(said, tmp_path, monkeypatch, way
     assert run.facts["rehearsal"]["forward"] == "eager" and run.facts["status"] == "done"
 
 
-def test_a_compiled_way_is_used_for_whole_batches_only(tmp_path, monkeypatch):
-    sizes = []
-
-    def compiler(model, mode):
-        def call(inputs):
-            sizes.append(len(inputs))
-            return model(inputs)
-
-        return call
-
-    monkeypatch.setattr(torch, "compile", compiler)
-    run = small.run(tmp_path, recipe=small.PLAIN, execution=ExecutionOptions(compile="compiled"))
+def test_a_compiled_way_is_used_for_whole_batches_only(tmp_path, compiler):
+    run = small.run(tmp_path, recipe=small.PLAIN, execution=COMPILED)
     loop.fit(small.build, small.splits(), run)
-    assert run.facts["rehearsal"]["forward"] == "compiled" and set(sizes) == {small.PLAIN.batch_size}
+    assert run.facts["rehearsal"]["forward"] == "compiled" and set(compiler) == {small.PLAIN.batch_size}
     assert 70 % small.PLAIN.batch_size, "every batch is a whole one: the test shows nothing"
 
 
@@ -180,10 +224,8 @@ class Hungry(small.Net):
         return super().forward(images)
 
 
-def test_a_batch_that_does_not_fit_keeps_its_activations_in_host_memory(said, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "MANY_STEPS", 1)
-    monkeypatch.setattr(autotune, "CLEARLY", 0.0)
-    run = small.run(tmp_path / "a", recipe=small.PLAIN)
+def test_a_batch_that_does_not_fit_keeps_its_activations_in_host_memory(said, tmp_path):
+    run = small.run(tmp_path / "a", recipe=small.PLAIN, execution=COMPILED)
     fitted = loop.fit(lambda recipe: Hungry(), small.splits(), run)
     assert any("activations wait in host memory" in line for line in said)
     assert run.facts["rehearsal"]["host_memory"] is True
@@ -200,10 +242,10 @@ class Starving(small.Net):
         return super().forward(images)
 
 
-def test_too_little_memory_is_one_sentence(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "MANY_STEPS", 1)
+def test_too_little_memory_is_one_sentence(tmp_path):
     with pytest.raises(FerReproError, match=r"network of small and a batch of 16 inputs do not fit .* larger device"):
-        loop.fit(lambda recipe: Starving(), small.splits(), small.run(tmp_path, recipe=small.PLAIN))
+        run = small.run(tmp_path, recipe=small.PLAIN, execution=COMPILED)
+        loop.fit(lambda recipe: Starving(), small.splits(), run)
 
 
 def test_an_unknown_way_is_refused():
@@ -218,46 +260,32 @@ def test_the_allocator_can_be_told_to_keep_memory():
 
 
 def test_no_way_is_tried_that_there_is_no_time_for(said, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "MANY_STEPS", 1)
     monkeypatch.setattr(torch, "compile", lambda *_, **__: pytest.fail("compiled"))
     run = small.run(tmp_path, execution=ExecutionOptions(compile="compiled"), deadline=time.monotonic() + 100)
     loop.fit(small.build, small.splits(), run)
     assert any("no time left to try compiled" in line for line in said)
-    assert set(run.facts["rehearsal"]["seconds_per_batch"]) == {"eager", "bf16", "contiguous"}
+    assert set(run.facts["rehearsal"]["seconds_per_batch"]) == {"eager"}
 
 
 def test_a_run_from_before_autotuning_goes_on_as_it_was(tmp_path, monkeypatch):
-    stopped = small.run(tmp_path)
-    looks = iter(range(100))
-    monkeypatch.setattr(stopped, "out_of_time", lambda ahead=0.0: next(looks) > 7)
-    with pytest.raises(Interrupted):
-        loop.fit(deep, small.splits(), stopped)
+    monkeypatch.setattr(execution, "native_bf16", lambda device: False)
+    stopped(tmp_path, 8)
     file = tmp_path / "checkpoint.pt"
     content = torch.load(file, weights_only=True)
-    del content["state"]["choice"], content["state"]["ways"]
+    del content["state"]["choice"], content["state"]["ways"], content["state"]["threads"]
     torch.save(content, file)
-    monkeypatch.setattr(loop, "MANY_STEPS", 1)
-    monkeypatch.setattr(loop, "autotune", lambda *_: pytest.fail("tuned in the middle of a run"))
+    monkeypatch.setattr(execution, "native_bf16", lambda device: True)
     resumed = small.run(tmp_path)
     loop.fit(deep, small.splits(), resumed)
-    assert resumed.facts["status"] == "done" and resumed.facts["rehearsal"]["autocast"] is False
+    assert resumed.facts["status"] == "done" and resumed.facts["precision"] == "fp32"
 
 
-@pytest.mark.parametrize(("precision", "tried"), [("bf16", True), ("fp32", False)])
-def test_bf16_on_a_cpu_is_tried_where_the_recipe_allows_it(tmp_path, monkeypatch, precision, tried):
-    monkeypatch.setattr(loop, "MANY_STEPS", 1)
-    seen = []
-
-    def seconds(step, batch):
-        seen.append(step.mode.autocast)
-        step.gradients(*batch)
-        return 1.0 if step.mode.autocast else 2.0
-
-    monkeypatch.setattr(autotune, "_seconds_per_batch", seconds)
-    run = small.run(tmp_path, recipe=dataclasses.replace(small.PLAIN, precision=precision))
+def test_bf16_keeps_weights_in_float32(tmp_path, monkeypatch):
+    monkeypatch.setattr(execution, "native_bf16", lambda device: True)
+    run = small.run(tmp_path)
     fitted = loop.fit(small.build, small.splits(), run)
-    assert any(seen) is tried and run.facts["rehearsal"]["autocast"] is tried
-    assert run.facts["status"] == "done" and all(p.dtype == torch.float32 for p in fitted.model.parameters())
+    assert run.facts["precision"] == "bf16" and run.facts["status"] == "done"
+    assert all(p.dtype == torch.float32 for p in fitted.model.parameters())
 
 
 @pytest.mark.parametrize("change", [{"host_memory": True}, {"channels_last": False}, {"autocast": True}])
@@ -266,8 +294,7 @@ def test_choices_are_whole_data(change):
     assert ExecutionMode(**vars(choice)) == choice != ExecutionMode()
 
 
-def test_a_loss_that_is_not_finite_is_left_to_the_run(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "MANY_STEPS", 1)
-    run = small.run(tmp_path, recipe=small.PLAIN)
+def test_a_loss_that_is_not_finite_is_left_to_the_run(tmp_path):
+    run = small.run(tmp_path, recipe=small.PLAIN, execution=COMPILED)
     loop.fit(small.build, small.splits(), run, loss=lambda output, targets: (output * float("nan")).mean())
     assert run.facts["status"] == "diverged"

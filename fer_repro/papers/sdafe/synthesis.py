@@ -27,6 +27,7 @@ from fer_repro.papers.sdafe.generated import Generated, Plan
 from fer_repro.papers.sdafe.training import StepFit
 from fer_repro.recipe import Recipe, Step, step
 from fer_repro.training.artifacts import ArtifactCache
+from fer_repro.training.execution import native_bf16
 from fer_repro.training.run import Pause, Run
 
 log = logging.getLogger(__name__)
@@ -85,7 +86,8 @@ class Maker:
             raise FerReproError(f"recipe: unknown generator '{self.generator}', expected one of {known}")
         self.own = self.generator == "mini_diffusion"
         self.device = torch.device(run.device)
-        self.autocast = run.recipe.precision == "bf16" and run.execution.autocast and self.device.type == "cuda"
+        bf16 = run.recipe.precision == "bf16" and run.execution.autocast
+        self.autocast = bf16 and self.device.type == "cuda" and native_bf16(self.device)
         self.images, self.labels = np.asarray(train.images), np.asarray(train.labels)
         self.folders = {} if self.own else stable_diffusion.require()
         self.checkpoints = {name: stable_diffusion.folder_digest(path) for name, path in self.folders.items()}
@@ -212,6 +214,7 @@ class Maker:
         facts, faces = self.run.facts, classifier.generated
         facts |= {
             "generator": GENERATORS[self.generator],
+            "precision": "bf16" if self.autocast else "fp32",
             "fitted_on": self._about(faces.seen) if self.own else self.checkpoints,
             "sources": self._about(np.unique(faces.source)),
             "encoder_parameters": classifier.parameters,
