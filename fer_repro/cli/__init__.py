@@ -19,7 +19,7 @@ import fer_repro
 from fer_repro.cli import runs
 from fer_repro.cli.console import AsJson, ResultsDir, Root, console, end_with_the_driver, print_json, progress, table
 from fer_repro.cli.failure import Commands, reported
-from fer_repro.errors import INTERRUPTED, UNREAD, FerReproError, nearest
+from fer_repro.errors import INTERRUPTED, UNREAD, FerReproError, nearest, one_of
 from fer_repro.logs import LineHandler, nowhere, shown, unread
 from fer_repro.project import default_results_dir, project_root
 
@@ -217,6 +217,9 @@ def book(
     results_dir: ResultsDir = "",
 ) -> None:
     """Execute all chapters and build the book; a warning, a dead link or a failing chapter is an error."""
+    from fer_repro import papers
+
+    one_of("profile", profile, papers.PROFILES)
     from fer_repro.book.build import build_book
 
     with _interruptible("the previous book is unchanged"):
@@ -293,7 +296,10 @@ def bench(
 ) -> None:
     """Measure speed and memory side by side with what a user would do instead."""
     from fer_repro import speed as benchmarks
+    from fer_repro.training import DEVICES
 
+    if device is not None:
+        one_of("device", device, DEVICES)
     options = {"only": only, "seconds": seconds, "turns": turns, "device": device}
     with _interruptible("nothing was written"), shown(LineHandler("stderr")):
         measured = benchmarks.measure(what, options=options)
