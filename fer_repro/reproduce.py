@@ -208,7 +208,7 @@ def require_weights(variant_id: str, protocol: str, profile: str, fetch: bool = 
     """
     for name in (variant_id, *sorted(papers.needs(variant_id))):
         weights = papers.get(name).recipe(protocol, profile).pretrained
-        if weights is not None and pretrained.locate(weights) is None:
+        if weights is not None and not pretrained.is_here(weights):
             if not fetch:
                 raise pretrained.absent(weights, "have not been fetched")
             pretrained.fetch(weights)

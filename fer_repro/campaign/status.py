@@ -47,6 +47,7 @@ def states(results_dir: Path) -> list[dict[str, Any]]:
                 "implemented": variant is not None,
                 "ablation_of": variant.ablation_of if variant else None,
                 "requires": list(variant.requires) if variant else [],
+                "added": name in claims and not claims[name].pinned,
                 "claimed": claims[name].accuracy if name in claims else None,
                 "state": {protocol: state(name, protocol) for protocol in papers.PROTOCOLS},
                 "damaged": [problem for place, problem in lying.items() if place[:1] in ((name,), ())],

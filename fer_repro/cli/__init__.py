@@ -134,6 +134,8 @@ def data(
         print(f"{place.path} ({place.kind})")
     else:
         print(f"{document['source']}: {document['images']:,} images, {document['known_copy']}, {document['digest']}")
+        if document["not_read"]:
+            print(f"in the same folder, not read: {', '.join(document['not_read'])}")
     if action == "describe" and not as_json:
         counts = document["counts"]
         console.print(table(["usage", *next(iter(counts.values()))], [[u, *c.values()] for u, c in counts.items()]))
@@ -141,7 +143,7 @@ def data(
 
 @app.command("list")
 def list_variants(results_dir: ResultsDir = "", as_json: AsJson = False) -> None:
-    """List the variants: leaderboard rows and ablations, with what is stored of each."""
+    """List the variants: leaderboard rows, added models and ablations, with what is stored of each."""
     from fer_repro import papers
     from fer_repro.campaign import status
 
@@ -152,7 +154,10 @@ def list_variants(results_dir: ResultsDir = "", as_json: AsJson = False) -> None
     if as_json:
         print_json({"variants": entries})
         return
-    kinds = ["row" if e["ablation_of"] is None else f"ablation of {e['ablation_of']}" for e in entries]
+    kinds = [
+        f"ablation of {e['ablation_of']}" if e["ablation_of"] else "not on the leaderboard" if e["added"] else "row"
+        for e in entries
+    ]
     rows = [[e["id"], e["slug"], kind, *e["state"].values()] for e, kind in zip(entries, kinds, strict=True)]
     console.print(table(["variant", "chapter", "kind", *papers.PROTOCOLS], rows))
 
@@ -263,7 +268,8 @@ def _print_audit(document: dict[str, Any]) -> None:
     rows = []
     for r in document["rows"]:
         audited, verdict = r["audit"], r["verdicts"]["official"]["name"]
-        rows.append([r["variant"], f"{r['accuracy']:.2f}", audited["comparability"], audited["scored"], verdict])
+        name = r["variant"] if r["pinned"] else f"{r['variant']} (not on the leaderboard)"
+        rows.append([name, f"{r['accuracy']:.2f}", audited["comparability"], audited["scored"], verdict])
     console.print(table(["variant", "claimed %", "class", "scored on", "verdict"], rows))
     for letter, meaning in document["classes"].items():
         console.print(f"{letter}: {meaning}")

@@ -21,7 +21,7 @@ for name in ("stdout", "stderr"):
         setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
 
 # Into a pipe or a file nothing is cut off at the width of a terminal that is not there.
-console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 240)
+console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout and sys.stdout.isatty() else 240)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 Root = Annotated[

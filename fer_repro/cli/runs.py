@@ -76,10 +76,15 @@ def run(
         options.check_values(name, one)
     # From here on torch is needed.
     from fer_repro.campaign import Task, estimate, plan, runner
+    from fer_repro.reproduce import require_weights
 
     chosen = variants or [v.id for v in papers.variants().values() if ablations or v.ablation_of is None]
     if scratch:
         chosen = papers.from_scratch(chosen, lenient=everything)
+    if not everything and not show_plan:
+        for name in chosen:
+            if not _all_stored(name, protocol, profile, seed or [0], results_dir):
+                require_weights(name, protocol, "full" if profile == "full" else "smoke")
     if everything:
         done = [name for name in chosen if _all_stored(name, protocol, profile, seed or [0], results_dir)]
         able = _with_weights(
@@ -189,7 +194,7 @@ def pack(
     protocol: Annotated[str, typer.Option(help="Only runs under this protocol.")] = "",
     profile: Annotated[str, typer.Option(help="Only runs of this profile.")] = "",
     seed: Annotated[list[int] | None, typer.Option(help="Only runs with these seeds.")] = None,
-    part_size: Annotated[float, typer.Option(min=0.001, help="Largest part in MB (millions of bytes).")] = 15,
+    part_size: Annotated[float, typer.Option(min=0.001, max=1e6, help="Largest part in MB (millions of bytes).")] = 15,
     inference: Annotated[
         bool, typer.Option("--inference", help="Finished networks only: weights in bf16 with their model card.")
     ] = False,
@@ -210,7 +215,7 @@ def pack(
         protocol=protocol,
         profile=profile,
         seeds=seed or [],
-        part_size=round(part_size * 1e6),
+        part_size=part_size * 1e6,
         inference=inference,
         runs_dir=runs_dir,
         results_dir=results_dir,

@@ -229,12 +229,16 @@ class _Stream(io.RawIOBase):
         return self.head
 
     def read(self, size: int = -1) -> bytes:
-        if self.head:
-            piece = self.head if size < 0 else self.head[:size]
-            self.head = self.head[len(piece) :]
-            return piece + self.read(-1) if size < 0 else piece
+        """``size`` bytes, fewer only at the end; all of them for a negative size."""
+        if size < 0:
+            return b"".join(iter(lambda: self.read(1 << 20), b""))
+        pieces, self.head = [self.head[:size]], self.head[size:]
+        missing = size - len(pieces[0])
         with self.walk.guard():
-            return self.raw.read(size)
+            while missing and (piece := self.raw.read(missing)):
+                pieces.append(piece)
+                missing -= len(piece)
+        return b"".join(pieces)
 
 
 class _Counted(io.RawIOBase):

@@ -230,7 +230,7 @@ def class_folders(root: Path) -> list[tuple[str, str]]:
 
 def _folders(path: Path | str) -> list[os.DirEntry[str]]:
     with os.scandir(path) as entries:
-        return [entry for entry in entries if not is_litter(entry.name) and entry.is_dir()]
+        return [entry for entry in entries if not is_litter(entry.name) and os.path.isdir(entry.path)]
 
 
 def list_pictures(root: Path) -> list[tuple[str, os.stat_result]]:
@@ -246,4 +246,6 @@ def read_folder(root: Path, capacity: int) -> Parsed:
             if status.st_size > LARGEST_PICTURE:
                 raise damaged(root.name, f"'{name}' has {status.st_size:,} bytes, expected a 48x48 JPEG, PNG or BMP")
             album.add(name, (root / name).read_bytes())
+        if not len(album):
+            raise damaged(root.name, f"no picture lies in the folder of a class, expected {', '.join(LABELS)}")
         return album.parsed()

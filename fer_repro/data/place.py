@@ -226,8 +226,10 @@ def why_not(name: str, kind: Kind | None) -> Iterator[str]:
         yield no_labels(last)
     elif kind and kind.advice and not is_picture_name(last) and (promises or not kind.in_place_of):
         yield f"'{last}' is {kind.words}; {kind.advice}"
-    elif promises and kind is None and archive.is_archive_name(last):
-        yield f"'{last}' is no archive, or its beginning is damaged; fetch it again"
+    elif kind is None and last.lower().endswith(".csv") and "fer2013" in last.lower():
+        yield f"'{last}' has no header line with the columns emotion, pixels and Usage; take fer2013.csv from Kaggle"
+    elif kind is None and archive.is_archive_name(last):
+        yield f"'{last}' is no archive, or its beginning is damaged; expected one by its name"
 
 
 def no_labels(name: str) -> str:
