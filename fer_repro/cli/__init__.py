@@ -144,13 +144,15 @@ def data(
 @app.command("list")
 def list_variants(results_dir: ResultsDir = "", as_json: AsJson = False) -> None:
     """List the variants: leaderboard rows, added models and ablations, with what is stored of each."""
-    from fer_repro import papers
+    from fer_repro import papers, results
     from fer_repro.campaign import status
 
-    if results_dir and not os.path.isdir(results_dir):
-        raise FerReproError(f"there is no results folder {results_dir}: give one with --results-dir")
-    entries = status.states(Path(results_dir) if results_dir else default_results_dir())
-    _print_damage(problem for entry in entries for problem in entry["damaged"])
+    where = Path(results_dir) if results_dir else default_results_dir()
+    if results_dir and not os.path.isdir(where):
+        raise FerReproError(f"there is no results folder {where}: give one with --results-dir")
+    found = results.survey(where)
+    entries = status.states(where, found)
+    _print_damage(found[1].values())
     if as_json:
         print_json({"variants": entries})
         return

@@ -215,7 +215,7 @@ def pack(
         protocol=protocol,
         profile=profile,
         seeds=seed or [],
-        part_size=round(part_size * 1e6),
+        part_size=part_size * 1e6,
         inference=inference,
         runs_dir=runs_dir,
         results_dir=results_dir,
