@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 INTERRUPTED = 130  # as a shell reports a program that SIGINT ended
+UNREAD = 141  # as a shell reports a program whose output was closed
 
 
 class FerReproError(Exception):
@@ -15,13 +17,30 @@ class FerReproError(Exception):
     """
 
 
-RENAMED = {"drawn": "synthetic"}  # words that older commands and notebooks may still use
+# Words that older commands and notebooks may still use, and a device by its common name.
+RENAMED = {"drawn": "synthetic", "gpu": "cuda"}
 
 
 def nearest(asked: str, known: Iterable[str], kind: str = "expected one of", most: int = 3, quote: str = "") -> str:
-    """ "did you mean a or b?", or where nothing known is like ``asked``: ``kind`` and all that is known."""
+    """ "did you mean a or b?", or where nothing known is like ``asked``: ``kind`` and all that is known.
+
+    Upper and lower case are alike here: ``FULL`` is near to ``full``, ``VGGNet`` to ``vggnet``.
+    """
     known = list(known)
-    near = [RENAMED[asked]] if RENAMED.get(asked) in known else difflib.get_close_matches(asked, known, n=most)
+    word = asked.strip().lower()
+    word = RENAMED[word] if RENAMED.get(word) in known else word
+    names = {name.lower(): name for name in known}
+    near = [names[word]] if word in names else [names[one] for one in difflib.get_close_matches(word, names, n=most)]
     if near:
         return f"did you mean {' or '.join(quote + name + quote for name in near)}?"
     return f"{kind} {', '.join(known) or 'none'}"
+
+
+def one_of(what: str, value: Any, allowed: tuple[str, ...]) -> None:
+    """Raise `FerReproError` unless the parameter ``what`` is one of the ``allowed`` words."""
+    if value not in allowed:
+        shown = ", ".join(repr(a) for a in allowed)
+        hint = nearest(str(value), allowed, "", most=1, quote="'")
+        raise FerReproError(
+            f"parameter {what} is {value!r}, expected one of {shown}" + (f"; {hint}" if hint.endswith("?") else "")
+        )

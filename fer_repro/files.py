@@ -1,14 +1,56 @@
-"""Files that are either whole or not there."""
+"""Files that are either whole or not there, and locks that end with their process."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import tempfile
+import warnings
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+from fer_repro.errors import FerReproError
+
+# The disk, the user's share of it, or a file (`ulimit -f`) may not grow any more.
+FULL = {errno.ENOSPC, errno.EFBIG, *([errno.EDQUOT] if hasattr(errno, "EDQUOT") else [])}
+
+
+class NoSpaceLeft(FerReproError):
+    """A disk is full, in a sentence that names the folder."""
+
+
+@contextmanager
+def space_in(folder: Path) -> Iterator[None]:
+    """Make a write inside the block that finds no space left a `NoSpaceLeft` that names ``folder``."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        cause: BaseException | None = error
+        # torch hides the reason behind an error of its own ("unexpected pos").
+        while cause is not None and not (isinstance(cause, OSError) and cause.errno in FULL):
+            cause = cause.__context__
+        if cause is None:
+            raise
+        raise NoSpaceLeft(
+            f"no space left in {folder} ({cause.strerror}): free some space there, or choose another folder; what was "
+            "written completely before is untouched"
+        ) from error
+
+
+@contextmanager
+def writable(what: Path) -> Iterator[None]:
+    """Make a failing write inside the block a `FerReproError` that names the file or folder."""
+    try:
+        with space_in(what.parent):
+            yield
+    except OSError as error:
+        raise FerReproError(
+            f"{what} cannot be written ({error.strerror}): correct its permissions, or choose another folder"
+        ) from error
 
 
 @contextmanager
@@ -16,36 +58,68 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary file beside ``path`` that takes its place only when the block ends without an error.
 
     Flushed and synced before the rename, and the folder synced after it, so that a power cut or kill -9 at any moment
-    leaves the old file or the new one. Raises `OSError` as the file system does.
+    leaves the old file or the new one. Raises `NoSpaceLeft` where that is so, else `OSError` as the file
+    system does.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    temporary = Path(name)
+    with space_in(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        temporary = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            # mkstemp makes private files; a published one gets what the umask allows.
+            umask = os.umask(0)
+            os.umask(umask)
+            temporary.chmod(0o666 & ~umask)
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    if not hasattr(os, "O_DIRECTORY"):
+        return  # Windows cannot open a folder, and records a rename by itself
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp makes private files; a published one gets what the umask allows.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
+        os.fsync(handle)
     finally:
-        os.close(folder)
+        os.close(handle)
+
+
+def lock(handle: int, wait: bool = False) -> bool:
+    """Take the lock of an open file, which the system releases when the process ends; False where another one has it.
+
+    Raises `OSError` where the file system offers no locks.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns when it is imported where there are none; the error says it all
+        from filelock import lock_descriptor
+
+    return lock_descriptor(handle, blocking=wait)
 
 
 def remove_stale_temporaries(folder: Path, name: str) -> None:
     """Delete what an `atomic_write` of ``folder/name`` left behind when it was killed; call it as the only writer."""
     for left in Path(folder).glob(f".{name}.*.tmp"):
         left.unlink(missing_ok=True)
+
+
+def require_whole_zip(path: Path, stored: bool = True) -> None:
+    """Raise an exception (of any kind) unless every checksum of a zip file is right; neither torch nor numpy looks.
+
+    ``stored``: its entries must not be compressed, so that none is larger than the file.
+    """
+    with zipfile.ZipFile(path) as archive:
+        if stored and any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise ValueError("an entry is compressed")
+        if (bad := archive.testzip()) is not None:
+            raise ValueError(f"checksum of {bad}")
 
 
 def sha256_of(path: Path) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,10 +23,12 @@ from fer_repro import results as stored
 from fer_repro.claims import CLASSES, HALF, Claim, book, declared_parameters, leaderboard_claims
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation.statistics import wilson
+from fer_repro.project import default_results_dir
 from fer_repro.recipe import Views
 from fer_repro.results import Result
 
 VERDICTS = ("reproduced", "above", "below", "not comparable", "not run")
+DAMAGED = "damaged"  # no verdict: what is stored cannot be read
 OFFICIAL_USAGES = ("PrivateTest",)
 # The pinned leaderboard's own columns, and the fields of `LeaderboardRow` that hold them.
 COLUMNS = dict(
@@ -176,24 +179,25 @@ def leaderboard(results_dir: Path | str | None = None) -> pd.DataFrame:
     """All claims in the leaderboard's order and columns, then our columns.
 
     The leaderboard's: Paper, Code, Accuracy (percent, as printed), ModelName, ReleaseDate. Ours: PaperURL, variant,
-    slug, model, date, claimed (fraction 0..1), comparability, scored, parameters; for the official protocol measured,
-    low, high (fractions), seeds, verdict, reason, run_date; for the claimed one the same with ``as_claimed_`` before
-    the name (verdict and reason None where no such run is stored). Missing numbers are NaN, missing texts and counts
-    None. ``results_dir``: the project's own where empty. Raises `FerReproError` for a folder that does not exist and
-    for results that cannot be read or do not belong together.
+    slug, model, date, pinned (False for a paper that is not on the leaderboard), claimed (fraction 0..1),
+    comparability, scored, parameters; for the official protocol measured, low, high (fractions), seeds, verdict,
+    reason, run_date; for the claimed one the same with ``as_claimed_`` before the name (verdict and reason None where
+    no such run is stored). Missing numbers are NaN, missing texts and counts None. ``results_dir``: the project's own
+    where empty. Raises `FerReproError` for a folder that does not exist and for results that cannot be read or do not
+    belong together.
     """
-    runs = _runs(results_dir)
+    runs = stored.read_all(_folder(results_dir))
     table = pd.DataFrame([_row(claim, runs) for claim in leaderboard_claims().values()], dtype=object)
     numeric = [name for name in table if name.removeprefix("as_claimed_") in NUMBERS]
-    return table.astype(dict.fromkeys(numeric, float) | {"seeds": int, "as_claimed_seeds": int})
+    return table.astype(dict.fromkeys(numeric, float) | {"seeds": int, "as_claimed_seeds": int, "pinned": bool})
 
 
-def _runs(results_dir: Path | str | None) -> list[Result]:
-    if results_dir and not Path(results_dir).is_dir():
+def _folder(results_dir: Path | str | None) -> Path:
+    if results_dir and not os.path.isdir(results_dir):
         raise FerReproError(
             f"results folder '{results_dir}' does not exist: give the folder that holds <variant>/<protocol>"
         )
-    return stored.read_all(Path(results_dir) if results_dir else None)
+    return Path(results_dir) if results_dir else default_results_dir()
 
 
 def _row(claim: Claim, runs: list[Result]) -> dict[str, Any]:
@@ -203,7 +207,7 @@ def _row(claim: Claim, runs: list[Result]) -> dict[str, Any]:
     if variant is not None and variant.called:
         counted = None  # a stand-in was counted; the claim's own network is not published
     row = {name: getattr(claim.row, field) for name, field in COLUMNS.items()} | {
-        **{name: getattr(claim, name) for name in ("variant", "slug", "model", "date")},
+        **{name: getattr(claim, name) for name in ("variant", "slug", "model", "date", "pinned")},
         "claimed": claim.accuracy / 100,
         "comparability": claim.audit.comparability,
         "scored": claim.audit.scored,
@@ -220,8 +224,8 @@ def _measured(found: Verdict) -> dict[str, Any]:
 
 
 def record_line(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows that raised the best claimed accuracy when they appeared, by date (of one day, the best counts)."""
-    by_day = table.sort_values(["ReleaseDate", "Accuracy"]).drop_duplicates("ReleaseDate", keep="last")
+    """The leaderboard's rows that raised the best claimed accuracy, by date (of one day, the best counts)."""
+    by_day = table[table["pinned"]].sort_values(["ReleaseDate", "Accuracy"]).drop_duplicates("ReleaseDate", keep="last")
     best_before = by_day["Accuracy"].cummax().shift(fill_value=float("-inf"))
     return by_day[by_day["Accuracy"] > best_before].reset_index(drop=True)
 
@@ -232,12 +236,31 @@ def clean_subset(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def audit_json(results_dir: Path | str | None = None) -> dict[str, Any]:
-    """All claims and audits, JSON-ready: the pinned leaderboard, the classes, per claim its audit and verdicts."""
-    runs, whole = _runs(results_dir), book()
+    """All claims and audits, JSON-ready: the pinned leaderboard, the classes, per claim its audit and verdicts.
+
+    ``problems``: one sentence for each stored result that cannot be read; the verdict on it is `DAMAGED`.
+    """
+    where, whole = _folder(results_dir), book()
+    runs, damaged = stored.survey(where)
+    problems = list(damaged.values())
+    lying = {folder.relative_to(where).parts[:2]: problem for folder, problem in damaged.items()}
+
+    def judged(claim: Claim, protocol: str) -> dict[str, Any]:
+        """The verdict; where a run of it is damaged or does not belong to the others, "damaged" with the reason."""
+        problem = lying.get((claim.variant, protocol)) or lying.get((claim.variant,)) or lying.get(())
+        found = Verdict(DAMAGED, problem or "", protocol, ())
+        if problem is None:
+            try:
+                found = verdict(claim, runs, protocol)
+            except FerReproError as error:
+                problems.append(str(error))
+                found = dataclasses.replace(found, reason=str(error))
+        return dataclasses.asdict(found)
+
     pinned = {name: value for name, value in vars(whole).items() if name not in ("claims", "parameters")}
     rows = []
     for claim in whole.claims.values():
-        verdicts = {p: dataclasses.asdict(verdict(claim, runs, p)) for p in ("official", "claimed")}
+        verdicts = {protocol: judged(claim, protocol) for protocol in ("official", "claimed")}
         more = {"parameters": declared_parameters(claim.variant), "verdicts": verdicts}
         rows.append(dataclasses.asdict(claim) | more)
-    return {"leaderboard": pinned, "classes": CLASSES, "rows": rows}
+    return {"leaderboard": pinned, "classes": CLASSES, "rows": rows, "problems": problems}

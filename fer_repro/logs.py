@@ -7,12 +7,14 @@ the book) show those lines with `shown`, unless the caller has configured loggin
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
 PACKAGE = logging.getLogger("fer_repro")
+DRIVEN = "FER_REPRO_DRIVEN"  # set for a process whose standard input closes when the process that began it ends
 _changes: ContextVar[tuple[Callable[[str], str], ...]] = ContextVar("changes", default=())
 
 
@@ -27,6 +29,49 @@ class LineFormatter(logging.Formatter):
         return line
 
 
+class Unread:
+    """What happens where nobody can read the lines any more: a closed pipe, a closed terminal, a full disk.
+
+    Long work registers with `handled` what is to be done then, and is not stopped by an exception in its middle.
+    ``happened``: whether it has happened in this process, for its exit status.
+    """
+
+    def __init__(self) -> None:
+        self.happened = False
+        self._handlers: list[Callable[[], None]] = []
+
+    @contextmanager
+    def handled(self, by: Callable[[], None]) -> Iterator[None]:
+        """Call ``by`` instead of raising `OSError` from a line that cannot be written inside the block."""
+        self._handlers.append(by)
+        try:
+            yield
+        finally:
+            self._handlers.remove(by)
+
+    def tell(self, stream: str) -> bool:
+        """Lead what else is written to ``stream`` nowhere, and call who is registered; False where nobody is."""
+        if not self._handlers:
+            return False
+        self.happened = True
+        nowhere(stream)
+        for handler in list(self._handlers):
+            handler()
+        return True
+
+
+unread = Unread()
+
+
+def nowhere(stream: str) -> None:
+    """Let all that is still written to ``stdout`` or ``stderr`` vanish, also what its buffer holds at the exit."""
+    try:
+        with open(os.devnull, "wb") as file:
+            os.dup2(file.fileno(), getattr(sys, stream).fileno())
+    except (OSError, ValueError):  # a stream of Python's own, without a file
+        setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115 - it stays open as long as the process lives
+
+
 class LineHandler(logging.Handler):
     """Prints each line to ``stdout`` or ``stderr`` as they are at that moment: notebooks and tests replace them."""
 
@@ -36,7 +81,11 @@ class LineHandler(logging.Handler):
         self.setFormatter(LineFormatter())
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.write(self.format(record))
+        try:
+            self.write(self.format(record))
+        except OSError:
+            if not unread.tell(self.stream):
+                raise
 
     def write(self, line: str) -> None:
         print(line, file=getattr(sys, self.stream), flush=True)

@@ -1,21 +1,28 @@
-"""The parameters of every chapter: names, types, allowed values, one check."""
+"""The parameters of every chapter: names, types, allowed values, one check.
+
+Importing this, and `check_values`, need no torch: a wrong value is refused before it is imported.
+"""
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import difflib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fer_repro import papers
-from fer_repro.errors import FerReproError, nearest
+from fer_repro.errors import FerReproError, nearest, one_of
 from fer_repro.project import default_results_dir, default_runs_dir
-from fer_repro.training.execution import DEVICES, one_of, resolve_device
+from fer_repro.training import DEVICES, SEED_LIMIT, checked_seed, whole_number
 
 DATA_SETS = ("fer2013", "synthetic")
-_IPYTHON_NAMES = {"In", "Out", "exit", "quit", "get_ipython", "open"}
-_SIMPLE = (str, int, float, bool, list, dict, type(None))
+INJECTED = "# Parameters\n"  # the first line of the cell that papermill writes
+PAPERMILL = "PAPERMILL_"  # begins the names that papermill --inject-paths adds
+ALMOST = 0.9  # of difflib's ratio: one letter of a long name; `speed`, `n_epochs` and `variance` stay below it
+_SCALAR = (str, int, float, bool, type(None))  # what -p of papermill sets
 
 
 def _parameter(default: Any, text: str, allowed: tuple[str, ...] = ()) -> Any:
@@ -29,7 +36,7 @@ class ChapterParameters:
     variant: str = _parameter("", "which variant of the paper to run (`fer-repro list` shows all)")
     protocol: str = _parameter("official", "official (clean) or claimed (as the number was made)", papers.PROTOCOLS)
     profile: str = _parameter("smoke", "smoke (seconds, synthetic faces), full (the recipe) or stored", papers.PROFILES)
-    seed: int = _parameter(0, "seed of initialisation, order and augmentation, 0 or more")
+    seed: int = _parameter(0, f"seed of initialisation, order and augmentation, from 0 to {SEED_LIMIT - 1}")
     data: str = _parameter("", "fer2013 or synthetic; empty = what the profile needs", ("", *DATA_SETS))
     device: str = _parameter("auto", "auto, cpu or cuda", DEVICES)
     epochs: int | None = _parameter(None, "epochs instead of the recipe's; such a run is never stored")
@@ -62,10 +69,17 @@ class RunOptions:
     def runs_path(self) -> Path:
         return Path(self.runs_dir) if self.runs_dir else default_runs_dir()
 
-    def check(self, variant: str, seed: int) -> None:
+    def check(self, variant: str, seed: int) -> ChapterParameters:
         """Raise `FerReproError` for the first wrong value."""
+        return check(self._values(variant, seed))
+
+    def check_values(self, variant: str, seed: int) -> None:
+        """The same as far as it needs no torch; see `check_values`."""
+        check_values(self._values(variant, seed))
+
+    def _values(self, variant: str, seed: int) -> dict[str, Any]:
         given = vars(self) | {"results_dir": str(self.results_dir or ""), "variant": variant, "seed": seed}
-        check({name: value for name, value in given.items() if name in FIELDS})
+        return {name: value for name, value in given.items() if name in FIELDS}
 
     def as_arguments(self) -> list[str]:
         """The same as options of ``fer-repro run``."""
@@ -85,29 +99,65 @@ def check_names(values: Mapping[str, Any], known: Collection[str]) -> None:
             raise FerReproError(f"unknown parameter '{name}': {hint}")
 
 
-def set_in(namespace: Mapping[str, Any]) -> dict[str, Any]:
-    """The plain values (texts, numbers, lists, ...) in a notebook's globals: its parameters, if it sets no others.
+def set_in(namespace: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
+    """The parameters called ``known`` that a notebook's globals hold. Raises `FerReproError` for a misspelt one.
 
-    papermill runs a notebook with a misspelt parameter as if nothing had happened, but the name still lands here.
-    Names with a leading underscore are free.
+    papermill runs a notebook with a misspelt parameter as if nothing had happened, but the name lands here. Judged are
+    the names that the parameters cells assign and those that are almost a parameter's; all others are the user's own.
     """
-    return {
-        name: value
-        for name, value in namespace.items()
-        if not name.startswith("_") and name not in _IPYTHON_NAMES and isinstance(value, _SIMPLE)
-    }
+    history = [source for source in namespace.get("In") or [] if isinstance(source, str)]
+    assigned = _assigned_by_parameter_cells(history, set(known)) & namespace.keys()
+    almost = {name for name, value in namespace.items() if isinstance(value, _SCALAR) and _misspells(name, known)}
+    judged = (name for name in namespace if name in assigned | almost and not name.startswith(("_", PAPERMILL)))
+    check_names(dict.fromkeys(judged), known)
+    return {name: namespace[name] for name in known if name in namespace}
 
 
-def check(values: Mapping[str, Any], slug: str | None = None) -> ChapterParameters:
+def _assigned_by_parameter_cells(history: list[str], known: set[str]) -> set[str]:
+    """What the newest run of the parameters cell, and the cell that papermill wrote behind it, assign.
+
+    ``history``: the sources of the cells that ran so far, as IPython keeps them.
+    """
+    names: set[str] = set()
+    for source in reversed(history):
+        injected = source.lstrip().startswith(INJECTED)
+        if not (injected or all(name in source for name in known)):
+            continue
+        try:
+            statements = ast.parse(source).body
+        except SyntaxError:  # a cell that did not run
+            continue
+        declared = {s.target.id for s in statements if isinstance(s, ast.AnnAssign) and isinstance(s.target, ast.Name)}
+        own = known <= declared
+        if injected or own:
+            targets = {t for s in statements if isinstance(s, ast.Assign) for t in s.targets}
+            names |= declared | {target.id for target in targets if isinstance(target, ast.Name)}
+        if own:
+            break
+    return names
+
+
+def _misspells(name: str, known: Collection[str]) -> bool:
+    """Whether ``name`` is almost a parameter's; `SEED`, `seeds`, `device2`, `epoch` are made from one on purpose."""
+    lower = name.lower()
+    if name in known or name.isupper():
+        return False
+    if lower in known:
+        return True
+    others = [other for other in known if not lower.startswith(other) and other != lower + "s"]
+    return bool(difflib.get_close_matches(lower, others, n=1, cutoff=ALMOST))
+
+
+def check_values(values: Mapping[str, Any]) -> ChapterParameters:
     """Turn ``values`` into `ChapterParameters`, or say in one sentence which name or value is wrong.
 
-    ``slug``: the paper whose chapter is asked; its variants are then the only ones allowed. Raises `FerReproError`.
+    Needs no torch, and so does not ask the papers whether a ``-scratch`` ablation exists, nor whether CUDA does.
+    Raises `FerReproError`.
     """
     check_names(values, FIELDS)
     whole = ChapterParameters(**values)
-    for name, value, least in (("seed", whole.seed, 0), ("epochs", 1 if whole.epochs is None else whole.epochs, 1)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise FerReproError(f"parameter {name} is {value!r}, expected a whole number of {least} or more")
+    epochs = None if whole.epochs is None else whole_number("epochs", whole.epochs, 1)
+    whole = dataclasses.replace(whole, seed=checked_seed(whole.seed), epochs=epochs)
     if not isinstance(whole.resume, bool):
         raise FerReproError(f"parameter resume is {whole.resume!r}, expected True or False")
     for name, described in FIELDS.items():
@@ -116,6 +166,16 @@ def check(values: Mapping[str, Any], slug: str | None = None) -> ChapterParamete
             raise FerReproError(f"parameter {name} is {value!r}, expected a text")
         if allowed:
             one_of(name, value, allowed)
+    papers.require_listed(whole.variant)
+    return whole
+
+
+def check(values: Mapping[str, Any], slug: str | None = None) -> ChapterParameters:
+    """`check_values`, and then what only the papers and torch know: the variant, and whether the device is here.
+
+    ``slug``: the paper whose chapter is asked; its variants are then the only ones allowed. Raises `FerReproError`.
+    """
+    whole = check_values(values)
     variant = papers.get(whole.variant)
     if slug is not None and variant.slug != slug:
         own = [v.id for v in papers.variants().values() if v.slug == slug]
@@ -123,13 +183,15 @@ def check(values: Mapping[str, Any], slug: str | None = None) -> ChapterParamete
             f"parameter variant is '{variant.id}', which belongs to the chapter '{variant.slug}'; this chapter "
             f"('{slug}') runs {' or '.join(own)}"
         )
+    from fer_repro.training.execution import resolve_device
+
     resolve_device(whole.device)
     return whole
 
 
 def from_namespace(namespace: Mapping[str, Any], slug: str) -> ChapterParameters:
     """Check the parameters of a running chapter, where papermill has written them into its globals (see `set_in`)."""
-    given = set_in(namespace)
+    given = set_in(namespace, FIELDS)
     missing = [name for name in FIELDS if name not in given]
     if missing:
         raise FerReproError(

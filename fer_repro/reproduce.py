@@ -58,7 +58,8 @@ def reproduce(
     `Interrupted` at the end of the budget.
     """
     options = RunOptions(protocol, profile, data, device, epochs, results_dir, runs_dir, root, resume)
-    options.check(variant, seed)
+    checked = options.check(variant, seed)
+    seed, options = checked.seed, dataclasses.replace(options, epochs=checked.epochs)
     where, note = options.results_path, ""
     if profile in ("stored", "full") and epochs is None and data != "synthetic":
         stored = results.find(variant, protocol, seed, where)
@@ -212,7 +213,7 @@ def require_weights(variant_id: str, protocol: str, profile: str, fetch: bool = 
     """
     for name in (variant_id, *sorted(papers.needs(variant_id))):
         weights = papers.get(name).recipe(protocol, profile).pretrained
-        if weights is not None and pretrained.locate(weights) is None:
+        if weights is not None and not pretrained.is_here(weights):
             if not fetch:
                 raise pretrained.absent(weights, "have not been fetched")
             pretrained.fetch(weights)

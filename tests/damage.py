@@ -51,7 +51,7 @@ def _flipped(content: bytes, at: int, bit: int) -> bytes:
 
 
 def damaged_documents(document: Any, seed: int, count: int) -> Iterator[tuple[str, Any]]:
-    """``count`` copies of a JSON-like ``document`` with one value replaced, taken away, or named otherwise: (where, copy).
+    """``count`` copies of a JSON-like ``document`` with one value replaced, gone, or renamed: (where, copy).
 
     Every copy differs from the document.
     """

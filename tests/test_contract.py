@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import statistics
 from pathlib import Path
@@ -19,9 +20,10 @@ from fer_repro import data, papers, parameters, results
 from fer_repro.claims import declared_parameters, leaderboard_claims
 from fer_repro.data.protocol import OFFICIAL, Splits
 from fer_repro.evaluation import cost
-from fer_repro.papers.base import SCRATCH
+from fer_repro.papers import SCRATCH
 from fer_repro.recipe import Selection, Stage, step
 from fer_repro.reproduce import reproduce
+from fer_repro.results import schema
 from fer_repro.training.run import Run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,6 +34,12 @@ TWINS = {name for name in VARIANTS if name.endswith(SCRATCH)}
 CHAPTERS = sorted((ROOT / "chapters" / "papers").glob("*.ipynb"))
 each_variant = pytest.mark.parametrize("name", VARIANTS)
 each_network = pytest.mark.parametrize("name", NETWORKS)
+
+
+def test_claims_list_every_variant():
+    """`fer-repro run` refuses an id that is not listed there before it imports the papers."""
+    for name in VARIANTS:
+        papers.require_listed(name)
 
 
 def _run_once() -> list[str]:
@@ -150,6 +158,7 @@ def test_smoke_run_gives_a_whole_result(name, protocol, tmp_path, monkeypatch):
     assert watch.found == [] and bool(watch.batches) == (name in NETWORKS or bool(result.record["recipe"]["stages"]))
     assert results.KEYS <= result.record.keys()
     assert results.check_predictions(result.predictions) == []
+    assert schema.fault(json.loads(json.dumps(result.record))) == "", "it could not be stored"
     assert not (tmp_path / "results").exists(), "a smoke result must never be stored"
     assert len(result.history) >= 1 and lines
     for half in results.HALVES:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from made_results import made_record
 from scipy import stats
 
 from fer_repro import leaderboard as board
@@ -18,7 +19,7 @@ from fer_repro import results
 from fer_repro.claims import claim_of, declared_parameters, leaderboard_claims
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation.statistics import wilson
-from fer_repro.recipe import Views, digest
+from fer_repro.recipe import Views
 
 HALF = 3589
 PROTOCOL_PAGE = Path(__file__).parents[1] / "chapters" / "protocol.md"
@@ -226,24 +227,9 @@ def stored_run(root, variant, correct, seed=0, protocol="official", test=("Priva
         rows = np.full((HALF, 7), 0.02, np.float16)
         rows[np.arange(HALF), guess] = 0.88
         predictions |= {f"{half}_ids": np.arange(HALF).astype(str), f"{half}_labels": labels, f"{half}_plain": rows}
-    recipe = {"variant": variant, "views": {"kind": "plain", "size": None, "average": "logits"}}
-    record = dict.fromkeys(results.KEYS) | {
-        "schema": results.SCHEMA,
-        "variant": variant,
-        "protocol": protocol,
-        "profile": "full",
-        "seed": seed,
-        "status": "done",
-        "recipe": recipe,
-        "recipe_sha256": digest(recipe),
-        "data": {"name": "fer2013", "source": "test", "digest": "d" * 64},
-        "usages": {"test": list(test)},
-        "scores": results.score_all(predictions, test),
-        "parameters": 12345,
-        "facts": {},
-        "started": "2026-11-20T09:00:00",
-        "ended": f"2026-11-2{seed}T10:00:00",
-    }
+    usages = {"train": ["Training"], "select": [], "finetune": ["Training"], "test": list(test)}
+    times = {"started": "2026-11-20T09:00:00", "ended": f"2026-11-2{seed}T10:00:00"}
+    record = made_record(predictions, variant, protocol=protocol, seed=seed, usages=usages, **times)
     results.write(results.Result(record, predictions, pd.DataFrame()), root)
 
 
@@ -271,7 +257,7 @@ def test_stored_results_fill_their_row_only(empty):
 
 
 def test_an_ablation_stored_beside_them_changes_nothing(empty):
-    stored_run(empty, "local-learning-bow-histogram", 2000)
+    stored_run(empty, "deep-emotion-no-stn", 2000)
     assert set(board.leaderboard(empty)["verdict"]) == {"not run"}
 
 

@@ -7,20 +7,26 @@ import logging
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Collection, Iterator
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from contextlib import contextmanager, suppress
+from multiprocessing import Pipe, get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from fer_repro.book import html_check, notebooks
 from fer_repro.book.front import write_front
 from fer_repro.errors import FerReproError
 from fer_repro.logs import shown
-from fer_repro.papers.base import PROFILES
+from fer_repro.papers import PROFILES
+from fer_repro.processes import end_with, home_folder
 from fer_repro.project import project_root
 
 log = logging.getLogger(__name__)
@@ -49,50 +55,82 @@ def build_book(
     """Execute the notebooks of ``_toc.yml`` and build the book; returns the folder of finished HTML.
 
     ``profile``: what chapters run (``stored`` falls back to smoke, on the page). ``out``: where the finished book goes,
-    ``_build/html`` by default; the staging folder ``book-source`` lies beside it. ``only``: slugs to execute, the other
-    notebooks stay without outputs (tests, previews). ``jobs``: chapters at a time. ``timeout``: seconds per cell.
-    Raises `FerReproError` when a chapter fails, Sphinx warns, a link is dead or a page would load something from
-    elsewhere; the previous book at ``out`` is then unchanged.
+    ``_build/html`` by default; its staging folder ``html.book-source`` lies beside it. ``only``: slugs to execute, the
+    other notebooks stay without outputs (tests, previews). ``jobs``: chapters at a time. ``timeout``: seconds per cell.
+    Raises `FerReproError` when a chapter fails, Sphinx warns, a link is dead, a page would load something from
+    elsewhere, or another process builds the book at ``out``; the previous book there is then unchanged.
     """
     if profile not in PROFILES:
         raise FerReproError(f"unknown profile '{profile}', expected one of {', '.join(PROFILES)}")
     root = Path(root) if root else project_root()
-    out = Path(out) if out else root / "_build" / "html"
-    if out.name in ("", "book-source") or (out.exists() and not (out / "objects.inv").exists() and any(out.iterdir())):
-        raise FerReproError(f"{out} is not a built book and not empty: name another folder for the book")
-    staging = out.parent / "book-source"
+    root, out = root.resolve(), Path(out or root / "_build" / "html").absolute()
+    if results_dir and not Path(results_dir).is_dir():
+        raise FerReproError(f"there is no results folder {results_dir}: give one with --results-dir")
+    staging = out.with_name(f"{out.name}.book-source")
     try:
-        pages = stage(root, staging)
-        write_front(staging, results_dir)
+        _require_place(root, out)
+        with home_folder(), _alone(out):
+            _finish_publishing(out)
+            pages = stage(root, staging)
+            write_front(staging, results_dir)
+            chosen = [page for page in pages if only is None or page.stem in only]
+            execute_chapters(root, staging, chosen, profile, results_dir, jobs, timeout)
+            log.info("building the pages")
+            html = build_html(staging)
+            if problems := html_check.problems(html):
+                raise FerReproError(_listed(f"the built pages in {html} have {len(problems)} faults", problems))
+            publish(html, out)
     except OSError as error:
+        why = f"{error.strerror or error}{f' ({error.filename})' if error.filename else ''}"
         raise FerReproError(
-            f"the book cannot be prepared in {staging} ({error.strerror}): choose another place"
+            f"the book cannot be built in {out.parent}: {why}; correct that or name another folder with --out"
         ) from error
-    chosen = [page for page in pages if only is None or page.stem in only]
-    execute_chapters(root, staging, chosen, profile, results_dir, jobs, timeout)
-    log.info("building the pages")
-    html = build_html(staging)
-    problems = html_check.problems(html)
-    if problems:
-        raise FerReproError(_listed(f"the built pages in {html} have {len(problems)} faults", problems))
-    publish(html, out)
     log.info(f"the book is in {out}: open {out / 'index.html'}")
     return out
+
+
+def _require_place(root: Path, out: Path) -> None:
+    """Raises `FerReproError` where a book at ``out`` would replace something else, or be copied into itself."""
+    sources = [root / name for name in (*COPIED, "chapters")]
+    inside = next((source for source in sources if out.resolve().is_relative_to(source)), None)
+    if inside:
+        raise FerReproError(f"{out} lies in {inside}, a source of the book: name another folder for the book")
+    other = out.exists() and not (out.is_dir() and ((out / "objects.inv").exists() or not any(out.iterdir())))
+    if other or not out.name:
+        raise FerReproError(f"{out} is not a built book and not empty: name another folder for the book")
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Hold the lock of the book at ``out``. Raises `FerReproError` where another process builds it."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    path = out.with_name(f".{out.name}.lock")
+    try:
+        with FileLock(path, timeout=0):
+            path.write_text(str(os.getpid()))
+            yield
+    except Timeout as error:
+        raise FerReproError(
+            f"the book in {out} is being built by process {path.read_text() or 'unknown'}: wait until that ends, or "
+            "name another folder with --out"
+        ) from error
 
 
 def toc_pages(root: Path) -> list[Path]:
     """The pages of ``_toc.yml`` in order, relative to ``root``. Raises `FerReproError` for a page without a file."""
     try:
-        from sphinx_external_toc.parsing import MalformedError, parse_toc_yaml
+        from sphinx_external_toc.parsing import parse_toc_yaml
     except ImportError as error:
         raise FerReproError(notebooks.NO_BOOK.format(what="building the book", name="jupyter-book")) from error
     try:
         site = parse_toc_yaml(root / "_toc.yml")
-    except (OSError, MalformedError) as error:
-        raise FerReproError(f"{root / '_toc.yml'} is not a table of contents: {error}") from error
+    except Exception as error:  # a damaged file is read as if it were whole, and fails in any way at all
+        why = " ".join(str(error).split())
+        raise FerReproError(f"{root / '_toc.yml'} is not a table of contents ({why}): correct it") from error
     pages = {name: [p for p in (f"{name}.ipynb", f"{name}.md") if (root / p).is_file()] for name in site}
     for name, found in pages.items():
         if not found:
+            name = " ".join(name.split())  # one sentence is one line, whatever a damaged file names
             raise FerReproError(f"_toc.yml names {name}, but there is no {name}.ipynb or {name}.md below {root}")
     return [Path(found[0]) for found in pages.values()]
 
@@ -121,7 +159,8 @@ def execute_chapters(
     failures, cores = [], os.cpu_count() or 1
     jobs = max(1, min(jobs, len(pages)))
     spawn, threads = get_context("spawn"), max(1, cores // jobs)
-    with ProcessPoolExecutor(jobs, spawn, _share_cores, (threads,), max_tasks_per_child=1) as pool:
+    alive, ours = Pipe(duplex=False)  # the chapters' processes end when our end is closed, by us or by our death
+    with alive, ours, ProcessPoolExecutor(jobs, spawn, _begin, (threads, alive), max_tasks_per_child=1) as pool:
         pages_of = {pool.submit(_execute_page, root, staging, p, profile, results_dir, timeout): p for p in pages}
         try:
             for count, future in enumerate(as_completed(pages_of), 1):
@@ -135,14 +174,18 @@ def execute_chapters(
             raise FerReproError(
                 "a process that ran a chapter died, most often for lack of memory: try --jobs 1"
             ) from error
-        except KeyboardInterrupt:
+        except BaseException:
+            ours.close()
             pool.shutdown(cancel_futures=True)  # otherwise the chapters still waiting would run first
             raise
     if failures:
         raise FerReproError(_listed(f"{len(failures)} of {len(pages)} chapters failed", failures))
 
 
-def _share_cores(threads: int) -> None:
+def _begin(threads: int, alive: Connection) -> None:
+    """How a process starts that executes chapters."""
+    end_with(os.dup(alive.fileno()))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches it too; the one who waits decides
     for name in THREADS:
         os.environ.setdefault(name, str(threads))
 
@@ -185,10 +228,10 @@ def clean(notebook: Any, name: str) -> None:
 def private_text(notebook: Any) -> Iterator[tuple[int, str]]:
     """(cell number, text) for each output that shows a home folder or another absolute path of this machine."""
     folders = {str(p) for p in (Path.home(), project_root(), Path.cwd(), Path(sys.prefix))} - {"/"}
+    with suppress(KeyError, OSError):  # a container's user id needs no account
+        folders.add(f"/home/{getpass.getuser()}")
     own = "|".join(re.escape(folder) for folder in sorted(folders, key=len, reverse=True))
-    pattern = re.compile(
-        rf"(?<![\w.:/-])(?:{own}|/home/{re.escape(getpass.getuser())}|/Users/\w+|[A-Z]:\\Users\\\w+)(?:/[\w./-]*)?\b"
-    )
+    pattern = re.compile(rf"(?<![\w.:/-])(?:{own}|/Users/\w+|[A-Z]:\\Users\\\w+)(?:/[\w./-]*)?\b")
     for number, cell in enumerate(notebook.cells, 1):
         for output in cell.get("outputs", []):
             for text in _texts(output):
@@ -207,10 +250,15 @@ def _texts(output: Any) -> Iterator[str]:
 
 def build_html(staging: Path) -> Path:
     """jupyter-book on the staged pages, warnings as errors; returns the HTML folder. Raises `FerReproError`."""
-    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]
-    command += ["build", str(staging), "-W", "-n", "--keep-going"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=staging)
-    log = staging.parent / "book.log"
+    alive, ours = Pipe(duplex=False)
+    with alive, ours:
+        begin = f"from fer_repro.processes import end_with; end_with({alive.fileno()})"
+        command = [sys.executable, "-c", f"{begin}; from jupyter_book.cli.main import main; main()"]
+        command += ["build", str(staging), "-W", "-n", "--keep-going"]
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, cwd=staging, pass_fds=[alive.fileno()]
+        )
+    log = staging / "book.log"
     log.write_text(done.stdout + done.stderr, encoding="utf-8")
     if done.returncode:
         lines = [re.sub(r"\x1b\[[\d;]*m", "", line) for line in (done.stdout + done.stderr).splitlines()]
@@ -221,14 +269,25 @@ def build_html(staging: Path) -> Path:
 
 def publish(html: Path, out: Path) -> None:
     """Put the finished ``html`` in the place of ``out``; a reader sees the old book or the new one."""
-    old = out.with_name(f".{out.name}.old")
-    if old.exists():
+    try:
+        if out.exists():
+            out.replace(_former(out))
+        html.replace(out)
+    finally:
+        _finish_publishing(out)
+
+
+def _finish_publishing(out: Path) -> None:
+    """Where a build ended, or was killed, between the two renames of `publish`, the former book is put back."""
+    old = _former(out)
+    if old.exists() and not out.exists():
+        old.replace(out)
+    elif old.exists():
         shutil.rmtree(old)
-    if out.exists():
-        out.replace(old)
-    html.replace(out)
-    if old.exists():
-        shutil.rmtree(old)
+
+
+def _former(out: Path) -> Path:
+    return out.with_name(f".{out.name}.old")
 
 
 def _listed(what: str, items: Collection[str], most: int = 12) -> str:

@@ -10,14 +10,17 @@ import ast
 import logging
 import sys
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fer_repro import papers
 from fer_repro import parameters as chapter_parameters
+from fer_repro.book.follower import Follower, first_line
 from fer_repro.errors import FerReproError, nearest
-from fer_repro.files import atomic_write
+from fer_repro.files import atomic_write, remove_stale_temporaries
+from fer_repro.processes import home_folder
 from fer_repro.project import project_root
 
 PARAMETERS_TAG = "parameters"
@@ -82,7 +85,7 @@ class Chapter:
         """Names, types, and for a paper's chapter the values. Raises `FerReproError`, before anything runs."""
         for name, value in given.items():
             self.parameter(name).check(value)
-        if self.slug in {variant.slug for variant in papers.variants().values()}:
+        if self.slug.replace("-", "_") in papers.MODULES:
             defaults = {name: parameter.default for name, parameter in self.parameters.items()}
             chapter_parameters.check(defaults | dict(given), self.slug)
 
@@ -118,8 +121,10 @@ def inspect(chapter: str | Path) -> Chapter:
         )
     try:
         found = papermill("inspecting a chapter").inspect_notebook(str(path))
-    except ValueError as error:  # its metadata names no kernel, or no language
-        raise FerReproError(f"{path} names no kernel: open it in Jupyter, choose Python 3 and save it") from error
+    except Exception as error:  # papermill's or ValueError for no kernel or language, anything else for a strange one
+        raise FerReproError(
+            f"{path} names no kernel of Python: open it in Jupyter, choose Python 3 and save it"
+        ) from error
     unseen = [name for name in _assigned(path, tagged[0].source) if name not in found]
     if unseen:
         raise FerReproError(
@@ -169,9 +174,11 @@ def read(path: Path) -> Any:
     try:
         notebook = nbformat.read(path, as_version=4)
         nbformat.validate(notebook)
-    except (OSError, ValueError, nbformat.ValidationError, nbformat.reader.NotJSONError) as error:
+    except Exception as error:  # nbformat reads a damaged file as if it were whole, and fails in any way at all
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise FerReproError(f"{path} is not a readable notebook: {lines[0][:200]}") from error
+        raise FerReproError(
+            f"{path} is not a readable notebook ({lines[0][:200]}): take it again from where it came"
+        ) from error
     return notebook
 
 
@@ -211,9 +218,12 @@ def execute(
         raise FerReproError(f"the output {out} is the chapter itself: sources carry no outputs, so choose another name")
     partial, failed = out.with_name(f".{out.stem}.partial.ipynb"), out.with_name(f"{out.stem}.failed.ipynb")
     write(read(described.path), partial)  # fails now, not after an hour, where the place cannot be written
+    for path in (partial, out):
+        remove_stale_temporaries(path.parent, path.name)
     failed.unlink(missing_ok=True)
     try:
-        notebook = _run(described.path, partial, given, timeout, kernel)
+        with home_folder():
+            notebook = _run(described.path, partial, given, timeout, kernel)
         _require_complete(notebook)
     except FerReproError as error:
         partial.replace(failed)
@@ -228,40 +238,54 @@ def execute(
 
 
 def _run(source: Path, target: Path, given: dict[str, Any], timeout: float | None, kernel: str) -> Any:
-    """Run papermill; each kind of failure becomes one sentence."""
+    """Run papermill; each kind of failure becomes one sentence. `KeyboardInterrupt` stops the kernel first."""
     pm = papermill("executing a chapter")
     from jupyter_client.kernelspec import NoSuchKernel
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
-    try:
-        return pm.execute_notebook(
+    follower = Follower(len(read(source).cells) + bool(given))
+    # In a thread, so that a signal meets this function and not nbclient's event loop, which could not go on after it.
+    with ThreadPoolExecutor(1) as thread:
+        running = thread.submit(
+            pm.execute_notebook,
             str(source),
             str(target),
             given,
             kernel_name=kernel,
+            kernel_manager_class=follower.kernel_manager_class(),
             execution_timeout=timeout,
             progress_bar=sys.stderr.isatty(),
             log_output=False,
+            stdout_file=follower,
+            on_cell_execute=follower.on_cell_execute,
             extra_arguments=QUIET_KERNEL,
         )
-    except pm.PapermillExecutionError as error:
-        place = f"cell {error.cell_index + 1} ({_first_line(error.source)})"
-        raise FerReproError(f"{place} raised {error.ename}: {' '.join(str(error.evalue).split())}") from error
-    except CellTimeoutError as error:
-        raise FerReproError(f"a cell ran longer than {timeout:g} s: {NO_LIMIT_NOTE}") from error
-    except DeadKernelError as error:
-        raise FerReproError(
-            "its kernel died, most often for lack of memory: close other programs, or use fewer jobs"
-        ) from error
-    except NoSuchKernel as error:
-        raise FerReproError(
-            f"there is no Jupyter kernel '{kernel}' here: pip install ipykernel in this environment"
-        ) from error
-
-
-def _first_line(source: str) -> str:
-    lines = (line.strip() for line in str(source).splitlines())
-    return next((line[:60] for line in lines if line and not line.startswith("#")), "empty")
+        try:
+            return running.result()
+        except KeyboardInterrupt:
+            follower.stop(running)
+            raise
+        except pm.PapermillExecutionError as error:
+            place = f"cell {error.cell_index + 1} ({first_line(error.source)})"
+            raise FerReproError(f"{place} raised {error.ename}: {' '.join(str(error.evalue).split())}") from error
+        except CellTimeoutError as error:
+            raise FerReproError(f"a cell ran longer than {timeout:g} s: {NO_LIMIT_NOTE}") from error
+        except DeadKernelError as error:
+            raise FerReproError(
+                "its kernel died, most often for lack of memory: close other programs, or use fewer jobs"
+            ) from error
+        except NoSuchKernel as error:
+            raise FerReproError(
+                f"there is no Jupyter kernel '{kernel}' here: pip install ipykernel in this environment"
+            ) from error
+        except OSError as error:  # of papermill, which writes after every cell, or of a kernel that cannot be started
+            raise FerReproError(
+                f"it cannot go on in {target.parent} ({error.strerror or error}): free space or choose another place"
+            ) from error
+        except RuntimeError as error:  # jupyter_client's, for a kernel that does not answer when it is started
+            raise FerReproError(
+                f"its kernel did not start ({first_line(str(error))}): try again when this machine does less"
+            ) from error
 
 
 def _require_complete(notebook: Any) -> None:
@@ -270,6 +294,6 @@ def _require_complete(notebook: Any) -> None:
         if cell.cell_type != "code" or not cell.source.strip():
             continue
         if cell.execution_count is None:
-            raise FerReproError(f"cell {number} ({_first_line(cell.source)}) never ran")
+            raise FerReproError(f"cell {number} ({first_line(cell.source)}) never ran")
         for error in (output for output in cell.outputs if output.output_type == "error"):
-            raise FerReproError(f"cell {number} ({_first_line(cell.source)}) raised {error.ename}: {error.evalue}")
+            raise FerReproError(f"cell {number} ({first_line(cell.source)}) raised {error.ename}: {error.evalue}")

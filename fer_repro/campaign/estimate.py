@@ -7,13 +7,10 @@ epoch on the select images, and of scoring at the end. Stages with patience coun
 from __future__ import annotations
 
 import dataclasses
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-
-import numpy as np
 
 from fer_repro import papers, results
 from fer_repro.campaign import Task, status
@@ -21,6 +18,7 @@ from fer_repro.campaign.throughput import TRAINING, Speed, Speeds, records
 from fer_repro.data import USAGES
 from fer_repro.data.official import OFFICIAL_COUNTS
 from fer_repro.data.synthetic import SMOKE_SIZE
+from fer_repro.errors import FerReproError
 from fer_repro.evaluation import cost
 from fer_repro.evaluation.tta import view_count
 from fer_repro.papers.base import Variant
@@ -28,7 +26,7 @@ from fer_repro.parameters import RunOptions
 from fer_repro.recipe import Recipe
 from fer_repro.reproduce import run_folder, usual_data
 from fer_repro.results import FINISHED, HALVES
-from fer_repro.training import checkpoint
+from fer_repro.training import artifacts, checkpoint
 from fer_repro.training.checkpoint import CheckpointProgress
 from fer_repro.training.execution import resolve_device
 from fer_repro.transforms import Augmenter
@@ -63,9 +61,13 @@ class Work:
         """Operations of an epoch in each stage."""
         return tuple(one + self.selecting for one in self.training)
 
+    def _stage(self, standing: CheckpointProgress) -> int:
+        """The stage under way; a checkpoint of another recipe may be in one that this recipe has not."""
+        return min(standing.stage, len(self.epochs) - 1)
+
     def _in_stage(self, standing: CheckpointProgress) -> float:
         """Operations that a checkpoint has behind it in the stage under way."""
-        stage = standing.stage
+        stage = self._stage(standing)
         part = min(1.0, standing.batch * self.batch_sizes[stage] / self.images[stage])
         return standing.epoch * self.per_epoch[stage] + part * self.training[stage]
 
@@ -84,7 +86,8 @@ class Work:
             return sum(whole)
         if standing.status != "running":
             return 0.0
-        return sum(whole[standing.stage + 1 :]) + max(0.0, whole[standing.stage] - self._in_stage(standing))
+        stage = self._stage(standing)
+        return sum(whole[stage + 1 :]) + max(0.0, whole[stage] - self._in_stage(standing))
 
 
 def work(variant: Variant, recipe: Recipe, counts: Mapping[str, int]) -> Work:
@@ -188,19 +191,25 @@ class Estimator:
         """Whether a stored result answers for this run."""
         if self.options.profile == "smoke" or self.options.epochs is not None or self.options.data == "synthetic":
             return False
-        where = results.folder_of(self.results_dir, task.variant, self.options.protocol, task.seed)
-        return (where / "result.json").exists()
+        return results.is_stored(self.results_dir, task.variant, self.options.protocol, task.seed)
 
     def remaining(self, task: Task) -> Remaining:
         """What this run needs by itself; see `required` for the runs it builds on."""
         if self.stored(task):
-            return Remaining("stored", "stored", 0.0, 0.0)
+            return Remaining("stored", self._stored_text(task), 0.0, 0.0)
         own, counted = self.fitting(task), self.work(task.variant)
         if counted is None:
             return own
         scoring = counted.scoring / self.speed(task.variant).flops_per_second
         stuck = {"fitting": 0.0, "at_most": False} if own.state == "stuck" else {}
         return dataclasses.replace(own, scoring=scoring, **stuck)
+
+    def _stored_text(self, task: Task) -> str:
+        try:
+            results.find(task.variant, self.options.protocol, task.seed, self.results_dir)
+        except FerReproError:
+            return "stored, but damaged: see fer-repro verify"
+        return "stored"
 
     def fitting(self, task: Task) -> Remaining:
         """What fitting this run takes, whether or not its result is stored: another run needs its weights here."""
@@ -280,7 +289,6 @@ class Estimator:
 def _seconds_of(path: Path) -> float:
     """What a file of an `ArtifactCache` took to make; 0 for one that cannot be read, which will be made anew."""
     try:
-        with np.load(path, allow_pickle=False) as content:
-            return float(content["seconds"])
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
+        return artifacts.read(path)[1]
+    except Exception:  # noqa: BLE001 - as `ArtifactCache` does, which warns
         return 0.0

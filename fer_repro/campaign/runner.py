@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from graphlib import CycleError, TopologicalSorter
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from fer_repro import papers, results
@@ -18,6 +15,7 @@ from fer_repro.durations import parse as duration  # noqa: F401 - who plans a ca
 from fer_repro.errors import FerReproError
 from fer_repro.logs import rewritten, shown
 from fer_repro.parameters import RunOptions
+from fer_repro.processes import interrupting
 from fer_repro.training.execution import resolve_device
 from fer_repro.training.run import Interrupted
 
@@ -62,12 +60,17 @@ def seeds_together(tasks: Iterable[Task]) -> list[list[Task]]:
     return list(found.values())
 
 
-def check(tasks: Iterable[Task], options: RunOptions) -> None:
-    """Refuse a wrong value before the first run, not after it. Raises `FerReproError`."""
-    for task in tasks:
+def check(tasks: Iterable[Task], options: RunOptions, writes: bool = True) -> None:
+    """Refuse a wrong value before the first run, not after it. Raises `FerReproError`.
+
+    Where not all tasks are stored, ``results`` must be writable, unless nothing is to be run (``writes`` is False).
+    """
+    where = options.results_path
+    for task in (tasks := list(tasks)):
         options.check(task.variant, task.seed)
-    if options.profile == "full" and options.epochs is None:
-        results.require_writable(options.results_path)
+    if writes and options.profile == "full" and options.epochs is None:
+        if not all(results.is_stored(where, task.variant, options.protocol, task.seed) for task in tasks):
+            results.require_writable(where)
 
 
 @shown()
@@ -101,7 +104,7 @@ def run(
         return left - (kept if len(tasks) == 1 else min(left / 2, kept))
 
     stopped = False
-    with _interrupting():
+    with interrupting():
         for wave in waves:
             if jobs > 1 and len(wave) > 1:
                 done = workers.run(wave, options, jobs, deadline)
@@ -114,28 +117,6 @@ def run(
     ended, left = {outcome.task for outcome in outcomes}, _left(deadline)
     why = "" if left is None or stopped else f"time budget used up ({max(0.0, left):.0f} s left)"
     return outcomes + [Outcome(task, "not started", why) for wave in waves for task in wave if task not in ended]
-
-
-def _as_ctrl_c(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
-@contextmanager
-def _interrupting() -> Iterator[None]:
-    """SIGINT and SIGTERM are a `KeyboardInterrupt` inside the block, also where SIGINT was ignored from the start.
-
-    A shell without job control lets its background processes ignore it, and children inherit that; with a handler here
-    they start with the default one.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, _as_ctrl_c) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _left(deadline: float | None) -> float | None:

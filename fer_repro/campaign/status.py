@@ -12,19 +12,28 @@ from fer_repro.training.checkpoint import CheckpointProgress
 
 
 def states(results_dir: Path) -> list[dict[str, Any]]:
-    """Every leaderboard row and every implemented variant, with its state under each protocol."""
+    """Every leaderboard row and every implemented variant, with its state under each protocol.
+
+    ``damaged``: for each stored result of it that cannot be read one sentence.
+    """
     stored: dict[tuple[str, str], list[int]] = {}
-    for folder in results.stored_folders(results_dir):
-        variant, protocol, seed = folder.parts[-3:]
-        stored.setdefault((variant, protocol), []).append(int(seed.removeprefix("seed-")))
+    whole, unreadable = results.survey(results_dir)
+    for result in whole:
+        stored.setdefault((result.variant, result.protocol), []).append(result.seed)
+    lying = {folder.relative_to(results_dir).parts: problem for folder, problem in unreadable.items()}
     runs, known, claims = results_dir.parent / "runs", papers.variants(), leaderboard_claims()
     begun = begun_runs(runs)
 
     def state(name: str, protocol: str) -> str:
         if name not in known:
             return "no module yet"
-        if seeds := stored.get((name, protocol)):
-            return f"stored, seed {', '.join(map(str, sorted(seeds)))}"
+        seeds = sorted(stored.get((name, protocol), []))
+        texts = [f"stored, seed {', '.join(map(str, seeds))}"] if seeds else []
+        places = [place for place in lying if place[:2] in ((name, protocol), (name,), ())]
+        if places:
+            texts.append(", ".join(["damaged", *(place[2].replace("-", " ", 1) for place in places if place[2:])]))
+        if texts:
+            return "; ".join(texts)
         folders = [runs / name / run for run in begun.get(name, []) if run.startswith(f"{protocol}/full/")]
         return furthest(folders, known[name].recipe(protocol, "full").epochs) if folders else "not run"
 
@@ -38,8 +47,10 @@ def states(results_dir: Path) -> list[dict[str, Any]]:
                 "implemented": variant is not None,
                 "ablation_of": variant.ablation_of if variant else None,
                 "requires": list(variant.requires) if variant else [],
+                "added": name in claims and not claims[name].pinned,
                 "claimed": claims[name].accuracy if name in claims else None,
                 "state": {protocol: state(name, protocol) for protocol in papers.PROTOCOLS},
+                "damaged": [problem for place, problem in lying.items() if place[:1] in ((name,), ())],
                 "seeds": {protocol: sorted(stored.get((name, protocol), [])) for protocol in papers.PROTOCOLS},
             }
         )

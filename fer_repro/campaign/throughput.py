@@ -5,7 +5,6 @@ A speed is floating-point operations (as `fer_repro.campaign.estimate` counts th
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 import time
@@ -18,6 +17,7 @@ from typing import Any
 import torch
 
 from fer_repro import results
+from fer_repro.errors import FerReproError
 from fer_repro.evaluation import cost
 from fer_repro.transforms import COPIES
 
@@ -88,11 +88,9 @@ def records(results_dir: Path) -> Iterator[dict[str, Any]]:
     """The records of all stored results, without their predictions; those that cannot be read are left out."""
     for folder in results.stored_folders(results_dir):
         try:
-            record = json.loads((folder / "result.json").read_text())
-        except (OSError, ValueError):
+            yield results.read_record(folder)
+        except FerReproError:
             continue  # `fer-repro verify` reports it; an estimate does without
-        if isinstance(record, dict) and record.keys() >= results.KEYS and record["cost"]:
-            yield record
 
 
 def matmul_speed(device: str, seconds: float = 0.5) -> float:

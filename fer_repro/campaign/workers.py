@@ -13,7 +13,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor, wait
 
 from fer_repro.campaign import Outcome, Task
-from fer_repro.errors import INTERRUPTED
+from fer_repro.errors import INTERRUPTED, UNREAD
+from fer_repro.logs import DRIVEN, unread
 from fer_repro.parameters import RunOptions
 
 log = logging.getLogger(__name__)
@@ -24,7 +25,8 @@ COMMAND = (sys.executable, "-m", "fer_repro.cli")
 def run(wave: list[Task], options: RunOptions, jobs: int, deadline: float | None) -> list[Outcome]:
     """At most ``jobs`` processes at a time; none begins after the ``deadline`` (a `time.monotonic` value).
 
-    Ctrl-C stops all of them at their checkpoints. Tasks that did not begin have no outcome.
+    Ctrl-C stops all of them at their checkpoints, and so does the end of this process, whatever ends it. Tasks that
+    did not begin have no outcome.
     """
     stopping, lock, slots = threading.Event(), threading.Lock(), queue.SimpleQueue()
     running: list[subprocess.Popen] = []
@@ -40,26 +42,32 @@ def run(wave: list[Task], options: RunOptions, jobs: int, deadline: float | None
                     return None
                 process = _start(task, options, jobs, left, slot)
                 running.append(process)
-            for line in process.stdout:
-                lines.append(line.rstrip())
-                log.info(f"[{task}] {lines[-1]}")
-            code = process.wait()
+            with process:  # its standard input stays open as long as this process lives
+                for line in process.stdout:
+                    lines.append(line.rstrip())
+                    log.info(f"[{task}] {lines[-1]}")
+                code = process.wait()
         finally:
             slots.put(slot)
         last = next(filter(None, reversed(lines)), "no output")  # the summary of the run
-        state = "done" if code == 0 else "stopped" if code in (INTERRUPTED, -signal.SIGINT) else "failed"
+        state = "done" if code == 0 else "stopped" if code in (INTERRUPTED, UNREAD, -signal.SIGINT) else "failed"
         return Outcome(task, state, last.partition(": ")[2] or last)
 
-    with ThreadPoolExecutor(jobs) as pool:
+    def stop() -> None:
+        if stopping.is_set():
+            return  # a second signal would end a run before its checkpoint
+        log.info("stopping: each run writes its checkpoint first")
+        with lock:
+            stopping.set()
+            for process in running:
+                process.send_signal(signal.SIGINT)
+
+    with unread.handled(stop), ThreadPoolExecutor(jobs) as pool:
         attempts = [pool.submit(attempt, task) for task in wave]
         try:
             wait(attempts)
         except KeyboardInterrupt:
-            log.info("stopping: each run writes its checkpoint first")
-            with lock:
-                stopping.set()
-                for process in running:
-                    process.send_signal(signal.SIGINT)
+            stop()
     return [outcome for attempt in attempts if (outcome := attempt.result()) is not None]
 
 
@@ -71,10 +79,15 @@ def _start(task: Task, options: RunOptions, jobs: int, left: float | None, slot:
     return subprocess.Popen(
         [*COMMAND, *arguments],
         # A number of threads that the user chose stays: the last digits of a run depend on it.
-        env={"OMP_NUM_THREADS": str(cores)} | os.environ | {"PYTHONUNBUFFERED": "1"} | _gpu(options.device, slot),
+        env={"OMP_NUM_THREADS": str(cores)}
+        | os.environ
+        | {"PYTHONUNBUFFERED": "1", DRIVEN: "1"}
+        | _gpu(options.device, slot),
+        stdin=subprocess.PIPE,  # see `end_with_the_driver`
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        errors="replace",
         # Ctrl-C in a terminal reaches a whole session; a second one would end a run before its checkpoint.
         start_new_session=True,
     )

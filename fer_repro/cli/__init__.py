@@ -5,34 +5,47 @@ The library is imported by the command that needs it: torch alone takes a second
 
 from __future__ import annotations
 
+import os
 import sys
 import time
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+import fer_repro
 from fer_repro import durations
 from fer_repro.cli import runs
-from fer_repro.cli.console import AsJson, ResultsDir, Root, console, print_json, progress, table
-from fer_repro.errors import INTERRUPTED, FerReproError
-from fer_repro.logs import LineHandler, shown
+from fer_repro.cli.console import AsJson, ResultsDir, Root, console, end_with_the_driver, print_json, progress, table
+from fer_repro.cli.failure import Commands, reported
+from fer_repro.errors import INTERRUPTED, UNREAD, FerReproError, nearest
+from fer_repro.logs import LineHandler, nowhere, shown, unread
 from fer_repro.project import default_results_dir, project_root
 
 app = typer.Typer(
+    cls=Commands,
     help="Audit and re-run the FER2013 leaderboard.",
+    context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"fer-repro {fer_repro.__version__}")
+        raise typer.Exit()
+
+
 @app.callback()
 def common(
     context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_print_version, is_eager=True)
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")] = False,
 ) -> None:
     """Options before the command."""
@@ -40,17 +53,21 @@ def common(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point: a `FerReproError` is one sentence on stderr and exit status 1."""
+    """Entry point: what cannot go on is one sentence on stderr and exit status 1, see `fer_repro.cli.failure`.
+
+    A closed output ends it quietly, after the work in hand was saved.
+    """
+    end_with_the_driver()
     arguments = _pair_parameters(list(sys.argv[1:] if arguments is None else arguments))
     debug = "--debug" in arguments
     try:
-        # At any place of the line: after an error a user repeats the command with --debug at its end.
-        app([*["--debug"] * debug, *(argument for argument in arguments if argument != "--debug")])
-    except FerReproError as error:
-        if debug:
-            traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        with unread.handled(lambda: None), reported(debug):
+            # At any place of the line: after an error a user repeats the command with --debug at its end.
+            app([*["--debug"] * debug, *(argument for argument in arguments if argument != "--debug")])
+    finally:
+        if unread.happened:
+            nowhere("stdout"), nowhere("stderr")
+            sys.exit(UNREAD)
 
 
 def _pair_parameters(arguments: list[str]) -> list[str]:
@@ -69,9 +86,12 @@ def _pair_parameters(arguments: list[str]) -> list[str]:
 
 @contextmanager
 def _interruptible(what_stays: str) -> Iterator[None]:
-    """Ctrl-C prints one line and ends with the exit status that a shell expects."""
+    """Ctrl-C, SIGTERM and SIGHUP print one line and end with the exit status that a shell expects."""
+    from fer_repro.processes import interrupting
+
     try:
-        yield
+        with interrupting():
+            yield
     except KeyboardInterrupt:
         print(f"stopped: {what_stays}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
@@ -89,10 +109,12 @@ def data(
     as_json: AsJson = False,
 ) -> None:
     """Find, check or describe the FER2013 copy on this machine."""
+    actions = ("find", "check", "describe")
+    if action not in actions:
+        hint = nearest(action, actions, "", most=1)
+        raise FerReproError(f"unknown action '{action}', expected find, check or describe{hint and f'; {hint}'}")
     from fer_repro.data import describe, load, source
 
-    if action not in ("find", "check", "describe"):
-        raise FerReproError(f"unknown action '{action}', expected find, check or describe")
     if download:
         from fer_repro.data.download import download as fetch
 
@@ -113,6 +135,8 @@ def data(
         print(f"{place.path} ({place.kind})")
     else:
         print(f"{document['source']}: {document['images']:,} images, {document['known_copy']}, {document['digest']}")
+        if document["not_read"]:
+            print(f"in the same folder, not read: {', '.join(document['not_read'])}")
     if action == "describe" and not as_json:
         counts = document["counts"]
         console.print(table(["usage", *next(iter(counts.values()))], [[u, *c.values()] for u, c in counts.items()]))
@@ -120,15 +144,21 @@ def data(
 
 @app.command("list")
 def list_variants(results_dir: ResultsDir = "", as_json: AsJson = False) -> None:
-    """List the variants: leaderboard rows and ablations, with what is stored of each."""
+    """List the variants: leaderboard rows, added models and ablations, with what is stored of each."""
     from fer_repro import papers
     from fer_repro.campaign import status
 
+    if results_dir and not os.path.isdir(results_dir):
+        raise FerReproError(f"there is no results folder {results_dir}: give one with --results-dir")
     entries = status.states(Path(results_dir) if results_dir else default_results_dir())
+    _print_damage(problem for entry in entries for problem in entry["damaged"])
     if as_json:
         print_json({"variants": entries})
         return
-    kinds = ["row" if e["ablation_of"] is None else f"ablation of {e['ablation_of']}" for e in entries]
+    kinds = [
+        f"ablation of {e['ablation_of']}" if e["ablation_of"] else "not on the leaderboard" if e["added"] else "row"
+        for e in entries
+    ]
     rows = [[e["id"], e["slug"], kind, *e["state"].values()] for e, kind in zip(entries, kinds, strict=True)]
     console.print(table(["variant", "chapter", "kind", *papers.PROTOCOLS], rows))
 
@@ -172,7 +202,8 @@ def chapter(
         given[name] = described.parameter(name).parse(text)
     limit = None if timeout is None else durations.parse(timeout, "timeout")
     target = Path(out) if out else project_root() / "_build" / "executed" / f"{described.slug}.ipynb"
-    with _interruptible("nothing was written; a full run goes on from its checkpoint with the same command"):
+    lines = nullcontext() if sys.stderr.isatty() else shown(LineHandler("stderr"))  # a terminal has papermill's bar
+    with _interruptible("nothing was written; a full run goes on from its checkpoint with the same command"), lines:
         done = notebooks.execute(described.path, target, given, timeout=limit)
     print_json({"chapter": described.slug, "out": str(done)}) if as_json else print(f"executed: {done}")
 
@@ -199,9 +230,14 @@ def verify(results_dir: ResultsDir = "", as_json: AsJson = False) -> None:
     from fer_repro import results
 
     where = Path(results_dir) if results_dir else default_results_dir()
-    if results_dir and not where.is_dir():
+    if results_dir and not os.path.isdir(where):
         raise FerReproError(f"there is no results folder {where}: give one with --results-dir")
     problems, checked = results.verify(where), len(results.stored_folders(where))
+    if not checked:
+        raise FerReproError(
+            f"no stored results in {where}, expected VARIANT/PROTOCOL/seed-N/result.json: name the results folder of a "
+            "checkout of the book with --results-dir (the installed package has none)"
+        )
     if as_json:
         print_json({"ok": not problems, "checked": checked, "problems": problems})
     else:
@@ -216,13 +252,27 @@ def audit(results_dir: ResultsDir = "", as_json: AsJson = False) -> None:
     from fer_repro import leaderboard
 
     document = leaderboard.audit_json(results_dir or None)
+    _print_damage(document["problems"])
     if as_json:
         print_json(document)
-        return
+    else:
+        _print_audit(document)
+    if document["problems"]:
+        raise typer.Exit(1)
+
+
+def _print_damage(problems: Iterable[str]) -> None:
+    """Stored results that are left out of what a command shows, one line each."""
+    for problem in dict.fromkeys(problems):
+        print(f"damaged: {problem}", file=sys.stderr)
+
+
+def _print_audit(document: dict[str, Any]) -> None:
     rows = []
     for r in document["rows"]:
         audited, verdict = r["audit"], r["verdicts"]["official"]["name"]
-        rows.append([r["variant"], f"{r['accuracy']:.2f}", audited["comparability"], audited["scored"], verdict])
+        name = r["variant"] if r["pinned"] else f"{r['variant']} (not on the leaderboard)"
+        rows.append([name, f"{r['accuracy']:.2f}", audited["comparability"], audited["scored"], verdict])
     console.print(table(["variant", "claimed %", "class", "scored on", "verdict"], rows))
     for letter, meaning in document["classes"].items():
         console.print(f"{letter}: {meaning}")
@@ -244,7 +294,6 @@ def bench(
 ) -> None:
     """Measure speed and memory side by side with what a user would do instead."""
     from fer_repro import speed as benchmarks
-    from fer_repro.speed.tables import grids
 
     turn = None if seconds is None else durations.parse(seconds, "turn")
     options = {"only": only, "seconds": turn, "turns": turns, "device": device}
@@ -256,6 +305,8 @@ def bench(
     if as_json:
         print_json(measured)
         return
+    from fer_repro.speed.tables import grids
+
     for name, figures in measured.items():
         for grid in grids(name, figures):
             console.print(table(grid.header, grid.rows), "\n" + grid.caption + "\n")

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
+import threading
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from fer_repro.logs import DRIVEN
+
+# Python has no stream where the shell has closed it (``>&-``); what is printed vanishes then.
+for name in ("stdout", "stderr"):
+    if getattr(sys, name) is None:
+        setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+
 # Into a pipe or a file nothing is cut off at the width of a terminal that is not there.
-console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 240)
+console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout and sys.stdout.isatty() else 240)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 Root = Annotated[
@@ -37,3 +47,19 @@ def table(header: list[str], rows: list[list[Any]]) -> Table:
     for row in rows:
         made.add_row(*[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row])
     return made
+
+
+def end_with_the_driver() -> None:
+    """In a run that a campaign began (`fer_repro.campaign.workers`): take the end of that process for a SIGTERM.
+
+    Its standard input is a pipe that closes then, also by kill -9; training stops at a checkpoint.
+    """
+    if not os.environ.pop(DRIVEN, ""):
+        return
+
+    def watch() -> None:
+        while os.read(0, 1):  # not sys.stdin, whose lock this thread would hold when Python ends
+            pass
+        signal.raise_signal(signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()

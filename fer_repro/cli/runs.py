@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,10 +13,7 @@ import typer
 from fer_repro import durations
 from fer_repro.cli.console import ResultsDir, Root, RunsDir, console, print_json, table
 from fer_repro.errors import INTERRUPTED, FerReproError
-from fer_repro.evaluation.cost import weightless
-from fer_repro.papers import from_scratch
-from fer_repro.reproduce import require_weights
-from fer_repro.training.run import OUT_OF_TIME
+from fer_repro.project import default_results_dir
 
 if TYPE_CHECKING:
     from fer_repro.campaign import Outcome, Task
@@ -65,7 +63,6 @@ def run(
     Several runs are a campaign: it prints what it did and what comes next, and the same command continues it.
     """
     from fer_repro import papers
-    from fer_repro.campaign import Task, estimate, plan, runner
     from fer_repro.parameters import RunOptions
 
     limit = None if time_budget is None else durations.parse(time_budget)
@@ -77,19 +74,30 @@ def run(
         raise FerReproError("--together is one process and --jobs several: choose one of the two")
     if as_json and not show_plan:
         raise FerReproError("--json goes with --plan: runs print lines as they go")
+    where = (results_dir or None, runs_dir or None, root or None)
+    options = RunOptions(protocol, profile, data_set, device, epochs, *where, resume)
+    for name, one in product(variants or [next(iter(papers.listed()))], seed or [0]):
+        options.check_values(name, one)
+    # From here on torch is needed.
+    from fer_repro.campaign import Task, estimate, plan, runner
+    from fer_repro.reproduce import require_weights
+    from fer_repro.training.run import OUT_OF_TIME
+
     chosen = variants or [v.id for v in papers.variants().values() if ablations or v.ablation_of is None]
     if scratch:
-        chosen = from_scratch(chosen, lenient=everything)
+        chosen = papers.from_scratch(chosen, lenient=everything)
+    if not everything and not show_plan:
+        for name in chosen:
+            if not _all_stored(name, protocol, profile, seed or [0], results_dir):
+                require_weights(name, protocol, "full" if profile == "full" else "smoke")
     if everything:
         done = [name for name in chosen if _all_stored(name, protocol, profile, seed or [0], results_dir)]
         able = _with_weights(
             [name for name in chosen if name not in done], protocol, profile, fetch=not show_plan, quiet=as_json
         )
         chosen = [name for name in chosen if name in done or name in able]
-    where = (results_dir or None, runs_dir or None, root or None)
     tasks = [Task(name, one) for name in chosen for one in seed or [0]]
-    options = RunOptions(protocol, profile, data_set, device, epochs, *where, resume)
-    runner.check(tasks, options)
+    runner.check(tasks, options, writes=not show_plan)
     estimator = estimate.Estimator(options)
     if show_plan:
         made = plan.plan(tasks, estimator)
@@ -120,13 +128,15 @@ def _all_stored(name: str, protocol: str, profile: str, seeds: list[int], result
     """Whether nothing of a variant is left to run, so that nobody needs its weights."""
     from fer_repro import results
 
-    where = Path(results_dir) if results_dir else None
-    return profile == "full" and all(results.find(name, protocol, seed, where) is not None for seed in seeds)
+    where = Path(results_dir) if results_dir else default_results_dir()
+    return profile == "full" and all(results.is_stored(where, name, protocol, seed) for seed in seeds)
 
 
 def _with_weights(chosen: list[str], protocol: str, profile: str, *, fetch: bool, quiet: bool) -> list[str]:
     """Those whose weights and libraries are here or can be fetched; the others are named, unless ``quiet``."""
     from fer_repro import papers
+    from fer_repro.evaluation.cost import weightless
+    from fer_repro.reproduce import require_weights
 
     able = []
     for name in chosen:
@@ -186,6 +196,9 @@ def export(
     runs_dir: RunsDir = "",
 ) -> None:
     """Write a finished run's weights as safetensors, with a model card for a hub."""
+    from fer_repro.parameters import RunOptions
+
+    RunOptions(protocol, profile).check_values(variant, seed)
     from fer_repro.transfer.export import export as write
 
     target = write(variant, protocol, profile, seed, out=out, results_dir=results_dir, runs_dir=runs_dir, bf16=bf16)
@@ -199,7 +212,7 @@ def pack(
     protocol: Annotated[str, typer.Option(help="Only runs under this protocol.")] = "",
     profile: Annotated[str, typer.Option(help="Only runs of this profile.")] = "",
     seed: Annotated[list[int] | None, typer.Option(help="Only runs with these seeds.")] = None,
-    part_size: Annotated[float, typer.Option(min=0.001, help="Largest part in MB (millions of bytes).")] = 15,
+    part_size: Annotated[float, typer.Option(min=0.001, max=1e6, help="Largest part in MB (millions of bytes).")] = 15,
     inference: Annotated[
         bool, typer.Option("--inference", help="Finished networks only: weights in bf16 with their model card.")
     ] = False,
@@ -207,6 +220,11 @@ def pack(
     runs_dir: RunsDir = "",
 ) -> None:
     """Pack run folders into size-limited parts; packing again adds only what has changed."""
+    from fer_repro import papers
+    from fer_repro.parameters import RunOptions
+
+    for name, one in product(variants or [next(iter(papers.listed()))], seed or [0]):
+        RunOptions(protocol or "official", profile or "full").check_values(name, one)
     from fer_repro.transfer import pack
 
     packed = pack.pack(
@@ -215,7 +233,7 @@ def pack(
         protocol=protocol,
         profile=profile,
         seeds=seed or [],
-        part_size=round(part_size * 1e6),
+        part_size=part_size * 1e6,
         inference=inference,
         runs_dir=runs_dir,
         results_dir=results_dir,

@@ -9,10 +9,11 @@ changed, nothing is hashed again.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
+import stat
+import tempfile
 import time
 import warnings
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from fer_repro.data.official import Parsed, digest
-from fer_repro.files import atomic_write
+from fer_repro.files import NoSpaceLeft, atomic_write, lock
 
 VARIABLE = "FER_REPRO_CACHE"
 _MAGIC = "fer-repro-cache-1"
@@ -31,9 +32,34 @@ _STALE_SECONDS = 24 * 3600
 
 
 def default_dir() -> Path:
-    """``$FER_REPRO_CACHE``, else ``~/.cache/fer_repro``."""
-    given = os.environ.get(VARIABLE)
-    return Path(given).expanduser() if given else Path.home() / ".cache" / "fer_repro"
+    """``$FER_REPRO_CACHE``, else ``~/.cache/fer_repro``; see `_expanded`."""
+    return _expanded(os.environ.get(VARIABLE) or "~/.cache/fer_repro")
+
+
+def _expanded(given: str | os.PathLike) -> Path:
+    """``given`` with its ``~`` filled in; where there is no home folder for it, a private temporary folder.
+
+    Containers run as users without an account and without ``HOME``. A warning says which folder is used.
+    """
+    path = Path(os.path.expanduser(given))
+    if not path.parts or not path.parts[0].startswith("~"):
+        return path
+    try:
+        path = Path(tempfile.gettempdir()) / f"fer_repro-{os.getuid()}"
+        try:
+            path.mkdir(mode=0o700)
+        except FileExistsError:
+            s = path.lstat()  # another user may have made it, to plant a cache of his own
+            if not stat.S_ISDIR(s.st_mode) or s.st_uid != os.getuid() or s.st_mode & 0o022:
+                path = Path(tempfile.mkdtemp(prefix="fer_repro-"))
+    except OSError:  # nothing can be written anywhere, which `Cache.write` will find, too, and say
+        return path
+    warnings.warn(
+        f"there is no home folder for the cache folder '{given}', so what is parsed of FER2013 is kept in {path}; set "
+        f"${VARIABLE} to a folder of your choice",
+        stacklevel=2,
+    )
+    return path
 
 
 @dataclass(frozen=True)
@@ -54,7 +80,7 @@ class Cache:
     """A folder of parsed copies. Every failure to write ends in memory and one warning, never in an error."""
 
     def __init__(self, folder: str | os.PathLike | None = None) -> None:
-        self.folder = Path(folder).expanduser() if folder is not None else default_dir()
+        self.folder = default_dir() if folder is None else _expanded(folder)
 
     def _file(self, key: str) -> Path:
         return self.folder / f"{key}.fer2013"
@@ -119,9 +145,10 @@ class Cache:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._replace(self._file(key), [head, *parts])
             return self._open(self._file(key), verify=False)
-        except OSError as error:
+        except (OSError, NoSpaceLeft) as error:
+            why = getattr(error, "strerror", error)
             warnings.warn(
-                f"the cache folder {self.folder} cannot be written ({error.strerror or error}), so FER2013 is kept in "
+                f"the cache folder {self.folder} cannot be written ({why}), so FER2013 is kept in "
                 f"memory and parsed again next time; set ${VARIABLE} to a folder that can be written",
                 stacklevel=2,
             )
@@ -136,7 +163,7 @@ class Cache:
         text = json.dumps({"source": stamp, "key": key, "cache": _status(entry.file)})
         target = self._stamp_file(path)
         # A folder that is only readable still serves its entries.
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, NoSpaceLeft):
             target.parent.mkdir(parents=True, exist_ok=True)
             self._replace(target, [text.encode()])
 
@@ -155,5 +182,5 @@ class Cache:
             with contextlib.suppress(OSError):
                 self.folder.mkdir(parents=True, exist_ok=True)
                 file = stack.enter_context((self.folder / ".lock").open("w"))
-                fcntl.flock(file, fcntl.LOCK_EX)
+                lock(file.fileno(), wait=True)
             yield

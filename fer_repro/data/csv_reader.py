@@ -31,7 +31,7 @@ class _Columns:
 
     def __init__(self, header: bytes, name: str) -> None:
         text = header.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace").rstrip("\r\n")
-        names = [n.strip().lower() for n in next(csv.reader([text]), [])]
+        names = [n.strip().lower() for n in _fields(text.encode(), f"{name}, line 1")]
         self.total = len(names)
         hint = "put icml_face_data.csv beside it or use fer2013.csv"
         if names == ["pixels"]:
@@ -145,7 +145,7 @@ def _line_by_line(block: bytes, columns: _Columns, first_line: int, name: str, i
     for row, line in enumerate(lines):
         where = f"{name}, line {first_line + row:,} (the header is line 1)"
         cut = " (the file seems cut here)" if is_last and row == len(lines) - 1 and not whole else ""
-        fields = next(csv.reader([line.decode("utf-8", "replace").rstrip("\r")]), [])
+        fields = _fields(line, where)
         if not any(f.strip() for f in fields):
             raise damaged(where, "an empty row, expected emotion, pixels and Usage")
         if len(fields) > columns.pixels:
@@ -161,6 +161,13 @@ def _line_by_line(block: bytes, columns: _Columns, first_line: int, name: str, i
             raise damaged(where, f"Usage is '{word[:20]}', expected one of {', '.join(USAGES)}{cut}")
         usage[row] = USAGES.index(word)
     return pixels, labels, usage
+
+
+def _fields(line: bytes, where: str) -> list[str]:
+    try:
+        return next(csv.reader([line.decode("utf-8", "replace").rstrip("\r")]), [])
+    except csv.Error as error:  # a carriage return inside the row, or a field without end
+        raise damaged(where, f"the row cannot be parsed ({error})") from error
 
 
 def _numbers(field: str, where: str, cut: str) -> np.ndarray:

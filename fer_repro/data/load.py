@@ -62,7 +62,7 @@ def _load(root: str | os.PathLike | None, cache_dir: str | os.PathLike | None, e
     entry, cached = _entry(place, Cache(cache_dir), expected)
     parsed = entry.parsed
     found = count(parsed.labels, parsed.usage)
-    check_counts(found, expected, place.path.name)
+    check_counts(found, expected, place.name)
     labels, usage = parsed.labels.astype(np.int64), np.array(USAGES)[parsed.usage]
     for array in (labels, usage):
         array.setflags(write=False)
@@ -70,11 +70,14 @@ def _load(root: str | os.PathLike | None, cache_dir: str | os.PathLike | None, e
         "kind": place.kind,
         "layout": parsed.layout,
         "rows": len(parsed.labels),
+        "labels": parsed.labels,  # of the whole set, uint8, and the usages' codes: a subset is checked with all of it
+        "codes": parsed.usage,
         "from_cache": cached,
         "in_memory": entry.file is None,
         "seconds_to_open": time.perf_counter() - began,
     }
-    text = place.path.name if parsed.layout == place.path.name else f"{parsed.layout} in {place.path.name}"
+    inside = place.kind in ("folder", "archive") and parsed.layout != place.name
+    text = f"{parsed.layout} in {place.name}" if inside else place.name
     return FER2013(parsed.images, labels, usage, parsed.ids, "fer2013", text, entry.digest, facts, place)
 
 
@@ -93,10 +96,10 @@ def _entry(place: source_module.Place, cache: Cache, expected: np.ndarray) -> tu
             if entry is None:
                 parsed = place.read(int(expected.sum()))
                 # Before it is stored: the cache holds nothing that fails the checks.
-                check_counts(count(parsed.labels, parsed.usage), expected, place.path.name)
+                check_counts(count(parsed.labels, parsed.usage), expected, place.name)
                 if place.stamp() != stamp:
                     raise FerReproError(
-                        f"'{place.path.name}' changed while it was read; wait until it is complete, then try again"
+                        f"'{place.name}' changed while it was read; wait until it is complete, then try again"
                     )
                 entry = cache.write(key, parsed)
             cache.remember(place.path, stamp, key, entry)
@@ -140,6 +143,7 @@ def describe(data: FER2013) -> dict[str, Any]:
         "known_copy": known_copy(data) or "unknown copy",
         "from_cache": facts.get("from_cache", False),
         "in_memory": facts.get("in_memory", True),
+        "not_read": list(data.place.beside) if data.place else [],
         "seconds_to_open": round(facts.get("seconds_to_open", 0.0), 4),
     }
     if data.name == "synthetic":

@@ -36,7 +36,12 @@ FRESH_COPY = "fetch a fresh copy (`fer-repro data --download`, or Kaggle's fer20
 
 def damaged(where: str, what: str) -> FerReproError:
     """The error about a copy that is not what it should be; it says to fetch another one."""
-    return FerReproError(f"{where}: {what}; {FRESH_COPY}")
+    return FerReproError(printable(f"{where}: {what}; {FRESH_COPY}"))
+
+
+def printable(text: str) -> str:
+    """``text`` without what a stranger's file name may hold: line ends, control characters, halves of characters."""
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 @dataclass(frozen=True)

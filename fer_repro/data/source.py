@@ -2,171 +2,187 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
 
 from fer_repro.data import archive
-from fer_repro.data.csv_reader import read_csv
-from fer_repro.data.folder_reader import LARGEST_PICTURE, Album, is_picture, list_pictures, read_folder
-from fer_repro.data.official import LABELS, Parsed
+from fer_repro.data.folder_reader import is_class_folder, is_picture_name, is_split_folder
+from fer_repro.data.kinds import ARCHIVES, COMPRESSED, HEAD, INCOMPLETE, Kind, sniff
+from fer_repro.data.official import damaged, printable
+from fer_repro.data.place import (
+    ACCEPTED,
+    CSV_NAMES,
+    READERS,
+    VARIABLE,
+    Place,
+    choose,
+    first,
+    is_part,
+    rank,
+    several,
+    why_not,
+)
 from fer_repro.errors import FerReproError
 
-VARIABLE = "FER2013_ROOT"
 HOME = Path("data/fer2013")
-CSV_NAMES = ("fer2013.csv", "icml_face_data.csv")  # in the order of preference; they hold the same data
-_WITHOUT_USAGE = ("train.csv", "test.csv")
+_DEPTH = 4  # folders in folders: archive/fer2013/fer2013/fer2013.csv
+_LOOKED_AT = 1000  # files and folders that a search opens
 
 
-@dataclass(frozen=True)
-class Place:
-    """A copy of FER2013 on disk: ``kind`` is ``csv``, ``folder`` or ``archive``."""
-
-    path: Path
-    kind: str
-
-    def stamp(self) -> list:
-        """What the file system says about the copy, cheap to ask and different after any change; JSON-ready.
-
-        For a file: size, mtime and ctime in ns, inode. For a folder: the number of class folders and a hash over the
-        names, sizes and times of all their files (a folder's own time does not move when a picture is overwritten).
-        """
-        if self.kind != "folder":
-            s = self.path.stat()
-            return [s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino]
-        # One stat for each of 35,887 pictures takes longer than all the rest of opening a cached copy; a CSV or an
-        # archive needs one in all.
-        lines = []
-        for pattern in ("train/*/", "test/*/"):
-            for folder in sorted(p for p in self.path.glob(pattern) if p.is_dir()):
-                with os.scandir(folder) as entries:
-                    files = sorted((e.name, s.st_size, s.st_mtime_ns) for e in entries for s in (e.stat(),))
-                lines.append(f"{folder.name} {files}")
-        return [len(lines), hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()]
-
-    def key(self) -> str:
-        """sha256 (hex) over the content: the file's bytes, or the names and bytes of all pictures of a folder."""
-        if self.kind != "folder":
-            with self.path.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
-        h = hashlib.sha256()
-        for name, status in list_pictures(self.path):
-            h.update(f"{name}\0{status.st_size}\0".encode())
-            h.update((self.path / name).read_bytes())
-        return h.hexdigest()
-
-    def read(self, capacity: int) -> Parsed:
-        """Parse the copy; `FerReproError` for anything wrong in it."""
-        if self.kind != "csv":
-            return (read_folder if self.kind == "folder" else _read_archive)(self.path, capacity)
-        with self.path.open("rb") as file:
-            return read_csv(file, self.path.name, capacity)
-
-    def csv_md5(self, layout: str) -> str:
-        """md5 (hex) of the bytes of the CSV named ``layout``, the file itself or a member of the archive."""
-        h = hashlib.md5(usedforsecurity=False)
-
-        def update(name: str, size: int, stream: IO[bytes]) -> None:
-            while piece := stream.read(1 << 20):
-                h.update(piece)
-
-        if self.kind == "csv":
-            with self.path.open("rb") as file:
-                update(self.path.name, 0, file)
-        else:
-            archive.walk(self.path, lambda name: name.rsplit("/", 1)[-1] == layout, update)
-        return h.hexdigest()
-
-
-def _read_archive(path: Path, capacity: int) -> Parsed:
-    """The best of what an archive holds, whatever its order: fer2013.csv, else icml_face_data.csv, else pictures."""
-    csv_found: dict[str, Parsed] = {}
-    incomplete: set[str] = set()
-
-    def wanted(name: str) -> bool:
-        last = name.rsplit("/", 1)[-1]
-        if last in _WITHOUT_USAGE:
-            incomplete.add(last)
-        if last in CSV_NAMES:
-            return not any(better in csv_found for better in CSV_NAMES[: CSV_NAMES.index(last) + 1])
-        return is_picture(name) and not csv_found
-
-    with Album(path.name, capacity) as album:
-
-        def visit(name: str, size: int, stream: IO[bytes]) -> None:
-            last = name.rsplit("/", 1)[-1]
-            if last in CSV_NAMES:
-                csv_found[last] = read_csv(stream, f"{path.name}: {last}", capacity)
-            else:
-                album.add(name, stream.read(LARGEST_PICTURE + 1))
-
-        archive.walk(path, wanted, visit)
-        if csv_found:
-            return csv_found[min(csv_found, key=CSV_NAMES.index)]
-        if len(album):
-            return album.parsed()
-    if incomplete:
-        raise FerReproError(_no_labels(path.name))
-    raise FerReproError(
-        f"{path.name} holds no FER2013: expected fer2013.csv, icml_face_data.csv or pictures named "
-        f"train/<class>/*.jpg and test/<class>/*.jpg with the classes {', '.join(LABELS)}; point at another file"
-    )
-
-
-def _no_labels(where: str) -> str:
-    return (
-        f"{where} holds train.csv or test.csv alone, and test.csv has no labels: put icml_face_data.csv (which holds "
-        "all images with labels) beside it, or use fer2013.csv"
-    )
+def _kind_of(path: Path) -> Kind | None:
+    with path.open("rb") as file:
+        return sniff(file.read(HEAD))
 
 
 def recognise(path: Path) -> Place | None:
-    """The copy that ``path`` (a CSV, an archive or a folder with one of these or with train/ and test/) names.
+    """The copy that ``path`` (a table, an archive or a folder with one of these or with folders of pictures) names.
 
-    None where nothing is there; `FerReproError` where something is there that is not FER2013, or several archives are.
+    Files are known by their first bytes, not by their names. A folder is searched to a depth of four.
+    None where nothing is there; `FerReproError` where something is there that is not FER2013, or several copies are.
     """
-    if path.is_dir():
-        return _recognise_folder(path)
-    if not path.exists():
-        return None
-    if archive.is_archive(path):
+    try:
+        if path.is_dir():
+            return _Search().folder(path)
+        return _recognise_file(path) if path.exists() else None
+    except OSError as error:
+        raise FerReproError(printable(_unreadable(path, error))) from error
+
+
+def _unreadable(path: Path, error: OSError) -> str:
+    return f"'{path}' cannot be read ({error.strerror or error}); check that it is there and that you may read it"
+
+
+def _recognise_file(path: Path) -> Place:
+    if not path.is_file():
+        raise FerReproError(f"'{path.name}' is neither a file nor a folder; expected {ACCEPTED}")
+    kind = _kind_of(path)
+    if kind and kind.role in (*ARCHIVES, *COMPRESSED):
         return Place(path, "archive")
-    if path.name in _WITHOUT_USAGE:
-        beside = path.with_name("icml_face_data.csv")
-        if beside.is_file():
-            return Place(beside, "csv")
-        raise FerReproError(_no_labels(path.name))
-    if path.suffix.lower() == ".csv":
-        return Place(path, "csv")
+    if kind and kind.role in READERS and not is_part(path.name):
+        return Place(path, kind.role)
+    if kind and is_part(path.name) and (kind == INCOMPLETE or kind.role in READERS):
+        around = _Search().survey(path.parent)  # what is missing may lie beside it
+        whole = sorted((p for p in around.tables if rank(p.name) < len(CSV_NAMES)), key=lambda p: rank(p.name))
+        parts = tuple(p for p in around.tables if is_part(p.name))
+        if kind != INCOMPLETE:
+            return Place(path.parent, kind.role, parts) if len(parts) > 1 else Place(path, kind.role)
+        if whole:
+            return Place(whole[0], "csv")
+    elif path.suffix.lower() == ".csv" and (kind is None or kind == INCOMPLETE):
+        return Place(path, "csv")  # its reader says what is wrong with the header
+    for why in why_not(path.name, kind):
+        raise damaged(path.name, why) if kind is None else FerReproError(printable(why))
+    found = f"it is {kind.words}" if kind else "its first bytes are those of no form that is read"
     raise FerReproError(
-        f"'{path.name}' is no FER2013: expected a folder, a .csv or an archive ({', '.join(archive.SUFFIXES)}); point "
-        f"--root or ${VARIABLE} at one"
+        printable(
+            f"'{path.name}' is no FER2013: expected a folder, a .csv or an archive, and {found}; point --root or "
+            f"${VARIABLE} at {ACCEPTED}"
+        )
     )
 
 
-def _recognise_folder(folder: Path) -> Place | None:
-    for name in CSV_NAMES:
-        if (folder / name).is_file():
-            return Place(folder / name, "csv")
-    if (folder / "train").is_dir() and (folder / "test").is_dir():
-        return Place(folder, "folder")
-    archives = sorted(p for p in folder.iterdir() if p.is_file() and archive.is_archive(p))
-    named = [p for p in archives if "fer2013" in p.name.lower()]
-    choice = named or archives
+@dataclass
+class _Survey:
+    """What one folder holds."""
+
+    folder: Path
+    tables: list[Path] = field(default_factory=list)
+    roles: dict[str, str] = field(default_factory=dict)
+    pictures: bool = False
+    archives: list[Path] = field(default_factory=list)
+    folders: list[Path] = field(default_factory=list)
+
+    def place(self) -> Place | None:
+        """The copy in this folder, outside archives."""
+        pictures = ["the folders of pictures"] if self.pictures else []
+        archives = [p.name for p in self.archives]
+        if not self.tables:
+            return Place(self.folder, "folder", beside=(*archives,)) if self.pictures else None
+        chosen = choose([p.name for p in self.tables], f"the folder '{self.folder.name or self.folder}'")
+        rest = [p.name for p in self.tables if p.name not in chosen]
+        beside, role = (*rest, *pictures, *archives), self.roles[chosen[0]]
+        if len(chosen) == 1:
+            return Place(self.folder / chosen[0], role, beside=beside)
+        return Place(self.folder, role, tuple(self.folder / name for name in chosen), beside)
+
+
+class _Search:
+    """A search through a folder and the folders in it, bounded in depth and in what it opens."""
+
+    def __init__(self) -> None:
+        self.looked, self.why = 0, list[str]()
+
+    def folder(self, root: Path) -> Place | None:
+        """The copy nearest to ``root``: in a folder's files, else in an archive."""
+        level, levels = [root], list[list[Path]]()
+        for _ in range(_DEPTH + 1):
+            here = [self.survey(folder) for folder in level]
+            levels.append([path for survey in here for path in survey.archives])
+            places = [place for survey in here if (place := survey.place())]
+            if place := _only(root, places):
+                return place
+            level = [folder for survey in here for folder in survey.folders]
+        for archives in levels:
+            if place := _only(root, [Place(path, "archive") for path in archives]):
+                return place
+        if self.why:
+            raise FerReproError(printable(self.why[0]))
+        return None
+
+    def survey(self, folder: Path) -> _Survey:
+        """What lies in one folder, each file known by its first bytes."""
+        found = _Survey(folder)
+        self.looked += 1
+        if self.looked > _LOOKED_AT:
+            return found
+        try:
+            with os.scandir(folder) as listed:
+                entries = sorted(listed, key=lambda entry: entry.name)
+        except OSError as error:
+            self.why.append(_unreadable(folder, error))
+            return found
+        split = set()
+        for entry in entries:
+            path = folder / entry.name
+            if archive.is_litter(entry.name) or is_picture_name(entry.name):
+                continue
+            try:
+                if path.is_dir():
+                    inside = {e.name for e in os.scandir(path)} if is_split_folder(entry.name) else set()
+                    found.pictures |= any(map(is_class_folder, inside))
+                    split |= {entry.name.lower()} if inside else set()
+                    found.folders.append(path)
+                elif path.is_file() and self.looked < _LOOKED_AT:
+                    self.looked += 1
+                    kind = _kind_of(path)
+                    if kind and kind.role in READERS:
+                        found.tables.append(path)
+                        found.roles[entry.name] = kind.role
+                    elif kind and kind.role:  # many kinds of documents are zip files: their names say that they are not
+                        if archive.is_archive_name(entry.name) or not path.suffix:
+                            found.archives.append(path)
+                    else:
+                        self.why.extend(why_not(entry.name, kind))
+            except OSError as error:
+                self.why.append(_unreadable(path, error))
+        found.pictures |= len(split) > 1
+        return found
+
+
+def _only(root: Path, places: list[Place]) -> Place | None:
+    """The one place, or the one that is named for the data set; `FerReproError` where several are there.
+
+    ``fer2013/`` below the root is torchvision's layout.
+    """
+    named = [p for p in places if "fer2013" in p.path.name.lower() and p.kind == "archive"]
+    named = named or [p for p in places if "fer2013" in (p.path.name, p.path.parent.name) and p.kind != "archive"]
+    choice = named if len(places) > 1 and named else places
     if len(choice) > 1:
-        raise FerReproError(
-            f"the folder '{folder.name}' holds several archives ({', '.join(p.name for p in choice[:4])}); point "
-            f"--root or ${VARIABLE} at the one to use"
-        )
-    if choice:
-        return Place(choice[0], "archive")
-    if (folder / "fer2013").is_dir():  # torchvision's layout: root/fer2013/fer2013.csv
-        return _recognise_folder(folder / "fer2013")
-    if any((folder / name).is_file() for name in _WITHOUT_USAGE):
-        raise FerReproError(_no_labels(f"the folder '{folder.name}'"))
-    return None
+        what = "archives" if choice[0].kind == "archive" else "copies"
+        names = [place.path.relative_to(root).as_posix() for place in choice]
+        raise FerReproError(several(f"the folder '{root.name or root}'", what, names))
+    return choice[0] if choice else None
 
 
 def find(root: str | os.PathLike | None = None) -> Place:
@@ -184,20 +200,28 @@ def find(root: str | os.PathLike | None = None) -> Place:
         if value is None:
             missing.append(f"{what} {absent}")
             continue
-        path = Path(value).expanduser()
+        path = Path(os.path.expanduser(value))  # Path.expanduser ends where no home folder is known
         if place := recognise(path):
             return place
-        missing.append(f"{what} is '{value}', which {'holds none' if path.exists() else 'does not exist'}")
+        missing.append(f"{what} is '{value}', which {_holds(path)}")
         raise FerReproError(_not_found([*missing, f"{after} not tried, because {what} comes first"]))
     for home in (HOME, Path(__file__).resolve().parents[2] / HOME):
         if place := recognise(home):
             return place
-    missing.append(f"{HOME}/ {'holds none' if HOME.is_dir() else 'does not exist'}")
+    missing.append(f"{HOME}/ {_holds(HOME)}")
     raise FerReproError(_not_found(missing))
 
 
+def _holds(path: Path) -> str:
+    """What is there instead of FER2013."""
+    if not path.is_dir():
+        return "does not exist"
+    names = [f"{name}/" if (path / name).is_dir() else name for name in sorted(os.listdir(path))]
+    return f"holds none, only {first(names)}" if names else "holds none: the folder is empty"
+
+
 def _not_found(missing: list[str]) -> str:
-    return (
+    return printable(
         f"FER2013 was not found: {'; '.join(missing)}; get it with `fer-repro data --download`, or point --root or "
-        f"${VARIABLE} at a folder, a CSV or an archive with it (the synthetic faces, data 'synthetic', need none)"
+        f"${VARIABLE} at {ACCEPTED} (the synthetic faces, data 'synthetic', need none)"
     )

@@ -48,8 +48,8 @@ from fer_repro.page.tables import (
     stages_table,
     verdict_summary,
 )
-from fer_repro.papers import model_name
-from fer_repro.papers.base import SCRATCH
+from fer_repro.papers import SCRATCH, model_name
+from fer_repro.papers.base import Variant
 from fer_repro.parameters import ChapterParameters
 from fer_repro.plots.figure import Figure
 from fer_repro.recipe import Views
@@ -104,7 +104,7 @@ class Chapter:
     _companions: dict[str, Result] = field(default_factory=dict, repr=False)
 
     @property
-    def variant(self) -> papers.Variant:
+    def variant(self) -> Variant:
         return papers.get(self.parameters.variant)
 
     @property

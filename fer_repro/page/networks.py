@@ -11,7 +11,8 @@ from fer_repro.evaluation import cost
 from fer_repro.evaluation.cost import input_shape, weightless
 from fer_repro.markup import Html, facts, text, whole
 from fer_repro.page.tables import recipe_table
-from fer_repro.papers import Variant, model_name
+from fer_repro.papers import model_name
+from fer_repro.papers.base import Variant
 from fer_repro.plots.figure import Figure
 
 

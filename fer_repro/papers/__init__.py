@@ -1,20 +1,41 @@
-"""The papers: every module and folder here is one, and lists its `VARIANTS`; nothing else lists them."""
+"""The papers: every module and folder here is one, and lists its `VARIANTS`.
+
+Importing this needs no torch; the modules, and torch with them, are imported when a variant is asked for.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
+from typing import TYPE_CHECKING
 
-from fer_repro.claims import leaderboard_claims
+from fer_repro.claims import book, leaderboard_claims
 from fer_repro.errors import FerReproError, nearest
-from fer_repro.papers.base import PROFILES, PROTOCOLS, SCRATCH, Variant
+
+if TYPE_CHECKING:
+    from fer_repro.papers.base import Variant
+
+PROTOCOLS = ("official", "claimed")
+PROFILES = ("smoke", "full", "stored")
+SCRATCH = "-scratch"  # ends the id of an ablation that starts from random weights
 
 MODULES = tuple(sorted(module.name for module in iter_modules(__path__) if module.name != "base"))
 """Every module of this folder is a paper."""
 
-__all__ = ["MODULES", "PROFILES", "PROTOCOLS", "Variant", "get", "needs", "variants"]
+__all__ = ["MODULES", "PROFILES", "PROTOCOLS", "SCRATCH", "get", "listed", "needs", "require_listed", "variants"]
+
+
+def listed() -> Collection[str]:
+    """The ids that ``parameters`` of claims.yaml lists: every variant, but for ``<id>-scratch``."""
+    return book().parameters
+
+
+def require_listed(variant_id: str) -> None:
+    """Refuse a misspelt id at once: `get` has to import every paper for that. Raises `FerReproError`."""
+    if variant_id.removesuffix(SCRATCH) not in listed():
+        raise FerReproError(f"unknown variant '{variant_id}': {nearest(variant_id, listed())}")
 
 
 @cache

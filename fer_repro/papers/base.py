@@ -9,16 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
 from torch import nn
 
+from fer_repro.claims import schema as need
 from fer_repro.data.protocol import Splits
 from fer_repro.errors import FerReproError
+from fer_repro.papers import SCRATCH
 from fer_repro.recipe import Deviation, Pretrained, Recipe
 from fer_repro.training.run import Classifier, Run
-
-PROTOCOLS = ("official", "claimed")
-PROFILES = ("smoke", "full", "stored")
 
 
 @dataclass(frozen=True)
@@ -43,9 +41,6 @@ class Variant:
     called: str | None = None
 
 
-SCRATCH = "-scratch"
-
-
 def family(
     slug: str, names: Iterable[str], recipe: Callable[[str, str, str], Recipe], **shared: Any
 ) -> Iterator[Variant]:
@@ -63,6 +58,10 @@ def torchvision_weights(name: str, file: str) -> Pretrained:
     return Pretrained(f"{name}.IMAGENET1K_V1", "torchvision", "BSD-3-Clause", file, digits, "ImageNet-1k")
 
 
+# Not stripped as in the claims: the digest of a recipe holds its deviations to the letter.
+_text = partial(need.checked, lambda value: isinstance(value, str) and bool(value.strip()), "a text")
+
+
 def deviations(module: str) -> dict[str, tuple[Deviation, ...]]:
     """The deviations of a paper, by the name that its module gives to a group of them.
 
@@ -71,10 +70,17 @@ def deviations(module: str) -> dict[str, tuple[Deviation, ...]]:
     """
     path = Path(module)
     path = path.with_suffix(".yaml") if path.parent.name == "papers" else path.with_name("deviations.yaml")
+    entry = need.list_of(
+        lambda value, where: Deviation(**need.fields(value, where, section=_text, what=_text, why=_text))
+    )
     try:
-        groups = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return {name: tuple(Deviation(**entry) for entry in entries) for name, entries in groups.items()}
-    except (OSError, yaml.YAMLError, AttributeError, TypeError) as error:
+        groups = need.load(path)
+        if not isinstance(groups, dict) or not groups:
+            raise need.wrong(path.name, groups, "a mapping")
+        return {
+            name: entry(entries, f"{path.name}, {_text(name, path.name)[:40]!r}") for name, entries in groups.items()
+        }
+    except FerReproError as error:
         raise FerReproError(
             f"{path} cannot be read as deviations ({error}): expected groups by name, each a list of entries with "
             "section, what and why"

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
+import subprocess
+import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +16,7 @@ from torch import Tensor
 from fer_repro.errors import FerReproError
 
 SUFFIXES = (".h5", ".hdf5")
+PATIENCE = 60.0  # seconds; a file of 100 MB takes two
 NAMES = {"kernel": "weight", "gamma": "weight", "bias": "bias", "beta": "bias"}
 NAMES |= {"moving_mean": "running_mean", "moving_variance": "running_var"}
 
@@ -21,31 +26,22 @@ def read(path: Path) -> dict[str, Tensor]:
 
     Raises `FerReproError` without h5py or for another kind of file.
     """
-    try:
-        import h5py
-    except ImportError as error:
-        raise FerReproError(
-            f"{path} is HDF5, and h5py is not installed: pip install 'fer-repro[pretrained]'"
-        ) from error
-    try:
-        with h5py.File(path, "r") as file:
-            root = file.get("model_weights", file)  # a whole model keeps its weights in a group of that name
-            return {
-                f"{_text(layer)}/{_text(name).split('/')[-1].split(':')[0]}": torch.from_numpy(
-                    np.asarray(root[_text(layer)][_text(name)], dtype=np.float32)
-                )
-                for layer in root.attrs["layer_names"]
-                for name in root[_text(layer)].attrs["weight_names"]
-            }
-    except (OSError, KeyError) as error:
-        raise FerReproError(
-            f"{path} cannot be read as weights of Keras ({type(error).__name__}): expected an HDF5 file with "
-            "layer_names and weight_names; fetch it again"
-        ) from error
-
-
-def _text(name: str | bytes) -> str:
-    return name.decode() if isinstance(name, bytes) else str(name)
+    if importlib.util.find_spec("h5py") is None:
+        raise FerReproError(f"{path} is HDF5, and h5py is not installed: pip install 'fer-repro[pretrained]'")
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "weights.npz"
+        command = [sys.executable, str(Path(__file__).with_name("hdf5.py")), str(path), str(target)]
+        try:
+            subprocess.run(command, capture_output=True, check=True, timeout=PATIENCE)
+            with np.load(target, allow_pickle=False) as archive:
+                names = archive["names"].tolist()
+                return {name: torch.from_numpy(archive[str(number)]) for number, name in enumerate(names)}
+        except subprocess.SubprocessError as error:
+            why = "no end" if isinstance(error, subprocess.TimeoutExpired) else "damaged, or of another kind"
+            raise FerReproError(
+                f"{path} cannot be read as weights of Keras ({why}): expected an HDF5 file with layer_names and "
+                "weight_names; fetch it again"
+            ) from error
 
 
 def as_torch(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

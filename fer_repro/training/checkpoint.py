@@ -2,61 +2,66 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
+import math
 import os
-import pickle
 import random
-import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 
 from fer_repro.errors import FerReproError
-from fer_repro.files import atomic_write, remove_stale_temporaries
+from fer_repro.files import atomic_write, lock, remove_stale_temporaries, require_whole_zip, space_in
+from fer_repro.training.soundness import digest, require
 
 log = logging.getLogger(__name__)
 
 NAME, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
+DAMAGED = f".{NAME}.damaged"  # where a damaged newest one is kept, out of the way of the whole one before it
 FORMAT = 1
-UNREADABLE = (
-    OSError,
-    RuntimeError,
-    ValueError,
-    EOFError,
-    KeyError,
-    TypeError,
-    zipfile.BadZipFile,
-    pickle.UnpicklingError,
-)
+STATUSES = ("running", "done", "stopped early", "diverged")
 
 
 @contextmanager
 def writer(folder: Path) -> Iterator[None]:
     """Own ``folder`` while the block runs; a second writer gets a `FerReproError`. The lock dies with the process."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o666)
+        with space_in(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
         raise FerReproError(f"run folder {folder} cannot be written ({error.strerror}): choose another one") from error
-    with os.fdopen(handle, "r+") as lock:
+    with os.fdopen(handle, "r+b", buffering=0) as file:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            owned = lock(handle)
         except OSError as error:
             raise FerReproError(
-                f"run folder {folder} is in use by process {lock.read().strip() or 'unknown'}: "
-                "wait until it ends, stop it, or use another runs folder"
+                f"the file system of {folder} offers no locks ({error.strerror}), and two processes must not write one "
+                "run: choose a local folder with --runs-dir"
             ) from error
-        lock.truncate(0)
-        lock.write(f"{os.getpid()}\n")
-        lock.flush()
+        if not owned:
+            raise FerReproError(
+                f"run folder {folder} is in use by process {_owner(file)}: "
+                "wait until it ends, stop it, or use another runs folder"
+            )
+        with space_in(folder):
+            file.truncate(0)
+            file.write(f"{os.getpid()}\n".encode())
         remove_stale_temporaries(folder, NAME)
         yield
+
+
+def _owner(file: BinaryIO) -> str:
+    try:
+        text = file.read(20).decode().strip()
+    except (OSError, UnicodeDecodeError):  # Windows lets nobody else read what is locked
+        return "unknown"
+    return text if text.isdigit() else "unknown"
 
 
 def save(folder: Path, identity: Mapping[str, Any], state: Mapping[str, Any]) -> None:
@@ -66,9 +71,11 @@ def save(folder: Path, identity: Mapping[str, Any], state: Mapping[str, Any]) ->
     is killed, one complete checkpoint is on the disk.
     """
     newest, previous = folder / NAME, folder / PREVIOUS
+    content = {"identity": dict(identity), "state": dict(state)}
+    content |= {"format": FORMAT, "digest": digest(content["identity"], content["state"])}
     try:
         with atomic_write(newest) as file:
-            torch.save({"format": FORMAT, "identity": dict(identity), "state": dict(state)}, file)
+            torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())
             # Only now that the new one is safe in its temporary file may the newest become the previous.
@@ -76,32 +83,44 @@ def save(folder: Path, identity: Mapping[str, Any], state: Mapping[str, Any]) ->
                 os.replace(newest, previous)
     except (OSError, RuntimeError) as error:
         raise FerReproError(
-            f"checkpoint {newest} cannot be written ({error}): free some space or use another runs folder; "
+            f"checkpoint {newest} cannot be written ({error}): correct its permissions or use another runs folder; "
             "the last complete checkpoint is untouched"
         ) from error
 
 
-def load(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The newest readable state of ``folder``, on the CPU, or None if there is none.
+def load(
+    folder: Path,
+    identity: Mapping[str, Any],
+    take_up: Callable[[dict[str, Any]], None] = lambda state: None,
+    owner: bool = False,
+) -> dict[str, Any] | None:
+    """The newest whole state of ``folder``, on the CPU, or None if there is none.
 
-    A damaged newest file gives way to the previous one, with a warning. A checkpoint of another recipe, data
-    set, seed or device is a `FerReproError`.
+    A newest file that is damaged, or whose state ``take_up`` refuses by an exception, gives way to the previous one,
+    with a warning; ``owner``: the caller writes here, so a damaged one is moved aside, where it cannot become the
+    previous one. A checkpoint of another recipe, data set, seed or device is a `FerReproError`.
     """
-    damaged = []
+    damaged: dict[Path, str] = {}
     for path in (folder / NAME, folder / PREVIOUS):
         if not path.exists():
             continue
         try:
             content = _read(path)
-        except UNREADABLE as error:
-            damaged.append(path)
-            log.warning(f"checkpoint {path} is damaged ({type(error).__name__}), looking for the one before")
+            _require_same(content["identity"], identity, path)
+            take_up(content["state"])
+        except (FerReproError, torch.OutOfMemoryError, torch.AcceleratorError):
+            raise
+        except Exception as error:  # noqa: BLE001 - what torch and unpickling raise for damage has no common kind
+            damaged[path] = f"{type(error).__name__}: {_short(' '.join(str(error).split())[:100])}"
+            log.warning(f"checkpoint {path} is damaged ({damaged[path]}), looking for the one before")
             continue
-        _require_same(content["identity"], identity, path)
+        if damaged and owner:
+            os.replace(folder / NAME, folder / DAMAGED)
         return content["state"]
     if damaged:
         raise FerReproError(
-            f"no readable checkpoint in {folder}: delete that folder, or run without resume, to start anew"
+            f"no readable checkpoint in {folder} ({next(iter(damaged.values()))}): delete that folder, or run without "
+            "resume, to start anew"
         )
     return None
 
@@ -124,6 +143,11 @@ class CheckpointProgress:
     batch: int
     seconds: float
 
+    def __post_init__(self) -> None:
+        place = (self.epochs, self.stage, self.epoch, self.batch)
+        require(self.status in STATUSES and all(type(one) is int and one >= 0 for one in place), "place")
+        require(type(self.seconds) in (int, float) and 0 <= self.seconds < math.inf, "seconds")
+
 
 def peek(folder: Path) -> CheckpointProgress | None:
     """The `CheckpointProgress` of a run folder without reading its tensors, or None where no checkpoint can be read."""
@@ -135,50 +159,66 @@ def progress_of(path: Path) -> CheckpointProgress | None:
     """The `CheckpointProgress` that one checkpoint file tells, or None where it cannot be read."""
     try:
         # Mapped, not read: a checkpoint of a gigabyte tells its epoch in milliseconds.
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        content = _content(path, mapped=True)
         state = content["state"]
+        require(isinstance(state["history"], list) and isinstance(state["seconds"], dict), "history or seconds")
         part = state["batch"] if state["order"] is not None else 0
         place = len(state["history"]), state["stage"], state["epoch"], part
         return CheckpointProgress(path, content["identity"], state["status"], *place, state["seconds"]["total"])
-    except UNREADABLE:
+    except Exception:  # noqa: BLE001 - as in `load`, which tells the user why
         return None
 
 
-def newest_whole(folder: Path) -> Path | None:
-    """The newest checkpoint file of ``folder`` whose every checksum is right, or None."""
+def newest_whole(folder: Path, accepts: Callable[[Path], Any] = lambda path: True) -> Path | None:
+    """The newest checkpoint file of ``folder`` that is whole, and that ``accepts`` finds true, or None."""
     for path in (Path(folder) / NAME, Path(folder) / PREVIOUS):
         try:
-            with zipfile.ZipFile(path) as archive:
-                if archive.testzip() is None:
-                    return path
-        except (OSError, zipfile.BadZipFile):
-            continue  # damaged or not there: the one before may be whole
+            _read(path, mapped=True)
+        except FerReproError:
+            raise
+        except Exception:  # noqa: BLE001, S112 - as in `load`: damaged or not there, the one before may be whole
+            continue
+        if accepts(path):
+            return path
     return None
 
 
 def discard(folder: Path) -> None:
     """Forget the checkpoints of ``folder``."""
-    for name in (NAME, PREVIOUS):
-        (folder / name).unlink(missing_ok=True)
+    for name in (NAME, PREVIOUS, DAMAGED):
+        try:
+            (folder / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise FerReproError(f"{folder / name} cannot be deleted ({error.strerror}): delete it yourself") from error
 
 
-def _read(path: Path) -> dict[str, Any]:
-    with zipfile.ZipFile(path) as archive:
-        # torch does not compare the stored checksums; a flipped bit would come back as a weight.
-        if (bad := archive.testzip()) is not None:
-            raise ValueError(f"checksum of {bad}")
-    content = torch.load(path, map_location="cpu", weights_only=True)
+def _read(path: Path, mapped: bool = False) -> dict[str, Any]:
+    """The content of a checkpoint, every bit of it compared with its checksums; any exception means damage."""
+    require_whole_zip(path)  # a flipped bit would come back as a weight
+    content = _content(path, mapped)
+    if "digest" in content:  # earlier versions wrote none
+        require(content["digest"] == digest(content["identity"], content["state"]), "it was changed after it was made")
+    return content
+
+
+def _content(path: Path, mapped: bool) -> dict[str, Any]:
+    content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    require(type(content["format"]) is int, "format")
     if content["format"] != FORMAT:
         raise FerReproError(
             f"checkpoint {path} has format {content['format']}, this version reads {FORMAT}: "
             "finish the run with the version that began it, or run without resume"
         )
+    require(isinstance(content["identity"], dict) and isinstance(content["state"], dict), "identity or state")
+    for name, value in content["identity"].items():
+        require(type(name) is str and type(value) in (str, int, float), "identity")
     return content
 
 
 def _require_same(stored: Mapping[str, Any], expected: Mapping[str, Any], path: Path) -> None:
     for key, value in expected.items():
-        if (other := stored.get(key)) != value:
+        require(key in stored, f"its identity has no {key}")
+        if (other := stored[key]) != value:
             raise FerReproError(
                 f"checkpoint {path} belongs to another {key} ({_short(other)}, this run has {_short(value)}): "
                 "use another runs folder, or run without resume to overwrite it"

@@ -7,13 +7,13 @@ import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
 
-from fer_repro.errors import FerReproError, nearest
+from fer_repro.errors import FerReproError, one_of
 from fer_repro.recipe import Recipe
+from fer_repro.training import DEVICES
 
 FORWARDS: dict[str, str | None] = {"eager": None, "compiled": "default", "cuda-graphs": "reduce-overhead"}
 """Name -> the mode of `torch.compile`; eager is torch as it comes."""
@@ -97,7 +97,7 @@ def native_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     # A torch without this function names no instructions: fp32.
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, Any] = dict(getattr(torch.cpu, "get_capabilities", dict)())
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
@@ -136,18 +136,6 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-DEVICES = ("auto", "cpu", "cuda")
-
-
-def one_of(what: str, value: Any, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        shown = ", ".join(repr(a) for a in allowed)
-        hint = nearest(str(value), allowed, "", most=1, quote="'")
-        raise FerReproError(
-            f"parameter {what} is {value!r}, expected one of {shown}" + (f"; {hint}" if hint.endswith("?") else "")
-        )
 
 
 def resolve_device(device: str) -> str:

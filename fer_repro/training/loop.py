@@ -56,8 +56,8 @@ def fit(build: Callable[[Recipe], nn.Module], splits: Splits, run: Run, loss: Lo
         trainer = Trainer(build, splits, run, loss, stop)
         if not run.resume:
             checkpoint.discard(run.folder)
-        elif (state := checkpoint.load(run.folder, trainer.identity)) is not None:
-            trainer.take_up(state)
+        else:
+            trainer.resume()
         trainer.train()
         return trainer.finish()
 
@@ -85,11 +85,11 @@ class Trainer:
         self.saving = 0.0  # seconds that the last checkpoint took
         cost.reset_peak_memory(self.device)
 
-    def take_up(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
-        self.state.load_state_dict(state)
+    def resume(self) -> None:
+        """Go on from the newest checkpoint of the run's folder that is whole, if there is one."""
+        found = checkpoint.load(self.run.folder, self.identity, self.state.load_state_dict, owner=True)
         self.seen_before = self.state.images_seen
-        if self.state.status == "running":
+        if found is not None and self.state.status == "running":
             mode, new = self.state.mode, self.state.step.mode
             assert mode is not None, "what is loaded has a mode"
             other = (
@@ -174,9 +174,10 @@ class Trainer:
         self._clock("total")
         state.history.append(row | {"seconds": round(state.seconds["epoch"], 3)})
         self.run.history[:] = state.history
-        log_epoch(self.recipe, state.history, state.best.epoch)
         if self.saving <= SAVING_SHARE * (time.monotonic() - self.saved_at):
             self.save()
+        # After saving: what was printed is not lost, whatever happens to whoever reads it.
+        log_epoch(self.recipe, state.history, state.best.epoch)
         return True
 
     def _measure(self, images: Tensor, labels: Tensor) -> tuple[float | None, float | None]:

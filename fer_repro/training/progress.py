@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from fer_repro.logs import unread
 from fer_repro.recipe import Recipe
 
 log = logging.getLogger(__name__)
@@ -52,8 +53,8 @@ class StopRequest:
 def stop_requests(request: StopRequest | None = None) -> Iterator[StopRequest]:
     """Make the first SIGINT or SIGTERM inside the block a `StopRequest`; a second SIGINT raises `KeyboardInterrupt`.
 
-    ``request``: one that somebody else looks at too. Outside the main thread Python delivers no signals, so nothing is
-    installed there.
+    It is one too that nobody can read the log's lines any more (``... | head``). ``request``: one that somebody else
+    looks at too. Outside the main thread Python delivers no signals, so nothing is installed there.
     """
     request = request or StopRequest()
 
@@ -63,12 +64,18 @@ def stop_requests(request: StopRequest | None = None) -> Iterator[StopRequest]:
         request.reason = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
         log.info(f"{request.reason}: stopping at a checkpoint after this batch")
 
-    if threading.current_thread() is not threading.main_thread():
-        yield request
-        return
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield request
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    def closed() -> None:
+        request.reason = request.reason or "the output cannot be written"
+
+    if unread.happened:
+        closed()
+    with unread.handled(closed):
+        if threading.current_thread() is not threading.main_thread():
+            yield request
+            return
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield request
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

@@ -13,14 +13,17 @@ from torch import Tensor, nn
 from fer_repro.recipe import Recipe, Stage, Step
 from fer_repro.training import checkpoint
 from fer_repro.training.autotune import Seconds
-from fer_repro.training.execution import ExecutionMode
+from fer_repro.training.execution import FORWARDS, ExecutionMode
 from fer_repro.training.losses import Loss, make_loss
 from fer_repro.training.optim import Ema, make_optimiser, make_schedule
 from fer_repro.training.run import Run
 from fer_repro.training.selection import Epoch, make_rule
+from fer_repro.training.soundness import require, require_like, require_optimiser
 from fer_repro.training.step import TrainStep
 from fer_repro.training.weights import Weights, copied
 
+ROW: dict[str, Any] = {"stage": "", "epoch": 0, "lr": 0.0, "loss": 0.0, "train_accuracy": 0.0}
+ROW |= {"select_accuracy": None, "select_loss": None, "seconds": 0.0}  # of the history, one for each epoch
 COUNTERS = ("status", "stage", "epoch", "batch", "seconds", "images_seen", "peak", "history")
 
 
@@ -145,17 +148,32 @@ class TrainState:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up ``state`` (on the CPU); the random states come last, after everything that draws."""
+        """Take up ``state`` (on the CPU); the random states come last, after everything that draws.
+
+        Raises an exception of any kind, and must not be used then, where ``state`` is none that this recipe leads to.
+        """
+        self._require_sound(state)
         for name in COUNTERS:
             setattr(self, name, state[name])
         self.order = None if state["order"] is None else state["order"].to(self.device)
         # Where nothing had been timed, earlier code wrote no choice, and computed in bf16 on every GPU and on no CPU.
         bf16 = self.recipe.precision == "bf16" and self.device.type == "cuda"
-        before = {"channels_last": self.execution.channels_last, "autocast": bf16}
-        self.mode, self.ways = ExecutionMode(**(state.get("choice") or before)), state.get("ways", {})
-        self.threads = state.get("threads", [])
+        before = ExecutionMode(self.execution.channels_last, bf16)
+        choice = vars(before) if state.get("choice") is None else state["choice"]
+        require_like(vars(ExecutionMode()), choice, "choice")
+        require(choice["forward"] in FORWARDS, "choice")
+        self.mode, self.ways, self.threads = ExecutionMode(**choice), state.get("ways", {}), state.get("threads", [])
+        measured = {way: 0.0 if seconds is None else seconds for way, seconds in self.ways.items()}
+        require_like(dict.fromkeys(measured, 0.0), measured, "ways")
+        require_like([1] * len(self.threads), self.threads, "threads")
+        require_like(self.model.state_dict(), state["model"], "model")
         self.model.load_state_dict(state["model"])
         self._make_optimiser(self.recipe.stages[self.stage], fresh=False)
+        own = self.state_dict()
+        own["random"]["python"] = (*own["random"]["python"][:2], None)  # a normal draw may be waiting there, or not
+        for name in ("totals", "ema", "schedule", "loss", "generator", "random"):
+            require_like(own[name], state[name], name)
+        require_optimiser(self.optimiser, state["optimiser"])
         self.step.totals.copy_(state["totals"])
         self.step.done = state.get("updates", 0)
         if self.ema:
@@ -168,6 +186,40 @@ class TrainState:
         self.best, self.stage_best = Epoch(**state["best"]), Epoch(**state["stage_best"])
         self.generator.set_state(state["generator"])
         checkpoint.set_random_state(state["random"], self.device)
+
+    def _require_sound(self, state: dict[str, Any]) -> None:
+        """Raise an exception where what ``state`` says of itself cannot be so; `require_like` looks at the rest."""
+        require(state["status"] in checkpoint.STATUSES, "status")
+        counts = [state[name] for name in ("stage", "epoch", "batch", "images_seen", "peak")]
+        require(all(type(count) is int and count >= 0 for count in [*counts, state.get("updates", 0)]), "a count")
+        index, epoch, batch = counts[:3]
+        stage, history, order = self.recipe.stages[index], state["history"], state["order"]
+        count = self.images[stage.images]
+        require(epoch <= stage.epochs and (order is None or epoch < stage.epochs), f"epoch {epoch} of {stage.epochs}")
+        require(batch <= math.ceil(count / self.recipe.at(stage).batch_size), f"batch {batch}")
+        if order is not None:
+            require_like(torch.empty(count, dtype=torch.int64), order, "order")
+            require(order.sort().values.equal(torch.arange(count)), "order")
+        require(isinstance(history, list), "history")
+        for number, row in enumerate(history, 1):
+            require_like(ROW, row, f"epoch {number}")
+            require(row["epoch"] == number, f"epoch {number}")
+        ended = epoch - (state["status"] == "diverged")
+        most = [each.epochs for each in self.recipe.stages[:index]]
+        least = [each.epochs if each.patience is None else 1 for each in self.recipe.stages[:index]]
+        require(sum(least) <= len(history) - ended <= sum(most), f"{len(history)} epochs in the history")
+        require(all(row["stage"] == stage.name for row in history[len(history) - ended :]), "the stage of an epoch")
+        require_like(self.seconds, state["seconds"], "seconds")
+        require(all(0 <= value < math.inf for value in state["seconds"].values()), "seconds")
+        for name in ("best", "stage_best"):
+            best = state[name]
+            require_like({"value": 0.0, "epoch": None, "weights": best["weights"]}, best, name)
+            require((best["epoch"] is None) == (best["weights"] is None), name)
+            if best["weights"] is not None:
+                require(1 <= best["epoch"] <= len(history), name)
+                require_like(state["model"], best["weights"], name)
+        if state["good"] is not None:
+            require_like(state["model"], state["good"], "good")
 
 
 def winner_of(recipe: Recipe, state: Mapping[str, Any]) -> Epoch:

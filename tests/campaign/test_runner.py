@@ -41,6 +41,7 @@ def variants(monkeypatch):
         vggnet = papers.variants()["vggnet"]
         known = {name: dataclasses.replace(vggnet, id=name, requires=needed) for name, needed in requires.items()}
         monkeypatch.setattr(papers, "variants", lambda: known)
+        monkeypatch.setattr(papers, "listed", lambda: known)
 
     return make
 

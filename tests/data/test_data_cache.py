@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import pwd
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from pathlib import Path
@@ -256,6 +258,70 @@ def test_default_folder(monkeypatch, tmp_path):
     monkeypatch.delenv("FER_REPRO_CACHE")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache_module.default_dir() == tmp_path / ".cache" / "fer_repro"
+
+
+@pytest.fixture
+def homeless(monkeypatch, tmp_path):
+    """A container's user: no HOME, no account; temporary files go to the folder that is returned."""
+    for name in ("HOME", cache_module.VARIABLE):
+        monkeypatch.delenv(name, raising=False)
+
+    def unknown(*_):
+        raise KeyError("uid not found")
+
+    for name in ("getpwuid", "getpwnam"):
+        monkeypatch.setattr(pwd, name, unknown)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    return tmp_path / "temporary"
+
+
+@pytest.mark.parametrize("given", [None, "~/cache", "~nobody/cache"])
+def test_without_a_home_the_cache_is_a_private_temporary_folder(homeless, small_csv, faces, reads, given):
+    """And a line says where; the next process finds what this one parsed."""
+    for number in (1, 2):
+        with pytest.warns(UserWarning, match=r"no home folder .* is kept in .*fer_repro-\d+; set \$FER_REPRO_CACHE"):
+            data = _load(small_csv, given, SMALL)
+        np.testing.assert_array_equal(data.images, faces.images)
+        assert reads["read"] == 1 and data.facts["from_cache"] == (number == 2)
+    (private,) = homeless.iterdir()
+    assert private.stat().st_mode & 0o777 == 0o700 and len(files(private)) == 1
+    assert not list(Path.cwd().glob("~*"))
+
+
+def test_a_temporary_folder_of_somebody_else_is_not_used(homeless, small_csv, monkeypatch):
+    theirs = homeless / f"fer_repro-{os.getuid()}"
+    theirs.mkdir()
+    theirs.chmod(0o777)
+    with pytest.warns(UserWarning, match="no home folder"):
+        assert not _load(small_csv, None, SMALL).facts["in_memory"]
+    assert files(theirs) == []
+    theirs.rmdir()
+    theirs.symlink_to(homeless)
+    with pytest.warns(UserWarning, match="no home folder"):
+        assert not _load(small_csv, None, SMALL).facts["in_memory"]
+    assert files(homeless) == []
+
+
+def test_without_a_home_or_any_place_to_write_it_works_in_memory(homeless, small_csv, faces, monkeypatch):
+    def none():
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    def refuse(*_, **__):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(tempfile, "gettempdir", none)
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.warns(UserWarning, match="cannot be written"):
+        data = _load(small_csv, None, SMALL)
+    assert data.facts["in_memory"]
+    np.testing.assert_array_equal(data.images, faces.images)
+
+
+def test_a_root_in_a_home_that_is_not_known_is_not_found(homeless):
+    for root in ("~/fer2013", "~nobody/fer2013"):
+        with pytest.raises(FerReproError, match=f"--root is '{root}', which does not exist"):
+            _load(root, None, SMALL)
 
 
 def test_layouts_of_the_same_pixels_keep_their_own_entries(tmp_path, faces, small, pictures):

@@ -30,7 +30,8 @@ from fer_repro.evaluation import cost
 from fer_repro.evaluation.predict import NetworkClassifier, require_network
 from fer_repro.local_learning import LEARNING_DEVIATIONS, staged_fit
 from fer_repro.local_learning.pyramid import RECALLED, SEARCHED_WORDS, channel_words, local_steps
-from fer_repro.papers.base import SCRATCH, Variant, deviations, with_scratch
+from fer_repro.papers import SCRATCH
+from fer_repro.papers.base import Variant, deviations, with_scratch
 from fer_repro.papers.deep_and_handcrafted.fusion import WORDS, Fused, fuse
 from fer_repro.papers.deep_and_handcrafted.networks import Three, Vgg13, VggF, VggFace
 from fer_repro.recipe import Deviation, Pretrained, Recipe, Selection, Stage, step

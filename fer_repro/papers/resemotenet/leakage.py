@@ -38,6 +38,7 @@ from fer_repro.markup import SYNTHETIC, percent
 from fer_repro.papers import resemotenet
 from fer_repro.project import code_version, default_results_dir, default_runs_dir
 from fer_repro.recipe import Recipe, Stage, step
+from fer_repro.training import checked_seed
 from fer_repro.training.execution import one_thread, resolve_device
 from fer_repro.training.run import Run
 from fer_repro.transforms import geometry
@@ -169,7 +170,7 @@ def demonstrate(
     """
     if profile not in SHARES:
         raise FerReproError(f"leakage: unknown profile '{profile}', expected {' or '.join(SHARES)}")
-    smoke, device = profile == "smoke", resolve_device(device)
+    smoke, device, seed = profile == "smoke", resolve_device(device), checked_seed(seed)
     faces = data_sets.load("synthetic", size=SMOKE_SIZE) if smoke else data_sets.load("fer2013", root)
     deadline = None if time_budget is None else time.monotonic() + time_budget
     followed, version, arms = recipe(profile), code_version(), {}

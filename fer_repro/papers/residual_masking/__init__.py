@@ -34,7 +34,8 @@ from fer_repro.evaluation import cost
 from fer_repro.evaluation.predict import NetworkClassifier, require_network
 from fer_repro.evaluation.tta import TURNS, turned_views
 from fer_repro.layers import MaskingBlock
-from fer_repro.papers.base import SCRATCH, Variant, with_scratch
+from fer_repro.papers import SCRATCH
+from fer_repro.papers.base import Variant, with_scratch
 from fer_repro.papers.residual_masking.members import EfficientNet, ResNet
 from fer_repro.papers.residual_masking.recipes import DEVIATIONS, KINDS, MEMBERS, ROW, SMOKE_SIZE, TTA_SEED
 from fer_repro.recipe import Recipe, Selection, Stage, Step, bind, step

@@ -1,0 +1,94 @@
+"""How a run ends when others end: the campaign that began it, whoever reads its lines, kill -9 at any moment."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import campaign_world
+import pytest
+
+from fer_repro.errors import UNREAD
+from fer_repro.training import checkpoint
+
+PROGRAM = str(Path(campaign_world.__file__))
+SLOW = Path(__file__).with_name("slow_world.py")
+
+
+def command(where: Path, *words: str, program: str = PROGRAM) -> list[str]:
+    folders = ["--results-dir", str(where / "results"), "--runs-dir", str(where / "runs")]
+    return [sys.executable, program, "run", *words, "--device", "cpu", *folders]
+
+
+def wait_for(condition, seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.02)
+
+
+def folder(where: Path, variant: str = "large", seed: int = 0) -> Path:
+    return where / "runs" / variant / "official" / "full" / f"seed-{seed}"
+
+
+def free(where: Path) -> bool:
+    """Whether nobody writes a run's folder."""
+    with open(where / "lock", "rb") as file:
+        return checkpoint.lock(file.fileno())
+
+
+@pytest.mark.parametrize("merged", [False, True], ids=["stdout", "stdout and stderr"])
+def test_whoever_reads_the_first_line_only_loses_no_epoch(tmp_path, merged):
+    process = subprocess.Popen(
+        command(tmp_path, "large", program=str(SLOW)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT if merged else subprocess.PIPE,
+    )
+    assert process.stdout.readline().startswith(b"epoch 1/")
+    process.stdout.close()
+    err = b"" if merged else process.stderr.read()
+    assert process.wait(60) == UNREAD and b"Traceback" not in err and b"Broken" not in err
+    stood = checkpoint.peek(folder(tmp_path))
+    assert stood.status == "running" and stood.epochs == 2  # the second epoch's line was the one that nobody read
+
+
+def test_a_closed_output_from_the_start_is_no_error(tmp_path):
+    words = " ".join(command(tmp_path, "aside", program=PROGRAM))
+    done = subprocess.run(["bash", "-c", f"{words} >&- 2>&-"], timeout=120)
+    assert done.returncode == 0 and (tmp_path / "results/aside/official/seed-0/result.json").exists()
+
+
+@pytest.mark.parametrize("end", ["kill -9", "its output is closed"])
+def test_runs_side_by_side_stop_at_a_checkpoint_when_their_campaign_is_gone(tmp_path, end):
+    program = command(tmp_path, "large", "--seed", "0", "--seed", "1", "--jobs", "2", program=str(SLOW))
+    driver = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    folders = [folder(tmp_path, seed=seed) for seed in (0, 1)]
+    wait_for(lambda: all((one / checkpoint.NAME).exists() for one in folders))
+    gone = time.monotonic()
+    if end == "kill -9":
+        driver.send_signal(signal.SIGKILL)
+        assert driver.wait() == -signal.SIGKILL
+    else:
+        driver.stdout.close()
+        assert driver.wait(60) == UNREAD
+    wait_for(lambda: all(free(one) for one in folders), 30)
+    assert time.monotonic() - gone < 15  # the whole run would take a minute
+    for one in folders:
+        stood = checkpoint.peek(one)
+        assert stood.status == "running" and stood.epochs < campaign_world.EPOCHS
+        # Not only the ends of epochs are saved: the stop itself is.
+        assert end != "kill -9" or (one / checkpoint.NAME).stat().st_mtime > time.time() - (time.monotonic() - gone) - 1
+
+
+def test_an_epoch_is_printed_after_it_is_saved(tmp_path):
+    process = subprocess.Popen(command(tmp_path, "large", program=str(SLOW)), stdout=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if line.startswith("epoch 2/"):
+            os.kill(process.pid, signal.SIGKILL)
+            break
+    process.wait()
+    assert checkpoint.peek(folder(tmp_path)).epochs == 2
