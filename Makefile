@@ -11,7 +11,7 @@ CODE := fer_repro tests benchmarks _ext
 # Threads that wait must not spin: chapters and tests share the cores with each other and with a browser.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: setup book front test lint format clean
+.PHONY: setup book front test lint audit format clean
 .DEFAULT_GOAL := book
 
 setup: $(STAMP)
@@ -42,6 +42,11 @@ lint: setup
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 	$(BIN)/deptry fer_repro _ext
+
+# Known weaknesses of what is installed here. Asks a database on the internet, so it is no part of the tests.
+audit: setup
+	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet -e '.[audit]'
+	$(BIN)/pip-audit --local --skip-editable --desc off
 
 # The format that lint asks for.
 format: setup

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,6 +38,18 @@ def space_in(folder: Path) -> Iterator[None]:
         raise NoSpaceLeft(
             f"no space left in {folder} ({cause.strerror}): free some space there, or choose another folder; what was "
             "written completely before is untouched"
+        ) from error
+
+
+@contextmanager
+def writable(what: Path) -> Iterator[None]:
+    """Make a failing write inside the block a `FerReproError` that names the file or folder."""
+    try:
+        with space_in(what.parent):
+            yield
+    except OSError as error:
+        raise FerReproError(
+            f"{what} cannot be written ({error.strerror}): correct its permissions, or choose another folder"
         ) from error
 
 
@@ -84,7 +97,9 @@ def lock(handle: int, wait: bool = False) -> bool:
 
     Raises `OSError` where the file system offers no locks.
     """
-    from filelock import lock_descriptor  # here, because it warns when it is imported where there are none
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns when it is imported where there are none; the error says it all
+        from filelock import lock_descriptor
 
     return lock_descriptor(handle, blocking=wait)
 

@@ -179,16 +179,17 @@ def leaderboard(results_dir: Path | str | None = None) -> pd.DataFrame:
     """All claims in the leaderboard's order and columns, then our columns.
 
     The leaderboard's: Paper, Code, Accuracy (percent, as printed), ModelName, ReleaseDate. Ours: PaperURL, variant,
-    slug, model, date, claimed (fraction 0..1), comparability, scored, parameters; for the official protocol measured,
-    low, high (fractions), seeds, verdict, reason, run_date; for the claimed one the same with ``as_claimed_`` before
-    the name (verdict and reason None where no such run is stored). Missing numbers are NaN, missing texts and counts
-    None. ``results_dir``: the project's own where empty. Raises `FerReproError` for a folder that does not exist and
-    for results that cannot be read or do not belong together.
+    slug, model, date, pinned (False for a paper that is not on the leaderboard), claimed (fraction 0..1),
+    comparability, scored, parameters; for the official protocol measured, low, high (fractions), seeds, verdict,
+    reason, run_date; for the claimed one the same with ``as_claimed_`` before the name (verdict and reason None where
+    no such run is stored). Missing numbers are NaN, missing texts and counts None. ``results_dir``: the project's own
+    where empty. Raises `FerReproError` for a folder that does not exist and for results that cannot be read or do not
+    belong together.
     """
     runs = stored.read_all(_folder(results_dir))
     table = pd.DataFrame([_row(claim, runs) for claim in leaderboard_claims().values()], dtype=object)
     numeric = [name for name in table if name.removeprefix("as_claimed_") in NUMBERS]
-    return table.astype(dict.fromkeys(numeric, float) | {"seeds": int, "as_claimed_seeds": int})
+    return table.astype(dict.fromkeys(numeric, float) | {"seeds": int, "as_claimed_seeds": int, "pinned": bool})
 
 
 def _folder(results_dir: Path | str | None) -> Path:
@@ -206,7 +207,7 @@ def _row(claim: Claim, runs: list[Result]) -> dict[str, Any]:
     if variant is not None and variant.called:
         counted = None  # a stand-in was counted; the claim's own network is not published
     row = {name: getattr(claim.row, field) for name, field in COLUMNS.items()} | {
-        **{name: getattr(claim, name) for name in ("variant", "slug", "model", "date")},
+        **{name: getattr(claim, name) for name in ("variant", "slug", "model", "date", "pinned")},
         "claimed": claim.accuracy / 100,
         "comparability": claim.audit.comparability,
         "scored": claim.audit.scored,
@@ -223,8 +224,8 @@ def _measured(found: Verdict) -> dict[str, Any]:
 
 
 def record_line(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows that raised the best claimed accuracy when they appeared, by date (of one day, the best counts)."""
-    by_day = table.sort_values(["ReleaseDate", "Accuracy"]).drop_duplicates("ReleaseDate", keep="last")
+    """The leaderboard's rows that raised the best claimed accuracy, by date (of one day, the best counts)."""
+    by_day = table[table["pinned"]].sort_values(["ReleaseDate", "Accuracy"]).drop_duplicates("ReleaseDate", keep="last")
     best_before = by_day["Accuracy"].cummax().shift(fill_value=float("-inf"))
     return by_day[by_day["Accuracy"] > best_before].reset_index(drop=True)
 

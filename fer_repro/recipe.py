@@ -235,7 +235,8 @@ class Recipe:
             if dataclasses.is_dataclass(value):
                 fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
                 late = {f.name: f.default for f in dataclasses.fields(value) if f.metadata}
-                return {name: plain(part) for name, part in fields.items() if name not in late or part != late[name]}
+                said = {name: plain(part) for name, part in fields.items()}
+                return {name: part for name, part in said.items() if name not in late or part != plain(late[name])}
             if isinstance(value, (tuple, list)):
                 return [plain(v) for v in value]
             return value

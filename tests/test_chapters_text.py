@@ -35,7 +35,7 @@ def without_code(text: str) -> str:
 
 
 def example_of_a_module() -> str:
-    found = re.findall(r"```python\n(.*?)```", text_of(CHAPTERS / "add-a-paper.md"), flags=re.S)
+    found = re.findall(r"```python\n(# \S+: a new file\n.*?)```", text_of(CHAPTERS / "add-a-paper.md"), flags=re.S)
     assert len(found) == 1
     return found[0]
 
@@ -47,7 +47,7 @@ def small_net(monkeypatch):
     module = types.ModuleType(name)
     exec(compile(example_of_a_module(), "add-a-paper.md", "exec", dont_inherit=True), module.__dict__)
     monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.setattr(papers, "MODULES", (*papers.MODULES, "small_net"))
+    monkeypatch.setattr(papers, "MODULES", tuple(dict.fromkeys((*papers.MODULES, "small_net"))))
     monkeypatch.setattr(papers, "listed", lambda: ["small-net"])  # its line in claims.yaml, which the page prints too
     papers.variants.cache_clear()
     yield module

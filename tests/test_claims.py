@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
+import time
 from pathlib import Path
 
 import pytest
 import yaml
+from damage import damaged_bytes, damaged_documents
 
 from fer_repro import claims
+from fer_repro.claims import schema as need
 from fer_repro.errors import FerReproError
 
 ROWS = (
@@ -93,6 +97,26 @@ def test_every_paper_is_in_the_bibliography():
     text = (Path(__file__).parents[1] / "references.bib").read_text(encoding="utf-8")
     keys = set(re.findall(r"^@\w+\{([^,\s]+),", text, re.M))
     assert {claim.paper.bibkey for claim in claims.book().claims.values()} <= keys
+
+
+def test_the_pin_moves_as_the_page_says(planted):
+    """A row more in leaderboard.rows and a claim at its place: the error prints the digest that accepts them."""
+
+    def change(content, rows):
+        claim = copy.deepcopy(rows["emonext"]) | {"variant": "emonext-new", "model": "EmoNeXt 2", "accuracy": 76.0}
+        claim["audit"]["arithmetic"]["printed"] = None
+        content["claims"].insert(6, claim)
+        content["parameters"]["emonext-new"] = None
+        row = copy.deepcopy(content["leaderboard"]["rows"][5]) | {"ModelName": "EmoNeXt 2", "Accuracy": 76.0}
+        content["leaderboard"]["rows"].insert(6, row)
+
+    with pytest.raises(FerReproError, match="the pinned rows changed") as caught:
+        claims.read(planted(change))
+    digest = re.search(r"rows hash to ([0-9a-f]{64}), ", str(caught.value))[1]
+    moved = claims.read(
+        planted(lambda content, rows: (change(content, rows), content["leaderboard"].update(sha256=digest)))
+    )
+    assert sum(claim.pinned for claim in moved.claims.values()) == 18 and list(moved.claims)[6] == "emonext-new"
 
 
 # ---- arithmetic ------------------------------------------------------------------------------------------------------
@@ -237,6 +261,98 @@ def test_a_file_that_is_not_one_is_refused(tmp_path, text, words):
         claims.read(path)
     with pytest.raises(FerReproError, match="nowhere.yaml cannot be read"):
         claims.read(tmp_path / "nowhere.yaml")
+
+
+def bomb(levels: int, width: int = 9) -> str:
+    lines = ["a0: &a0 [x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * width)}]" for i in range(1, levels)]
+    return "\n".join(lines) + "\n"
+
+
+HOSTILE = {
+    "aliases of lists": (bomb(30), "more than 100,000 values, with all aliases written out"),
+    "deep aliases": (bomb(60, 1), "more than 32 levels"),
+    "aliases of merges": (
+        "a0: &a0 {x: 1}\n" + "".join(f"a{i}: &a{i} {{<<: [*a{i - 1}, *a{i - 1}]}}\n" for i in range(1, 40)),
+        "kind 'merge'",
+    ),
+    "an alias of itself": ("a: &a [*a]\n", "more than 32 levels"),
+    "an alias of itself in a mapping": ("&a a: {b: &b {c: *b}}\n", "more than 32 levels"),
+    "lists in lists": ("[" * 100_000, "cannot be read"),
+    "closed lists in lists": ("[" * 900 + "]" * 900, "more than 32 levels|recursion"),
+    "lists in lists by indentation": ("- " * 50_000 + "x", "cannot be read"),
+    "mappings in mappings": ("{a: " * 50_000, "cannot be read"),
+    "a number of 100,000 digits": ("schema: " + "9" * 100_000, "a number of more than 20 characters"),
+    "a hexadecimal number": ("schema: 0x" + "f" * 100_000, "a number of more than 20 characters"),
+    "a number in base 60": ("schema: 1" + ":59" * 100_000, "a number of more than 20 characters"),
+    "a fraction of 100,000 digits": ("schema: 1." + "9" * 100_000, "a number of more than 20 characters"),
+    "a date": ("schema: 2021-05-08", "a value of the kind 'timestamp', expected plain ones"),
+    "an impossible date": ("schema: 2021-13-45", "a value of the kind 'timestamp'"),
+    "an empty number": ("schema: !!int ''", "a value of the kind 'int'"),
+    "a number by its kind": ("schema: !!float x", "a value of the kind 'float'"),
+    "a date by its kind": ("schema: !!timestamp x", "a value of the kind 'timestamp'"),
+    "bytes": ("schema: !!binary aGVsbG8=", "a value of the kind 'binary'"),
+    "a set": ("schema: !!set {a, b}", "a value of the kind 'set'"),
+    "one key in two spellings": ("1: a\n0x1: b\n", "the key 1, 0x1 is written twice"),
+    "two keys by an alias": ("? &a x\n: 1\n? *a\n: 2\n", "the key x is written twice"),
+    "a list as a key": ("? [a]\n: 1\n", "a list or a mapping as a key"),
+    "100,000 keys": ("".join(f"k{i}: 1\n" for i in range(60_000)), "more than 100,000 values"),
+    "a long key": ("k" * 1000 + ": 1", "unknown field"),
+    "a key of two lines": ('"a\\nb": 1', r"unknown field 'a\\nb'"),
+    "two documents": ("a: 1\n---\nb: 2\n", "cannot be read"),
+    "5 MB": ("# " + "x" * (5 << 20), "more than 4,194,304 bytes"),
+    "no UTF-8": (b"\xff\xfe\x00", "cannot be read"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("with_c", [True, False])
+def test_a_hostile_file_is_refused_in_no_time(tmp_path, monkeypatch, name, with_c):
+    """With libyaml, and without it, as on machines that lack it."""
+    text, words = HOSTILE[name]
+    if not with_c:
+        if len(text) > 150_000 or "keys" in name:
+            pytest.skip("the parser in Python takes seconds for so much text")
+        monkeypatch.setattr(need, "Loader", type("Loader", (need.Plain, yaml.SafeLoader), {}))
+    path = tmp_path / "claims.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    began = time.perf_counter()
+    with pytest.raises(FerReproError, match=words) as caught:
+        claims.read(path)
+    assert time.perf_counter() - began < 10
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize("where", ["n", "other"])
+def test_a_huge_total_costs_nothing(planted, where):
+    def change(content, rows):
+        sums = rows["vggnet"]["audit"]["arithmetic"]
+        sums |= {"n": 10**12} if where == "n" else {"other_totals": [{"n": 10**12, "what": "all"}]}
+
+    with pytest.raises(FerReproError, match="n is 1000000000000, expected a number of images"):
+        claims.read(planted(change))
+
+
+def test_damaged_claims_are_refused_or_read_as_they_stand(raw, tmp_path):
+    """Never anything but a `FerReproError` of one line; what passes is another text or number of the right kind."""
+    path, refused = tmp_path / "claims.yaml", 0
+    small = raw | {"claims": raw["claims"][:17]}
+    for content in damaged_bytes(claims.FILE.read_bytes(), seed=5, count=64):
+        path.write_bytes(content)
+        refused += _refused(path)
+    for _, document in damaged_documents(small, seed=6, count=120):
+        path.write_text(json.dumps(document))  # which is YAML, too
+        refused += _refused(path)
+    assert refused > 120
+
+
+def _refused(path):
+    try:
+        claims.read(path)
+    except FerReproError as error:
+        assert "\n" not in str(error)
+        return True
+    return False
 
 
 def test_markup_in_a_title_stays_text(planted):

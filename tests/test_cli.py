@@ -35,7 +35,20 @@ MISTAKES = [
     (["run", "vggnet", "--profile", "fulll"], "profile is 'fulll'"),
     (["run", "vggnet", "--device", "gpu"], "device is 'gpu'"),
     (["run", "vggnet", "--data", "fer2014"], "data is 'fer2014'"),
+    (["run", "VGGNet"], "unknown variant 'VGGNet': did you mean vggnet?"),
+    (["run", "vggnet", "--profile", "FULL"], "did you mean 'full'?"),
+    (["run", "vggnet", "--protocol", "Official"], "did you mean 'official'?"),
+    (["run", "vggnet", "--device", "CPU"], "did you mean 'cpu'?"),
+    (["run", "vggnet", "--device", "cuda:7"], "did you mean 'cuda'?"),
+    (["run", "vggnet", "--seed", "0", "--seed", "2147483648"], "seed is 2147483648, expected a whole number from 0 to"),
+    (["run", "local-learning-bow", "--profile", "smoke", "--seed", str(2**64)], "seed is 18446744073709551616"),
     (["run", "vggnet", "--seed", "-1"], "seed is -1"),
+    (["checkpoint", "pack", "--out", "x", "--seed", "-1"], "seed is -1"),
+    (["checkpoint", "pack", "--out", "x", "--protocol", "oficial"], "did you mean 'official'?"),
+    (["checkpoint", "pack", "--out", "x", "vgnet"], "did you mean vggnet?"),
+    (["export", "vggnet", "--seed", str(2**31)], "seed is 2147483648"),
+    (["chapter", "vggnet", "-p", "seed", str(2**31)], "seed is 2147483648"),
+    (["data", "CHECK"], "did you mean check?"),
     (["run", "vggnet", "--epochs", "0"], "epochs is 0"),
     (["run", "vggnet", "--time-budget", "soon"], "'soon' is no duration"),
     (["run"], "name the variants to run, or --all"),
@@ -227,6 +240,31 @@ def test_a_spent_budget_stops_too(stopped_and_resumed, tmp_path):
     assert done.returncode == 130 and "time budget used up" in done.stdout and "Traceback" not in done.stderr
 
 
+def test_a_budget_that_gains_nothing_says_how_much_is_needed(capsys, tmp_path):
+    """The advice leads on: repeating the same command would stop at the same place for ever."""
+    words = ["run", "vggnet", "--profile", "smoke", "--runs-dir", str(tmp_path)]
+    budget = "0.01"
+    for _ in range(12):
+        status, out, err = call(capsys, *words, "--time-budget", budget)
+        if status == 0:
+            break
+        advice = re.search(r"stopped: time budget used up before anything was gained.* --time-budget (\d+[sm])", err)
+        assert status == 130 and (advice or "same command again to go on" in err), err
+        budget = advice[1] if advice else budget
+    assert status == 0 and "Traceback" not in err
+
+
+def test_a_smoke_run_that_keeps_nothing_says_so(capsys):
+    status, out, err = call(capsys, "run", "vggnet", "--profile", "smoke", "--time-budget", "0.01")
+    assert status == 130 and "--time-budget" in err and "or a --runs-dir" in err and "same command again" not in err
+
+
+@pytest.mark.parametrize("text", ["", "nan", "1e400", "0"])
+def test_a_wrong_budget_is_never_no_budget(capsys, text):
+    status, out, err = call(capsys, "run", "vggnet", "--profile", "smoke", "--time-budget", text)
+    assert status == 1 and f"time budget {text!r} is no duration" in err
+
+
 def test_export_writes_weights_that_load_and_a_model_card(capsys, tmp_path):
     runs, out = tmp_path / "runs", tmp_path / "export"
     words = ["vggnet", "--profile", "smoke", "--runs-dir", str(runs)]
@@ -307,3 +345,147 @@ def test_the_installed_command_is_this_one():
     )
     for name in ("data", "list", "run", "chapter", "book", "verify", "audit", "export", "bench"):
         assert re.search(rf"\b{name}\b", done.stdout)
+
+
+LIGHT = [
+    *([*words, "--help"] for words in ([], ["data"], ["list"], ["run"], ["checkpoint"], ["checkpoint", "pack"])),
+    *([*words, "-h"] for words in (["checkpoint", "unpack"], ["chapter"], ["book"], ["verify"], ["audit"], ["export"])),
+    ["bench", "--help"],
+    ["--version"],
+    ["nonsense"],
+    ["run"],
+    ["run", "nonsense"],
+    ["run", "vggnet", "vgnet"],
+    ["run", "vggnet", "--seed", "-1"],
+    ["run", "--all", "--seed", str(2**31)],
+    ["run", "vggnet", "--profile", "FULL"],
+    ["run", "vggnet", "--device", "gpu"],
+    ["run", "vggnet", "--epochs", "0"],
+    ["run", "vggnet", "--jobs", "2", "--together"],
+    ["chapter", "vggnet", "-p", "sed", "1"],
+    ["chapter", "vggnet", "-p", "seed", "-1"],
+    ["chapter", "vggnet", "-p", "profile", "FULL"],
+    ["checkpoint", "pack", "-o", "x", "--part-size", "-1"],
+    ["checkpoint", "pack", "-o", "x", "--part-size", "inf"],
+    ["checkpoint", "pack", "-o", "x", "--seed", "-1"],
+    ["export", "vgnet"],
+    ["bench", "nothing"],
+    ["bench", "train", "--device", "gpu"],
+    ["book", "--profile", "FULL"],
+]
+
+
+def test_help_and_wrong_parameters_need_no_torch():
+    """torch takes seconds to import, which nobody waits for to read that a word was misspelt."""
+    pytest.importorskip("papermill")
+    script = f"""
+import contextlib, io, sys
+from fer_repro import claims, errors, logs, parameters, project
+from fer_repro import cli
+for words in {LIGHT!r}:
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        try:
+            cli.main(words)
+        except SystemExit:
+            pass
+    if "torch" in sys.modules:
+        sys.exit("torch was imported by " + " ".join(words))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def shell(line: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
+    """A line of bash in which ``$FER`` is the command."""
+    place = {"PYTHONPATH": str(Path(cli.__file__).parents[2]), "FER": f"{sys.executable} -m fer_repro.cli"}
+    return subprocess.run(
+        ["bash", "-c", line], cwd=cwd, env=os.environ | place | environment, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "said"),
+    [
+        ("$FER --version", 0, ""),
+        ("$FER --help >&-", 0, ""),
+        ("$FER data find >&- 2>&-", 1, ""),
+        ("$FER --help > /dev/full", 1, "error: no space left on the disk"),
+        ("$FER audit --json | head -c 10; exit ${PIPESTATUS[0]}", None, ""),
+        ("PYTHONIOENCODING=ascii $FER audit", 0, ""),
+        ("LC_ALL=C LANG=C $FER --help", 0, ""),
+        ("mkdir gone; cd gone; rmdir ../gone; $FER verify", 1, "error: the current folder does not exist any more"),
+        ("mkdir gone; cd gone; rmdir ../gone; $FER run vggnet", 1, "error: the current folder does not exist any more"),
+        ("$FER run vgg$'\\xff'net", 1, "error: unknown variant 'vgg\\udcffnet'"),
+        ("FER2013_ROOT=$'\\xff' $FER data", 1, "error: FER2013 was not found"),
+        ("$FER checkpoint pack -o x --part-size inf", 2, "--part-size"),
+    ],
+)
+def test_what_the_shell_does_to_a_command_never_ends_in_a_traceback(tmp_path, line, status, said):
+    done = shell(line, tmp_path)
+    assert status in (None, done.returncode), done.stderr
+    assert said in done.stderr
+    for sign in ("Traceback", "Exception ignored", "Aborted"):
+        assert sign not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (PermissionError(13, "Permission denied", "/x/y"), "error: /x/y cannot be used (Permission denied): correct"),
+        (OSError(28, "No space left on device"), "error: no space left on the disk: free some"),
+        (OSError(122, "Disk quota exceeded", "/x/y"), "error: no space left for /x/y: free some"),
+        (MemoryError(), "error: not enough memory"),
+    ],
+)
+def test_what_the_system_refuses_is_one_sentence(capsys, monkeypatch, error, said):
+    def refused(*words, **named):
+        raise error
+
+    monkeypatch.setattr("fer_repro.data.source.find", refused)
+    status, _, err = call(capsys, "data")
+    assert status == 1 and err.startswith(said) and len(err.splitlines()) == 1
+    status, _, err = call(capsys, "data", "--debug")
+    assert status == 1 and "Traceback" in err and said in err
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), EOFError(), RuntimeError("x"), OSError("no file")])
+def test_a_defect_shows_where_it_is_and_asks_for_a_report(capsys, monkeypatch, error):
+    def broken(*words, **named):
+        raise error
+
+    monkeypatch.setattr("fer_repro.data.source.find", broken)
+    status, _, err = call(capsys, "data")
+    assert status == 1 and "Traceback" in err and type(error).__name__ in err
+    assert err.splitlines()[-1].startswith("error: this is a defect of fer-repro") and "Abort" not in err
+
+
+def test_ctrl_c_where_no_command_answers_it_is_one_line(capsys, monkeypatch):
+    def stop(*words, **named):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fer_repro.data.source.find", stop)
+    assert call(capsys, "data") == (130, "", "stopped\n")
+
+
+def tree(folder: Path) -> dict[str, int]:
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize(
+    "words", [["vggnet"], ["emonext-tiny"], ["residual-masking-resnet18"], ["--all", "--ablations"]]
+)
+def test_a_plan_writes_nothing(tmp_path, words):
+    """No results folder, no run folder, no lock, no cache, no weights; nor does it ask any server."""
+    home = tmp_path / "home"
+    home.mkdir()
+    places = {"HOME": home, "FER_REPRO_CACHE": home / "cache", "TORCH_HOME": home / "torch", "HF_HOME": home / "hf"}
+    before = tree(tmp_path)
+    proxy = "http://127.0.0.1:9"
+    done = shell(
+        f"$FER run {' '.join(words)} --plan --results-dir r --runs-dir q",
+        tmp_path,
+        **{name: str(place) for name, place in places.items()},
+        **{"HTTPS_PROXY": proxy, "https_proxy": proxy, "PYTHONDONTWRITEBYTECODE": "1"},
+    )
+    assert done.returncode == 0 and "to do:" in done.stdout, done.stderr
+    assert tree(tmp_path) == before

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -23,6 +24,16 @@ def test_defaults_pass_and_are_smoke():
         ({"device": "gpu"}, ["gpu", "cuda"]),
         ({"data": "fer"}, ["fer", "fer2013"]),
         ({"seed": -1}, ["seed", "-1"]),
+        ({"seed": 2**31}, ["seed", "2147483648", "from 0 to 2,147,483,647"]),
+        ({"seed": 10**40}, ["seed", "from 0 to"]),
+        ({"seed": np.int64(-1)}, ["seed", "-1"]),
+        ({"seed": np.float32(1)}, ["seed", "1.0"]),
+        ({"seed": np.bool_(True)}, ["seed", "True"]),
+        ({"seed": float("nan")}, ["seed", "nan"]),
+        ({"seed": "1"}, ["seed", "'1'"]),
+        ({"seed": None}, ["seed", "None"]),
+        ({"profile": "FULL"}, ["FULL", "did you mean 'full'"]),
+        ({"variant": "VGGNet"}, ["VGGNet", "did you mean vggnet"]),
         ({"seed": 1.5}, ["seed", "1.5"]),
         ({"seed": True}, ["seed", "True"]),
         ({"epochs": 0}, ["epochs", "0"]),
@@ -36,6 +47,12 @@ def test_wrong_names_and_values_are_one_sentence(change, words):
         parameters.check(GOOD | change, "vggnet")
     assert all(word in str(caught.value) for word in words)
     assert "\n" not in str(caught.value)
+
+
+def test_seeds_to_the_last_one_and_of_numpy_are_plain_numbers():
+    for seed in (0, 2**31 - 1, np.int64(7), np.uint8(7)):
+        checked = parameters.check(GOOD | {"seed": seed, "epochs": np.int32(2)})
+        assert type(checked.seed) is int and checked.seed == seed and type(checked.epochs) is int
 
 
 def test_a_misspelt_papermill_parameter_is_found_in_the_namespace():

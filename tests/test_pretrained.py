@@ -2,18 +2,29 @@
 
 import dataclasses
 import hashlib
+import json
+import pickle
+import socket
+import threading
+import time
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from damage import damaged_bytes
+from scipy.io import savemat
 from torch import nn
 
 from fer_repro import cli, papers, pretrained, results
 from fer_repro.errors import FerReproError
 from fer_repro.papers import from_scratch
 from fer_repro.papers.base import with_scratch
+from fer_repro.papers.deep_and_handcrafted import matconvnet
 from fer_repro.papers.efficientfer import lite0
+from fer_repro.pretrained import keras
 from fer_repro.recipe import Pretrained
 from fer_repro.reproduce import reproduce, weights_facts
 
@@ -64,21 +75,21 @@ def test_every_wrapper_and_prefix_is_taken_off(folder, wrapper):
     for inside in (STATE, parallel, averaged, {f"ema_model.{name}": value for name, value in parallel.items()}):
         for content in ({wrapper: inside, "best_acc": 70.1, "history": [1, 2]}, {"net": {wrapper: inside}}, inside):
             put(folder, "faces.pth", content)
-            assert same(pretrained.read_file(folder / "faces.pth"))
+            assert same(pretrained.tensors_of(folder / "faces.pth"))
 
 
 def test_of_several_wrappers_the_one_that_is_named_is_taken(folder):
     other = {name: value + 1 for name, value in STATE.items()}
     put(folder, "faces.pth", {"model": other, "ema": {f"ema_model.{name}": value for name, value in STATE.items()}})
-    assert same(pretrained.read_file(folder / "faces.pth"), other)
-    assert same(pretrained.read_file(folder / "faces.pth", "ema"))
-    assert same(pretrained.read_file(folder / "faces.pth", "params"), other), "the named one is not there"
+    assert same(pretrained.tensors_of(folder / "faces.pth"), other)
+    assert same(pretrained.tensors_of(folder / "faces.pth", "ema"))
+    assert same(pretrained.tensors_of(folder / "faces.pth", "params"), other), "the named one is not there"
 
 
 def test_a_name_that_only_begins_like_a_prefix_stays(folder):
     mixed = {"module.weight": STATE["weight"], "bias": STATE["bias"]}
     put(folder, "faces.pth", mixed)
-    assert same(pretrained.read_file(folder / "faces.pth"), mixed)
+    assert same(pretrained.tensors_of(folder / "faces.pth"), mixed)
 
 
 def test_a_file_that_holds_itself_ends():
@@ -89,13 +100,14 @@ def test_a_file_that_holds_itself_ends():
 
 def test_npz_gives_its_numbers_and_runs_no_code(folder):
     np.savez(folder / "faces.npz", **{"a/weight": np.ones((2, 3), np.float64), "graph": np.array(b"text")})
-    state = pretrained.read_file(folder / "faces.npz")
+    state = pretrained.tensors_of(folder / "faces.npz")
     assert list(state) == ["a/weight"] and state["a/weight"].dtype == torch.float32
-    np.savez(folder / "bad.npz", weight=np.array([Innocent()], dtype=object), allow_pickle=True)
+    np.savez(folder / "bad.npz", weight=np.array([Hostile(folder / "mark")], dtype=object), allow_pickle=True)
     (folder / "text.npz").write_text("<html>")
     for name in ("bad.npz", "text.npz"):
         with pytest.raises(FerReproError, match=f"{name} cannot be read as weights"):
-            pretrained.read_file(folder / name)
+            pretrained.tensors_of(folder / name)
+    assert not (folder / "mark").exists()
 
 
 def test_a_changed_file_is_noticed_although_its_digest_was_asked_before(folder):
@@ -107,27 +119,152 @@ def test_a_changed_file_is_noticed_although_its_digest_was_asked_before(folder):
         pretrained.read(weights)
 
 
-class Innocent:
-    """What a pickle must not bring along."""
+class Hostile:
+    """What a pickle must not do."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return (Path.touch, (self.mark,))
+
+
+@pytest.mark.parametrize("name", ["faces.pth", "faces.safetensors", "faces.h5"])
+@pytest.mark.parametrize(
+    "content", [b"hello", b"", b"PK\x03\x04", b"\x89HDF\r\n\x1a\n", b"\x80\x02", b"\xff" * 99, b"{}"]
+)
+def test_what_is_no_file_of_weights_is_one_sentence(folder, name, content):
+    (folder / name).write_bytes(content)
+    with pytest.raises(FerReproError, match=f"{name} cannot be read as weights") as caught:
+        pretrained.read(dataclasses.replace(NOWHERE, file=name))
+    assert "\n" not in str(caught.value)
+
+
+def test_no_pickle_runs(folder):
+    mark = folder / "mark"
+    for content in (Hostile(mark), {"weight": Hostile(mark)}, {"state_dict": {"weight": Hostile(mark)}}):
+        put(folder, "faces.pth", content)
+        with pytest.raises(FerReproError, match="cannot be read as weights"):
+            pretrained.read(NOWHERE)
+        (folder / "faces.pth").write_bytes(pickle.dumps(content))
+        with pytest.raises(FerReproError, match="cannot be read as weights"):
+            pretrained.read(NOWHERE)
+    assert not mark.exists()
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"no archive", "cannot be read as weights"),
-        (b"", "cannot be read as weights"),
-        (Innocent(), "cannot be read as weights"),
         ([1, 2], "holds a list, expected tensors by name"),
-        ({"weight": "text"}, "expected tensors by name"),
-        ({1: torch.ones(1)}, "expected tensors by name"),
+        (torch.ones(2), "holds a Tensor, expected tensors by name"),
+        ({"weight": "text"}, "holds 'weight': a str, expected dense tensors by name"),
+        ({1: torch.ones(2), 2: torch.ones(2)}, "holds 1: a Tensor, expected dense tensors by name"),
+        ({None: torch.ones(2)}, "holds None: a Tensor"),
+        ({"weight": {"deep": torch.ones(2)}}, "holds 'weight': a dict"),
+        ({"weight": torch.eye(3).to_sparse()}, "holds 'weight': a Tensor, expected dense"),
+        ({"weight": torch.ones(3, device="meta")}, "holds 'weight': a Tensor, expected dense"),
     ],
 )
-def test_what_is_no_file_of_tensors_is_refused(folder, content, words):
-    if isinstance(content, bytes):
-        (folder / "faces.pth").write_bytes(content)
-    else:
-        torch.save(content, folder / "faces.pth")
+def test_what_is_not_dense_tensors_by_name_is_refused(folder, content, words):
+    put(folder, "faces.pth", content)
     with pytest.raises(FerReproError, match=words):
+        pretrained.read(NOWHERE)
+
+
+def test_sizes_that_a_file_cannot_hold_are_refused_before_memory_is_taken(folder):
+    h5py = pytest.importorskip("h5py")
+    header = json.dumps({"w": {"dtype": "F32", "shape": [2**40, 2**20], "data_offsets": [0, 2**62]}}).encode()
+    for size in (len(header), 2**40, 2**63):
+        (folder / "faces.safetensors").write_bytes(size.to_bytes(8, "little") + header)
+        with pytest.raises(FerReproError, match="cannot be read as weights"):
+            pretrained.read(dataclasses.replace(NOWHERE, file="faces.safetensors"))
+    with h5py.File(folder / "faces.h5", "w") as file:
+        file.attrs["layer_names"] = ["conv"]
+        group = file.create_group("conv")
+        group.attrs["weight_names"] = ["conv/kernel:0"]
+        group.create_dataset("conv/kernel:0", shape=(2**20, 2**20), chunks=(1024, 1024), dtype="f4")
+    with pytest.raises(FerReproError, match="cannot be read as weights of Keras"):
+        pretrained.read(dataclasses.replace(NOWHERE, file="faces.h5"))
+    put(folder, "whole.pth", {"weight": torch.zeros(10_000_000)})
+    with zipfile.ZipFile(folder / "whole.pth") as whole, zipfile.ZipFile(folder / "faces.pth", "w", 8) as bomb:
+        for entry in whole.infolist():
+            bomb.writestr(entry.filename, whole.read(entry))
+    assert (folder / "faces.pth").stat().st_size < 100_000
+    with pytest.raises(FerReproError, match="cannot be read as weights"):
+        pretrained.read(NOWHERE)
+
+
+def keras_file(path):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(path, "w") as file:
+        file.attrs["layer_names"] = ["conv"]
+        group = file.create_group("conv")
+        group.attrs["weight_names"] = ["conv/weight:0", "conv/bias:0"]
+        for name, values in STATE.items():
+            group.create_dataset(f"conv/{name}:0", data=values.numpy())
+
+
+def matconvnets_file(path):
+    layer = {"name": "conv1", "type": "conv", "weights": np.array([None, None], dtype=object)}
+    layer["weights"][:] = [np.ones((2, 2, 1, 3), np.float32), np.ones(3, np.float32)]
+    savemat(path, {"layers": np.array([layer], dtype=object)})
+
+
+WRITERS = {
+    "faces.pth": lambda path: torch.save(STATE, path),
+    "old.pth": lambda path: torch.save(STATE, path, _use_new_zipfile_serialization=False),
+    "faces.safetensors": lambda path: safetensors.torch.save_file(STATE, path),
+    "faces.h5": keras_file,
+    "faces.mat": matconvnets_file,
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_damage_is_one_sentence_or_tensors_that_are_checked_again(folder, name, monkeypatch):
+    """A flipped bit in a number cannot be seen without the recipe's digest; everything else can."""
+    path = folder / name
+    WRITERS[name](path)
+    monkeypatch.setattr(keras, "PATIENCE", 5.0)
+    whole, refused = path.read_bytes(), 0
+    count = 24 if name.endswith(".h5") else 400  # each HDF5 file is read by a process of its own
+    for content in damaged_bytes(whole, 7, count):
+        path.write_bytes(content)
+        try:
+            if name.endswith(".mat"):
+                state = matconvnet.tensors(path)
+            else:
+                state = pretrained.read(dataclasses.replace(NOWHERE, file=name))
+            pretrained.fill_(nn.Linear(3, 2), {key.split("/")[-1]: tensor for key, tensor in state.items()})
+        except FerReproError as error:
+            refused += 1
+            assert "\n" not in str(error) and len(str(error)) < 1000
+        if content != whole:
+            digest = hashlib.sha256(whole).hexdigest()
+            with pytest.raises(FerReproError, match="is not the file that the recipe names"):
+                pretrained.read(dataclasses.replace(NOWHERE, file=name, sha256=digest))
+    assert refused > count / 2
+
+
+def test_a_file_that_the_hdf5_library_never_ends_to_read_is_given_up(folder, monkeypatch):
+    pytest.importorskip("h5py")
+    monkeypatch.setattr(keras, "PATIENCE", 0.01)
+    keras_file(folder / "faces.h5")
+    with pytest.raises(FerReproError, match="cannot be read as weights of Keras .no end."):
+        pretrained.read(dataclasses.replace(NOWHERE, file="faces.h5"))
+
+
+def test_a_folder_in_place_of_the_file_or_one_without_permission_is_a_sentence(folder, monkeypatch):
+    (folder / "faces.pth").mkdir()
+    with pytest.raises(FerReproError, match="not on this machine"):
+        pretrained.read(NOWHERE)
+    (folder / "faces.pth").rmdir()
+    put(folder, "faces.pth")
+
+    def refused(*words):
+        raise PermissionError(13, "Permission denied", str(folder / "faces.pth"))
+
+    monkeypatch.setattr(pretrained, "sha256_of", refused)
+    with pytest.raises(FerReproError, match="faces.pth cannot be read .Permission denied.: correct its permissions"):
         pretrained.read(NOWHERE)
 
 
@@ -162,12 +299,56 @@ def test_a_download_asks_torchvisions_address_with_the_published_digest(folder, 
     assert len(asked) == 1 and asked[0][0].endswith("/resnet18-f37072fd.pth")
 
 
+TIMMS = Pretrained("convnext_tiny.fb_in22k", "timm", "", "convnext_tiny_22k_224.pth", None, "")
+
+
+@pytest.fixture
+def silent(monkeypatch):
+    """A server that takes calls and never answers, in the place of every proxy."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"http://127.0.0.1:{server.getsockname()[1]}"
+        for name in ("http_proxy", "https_proxy", "all_proxy"):
+            monkeypatch.setenv(name, address)
+            monkeypatch.setenv(name.upper(), address)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        monkeypatch.delenv("no_proxy", raising=False)
+        called = []
+        threading.Thread(target=lambda: called.extend(iter(lambda: accepted(server), None)), daemon=True).start()
+        yield called
+
+
+def accepted(server):
+    try:
+        return server.accept()[0]
+    except OSError:
+        return None
+
+
+@pytest.mark.parametrize("weights", [RESNET18, TIMMS], ids=["torchvision", "timm"])
+def test_a_server_that_does_not_answer_is_asked_once_and_not_for_long(folder, silent, monkeypatch, weights):
+    pytest.importorskip("timm")
+    monkeypatch.setattr(pretrained, "PATIENCE", 0.3)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(folder / "hub"))
+    pretrained._from_timm.cache_clear()
+    began = time.monotonic()
+    with pytest.raises(FerReproError, match="are not on this machine and could not be fetched.*--from-scratch"):
+        pretrained.fetch(weights)
+    # Once for the file; the hub's library opens one more connection for itself.
+    assert time.monotonic() - began < 15 and len(silent) <= 2
+    assert not [path for path in folder.rglob("*") if path.is_file()]
+    assert socket.getdefaulttimeout() is None
+
+
 @pytest.mark.parametrize(
     ("state", "words"),
     [
         ({"weight": STATE["weight"]}, r"1 missing \(bias\)"),
         (STATE | {"more": torch.ones(1)}, r"without a place \(more\)"),
         (STATE | {"bias": torch.ones(3)}, r"bias is \[3\], expected \[2\]"),
+        (STATE | {"bias": torch.ones(2, dtype=torch.int64)}, r"bias is torch.int64, expected torch.float32"),
+        (STATE | {"bias": torch.ones(2, dtype=torch.complex64)}, r"bias is torch.complex64, expected torch.float32"),
+        (STATE | {"bias": torch.tensor([1.0, float("nan")])}, r"bias is not finite"),
+        (STATE | {"weight": STATE["weight"] / 0}, r"weight is not finite"),
     ],
 )
 def test_a_shape_or_name_that_does_not_fit_is_named(state, words):
@@ -246,7 +427,7 @@ def test_a_row_whose_weights_are_missing_never_runs_under_its_own_name(folder, m
         reproduce("efficientfer-lite0", results_dir=folder / "results")
     with pytest.raises(SystemExit) as stopped:
         cli.main(["run", "efficientfer-lite0", "--profile", "smoke", "--runs-dir", str(folder / "runs")])
-    assert stopped.value.code == 1 and "missing.pth" in capsys.readouterr().out
+    assert stopped.value.code == 1 and "missing.pth" in capsys.readouterr().err
 
 
 def test_a_result_names_the_file_it_started_from(tmp_path):

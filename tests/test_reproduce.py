@@ -7,6 +7,7 @@ import pytest
 
 from fer_repro import data, papers, reproduce, results
 from fer_repro.errors import FerReproError
+from fer_repro.papers.resemotenet import leakage
 from fer_repro.training.run import Interrupted
 
 
@@ -72,6 +73,23 @@ def test_scores_are_those_of_the_stored_predictions(tmp_path, small_full):
     for half in results.HALVES:
         rows, labels = result.predictions[f"{half}_views"], result.predictions[f"{half}_labels"]
         assert result.score(half)["accuracy"] == np.mean(rows.astype(np.float32).argmax(1) == labels)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**31, 2**64, True, 1.0, "0", None])
+def test_a_seed_out_of_range_is_refused_before_anything_runs(tmp_path, small_full, monkeypatch, seed):
+    monkeypatch.setattr(data, "load", None)
+    with pytest.raises(FerReproError, match="parameter seed is .*from 0 to 2,147,483,647"):
+        run(tmp_path, seed=seed)
+    with pytest.raises(FerReproError, match="parameter seed is"):
+        leakage.demonstrate(seed=seed, runs_dir=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("variant", ["vggnet", "local-learning-bow", "sdafe", "cnn-hyperparameters-search"])
+def test_the_largest_seed_runs(tmp_path, variant):
+    """faiss takes an int32, and so must every seed that is derived from the run's."""
+    result = reproduce.reproduce(variant, seed=np.int64(2**31 - 1), results_dir=tmp_path, device="cpu")
+    assert result.record["seed"] == 2**31 - 1
 
 
 def test_full_without_data_names_the_places(tmp_path, monkeypatch):

@@ -55,7 +55,8 @@ def slugs_with_chapter(root: Path) -> set[str]:
 
 
 def verdict_table(board: pd.DataFrame, chapters: Collection[str]) -> str:
-    """Markdown: a sentence that counts the verdicts, and a row for each claim; paths as seen from ``chapters/``."""
+    """Markdown: a sentence that counts the leaderboard's verdicts, a row for each claim; paths from ``chapters/``."""
+    board = board[board["pinned"]]
     counts = [f"{n} {name}" for name in VERDICTS if (n := int((board["verdict"] == name).sum()))]
     lines = [
         f"Of {len(board)} claims: {', '.join(counts)}.",

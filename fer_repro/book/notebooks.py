@@ -121,8 +121,10 @@ def inspect(chapter: str | Path) -> Chapter:
         )
     try:
         found = papermill("inspecting a chapter").inspect_notebook(str(path))
-    except ValueError as error:  # its metadata names no kernel, or no language
-        raise FerReproError(f"{path} names no kernel: open it in Jupyter, choose Python 3 and save it") from error
+    except Exception as error:  # papermill's or ValueError for no kernel or language, anything else for a strange one
+        raise FerReproError(
+            f"{path} names no kernel of Python: open it in Jupyter, choose Python 3 and save it"
+        ) from error
     unseen = [name for name in _assigned(path, tagged[0].source) if name not in found]
     if unseen:
         raise FerReproError(
@@ -159,7 +161,7 @@ def papermill(what: str) -> Any:
         import papermill as module
     except ImportError as error:
         raise FerReproError(NO_BOOK.format(what=what, name="papermill")) from error
-    logging.getLogger("papermill").setLevel(logging.ERROR)
+    logging.getLogger("papermill").setLevel(logging.CRITICAL)
     return module
 
 
@@ -172,9 +174,11 @@ def read(path: Path) -> Any:
     try:
         notebook = nbformat.read(path, as_version=4)
         nbformat.validate(notebook)
-    except (OSError, ValueError, nbformat.ValidationError, nbformat.reader.NotJSONError) as error:
+    except Exception as error:  # nbformat reads a damaged file as if it were whole, and fails in any way at all
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise FerReproError(f"{path} is not a readable notebook: {lines[0][:200]}") from error
+        raise FerReproError(
+            f"{path} is not a readable notebook ({lines[0][:200]}): take it again from where it came"
+        ) from error
     return notebook
 
 

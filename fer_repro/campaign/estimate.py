@@ -7,13 +7,10 @@ epoch on the select images, and of scoring at the end. Stages with patience coun
 from __future__ import annotations
 
 import dataclasses
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-
-import numpy as np
 
 from fer_repro import papers, results
 from fer_repro.campaign import Task, status
@@ -29,7 +26,7 @@ from fer_repro.parameters import RunOptions
 from fer_repro.recipe import Recipe
 from fer_repro.reproduce import run_folder, usual_data
 from fer_repro.results import FINISHED, HALVES
-from fer_repro.training import checkpoint
+from fer_repro.training import artifacts, checkpoint
 from fer_repro.training.checkpoint import CheckpointProgress
 from fer_repro.training.execution import resolve_device
 from fer_repro.transforms import Augmenter
@@ -64,9 +61,13 @@ class Work:
         """Operations of an epoch in each stage."""
         return tuple(one + self.selecting for one in self.training)
 
+    def _stage(self, standing: CheckpointProgress) -> int:
+        """The stage under way; a checkpoint of another recipe may be in one that this recipe has not."""
+        return min(standing.stage, len(self.epochs) - 1)
+
     def _in_stage(self, standing: CheckpointProgress) -> float:
         """Operations that a checkpoint has behind it in the stage under way."""
-        stage = standing.stage
+        stage = self._stage(standing)
         part = min(1.0, standing.batch * self.batch_sizes[stage] / self.images[stage])
         return standing.epoch * self.per_epoch[stage] + part * self.training[stage]
 
@@ -85,7 +86,8 @@ class Work:
             return sum(whole)
         if standing.status != "running":
             return 0.0
-        return sum(whole[standing.stage + 1 :]) + max(0.0, whole[standing.stage] - self._in_stage(standing))
+        stage = self._stage(standing)
+        return sum(whole[stage + 1 :]) + max(0.0, whole[stage] - self._in_stage(standing))
 
 
 def work(variant: Variant, recipe: Recipe, counts: Mapping[str, int]) -> Work:
@@ -180,7 +182,9 @@ class Estimator:
             here = [one for one in begun if one is not None and one.identity.get("device") == self.device]
             seconds = sum(one.seconds for one in here)
             if seconds and (counted := self.work(name)) is not None:
-                measured[name] = sum(counted.done(one) for one in here) / seconds
+                done = sum(counted.done(one) for one in here)
+                # A run that was stopped before its first batch has no speed.
+                measured |= {name: done / seconds} if done else {}
         return self.speeds.of(variant, measured)
 
     def stored(self, task: Task) -> bool:
@@ -267,11 +271,24 @@ class Estimator:
         size = standing.path.stat().st_size if standing else BYTES_PER_PARAMETER * counted.parameters
         return scoring + size / DISK
 
+    def gained(self, task: Task) -> set[tuple]:
+        """What a run and those it builds on have on disk: the same before and after a command that gained nothing."""
+        found: set[tuple] = set()
+        for each in [*self.builds_on(task), task] if self.keeps else ():
+            for path in self.folder(each).glob("**/*"):
+                standing = checkpoint.progress_of(path) if path.name == checkpoint.NAME else None
+                if standing is not None:
+                    # A checkpoint is written at every stop, also where no batch was trained.
+                    done = standing.status, standing.epochs, standing.batch
+                    found |= {(path, *done)} if any(done[1:]) else set()
+                elif path.is_file() and path.name not in ("lock", checkpoint.PREVIOUS):
+                    found.add((path, path.stat().st_mtime_ns))
+        return found
+
 
 def _seconds_of(path: Path) -> float:
     """What a file of an `ArtifactCache` took to make; 0 for one that cannot be read, which will be made anew."""
     try:
-        with np.load(path, allow_pickle=False) as content:
-            return float(content["seconds"])
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
+        return artifacts.read(path)[1]
+    except Exception:  # noqa: BLE001 - as `ArtifactCache` does, which warns
         return 0.0

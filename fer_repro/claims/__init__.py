@@ -211,12 +211,12 @@ def _code(value: Any, where: str) -> Code:
 
 def _arithmetic(accuracy: float, value: Any, where: str) -> Arithmetic:
     def total(got: Any, place: str) -> Total:
-        part = need.fields(got, place, n=need.whole, what=need.text)
+        part = need.fields(got, place, n=need.images, what=need.text)
         return Total(**part, rounded=matching(part["n"]), cut=matching(part["n"], cut=True))
 
     printed = need.maybe(partial(need.fields, correct=need.whole, n=need.whole, source=need.text))
     matching = partial(counts_that_print, accuracy)
-    got = need.fields(value, where, n=need.whole, printed=printed, other_totals=need.list_of(total), note=need.note)
+    got = need.fields(value, where, n=need.images, printed=printed, other_totals=need.list_of(total), note=need.note)
     n, given = got["n"], got["printed"] or {}
     matches = matching(n)
     if given and (given["n"] != n or given["correct"] not in matches):
@@ -252,7 +252,7 @@ def _claims(value: Any, rows: tuple[LeaderboardRow, ...], name: str) -> dict[str
     claims: dict[str, Claim] = {}
     for number, (raw, row) in enumerate(zip_longest(value, rows), start=1):
         variant = raw.get("variant") if isinstance(raw, Mapping) else None
-        where = f"{name}: row '{variant}'" if isinstance(variant, str) else f"{name}: row {number}"
+        where = f"{name}: row {variant[:40]!r}" if isinstance(variant, str) else f"{name}: row {number}"
         accuracy = need.percent(raw.get("accuracy") if isinstance(raw, Mapping) else None, f"{where}, field accuracy")
         nested = need.readers(Claim, paper=need.record(Paper), code=_code, audit=partial(_audit, accuracy))
         got = need.fields(raw, where, **nested)

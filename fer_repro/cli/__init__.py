@@ -16,10 +16,11 @@ from typing import Annotated, Any
 import typer
 
 import fer_repro
+from fer_repro import durations
 from fer_repro.cli import runs
 from fer_repro.cli.console import AsJson, ResultsDir, Root, console, end_with_the_driver, print_json, progress, table
 from fer_repro.cli.failure import Commands, reported
-from fer_repro.errors import INTERRUPTED, UNREAD, FerReproError, nearest
+from fer_repro.errors import INTERRUPTED, UNREAD, FerReproError, nearest, one_of
 from fer_repro.logs import LineHandler, nowhere, shown, unread
 from fer_repro.project import default_results_dir, project_root
 
@@ -134,6 +135,8 @@ def data(
         print(f"{place.path} ({place.kind})")
     else:
         print(f"{document['source']}: {document['images']:,} images, {document['known_copy']}, {document['digest']}")
+        if document["not_read"]:
+            print(f"in the same folder, not read: {', '.join(document['not_read'])}")
     if action == "describe" and not as_json:
         counts = document["counts"]
         console.print(table(["usage", *next(iter(counts.values()))], [[u, *c.values()] for u, c in counts.items()]))
@@ -141,18 +144,23 @@ def data(
 
 @app.command("list")
 def list_variants(results_dir: ResultsDir = "", as_json: AsJson = False) -> None:
-    """List the variants: leaderboard rows and ablations, with what is stored of each."""
-    from fer_repro import papers
+    """List the variants: leaderboard rows, added models and ablations, with what is stored of each."""
+    from fer_repro import papers, results
     from fer_repro.campaign import status
 
-    if results_dir and not os.path.isdir(results_dir):
-        raise FerReproError(f"there is no results folder {results_dir}: give one with --results-dir")
-    entries = status.states(Path(results_dir) if results_dir else default_results_dir())
-    _print_damage(problem for entry in entries for problem in entry["damaged"])
+    where = Path(results_dir) if results_dir else default_results_dir()
+    if results_dir and not os.path.isdir(where):
+        raise FerReproError(f"there is no results folder {where}: give one with --results-dir")
+    found = results.survey(where)
+    entries = status.states(where, found)
+    _print_damage(found[1].values())
     if as_json:
         print_json({"variants": entries})
         return
-    kinds = ["row" if e["ablation_of"] is None else f"ablation of {e['ablation_of']}" for e in entries]
+    kinds = [
+        f"ablation of {e['ablation_of']}" if e["ablation_of"] else "not on the leaderboard" if e["added"] else "row"
+        for e in entries
+    ]
     rows = [[e["id"], e["slug"], kind, *e["state"].values()] for e, kind in zip(entries, kinds, strict=True)]
     console.print(table(["variant", "chapter", "kind", *papers.PROTOCOLS], rows))
 
@@ -171,7 +179,7 @@ def chapter(
         str, typer.Option("-o", "--out", help="The executed copy. Default: _build/executed/SLUG.ipynb.")
     ] = "",
     timeout: Annotated[
-        float | None, typer.Option(min=0.1, help="Seconds that one cell may take. Default: no limit.")
+        str | None, typer.Option(help="Time that one cell may take: seconds, 45m, 1h30m. Default: no limit.")
     ] = None,
     show: Annotated[bool, typer.Option("--parameters", help="List the chapter's parameters and run nothing.")] = False,
     as_json: AsJson = False,
@@ -194,10 +202,11 @@ def chapter(
         if not equals:
             raise FerReproError(f"parameter '{name}' has no value: write -p {name} VALUE")
         given[name] = described.parameter(name).parse(text)
+    limit = None if timeout is None else durations.parse(timeout, "timeout")
     target = Path(out) if out else project_root() / "_build" / "executed" / f"{described.slug}.ipynb"
     lines = nullcontext() if sys.stderr.isatty() else shown(LineHandler("stderr"))  # a terminal has papermill's bar
     with _interruptible("nothing was written; a full run goes on from its checkpoint with the same command"), lines:
-        done = notebooks.execute(described.path, target, given, timeout=timeout)
+        done = notebooks.execute(described.path, target, given, timeout=limit)
     print_json({"chapter": described.slug, "out": str(done)}) if as_json else print(f"executed: {done}")
 
 
@@ -205,15 +214,19 @@ def chapter(
 def book(
     profile: Annotated[str, typer.Option(help="stored (smoke where nothing is stored), smoke or full.")] = "stored",
     jobs: Annotated[int, typer.Option(min=1, help="Chapters at a time.")] = 2,
-    timeout: Annotated[float, typer.Option(min=1, help="Seconds that one cell may take.")] = 1800,
+    timeout: Annotated[str, typer.Option(help="Time that one cell may take: seconds, 45m, 1h30m.")] = "30m",
     out: Annotated[str, typer.Option("-o", "--out", help="Where the finished book goes. Default: _build/html.")] = "",
     results_dir: ResultsDir = "",
 ) -> None:
     """Execute all chapters and build the book; a warning, a dead link or a failing chapter is an error."""
+    from fer_repro import papers
+
+    one_of("profile", profile, papers.PROFILES)
     from fer_repro.book.build import build_book
 
     with _interruptible("the previous book is unchanged"):
-        build_book(profile=profile, jobs=jobs, timeout=timeout, out=Path(out) if out else None, results_dir=results_dir)
+        limit = durations.parse(timeout, "timeout")
+        build_book(profile=profile, jobs=jobs, timeout=limit, out=Path(out) if out else None, results_dir=results_dir)
 
 
 @app.command()
@@ -263,7 +276,8 @@ def _print_audit(document: dict[str, Any]) -> None:
     rows = []
     for r in document["rows"]:
         audited, verdict = r["audit"], r["verdicts"]["official"]["name"]
-        rows.append([r["variant"], f"{r['accuracy']:.2f}", audited["comparability"], audited["scored"], verdict])
+        name = r["variant"] if r["pinned"] else f"{r['variant']} (not on the leaderboard)"
+        rows.append([name, f"{r['accuracy']:.2f}", audited["comparability"], audited["scored"], verdict])
     console.print(table(["variant", "claimed %", "class", "scored on", "verdict"], rows))
     for letter, meaning in document["classes"].items():
         console.print(f"{letter}: {meaning}")
@@ -276,7 +290,7 @@ app.command()(runs.export)
 def bench(
     what: Annotated[str, typer.Argument(help="data, augment, train, evaluate, seeds or all.")] = "all",
     only: Annotated[str | None, typer.Option(help="Networks, separated by commas, instead of all.")] = None,
-    seconds: Annotated[float | None, typer.Option(min=0.01, help="How long a turn of one side lasts.")] = None,
+    seconds: Annotated[str | None, typer.Option(help="How long a turn of one side lasts: seconds, 2m.")] = None,
     turns: Annotated[int | None, typer.Option(min=1, help="How often each side has its turn.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
     keep: Annotated[bool, typer.Option("--store", help="Also write to benchmarks/measured, for the chapter.")] = False,
@@ -285,8 +299,12 @@ def bench(
 ) -> None:
     """Measure speed and memory side by side with what a user would do instead."""
     from fer_repro import speed as benchmarks
+    from fer_repro.training import DEVICES
 
-    options = {"only": only, "seconds": seconds, "turns": turns, "device": device}
+    if device is not None:
+        one_of("device", device, DEVICES)
+    turn = None if seconds is None else durations.parse(seconds, "turn")
+    options = {"only": only, "seconds": turn, "turns": turns, "device": device}
     with _interruptible("nothing was written"), shown(LineHandler("stderr")):
         measured = benchmarks.measure(what, options=options)
     if keep or out:

@@ -24,10 +24,9 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
+            os.getcwd()  # a folder that was deleted is answered before torch is imported, which then ends the process
             ended = super().invoke(ctx)
-            # A closed pipe shows here, where typer answers it, and not while Python shuts down.
-            if sys.stdout is not None:  # None: closed by the caller
-                sys.stdout.flush()
+            sys.stdout.flush()  # a closed pipe shows here, where typer answers it, and not while Python shuts down
             return ended
         except KeyboardInterrupt:
             print("stopped", file=sys.stderr)
@@ -43,8 +42,11 @@ def reported(debug: bool) -> Iterator[None]:
     The one place where that is decided. What comes from outside is a `FerReproError`, an `OSError` that says which
     file or disk, or a lack of memory; anything else is a defect of this program.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a path or a name that the terminal cannot show is shown escaped
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by the caller (`>&-`)
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+        elif isinstance(stream, io.TextIOWrapper):  # a path or a name that the terminal cannot show is shown escaped
             stream.reconfigure(errors="backslashreplace")
     try:
         yield

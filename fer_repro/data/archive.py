@@ -22,7 +22,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from fer_repro.data.kinds import COMPRESSED, HEAD, TAR, Kind, sniff
 from fer_repro.data.official import FRESH_COPY, damaged, printable
@@ -36,7 +36,7 @@ LARGEST_HEADER = 1 << 20  # a tar header with its extensions
 LARGEST_DIRECTORY = 24 << 20  # a zip's list of members, which zipfile holds in memory
 LARGEST_DICTIONARY = 256 << 20  # memory an xz stream may ask for
 _IN_MEMORY = 64 << 20  # a larger zip inside an archive waits in an unnamed temporary file: it cannot be read in one go
-_SUFFIX = re.compile(r"\.(zip|tar|gz|bz2|xz|tgz|tbz2?|txz)$", re.IGNORECASE)
+_SUFFIX = re.compile(r"\.(zip|npz|tar|gz|bz2|xz|tgz|tbz2?|txz)$", re.IGNORECASE)
 
 Visit = Callable[[str, Kind | None, IO[bytes]], None]
 
@@ -157,7 +157,7 @@ class _Walk:
         elif layer == 0:
             raise damaged(self.archive, "it is no archive, or its beginning is damaged")
         else:
-            self.visit(name, kind, stream)
+            self.visit(name, kind, cast(IO[bytes], stream))
 
     def member(self, within: str, name: str, stream: Any, layer: int) -> None:
         """A file inside the archive ``within``."""
@@ -196,7 +196,7 @@ class _Walk:
                 member = archive.next()
             if member is None:
                 break
-            archive.members.clear()  # tarfile would keep them all
+            archive.members.clear()  # type: ignore[attr-defined]  # tarfile would keep them all
             self.admit(member.name, member.size)
             if member.issparse() or not (member.isreg() or member.isdir()):
                 self.refuse(f"the member '{member.name}' is a link, a device or sparse, expected plain files")
@@ -229,12 +229,16 @@ class _Stream(io.RawIOBase):
         return self.head
 
     def read(self, size: int = -1) -> bytes:
-        if self.head:
-            piece = self.head if size < 0 else self.head[:size]
-            self.head = self.head[len(piece) :]
-            return piece + self.read(-1) if size < 0 else piece
+        """``size`` bytes, fewer only at the end; all of them for a negative size."""
+        if size < 0:
+            return b"".join(iter(lambda: self.read(1 << 20), b""))
+        pieces, self.head = [self.head[:size]], self.head[size:]
+        missing = size - len(pieces[0])
         with self.walk.guard():
-            return self.raw.read(size)
+            while missing and (piece := self.raw.read(missing)):
+                pieces.append(piece)
+                missing -= len(piece)
+        return b"".join(pieces)
 
 
 class _Counted(io.RawIOBase):
@@ -257,7 +261,15 @@ class _Careful(io.RawIOBase):
 
     def __init__(self, file: Any, walk: _Walk) -> None:
         self.file, self.walk = file, walk
-        self.seek, self.tell, self.seekable = file.seek, file.tell, lambda: True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self.file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self.file.tell()
 
     def read(self, size: int = -1) -> bytes:
         if size > LARGEST_DIRECTORY:

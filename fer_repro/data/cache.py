@@ -146,9 +146,10 @@ class Cache:
             self._replace(self._file(key), [head, *parts])
             return self._open(self._file(key), verify=False)
         except (OSError, NoSpaceLeft) as error:
+            why = getattr(error, "strerror", error)
             warnings.warn(
-                f"the cache folder {self.folder} cannot be written ({getattr(error, 'strerror', error)}), so FER2013 "
-                f"is kept in memory and parsed again next time; set ${VARIABLE} to a folder that can be written",
+                f"the cache folder {self.folder} cannot be written ({why}), so FER2013 is kept in "
+                f"memory and parsed again next time; set ${VARIABLE} to a folder that can be written",
                 stacklevel=2,
             )
             for name in table:

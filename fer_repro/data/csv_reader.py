@@ -17,7 +17,8 @@ from typing import IO
 
 import numpy as np
 
-from fer_repro.data.official import FRESH_COPY, LABELS, PIXELS, SIDE, USAGES, Parsed, damaged
+from fer_repro.data import kinds
+from fer_repro.data.official import FRESH_COPY, LABELS, PIXELS, SIDE, USAGES, Parsed, damaged, printable
 from fer_repro.errors import FerReproError
 
 BLOCK = 1 << 20
@@ -31,15 +32,20 @@ class _Columns:
 
     def __init__(self, header: bytes, name: str) -> None:
         text = header.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace").rstrip("\r\n")
-        names = [n.strip().lower() for n in next(csv.reader([text]), [])]
+        names = [n.strip().lower() for n in _fields(text.encode(), f"{name}, line 1")]
         self.total = len(names)
         hint = "put icml_face_data.csv beside it or use fer2013.csv"
         if names == ["pixels"]:
             raise FerReproError(f"{name} holds no labels (its only column is 'pixels'); {hint}")
+        if "pixels" not in names and "pixels" in kinds.columns(header):
+            raise FerReproError(
+                f"{name}, line 1: the columns are there, but not in UTF-8 with commas between them; save it so, or "
+                "point at fer2013.csv or icml_face_data.csv"
+            )
         if "pixels" not in names or "emotion" not in names:
             raise FerReproError(
-                f"{name}, line 1: the header is '{text[:60]}', expected the columns emotion, pixels, Usage; point at "
-                "fer2013.csv or icml_face_data.csv"
+                f"{name}, line 1: the header is '{printable(text[:60])}', expected the columns emotion, pixels, Usage; "
+                "point at fer2013.csv or icml_face_data.csv"
             )
         if "usage" not in names:
             raise FerReproError(f"{name} holds only the training images (no column 'Usage'); {hint}")
@@ -145,7 +151,7 @@ def _line_by_line(block: bytes, columns: _Columns, first_line: int, name: str, i
     for row, line in enumerate(lines):
         where = f"{name}, line {first_line + row:,} (the header is line 1)"
         cut = " (the file seems cut here)" if is_last and row == len(lines) - 1 and not whole else ""
-        fields = next(csv.reader([line.decode("utf-8", "replace").rstrip("\r")]), [])
+        fields = _fields(line, where)
         if not any(f.strip() for f in fields):
             raise damaged(where, "an empty row, expected emotion, pixels and Usage")
         if len(fields) > columns.pixels:
@@ -161,6 +167,13 @@ def _line_by_line(block: bytes, columns: _Columns, first_line: int, name: str, i
             raise damaged(where, f"Usage is '{word[:20]}', expected one of {', '.join(USAGES)}{cut}")
         usage[row] = USAGES.index(word)
     return pixels, labels, usage
+
+
+def _fields(line: bytes, where: str) -> list[str]:
+    try:
+        return next(csv.reader([line.decode("utf-8", "replace").rstrip("\r")]), [])
+    except csv.Error as error:  # a carriage return inside the row, or a field without end
+        raise damaged(where, f"the row cannot be parsed ({error})") from error
 
 
 def _numbers(field: str, where: str, cut: str) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fer_repro.data import archive
@@ -46,12 +46,11 @@ def recognise(path: Path) -> Place | None:
             return _Search().folder(path)
         return _recognise_file(path) if path.exists() else None
     except OSError as error:
-        raise FerReproError(
-            printable(
-                f"'{error.filename or path}' cannot be read ({error.strerror or error}); check that it is there and "
-                "that you may read it"
-            )
-        ) from error
+        raise FerReproError(printable(_unreadable(path, error))) from error
+
+
+def _unreadable(path: Path, error: OSError) -> str:
+    return f"'{path}' cannot be read ({error.strerror or error}); check that it is there and that you may read it"
 
 
 def _recognise_file(path: Path) -> Place:
@@ -62,22 +61,18 @@ def _recognise_file(path: Path) -> Place:
         return Place(path, "archive")
     if kind and kind.role in READERS and not is_part(path.name):
         return Place(path, kind.role)
-    if (
-        kind and is_part(path.name) and (kind == INCOMPLETE or kind.role in READERS)
-    ):  # what is missing may lie beside it
-        around = _Search().survey(path.parent)
+    if kind and is_part(path.name) and (kind == INCOMPLETE or kind.role in READERS):
+        around = _Search().survey(path.parent)  # what is missing may lie beside it
         whole = sorted((p for p in around.tables if rank(p.name) < len(CSV_NAMES)), key=lambda p: rank(p.name))
-        if kind == INCOMPLETE and whole:
-            return Place(whole[0], "csv")
         parts = tuple(p for p in around.tables if is_part(p.name))
         if kind != INCOMPLETE:
             return Place(path.parent, kind.role, parts) if len(parts) > 1 else Place(path, kind.role)
-    if path.suffix.lower() == ".csv" and not is_part(path.name) and (kind is None or kind == INCOMPLETE):
+        if whole:
+            return Place(whole[0], "csv")
+    elif path.suffix.lower() == ".csv" and (kind is None or kind == INCOMPLETE):
         return Place(path, "csv")  # its reader says what is wrong with the header
     for why in why_not(path.name, kind):
         raise damaged(path.name, why) if kind is None else FerReproError(printable(why))
-    if path.suffix.lower() == ".csv":
-        return Place(path, "csv")
     found = f"it is {kind.words}" if kind else "its first bytes are those of no form that is read"
     raise FerReproError(
         printable(
@@ -104,7 +99,7 @@ class _Survey:
         archives = [p.name for p in self.archives]
         if not self.tables:
             return Place(self.folder, "folder", beside=(*archives,)) if self.pictures else None
-        chosen = choose([p.name for p in self.tables], f"the folder '{self.folder.name}'")
+        chosen = choose([p.name for p in self.tables], f"the folder '{self.folder.name or self.folder}'")
         rest = [p.name for p in self.tables if p.name not in chosen]
         beside, role = (*rest, *pictures, *archives), self.roles[chosen[0]]
         if len(chosen) == 1:
@@ -120,16 +115,16 @@ class _Search:
 
     def folder(self, root: Path) -> Place | None:
         """The copy nearest to ``root``: in a folder's files, else in an archive."""
-        level, surveys = [root], list[_Survey]()
+        level, levels = [root], list[list[Path]]()
         for _ in range(_DEPTH + 1):
             here = [self.survey(folder) for folder in level]
-            surveys += here
+            levels.append([path for survey in here for path in survey.archives])
             places = [place for survey in here if (place := survey.place())]
             if place := _only(root, places):
                 return place
             level = [folder for survey in here for folder in survey.folders]
-        for survey in surveys:
-            if place := _only(root, [Place(path, "archive") for path in survey.archives]):
+        for archives in levels:
+            if place := _only(root, [Place(path, "archive") for path in archives]):
                 return place
         if self.why:
             raise FerReproError(printable(self.why[0]))
@@ -141,46 +136,61 @@ class _Search:
         self.looked += 1
         if self.looked > _LOOKED_AT:
             return found
-        with os.scandir(folder) as entries:
-            sorted_entries = sorted(entries, key=lambda entry: entry.name)
+        try:
+            with os.scandir(folder) as listed:
+                entries = sorted(listed, key=lambda entry: entry.name)
+        except OSError as error:
+            self.why.append(_unreadable(folder, error))
+            return found
         split = set()
-        for entry in sorted_entries:
+        for entry in entries:
             path = folder / entry.name
             if archive.is_litter(entry.name) or is_picture_name(entry.name):
                 continue
             try:
-                if entry.is_dir():
+                if path.is_dir():
                     inside = {e.name for e in os.scandir(path)} if is_split_folder(entry.name) else set()
                     found.pictures |= any(map(is_class_folder, inside))
                     split |= {entry.name.lower()} if inside else set()
                     found.folders.append(path)
-                elif entry.is_file() and self.looked < _LOOKED_AT:
+                elif path.is_file() and self.looked < _LOOKED_AT:
                     self.looked += 1
                     kind = _kind_of(path)
                     if kind and kind.role in READERS:
                         found.tables.append(path)
                         found.roles[entry.name] = kind.role
-                    elif kind and kind.role:
-                        found.archives.append(path)
+                    elif kind and kind.role:  # many kinds of documents are zip files: their names say that they are not
+                        if archive.is_archive_name(entry.name) or not path.suffix:
+                            found.archives.append(path)
                     else:
                         self.why.extend(why_not(entry.name, kind))
             except OSError as error:
-                self.why.append(
-                    f"'{entry.name}' cannot be read ({error.strerror or error}); check that you may read it"
-                )
-        found.pictures |= {"train", "test"} <= split
+                if path.suffix.lower() == ".csv" or archive.is_archive_name(entry.name):
+                    self.why.append(_unreadable(path, error))
+        found.pictures |= len(split) > 1
         return found
 
 
 def _only(root: Path, places: list[Place]) -> Place | None:
-    """The one place, or the one that is named for the data set; `FerReproError` where several are there."""
-    named = [p for p in places if "fer2013" in p.path.relative_to(root).as_posix().lower()]
+    """The one place, or the one that is named for the data set; `FerReproError` where several are there.
+
+    ``fer2013/`` below the root is torchvision's layout.
+    """
+    named = [p for p in places if "fer2013" in p.path.name.lower() and p.kind == "archive"]
+    named = named or [p for p in places if "fer2013" in (p.path.name, p.path.parent.name) and p.kind != "archive"]
     choice = named if len(places) > 1 and named else places
+    names = [printable(place.path.relative_to(root).as_posix()) for place in places]
     if len(choice) > 1:
-        what = "archives" if choice[0].kind == "archive" else "copies"
-        names = [place.path.relative_to(root).as_posix() for place in choice]
-        raise FerReproError(several(f"the folder '{root.name}'", what, names))
-    return choice[0] if choice else None
+        where = f"the folder '{root.name or root}'"
+        if choice[0].kind == "archive":
+            raise FerReproError(
+                f"{several(where, 'archives', names)} (or unpack them into one folder, if they are parts)"
+            )
+        raise FerReproError(several(where, "copies", names))
+    if not choice:
+        return None
+    others = [name for name, place in zip(names, places, strict=True) if place is not choice[0]]
+    return replace(choice[0], beside=(*choice[0].beside, *others))
 
 
 def find(root: str | os.PathLike | None = None) -> Place:
@@ -214,8 +224,7 @@ def _holds(path: Path) -> str:
     """What is there instead of FER2013."""
     if not path.is_dir():
         return "does not exist"
-    with os.scandir(path) as entries:
-        names = sorted(f"{e.name}/" if e.is_dir() else e.name for e in entries)
+    names = [f"{name}/" if (path / name).is_dir() else name for name in sorted(os.listdir(path))]
     return f"holds none, only {first(names)}" if names else "holds none: the folder is empty"
 
 

@@ -16,6 +16,7 @@ from fer_repro.results import Result
 
 # The word always stands beside a verdict's mark, so neither mark nor colour carries the meaning alone.
 MARKS = {"reproduced": "✓", "above": "▲", "below": "▼", "not comparable": "≠", "not run": "○"}
+ADDED = "added to this book, not on the leaderboard"
 AUDITED = ("scored", "selected_on", "trained_on", "extra_data", "pretraining")
 
 
@@ -58,7 +59,7 @@ def _claim(claim: Claim) -> str:
     body = facts(
         [
             ("Released", text(claim.date)),
-            *([] if claim.pinned else [("Leaderboard", "not on the pinned leaderboard, added to this book")]),
+            *([] if claim.pinned else [("Leaderboard", ADDED)]),
             ("Comparability", f"{badge}{text(CLASSES[audit.comparability])}<br>{text(audit.why)}"),
             *((name.capitalize().replace("_", " "), words(getattr(audit, name))) for name in AUDITED),
             ("Test-time augmentation", words(audit.views)),

@@ -60,7 +60,8 @@ def _measured_rows(variant: str, protocol: str, runs: Sequence[Result], group: s
 
 def similar_rows(claim: Claim, runs: Sequence[Result]) -> list[Row]:
     """The next models above and below on the leaderboard: their claims, and what was measured."""
-    order = sorted(leaderboard_claims().values(), key=lambda c: -c.accuracy)
+    listed = [other for other in leaderboard_claims().values() if other.pinned or other == claim]
+    order = sorted(listed, key=lambda c: -c.accuracy)
     place = next(i for i, c in enumerate(order) if c.variant == claim.variant)
     near = order[max(0, place - SIMILAR) : place] + order[place + 1 : place + 1 + SIMILAR]
     rows = []

@@ -8,10 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from fer_repro.claims import CLASSES, Claim, leaderboard_claims
+from fer_repro.claims import CLASSES, Claim
 from fer_repro.leaderboard import VERDICTS
 from fer_repro.markup import Html, absent, interval, link, percent, seconds, small, table, text, whole
-from fer_repro.page.cards import verdict_mark
+from fer_repro.page.cards import ADDED, verdict_mark
 from fer_repro.plots.theme import CLASS_COLOURS
 from fer_repro.recipe import Recipe, Views
 from fer_repro.results import HALVES, Result
@@ -28,8 +28,8 @@ def leaderboard_table(board: pd.DataFrame) -> Html:
     right = {"Accuracy": " class=num", "Measured": " class=num"}
     head = "".join(f"<th scope=col{right.get(name, '')}>{text(name)}</th>" for name in _BOARD_HEAD)
     rows = "".join(f"<tr>{_board_row(row)}</tr>" for row in board.to_dict("records"))
-    added = sum(not claim.pinned for claim in leaderboard_claims().values())
-    about = f"{len(board)} rows" + (f", {added} of them not on the pinned leaderboard" if added else "")
+    pinned = int(board["pinned"].sum())
+    about = f"{pinned} rows" + (f", and {len(board) - pinned} not on the leaderboard" if pinned < len(board) else "")
     legend = "; ".join(f"{letter}: {words}" for letter, words in CLASSES.items())
     body = (
         '<div class="fer-board"><p class="fer-search" hidden><label>Search <input type="search" '
@@ -57,7 +57,7 @@ def _board_row(row: Mapping[str, Any]) -> str:
         measured = f"{100 * key:.2f}<br>{bounds}"
     no_code = absent(row["Code"])
     cells = [
-        (row["ModelName"], text(row["ModelName"])),
+        (row["ModelName"], text(row["ModelName"]) + ("" if row["pinned"] else f"<br>{small(ADDED)}")),
         (row["Accuracy"], f"{row['Accuracy']:.2f}"),
         (key, measured),
         (VERDICTS.index(row["verdict"]), verdict_mark(row["verdict"])),
@@ -73,11 +73,14 @@ def _board_row(row: Mapping[str, Any]) -> str:
 
 
 def verdict_summary(board: pd.DataFrame) -> Html:
-    """How many models have which verdict, and which ones."""
-    models = {name: board.loc[board["verdict"] == name, "ModelName"] for name in VERDICTS}
+    """How many of the leaderboard's models have which verdict, and which ones; added models are named, not counted."""
+    pinned = board["pinned"]
+    models = {name: board.loc[pinned & (board["verdict"] == name), "ModelName"] for name in VERDICTS}
     rows = [[verdict_mark(name), f"{len(own)}", text(", ".join(own), "none")] for name, own in models.items()]
     counts = ", ".join(f"{name} {len(own)}" for name, own in models.items())
-    return Html(table(["Verdict", "Models", "Which"], rows, numeric=(1,)), f"Verdicts: {counts}.")
+    more = ", ".join(f"{row.ModelName} ({row.verdict})" for row in board[~pinned].itertuples())
+    caption = f"Not counted, because not on the leaderboard: {more}" if more else ""
+    return Html(table(["Verdict", "Models", "Which"], rows, caption, numeric=(1,)), f"Verdicts: {counts}.")
 
 
 def scores_table(result: Result) -> str:

@@ -37,13 +37,16 @@ FOLLOW_PAGE = FOLLOW_PAGE.replace("{light}", LIGHT.card).replace("{dark}", DARK.
 
 
 def points(board: pd.DataFrame) -> pd.DataFrame:
-    """The columns a chart needs, by date; accuracies as fractions 0..1. Raises `FerReproError` for a foreign table."""
-    missing = [name for name in COLUMNS if name not in board]
+    """The columns a chart needs of the leaderboard's own rows, by date; accuracies as fractions 0..1.
+
+    Raises `FerReproError` for a foreign table.
+    """
+    missing = [name for name in (*COLUMNS, "pinned") if name not in board]
     if missing:
         raise FerReproError(
             f"the table for the chart lacks {', '.join(missing)}: expected what leaderboard.leaderboard() returns"
         )
-    shown = board.loc[:, list(COLUMNS)].copy()
+    shown = board.loc[board["pinned"], list(COLUMNS)].copy()
     shown["date"] = pd.to_datetime(shown["date"])
     return shown.sort_values(["date", "claimed"], kind="stable").reset_index(drop=True)
 

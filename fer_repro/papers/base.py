@@ -11,10 +11,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import yaml
 from torch import Tensor, nn
 
 from fer_repro import pretrained
+from fer_repro.claims import schema as need
 from fer_repro.data import LABELS
 from fer_repro.data.protocol import Splits
 from fer_repro.errors import FerReproError
@@ -33,7 +33,7 @@ class Released:
 
     ``at``: where they are, in words (also that nothing is there, or lost); ``url``: that page, None without one.
     ``file``: its name, "" where unknown. ``licence``: as the publisher states it for file or repository. ``wrapper``:
-    the name inside the file under which the tensors lie, "" for none (see `pretrained.read_file`).
+    the name inside the file under which the tensors lie, "" for none (see `pretrained.tensors_of`).
     ``trained_on``, ``selected_on``: what the audit knows of the images. ``test_sets``: those that may be scored;
     ``why`` says why not both. ``differs``: where the authors' input still differs from what ``recipe`` gives.
 
@@ -99,7 +99,7 @@ class Variant:
 def from_release(variant: Variant, state: State, where: str = "the file") -> tuple[nn.Module, Recipe]:
     """Our network with the authors' tensors, in evaluation mode, and the recipe that it is to be scored by.
 
-    ``state``: as `pretrained.read_file` gives it. Raises `FerReproError` where the variant has no release, and for
+    ``state``: as `pretrained.tensors_of` gives it. Raises `FerReproError` where the variant has no release, and for
     missing, surplus or misshapen entries (``where`` names the file).
     """
     if variant.released is None or variant.build is None:
@@ -132,6 +132,10 @@ def torchvision_weights(name: str, file: str) -> Pretrained:
     return Pretrained(f"{name}.IMAGENET1K_V1", "torchvision", "BSD-3-Clause", file, digits, "ImageNet-1k")
 
 
+# Not stripped as in the claims: the digest of a recipe holds its deviations to the letter.
+_text = partial(need.checked, lambda value: isinstance(value, str) and bool(value.strip()), "a text")
+
+
 def deviations(module: str) -> dict[str, tuple[Deviation, ...]]:
     """The deviations of a paper, by the name that its module gives to a group of them.
 
@@ -140,10 +144,17 @@ def deviations(module: str) -> dict[str, tuple[Deviation, ...]]:
     """
     path = Path(module)
     path = path.with_suffix(".yaml") if path.parent.name == "papers" else path.with_name("deviations.yaml")
+    entry = need.list_of(
+        lambda value, where: Deviation(**need.fields(value, where, section=_text, what=_text, why=_text))
+    )
     try:
-        groups = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return {name: tuple(Deviation(**entry) for entry in entries) for name, entries in groups.items()}
-    except (OSError, yaml.YAMLError, AttributeError, TypeError) as error:
+        groups = need.load(path)
+        if not isinstance(groups, dict) or not groups:
+            raise need.wrong(path.name, groups, "a mapping")
+        return {
+            name: entry(entries, f"{path.name}, {_text(name, path.name)[:40]!r}") for name, entries in groups.items()
+        }
+    except FerReproError as error:
         raise FerReproError(
             f"{path} cannot be read as deviations ({error}): expected groups by name, each a list of entries with "
             "section, what and why"

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import pickle
 import re
+import socket
+import warnings
 import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,7 +24,6 @@ import numpy as np
 import safetensors.torch
 import torch
 import torchvision
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from fer_repro.errors import FerReproError
@@ -36,9 +38,9 @@ INSTALL = "is not installed (pip install 'fer-repro[pretrained]')"
 # Names under which publishers keep the tensors, and what libraries put before theirs (DataParallel, averaged weights).
 WRAPPERS = ("state_dict", "model", "model_state_dict", "params", "net", "ema_state_dict", "ema")
 PARALLEL, AVERAGED = "module.", "ema_model."
-# What torch, NumPy and safetensors raise for a file that is none of theirs, or that wants to run code.
-READ_ERRORS = (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile, SafetensorError)
 LISTED = 5  # names that an error lists of each kind
+PATIENCE = 10.0  # seconds that a server may take to answer; it is asked once
+TIMM_FILE = "model.safetensors"  # in timm's repositories on the hub
 
 Rules = Sequence[tuple[str, str | Callable[[re.Match[str]], str]]]
 
@@ -67,7 +69,15 @@ def loaded(build: Callable[[Recipe], nn.Module]) -> Callable[[Recipe], nn.Module
     def start(recipe: Recipe) -> nn.Module:
         network = build(recipe)
         if recipe.pretrained is not None:
-            cast(Any, network).load_pretrained(read(recipe.pretrained))
+            state = read(recipe.pretrained)
+            try:
+                cast(Any, network).load_pretrained(state)
+            except (LookupError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+                # A network renames and reshapes what its own file holds; in another one it misses names and axes.
+                raise FerReproError(
+                    f"{recipe.pretrained.file} does not hold the weights of {type(network).__name__} "
+                    f"({type(error).__name__}: {error}): use the file that the recipe names"
+                ) from error
         return network
 
     return start
@@ -76,6 +86,8 @@ def loaded(build: Callable[[Recipe], nn.Module]) -> Callable[[Recipe], nn.Module
 def fill_(module: nn.Module, state: Mapping[str, Tensor], leave: Iterable[str] = (), where: str = "the file") -> None:
     """Copy ``state`` into ``module``, every name and shape in its place; a batch norm's counter may be missing.
 
+    Numbers are finite, and floating-point where the network's are.
+
     ``leave``: prefixes of names that stay out on both sides (a head for other classes). Raises `FerReproError`.
     """
     leave = tuple(leave)
@@ -83,10 +95,17 @@ def fill_(module: nn.Module, state: Mapping[str, Tensor], leave: Iterable[str] =
     own = {name: tensor for name, tensor in module.state_dict().items() if not name.startswith(leave)}
     missing = [name for name in own if name not in given and not name.endswith("num_batches_tracked")]
     extra = [name for name in given if name not in own]
-    other = [
-        f"{name} is {list(given[name].shape)}, expected {list(own[name].shape)}"
-        for name in given.keys() & own.keys()
-        if given[name].shape != own[name].shape
+    pairs = [(name, given[name], own[name]) for name in given.keys() & own.keys()]
+    other = [f"{name} is {list(a.shape)}, expected {list(b.shape)}" for name, a, b in pairs if a.shape != b.shape]
+    other += [
+        f"{name} is {a.dtype}, expected {b.dtype}"
+        for name, a, b in pairs
+        if a.is_floating_point() != b.is_floating_point()
+    ]
+    other += [
+        f"{name} is not finite"
+        for name, a, _ in pairs
+        if a.is_floating_point() and not a.is_meta and not a.float().isfinite().all()
     ]
     counted = ((missing, "missing"), (extra, "without a place"))
     wrong = [f"{len(names)} {what} ({', '.join(names[:LISTED])})" for names, what in counted if names]
@@ -102,6 +121,11 @@ def read(weights: Pretrained) -> dict[str, Tensor]:
     """The tensors by name, on the CPU; raises `FerReproError` if they are not here or not what the recipe names."""
     path = locate(weights) or fetch(weights)
     return _from_timm(weights) if path is None else _read_file(path, weights)
+
+
+def is_here(weights: Pretrained) -> bool:
+    """Whether `read` needs no download."""
+    return locate(weights) is not None or weights.source == "timm" and _in_timms_cache(weights)
 
 
 def locate(weights: Pretrained) -> Path | None:
@@ -120,14 +144,18 @@ def locate(weights: Pretrained) -> Path | None:
 
 
 def fetch(weights: Pretrained) -> Path | None:
-    """Download what can be downloaded; None where timm keeps the file by itself."""
+    """Download what can be downloaded; None where timm keeps the file by itself.
+
+    Each server is asked once, and has `PATIENCE` seconds to answer. Raises `FerReproError`.
+    """
     if weights.source == "torchvision":
         target = Path(torch.hub.get_dir()) / "checkpoints" / weights.file
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             url = torchvision.models.get_weight(weights.name).url
-            torch.hub.download_url_to_file(url, str(target), hash_prefix=weights.sha256, progress=False)
-        except (OSError, RuntimeError) as error:
+            with _patience():
+                torch.hub.download_url_to_file(url, str(target), hash_prefix=weights.sha256, progress=False)
+        except (OSError, RuntimeError, HTTPException) as error:
             raise absent(weights, f"could not be fetched ({error})") from error
         return target
     if weights.source == "timm":
@@ -139,16 +167,39 @@ def fetch(weights: Pretrained) -> Path | None:
     raise absent(weights, "are not offered for download by a library")
 
 
+@contextmanager
+def _patience() -> Iterator[None]:
+    """torch's download sets no time limit, so a server that does not answer would be waited for without end."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(PATIENCE)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _in_timms_cache(weights: Pretrained) -> bool:
+    try:
+        from huggingface_hub import try_to_load_from_cache
+    except ImportError:
+        return False
+    return isinstance(try_to_load_from_cache(f"timm/{weights.name}", TIMM_FILE), str)
+
+
 @cache
 def _from_timm(weights: Pretrained) -> dict[str, Tensor]:
     try:
         import timm
+        from huggingface_hub import get_hf_file_metadata, hf_hub_url
     except ImportError as error:
         raise absent(weights, f"come through timm, which {INSTALL}") from error
     try:
+        if not _in_timms_cache(weights):
+            # timm builds the network first, and then asks for the file eleven times in 50 seconds.
+            get_hf_file_metadata(hf_hub_url(f"timm/{weights.name}", TIMM_FILE), timeout=PATIENCE)
         return timm.create_model(weights.name, pretrained=True).state_dict()
-    except (OSError, RuntimeError) as error:
-        raise absent(weights, f"could not be fetched ({type(error).__name__})") from error
+    except Exception as error:  # noqa: BLE001 - of the hub's HTTP library, of safetensors, of torch: no common kind
+        raise absent(weights, f"could not be fetched or read ({type(error).__name__})") from error
 
 
 def absent(weights: Pretrained, why: str) -> FerReproError:
@@ -160,41 +211,52 @@ def absent(weights: Pretrained, why: str) -> FerReproError:
 
 
 def _read_file(path: Path, weights: Pretrained) -> dict[str, Tensor]:
-    digest = file_digest(path)
+    try:
+        digest = file_digest(path)
+    except OSError as error:
+        raise FerReproError(f"{path} cannot be read ({error.strerror}): correct its permissions") from error
     if weights.sha256 and not digest.startswith(weights.sha256):
         raise FerReproError(
             f"{path} is not the file that the recipe names: sha256 {digest[:16]}, expected {weights.sha256[:16]}; "
-            "fetch it again"
+            "delete it and fetch it again"
         )
-    return read_file(path)
+    return tensors_of(path)
 
 
-def read_file(path: Path, wrapper: str = "") -> dict[str, Tensor]:
-    """The tensors that a file holds, by name, on the CPU, read without running code.
+def tensors_of(path: Path, wrapper: str = "") -> dict[str, Tensor]:
+    """The tensors by name of a .safetensors file, of one that `torch.save` wrote or of one of Keras, on the CPU; the
+    arrays of numbers of NumPy's .npz, as float32.
 
-    HDF5 by Keras, safetensors, NumPy's .npz (its arrays of numbers), or what torch saved; wrappers and prefixes are
-    taken off, see `unwrapped`. ``wrapper``: the one to take where there are several. Raises `FerReproError`.
+    Nothing that the file holds is run. What publishers wrap tensors in is taken off (see `unwrapped`); ``wrapper``: the
+    one to take where there are several. Raises `FerReproError` for anything but dense tensors with names.
     """
     if path.suffix in keras.SUFFIXES:
         return keras.read(path)
     try:
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
-            return {name: torch.from_numpy(part).float() for name, part in arrays.items() if part.dtype.kind in "fiu"}
         if path.suffix == ".safetensors":
-            return unwrapped(safetensors.torch.load_file(path))
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except READ_ERRORS as error:
+            state: Any = safetensors.torch.load_file(path)
+        elif path.suffix == ".npz":
+            _require_uncompressed(path)
+            with np.load(path, allow_pickle=False) as file:
+                arrays = [(name, file[name]) for name in file.files]
+            state = {name: torch.from_numpy(part).float() for name, part in arrays if part.dtype.kind in "fiu"}
+        else:
+            _require_uncompressed(path)
+            with warnings.catch_warnings(action="ignore"):  # of a damaged file torch asks to be told
+                state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # noqa: BLE001 - damaged bytes make the unpickler and torch raise nearly anything
         raise FerReproError(
             f"{path} cannot be read as weights ({type(error).__name__}): expected tensors by name in a .safetensors "
             "file or in one that torch.load reads with weights_only=True; convert or fetch it again"
         ) from error
     state = unwrapped(state, wrapper)
-    if not isinstance(state, Mapping) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
-    ):
+    if not isinstance(state, Mapping):
         raise FerReproError(f"{path} holds a {type(state).__name__}, expected tensors by name; fetch it again")
+    for name, value in state.items():
+        dense = isinstance(value, Tensor) and value.layout == torch.strided and value.device.type == "cpu"
+        if not isinstance(name, str) or not dense or value.is_quantized:
+            kind = type(value).__name__
+            raise FerReproError(f"{path} holds {name!r}: a {kind}, expected dense tensors by name; fetch it again")
     return dict(state)
 
 
@@ -214,6 +276,14 @@ def unwrapped(content: Any, wrapper: str = "") -> Any:
     content = {name.removeprefix(AVERAGED): value for name, value in averaged.items()} or content
     parallel = all(name.startswith(PARALLEL) for name in content)
     return {name.removeprefix(PARALLEL): value for name, value in content.items()} if parallel else content
+
+
+def _require_uncompressed(path: Path) -> None:
+    """torch.save compresses nothing; what claims to be compressed may unpack to any size."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                raise ValueError("compressed entries")
 
 
 def file_digest(path: Path) -> str:

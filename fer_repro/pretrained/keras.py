@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -13,6 +17,7 @@ from torch import Tensor
 from fer_repro.errors import FerReproError
 
 SUFFIXES = (".h5", ".hdf5")
+PATIENCE = 60.0  # seconds; a file of 100 MB takes two
 NAMES = {"kernel": "weight", "gamma": "weight", "bias": "bias", "beta": "bias"}
 NAMES |= {"moving_mean": "running_mean", "moving_variance": "running_var"}
 # The two kernels of a separable convolution are two layers in torch.
@@ -24,32 +29,22 @@ def read(path: Path) -> dict[str, Tensor]:
 
     Raises `FerReproError` without h5py or for another kind of file.
     """
-    try:
-        import h5py
-    except ImportError as error:
-        raise FerReproError(
-            f"{path} is HDF5, and h5py is not installed: pip install 'fer-repro[pretrained]'"
-        ) from error
-    try:
-        with h5py.File(path, "r") as file:
-            root = file.get("model_weights", file)  # a whole model keeps its weights in a group of that name
-            state: dict[str, Tensor] = {}
-            for layer in map(_text, root.attrs["layer_names"]):
-                for name in map(_text, root[layer].attrs["weight_names"]):
-                    short = f"{layer}/{name.split('/')[-1].split(':')[0]}"
-                    if short in state:  # a model inside a model; no paper here has one
-                        raise FerReproError(f"{path}: two weights of layer {layer} are called {short}; expected one")
-                    state[short] = torch.from_numpy(np.asarray(root[layer][name], dtype=np.float32))
-            return state
-    except (OSError, KeyError) as error:
-        raise FerReproError(
-            f"{path} cannot be read as weights of Keras ({type(error).__name__}): expected an HDF5 file with "
-            "layer_names and weight_names; fetch it again"
-        ) from error
-
-
-def _text(name: str | bytes) -> str:
-    return name.decode() if isinstance(name, bytes) else str(name)
+    if importlib.util.find_spec("h5py") is None:
+        raise FerReproError(f"{path} is HDF5, and h5py is not installed: pip install 'fer-repro[pretrained]'")
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "weights.npz"
+        command = [sys.executable, str(Path(__file__).with_name("hdf5.py")), str(path), str(target)]
+        try:
+            subprocess.run(command, capture_output=True, check=True, timeout=PATIENCE)
+            with np.load(target, allow_pickle=False) as archive:
+                names = archive["names"].tolist()
+                return {name: torch.from_numpy(archive[str(number)]) for number, name in enumerate(names)}
+        except subprocess.SubprocessError as error:
+            why = "no end" if isinstance(error, subprocess.TimeoutExpired) else "damaged, or of another kind"
+            raise FerReproError(
+                f"{path} cannot be read as weights of Keras ({why}): expected an HDF5 file with layer_names and "
+                "weight_names; fetch it again"
+            ) from error
 
 
 def as_torch(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

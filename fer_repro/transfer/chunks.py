@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -25,7 +26,7 @@ _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # one step of a path: neither hidden, nor
 _PATHS = {"run": rf"{_NAME}/{_NAME}/{_NAME}/seed-\d+", "export": _NAME}
 _PART = r"[0-9a-f]{20}\.part"
 _part_name = schema.pattern(_PART, "the name of a part")
-_file_name = schema.pattern(rf"(?!lock$){_NAME}(/{_NAME}){{0,2}}", "the name of a packed file")
+_file_name = schema.pattern(rf"(?!(.*/)?lock$){_NAME}(/{_NAME}){{0,2}}", "the name of a packed file")
 _sha256 = schema.pattern(r"[0-9a-f]{64}", "64 hex digits")
 
 
@@ -72,12 +73,13 @@ def split(path: Path, name: str, folder: Path, part_size: int) -> File:
     """
     parts, whole = [], hashlib.sha256()
     with open(path, "rb") as file:
-        while content := file.read(part_size):
+        size = min(part_size, os.fstat(file.fileno()).st_size)  # no more memory than the file needs
+        while content := file.read(size):
             whole.update(content)
             sha256 = hashlib.sha256(content).hexdigest()
             parts.append(Part(f"{sha256[:20]}.part", len(content), sha256))
             target = folder / parts[-1].name
-            if not target.exists() or sha256_of(target) != sha256:
+            if not target.is_file() or sha256_of(target) != sha256:
                 with atomic_write(target) as copy:
                     copy.write(content)
         return File(name, file.tell(), whole.hexdigest(), tuple(parts))
@@ -88,11 +90,14 @@ def contents(folder: Path, file: File, owner: str) -> Iterator[bytes]:
     whole = hashlib.sha256()
     for part in file.parts:
         what = f"part {part.name} of {owner}/{file.name}"
+        path = folder / part.name
+        if not path.is_file():  # not there, a folder, a device
+            raise FerReproError(f"{what} is missing from {folder}: copy it there from where it was packed")
         try:
-            with open(folder / part.name, "rb") as stored:
-                content = stored.read(part.size + 1)
-        except FileNotFoundError as error:
-            raise FerReproError(f"{what} is missing from {folder}: copy it there from where it was packed") from error
+            # The size first: a manifest may ask for more than the memory holds.
+            content = path.read_bytes() if path.stat().st_size == part.size else b""
+        except OSError as error:
+            raise FerReproError(f"{what} in {folder} cannot be read ({error.strerror}): copy it there again") from error
         if len(content) != part.size or hashlib.sha256(content).hexdigest() != part.sha256:
             raise FerReproError(
                 f"{what} in {folder} is damaged (its checksum is not the manifest's): copy it there once more"
@@ -124,27 +129,42 @@ def write_manifest(folder: Path, everything: list[Packed]) -> None:
 def unknown_parts(folder: Path, everything: list[Packed]) -> list[str]:
     """Names of parts in the folder that the manifest does not name."""
     named = {part.name for packed in everything for file in packed.files for part in file.parts}
-    return sorted({path.name for path in folder.glob("*.part") if re.fullmatch(_PART, path.name)} - named)
+    found = {path.name for path in folder.glob("*.part") if path.is_file() and re.fullmatch(_PART, path.name)}
+    return sorted(found - named)
 
 
 def read_manifest(folder: Path) -> list[Packed]:
     """The manifest of a folder of parts, every name and number checked. Raises `FerReproError`."""
     path = folder / MANIFEST
+    if not path.is_file():
+        raise FerReproError(f"{folder} holds no {MANIFEST}: name the folder that `checkpoint pack` wrote")
     try:
-        document = json.loads(path.read_text())
+        document = json.loads(path.read_text(encoding="utf-8"))
         version, entries = document["format"], document["packed"]
-    except FileNotFoundError as error:
-        raise FerReproError(f"{folder} holds no {MANIFEST}: name the folder that `checkpoint pack` wrote") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise FerReproError(f"{path} cannot be read as a manifest ({error}): copy it there once more") from error
-    if version != FORMAT:
-        raise FerReproError(f"{path} has format {version!r}, this version reads {FORMAT}: pack with this version")
-    try:
-        found = schema.list_of(_packed)(entries, "packed")
+        found = schema.list_of(_packed)(entries, "packed") if version == FORMAT else ()
         _require_different(((packed.kind, packed.path) for packed in found), "packed")
+    # RecursionError: brackets in brackets, which Python's reader does not count.
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        why = f"{type(error).__name__}: {str(error)[:100]}"
+        raise FerReproError(f"{path} cannot be read as a manifest ({why}): copy it there once more") from error
     except FerReproError as error:
         raise FerReproError(f"{path}: {error}, as `checkpoint pack` writes it: do not trust this copy") from error
+    if version != FORMAT:
+        raise FerReproError(f"{path} has format {version!s:.20}, this version reads {FORMAT}: pack with this version")
     return list(found)
+
+
+def is_run(path: str) -> bool:
+    """Whether ``path`` below the runs folder is one that a manifest may name."""
+    return bool(re.fullmatch(_PATHS["run"], path))
+
+
+def is_file(name: str) -> bool:
+    """Whether ``name`` in a run's folder is one that a manifest may name."""
+    try:
+        return bool(_file_name(name, ""))
+    except FerReproError:
+        return False
 
 
 def _packed(value: Any, where: str) -> Packed:
@@ -173,8 +193,12 @@ def _part(value: Any, where: str) -> Part:
 
 
 def _facts(value: Any, where: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise schema.wrong(where, value, "a mapping")
+    """Plain values, and a mapping of plain values as the identity: what `pack` takes from a checkpoint."""
+    if not isinstance(value, dict) or not isinstance(value.get("identity", {}), dict):
+        raise schema.wrong(where, value, "a mapping, and one as its identity")
+    for name, fact in [*value.items(), *value.get("identity", {}).items()]:
+        if name != "identity" and not isinstance(fact, (str, int, float, type(None))):
+            raise schema.wrong(f"{where}, {name}", fact, "a plain value")
     return value
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,8 @@ from fer_repro.reproduce import run_folder
 from fer_repro.training import checkpoint
 from fer_repro.training.soundness import require, require_like
 from fer_repro.training.state import winner_of
+from fer_repro.transfer.exported import CARD, CONFIG, WEIGHTS
 
-WEIGHTS, CARD, CONFIG = "model.safetensors", "README.md", "config.json"
 CARD_TEMPLATE = """---
 license: mit
 library_name: fer-repro
@@ -45,6 +46,25 @@ Method of: {paper}. Re-implemented and trained by fer_repro {version}; not the a
 - labels, in order: {labels}
 - recipe: {digest} (whole in config.json)
 {rounded}
+## Use
+
+With fer_repro installed (`pip install .` in a copy of the project), in this folder:
+
+```python
+import numpy as np
+
+from fer_repro.data import LABELS
+from fer_repro.transfer import load
+
+network = load(".")  # checks this folder; runs no code from it
+faces = np.zeros((1, 48, 48), np.uint8)  # grey pictures, 48 x 48
+for label, probability in zip(LABELS, network.predict_proba(faces)[0]):
+    print(label, float(probability))
+```
+
+With Pillow, a picture file becomes such an array by
+`np.array(Image.open("face.png").convert("L").resize((48, 48)))[None]`; FER2013's pictures show little but the face.
+
 ## Results
 
 {scores}
@@ -87,12 +107,12 @@ def export(
         raise FerReproError(f"{variant_id} cannot be exported: {why}")
     recipe = variant.recipe(protocol, profile)
     folder = run_folder(Path(runs_dir) if runs_dir else default_runs_dir(), variant_id, protocol, profile, seed)
-    weights = _weights(variant, recipe, folder, seed)
+    where = Path(results_dir) if results_dir else None
+    result = results.find(variant_id, protocol, seed, where) if profile == "full" else None
+    weights = _weights(variant, recipe, folder, seed, _makes_one(variant_id, protocol, profile, seed, result))
     if bf16:
         names = {name for name, _ in weightless(variant.build, recipe).named_parameters()}
         weights = {name: part.to(torch.bfloat16) if name in names else part for name, part in weights.items()}
-    where = Path(results_dir) if results_dir else None
-    result = results.find(variant_id, protocol, seed, where) if profile == "full" else None
     target = Path(out) if out else Path("exports") / f"{variant_id}-{protocol}-seed-{seed}"
     metadata = {
         "variant": variant_id,
@@ -103,10 +123,12 @@ def export(
         "recipe_sha256": recipe.sha256(),
         "weights": "bf16" if bf16 else "fp32",
     }
-    config = metadata | {"labels": list(LABELS), "recipe": recipe.as_dict()}
     texts = {key: str(value) for key, value in metadata.items()}
+    content = save({name: tensor.contiguous() for name, tensor in weights.items()}, metadata=texts)
+    config = metadata | {"weights_sha256": sha256(content).hexdigest(), "labels": list(LABELS)}
+    config |= {"recipe": recipe.as_dict()}
     files = {
-        WEIGHTS: save({name: tensor.contiguous() for name, tensor in weights.items()}, metadata=texts),
+        WEIGHTS: content,
         CONFIG: (json.dumps(config, indent=1) + "\n").encode(),
         CARD: model_card(variant, recipe, profile, seed, result, bf16).encode(),
     }
@@ -121,9 +143,18 @@ def export(
     return target
 
 
-def _weights(variant: Variant, recipe: Recipe, folder: Path, seed: int) -> dict[str, Tensor]:
+def _makes_one(variant: str, protocol: str, profile: str, seed: int, stored: results.Result | None) -> str:
+    """The command that leaves a checkpoint: a stored result is only read, and a smoke run alone keeps none."""
+    command = f"fer-repro run {variant} --protocol {protocol} --seed {seed}"
+    if profile == "smoke":
+        return f"`{command} --profile smoke --runs-dir runs` makes one, and --runs-dir runs then exports it"
+    if stored is not None:
+        return f"its result is stored without weights: `{command} --results-dir again`, then export --results-dir again"
+    return f"`{command}` makes one"
+
+
+def _weights(variant: Variant, recipe: Recipe, folder: Path, seed: int, again: str) -> dict[str, Tensor]:
     """The weights that the recipe's selection rule chose, checked against the network that they belong to."""
-    again = f"`fer-repro run {variant.id} --protocol {recipe.protocol.name}` makes one"
 
     def take_up(state: dict[str, Any]) -> None:
         require(state["status"] in checkpoint.STATUSES, "status")

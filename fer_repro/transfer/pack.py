@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import tempfile
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -35,7 +36,7 @@ def pack(
     protocol: str = "",
     profile: str = "",
     seeds: Iterable[int] = (),
-    part_size: int = PART_SIZE,
+    part_size: float = PART_SIZE,
     inference: bool = False,
     runs_dir: str | Path = "",
     results_dir: str | Path = "",
@@ -46,6 +47,9 @@ def pack(
     runs it builds on. ``inference``: only finished networks, their weights in bf16, as `export` writes them. Parts of
     other runs in ``out`` stay. Returns a summary. Raises `FerReproError`: nothing chosen, a run in progress, no space.
     """
+    if not 1 <= part_size < math.inf:
+        raise FerReproError(f"the parts cannot be of {part_size:g} bytes each: give a size of 1 byte or more")
+    part_size = round(part_size)
     out, runs = Path(out), Path(runs_dir) if runs_dir else default_runs_dir()
     chosen = _chosen(runs, list(variants), protocol, profile, set(seeds), with_needed=not inference)
     reasons = {folder: _why_not_exportable(folder, runs) if inference else "" for folder in chosen}
@@ -71,7 +75,8 @@ def pack(
         chunks.write_manifest(out, [packed for packed in before if (packed.kind, packed.path) not in new] + made)
     except OSError as error:
         raise FerReproError(
-            f"the parts cannot be written to {out} ({error.strerror}): free some space or choose another --out"
+            f"the parts cannot be written to {out} ({error.filename or 'a file'}: {error.strerror}): correct that, or "
+            "choose another --out"
         ) from error
     return _summary(made)
 
@@ -83,6 +88,8 @@ def _chosen(
     names = {papers.get(name).id for name in variants}
     found = []
     for folder in sorted(runs.glob("*/*/*/seed-*")):
+        if not chunks.is_run(folder.relative_to(runs).as_posix()):
+            continue  # no folder of ours
         variant, under, kind, seed = folder.relative_to(runs).parts
         if names and variant not in names or protocol not in ("", under):
             continue
@@ -105,7 +112,7 @@ def _pieces(folder: Path) -> dict[str, Path]:
         name = path.relative_to(folder)
         if path.name in (NAME, PREVIOUS):
             found[(name.parent / NAME).as_posix()] = path.parent
-        elif path.name != "lock" and not any(step.startswith(".") for step in name.parts):
+        elif chunks.is_file(name.as_posix()):  # neither hidden nor the lock, nor what somebody else put there
             found[name.as_posix()] = path
     return found
 
@@ -113,7 +120,9 @@ def _pieces(folder: Path) -> dict[str, Path]:
 def _pack_run(folder: Path, runs: Path, out: Path, part_size: int) -> Packed:
     files, standing = [], None
     for name, path in _pieces(folder).items():
-        source = checkpoint.newest_whole(path) if path.is_dir() else path
+        # The run's own checkpoint also says how far it has come; those of a method's parts have other states.
+        accepts = checkpoint.progress_of if name == NAME else bool
+        source = checkpoint.newest_whole(path, accepts) if path.is_dir() else path
         if source is None:
             raise FerReproError(f"no checkpoint in {path} is whole: delete that folder, or name the other runs to pack")
         files.append(chunks.split(source, name, out, part_size))
@@ -172,7 +181,7 @@ def unpack(folder: str | Path, *, runs_dir: str | Path = "", exports_dir: str | 
         for packed, target in targets:
             if packed.kind == "run":
                 locks.enter_context(checkpoint.writer(target))
-            if not force and (why := _better_here(packed, target)):
+            if not force and (why := _better_here(folder, packed, target)):
                 raise FerReproError(f"{target} {why}: nothing was unpacked; --force replaces it")
         try:
             for packed, target in targets:
@@ -180,18 +189,26 @@ def unpack(folder: str | Path, *, runs_dir: str | Path = "", exports_dir: str | 
                 log.info(f"{packed.path}: {_description(packed)}")
         except OSError as error:
             raise FerReproError(
-                f"{error.filename or runs} cannot be written ({error.strerror}): free some space, then unpack again"
+                f"{error.filename or runs} cannot be written ({error.strerror}): correct that, then unpack again"
             ) from error
     return _summary(everything)
 
 
-def _better_here(packed: Packed, target: Path) -> str:
+def _better_here(folder: Path, packed: Packed, target: Path) -> str:
     """Why what lies at ``target`` must not be replaced without ``force``; empty where it may."""
     files = {file.name: file.sha256 for file in packed.files}
 
     def other_than_packed(name: str) -> bool:
         return (target / name).exists() and sha256_of(target / name) != files.get(name)
 
+    for file in packed.files:  # only ever appended to
+        if file.name.endswith(".jsonl") and other_than_packed(file.name):
+            here = (target / file.name).read_bytes()
+            there = b"".join(chunks.contents(folder, file, packed.path))
+            if here.startswith(there):
+                return f"has come further than the packed run (its {file.name} is longer)"
+            if not there.startswith(here):
+                return f"holds another {file.name}"
     if packed.kind == "export":
         return "holds other weights" if other_than_packed(WEIGHTS) else ""
     here = checkpoint.peek(target)

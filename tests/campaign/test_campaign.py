@@ -14,6 +14,7 @@ from pathlib import Path
 import campaign_world
 import numpy as np
 import pytest
+import torch
 from listening import listening
 
 from fer_repro import cli, papers, results
@@ -47,7 +48,7 @@ def stop_after(monkeypatch):
     def set_to(looks: int) -> None:
         left = [looks]
 
-        def out_of_time(run: Run) -> bool:
+        def out_of_time(run: Run, ahead: float = 0.0) -> bool:
             left[0] -= 1
             return left[0] < 0
 
@@ -310,6 +311,21 @@ def test_a_checkpoint_of_another_device_or_a_damaged_one_gives_no_speed(options,
     assert "guess" in Estimator(options).speed("small").source
 
 
+def test_a_checkpoint_in_a_stage_that_the_recipe_has_not_is_no_error(options, stop_after):
+    stop_after(9)
+    plan.run(tasks("large"), options)
+    stop_after(10**9)
+    folder = Path(options.runs_dir) / "large/official/full/seed-0"
+    content = torch.load(folder / checkpoint.NAME, weights_only=True)
+    content["state"]["stage"] = 7
+    for _ in range(2):
+        checkpoint.save(folder, content["identity"], content["state"])
+    made = plan.plan(tasks("large"), Estimator(options))
+    assert made.rows()
+    [outcome] = plan.run(tasks("large"), options)
+    assert outcome.state == "failed" and "no readable checkpoint" in outcome.text
+
+
 def test_a_method_without_a_network_is_estimated_by_its_stored_run():
     known = Estimator(RunOptions(device="cpu", runs_dir="nowhere"))
     found = known.remaining(Task("local-learning-bow", 1))
@@ -428,3 +444,20 @@ def test_interrupted_is_what_a_stop_raises(options, stop_after):
     stop_after(0)
     with pytest.raises(Interrupted):
         reproduce("small", profile="full", device="cpu", results_dir=options.results_dir, runs_dir=options.runs_dir)
+
+
+def test_a_checkpoint_without_a_batch_has_no_speed_and_no_gain(options, stop_after):
+    """It was a division by zero: the speed of the run is 0 operations a second."""
+    stop_after(3)
+    plan.run(tasks("small"), options)
+    estimator = Estimator(options)
+    (task,) = tasks("small")
+    path = estimator.folder(task) / "checkpoint.pt"
+    content = torch.load(path, weights_only=True)
+    content["state"] |= {"batch": 0, "history": [], "epoch": 0}
+    content["state"]["seconds"]["total"] = 5.0
+    torch.save(content, path)
+    assert Estimator(options).speed("small").flops_per_second > 0 and Estimator(options).gained(task) == set()
+    content["state"] |= {"batch": 1, "order": torch.arange(9)}
+    torch.save(content, path)
+    assert Estimator(options).gained(task)

@@ -119,7 +119,11 @@ def test_missing_surplus_and_misshapen_entries_are_listed_by_name():
 
 
 def shapes(name: str) -> dict[str, torch.Tensor]:
-    return {key: torch.empty(shape, device="meta") for key, shape, _ in DOCUMENTS[name]["keys"]}
+    counters = {"num_batches_tracked": torch.int64}
+    return {
+        key: torch.empty(shape, dtype=counters.get(key.split(".")[-1]), device="meta")
+        for key, shape, _ in DOCUMENTS[name]["keys"]
+    }
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)

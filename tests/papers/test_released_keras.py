@@ -18,7 +18,7 @@ from fer_repro import papers
 from fer_repro.data import LABELS
 from fer_repro.errors import FerReproError
 from fer_repro.papers.base import from_release
-from fer_repro.pretrained import keras, read_file
+from fer_repro.pretrained import keras, tensors_of
 
 State = dict[str, Tensor]
 
@@ -191,14 +191,14 @@ def agree(variant: str, state: State, grey: Tensor, expected: Tensor):
 def test_cnn_hyperparameters(tmp_path, start):
     weights, grey = Weights(), grey_pictures(2, 48)
     logits = cnn(weights, grey, start)
-    agree("cnn-hyperparameters", read_file(written(tmp_path / "model.h5", weights.state)), grey, logits)
+    agree("cnn-hyperparameters", tensors_of(written(tmp_path / "model.h5", weights.state)), grey, logits)
 
 
 @pytest.mark.parametrize(("embeddings", "start"), [(10, 0), (7, 4)])
 def test_ad_corre_with_as_many_embeddings_as_the_file_holds(tmp_path, embeddings, start):
     weights, grey = Weights(), grey_pictures(2, 71)
     logits = xception(weights, grey, embeddings, start)
-    state = read_file(written(tmp_path / "Fer2013_7203.h5", weights.state))
+    state = tensors_of(written(tmp_path / "Fer2013_7203.h5", weights.state))
     agree("ad-corre", state, grey, logits[:, [6, 5, 4, 1, 2, 3, 0]])
 
 
@@ -217,7 +217,7 @@ def test_lhc_net_from_the_variables_of_a_checkpoint(tmp_path):
     named |= {f"save_counter{suffix}": np.array(3), "_CHECKPOINTABLE_OBJECT_GRAPH": np.array(b"text")}
     named |= {f"fc1/kernel/.OPTIMIZER_SLOT/optimizer/momentum{suffix}": np.zeros(3)}
     np.savez(tmp_path / "lhc.npz", **named)
-    agree("lhc-net", read_file(tmp_path / "lhc.npz"), grey, logits)
+    agree("lhc-net", tensors_of(tmp_path / "lhc.npz"), grey, logits)
     agree("lhc-net", weights.state, grey, logits)
 
 
@@ -308,5 +308,5 @@ def test_two_weights_of_one_name_in_a_layer_are_an_error(tmp_path):
         group = file.create_group("inner")
         group.attrs["weight_names"] = [b"a/kernel:0", b"b/kernel:0"]
         group["a/kernel:0"] = group["b/kernel:0"] = np.ones((2, 2))
-    with pytest.raises(FerReproError, match="two weights of layer inner are called inner/kernel"):
-        read_file(tmp_path / "nested.h5")
+    with pytest.raises(FerReproError, match="nested.h5 cannot be read as weights of Keras"):
+        tensors_of(tmp_path / "nested.h5")

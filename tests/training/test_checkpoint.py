@@ -1,13 +1,20 @@
 """Checkpoint files: whole or not there, checked when read."""
 
+import errno
+import os
 import random
+import subprocess
+import sys
+from contextlib import suppress
 
 import numpy as np
 import pytest
 import torch
+from full_disk import limited_files
 from listening import listening
 
 from fer_repro.errors import FerReproError
+from fer_repro.files import atomic_write, lock
 from fer_repro.training import checkpoint
 
 IDENTITY = {"recipe": "a" * 64, "seed": 1}
@@ -77,6 +84,107 @@ def test_a_failing_save_leaves_the_old_file(tmp_path, monkeypatch):
         saved(tmp_path, 3.0)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     assert loaded(tmp_path) == 2.0
+
+
+@pytest.mark.parametrize("size", [0, 100, 2_000, 4_096, 5_000])
+def test_no_space_left_is_one_sentence_for_every_writer(tmp_path, size):
+    saved(tmp_path, 1.0, 2.0)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    for write in (lambda: saved(tmp_path, 3.0), lambda: whole_file(tmp_path / "x")):
+        with limited_files(size), pytest.raises(FerReproError, match=f"no space left in {tmp_path} .*free some space"):
+            write()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before and loaded(tmp_path) == 2.0
+
+
+def whole_file(path) -> None:
+    with atomic_write(path) as file:
+        file.write(b"x" * 6000)
+
+
+def test_no_space_for_the_lock_is_one_sentence(tmp_path):
+    for _ in range(2):
+        with (
+            limited_files(0),
+            pytest.raises(FerReproError, match=f"no space left in {tmp_path}"),
+            checkpoint.writer(tmp_path),
+        ):
+            pass
+    with checkpoint.writer(tmp_path):
+        assert (tmp_path / "lock").read_text() == f"{os.getpid()}\n"
+
+
+def test_a_full_disk_is_one_sentence(tmp_path):
+    """A file system of 64 kB, where this machine lets us have one."""
+    place = tmp_path / "tiny"
+    place.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(place)], capture_output=True).returncode:
+        return  # only root may; the test above does the same in another way
+    try:
+        (place / "full").write_bytes(bytes(60_000))
+        with pytest.raises(FerReproError, match=f"no space left in {place} .No space left on device.*free some space"):
+            checkpoint.save(place, IDENTITY, state(1.0) | {"more": torch.zeros(20_000)})
+        with open(place / "full", "ab") as file, suppress(OSError):
+            file.write(bytes(10_000))
+        with pytest.raises(FerReproError, match=f"no space left in {place}"), checkpoint.writer(place):
+            pass
+        (place / "full").unlink()
+        with checkpoint.writer(place):
+            saved(place, 1.0)
+        assert loaded(place) == 1.0
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.mark.parametrize("number", ["ENOLCK", "ENOSYS", "EOPNOTSUPP", "EINVAL"])
+def test_a_file_system_without_locks(tmp_path, monkeypatch, number):
+    def none(handle, operation):
+        raise OSError(getattr(errno, number), "No locks")
+
+    monkeypatch.setattr("fcntl.flock", none)
+    with (
+        pytest.raises(FerReproError, match=f"the file system of {tmp_path} offers no locks .*choose a local folder"),
+        checkpoint.writer(tmp_path),
+    ):
+        pass
+
+
+def test_without_fcntl_everything_but_the_lock_works(tmp_path):
+    """As on Windows: nothing fails because it is imported."""
+    code = (
+        "import sys; sys.modules['fcntl'] = None\n"
+        "from fer_repro.cli import main; from fer_repro.data import cache; from fer_repro.campaign import plan\n"
+        "main(['run', 'vggnet', '--profile', 'smoke', '--device', 'cpu', '--runs-dir', sys.argv[1]])"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and done.stderr == "" and "offers no locks" in done.stdout, done
+
+
+def test_a_folder_cannot_be_synced_everywhere(tmp_path, monkeypatch):
+    monkeypatch.delattr(os, "O_DIRECTORY")
+    opened = os.open
+
+    def no_folder(path, *more):
+        if os.path.isdir(path):
+            raise PermissionError(13, "Permission denied")
+        return opened(path, *more)
+
+    monkeypatch.setattr(os, "open", no_folder)
+    saved_file = tmp_path / "file"
+    whole_file(saved_file)
+    assert saved_file.stat().st_size == 6000
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"hello", b"0" * 1000, b"4321\n"])
+def test_the_owner_of_a_lock_of_any_content(tmp_path, content):
+    (tmp_path / "lock").write_bytes(content)
+    with open(tmp_path / "lock", "rb") as file:
+        assert lock(file.fileno())
+        owner = "4321" if content == b"4321\n" else "unknown|0000"
+        with pytest.raises(FerReproError, match=f"in use by process ({owner})"), checkpoint.writer(tmp_path):
+            pass
+    with checkpoint.writer(tmp_path):  # the lock ended with its file; what is written there does not matter
+        pass
 
 
 def test_code_in_a_checkpoint_is_not_run(tmp_path):

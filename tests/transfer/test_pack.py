@@ -12,6 +12,8 @@ import campaign_world
 import numpy as np
 import pytest
 import torch
+from damage import damaged_bytes, damaged_documents
+from full_disk import limited_files
 from listening import listening
 from safetensors.torch import load_file
 
@@ -44,7 +46,7 @@ def train(options: RunOptions, *variants: str, batches: int | None = None) -> li
     """Run ``variants`` with seed 0, at most so many batches in all; the states that came out."""
     left = [10**9 if batches is None else batches]
 
-    def out_of_time(run: Run) -> bool:
+    def out_of_time(run: Run, ahead: float = 0.0) -> bool:
         left[0] -= 1
         return left[0] < 0
 
@@ -235,6 +237,116 @@ def test_a_manifest_is_not_trusted(packed, tmp_path, where, value):
     with pytest.raises(FerReproError, match="manifest"):
         unpack(packed, tmp_path / "elsewhere" / "runs")
     assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize("damage", ["bytes", "values"])
+def test_a_damaged_manifest_is_one_sentence_and_never_another_run(packed, tmp_path, damage):
+    manifest, there, refused = packed / chunks.MANIFEST, tmp_path / "elsewhere", 0
+    whole = manifest.read_bytes()
+    documents = (json.dumps(copy).encode() for _, copy in damaged_documents(json.loads(whole), 7, 150))
+    deep = [b"[" * 100_000, b'{"format": 1, "packed": ' + b"[" * 900 + b"]" * 900 + b"}", b'{"a":' * 5000]
+    for content in [*(damaged_bytes(whole, 8, 150) if damage == "bytes" else documents), *deep]:
+        manifest.write_bytes(content)
+        shutil.rmtree(there, ignore_errors=True)
+        try:
+            unpack(packed, there)
+        except FerReproError:
+            refused += 1
+            assert placed(there) == []
+        else:  # a fact was changed, or a name to another that may be: the content is what was packed
+            assert placed(there) == [file["sha256"] for file in json.loads(whole)["packed"][0]["files"]]
+    assert refused > 100
+
+
+def placed(folder: Path) -> list[str]:
+    """The digests of the files below a folder, without locks."""
+    return [sha256_of(path) for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "lock"]
+
+
+def test_every_damaged_part_is_refused(packed, tmp_path):
+    parts = sorted(packed.glob("*.part"))
+    for number, part in enumerate(parts):
+        whole = part.read_bytes()
+        for content in damaged_bytes(whole, number, 12):
+            if content == whole:
+                continue
+            part.write_bytes(content)
+            with pytest.raises(FerReproError, match=f"part {part.name} of .* is damaged"):
+                unpack(packed, tmp_path / "elsewhere")
+        part.write_bytes(whole)
+    unpack(packed, tmp_path / "elsewhere")
+
+
+def test_a_part_that_is_no_file(packed, tmp_path):
+    part = sorted(packed.glob("*.part"))[0]
+    kept = part.rename(tmp_path / "kept")
+    for make in (Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/dev/zero"), lambda path: path.symlink_to(path)):
+        make(part)
+        with pytest.raises(FerReproError, match=f"part {part.name} of .* is missing"):
+            unpack(packed, tmp_path / "elsewhere")
+        part.rmdir() if part.is_dir() else part.unlink()
+    part.symlink_to(kept)  # a link to what the manifest names is as good
+    (packed / f"{'1' * 20}.part").mkdir()
+    unpack(packed, tmp_path / "elsewhere")
+
+
+def test_a_part_may_not_ask_for_more_than_it_is(packed, tmp_path):
+    for size in (2**40, 2**62, 2**80):
+        document = json.loads((packed / chunks.MANIFEST).read_text())
+        file = document["packed"][0]["files"][0]
+        file["size"], file["parts"][0]["size"] = file["size"] + size - file["parts"][0]["size"], size
+        (packed / chunks.MANIFEST).write_text(json.dumps(document))
+        with pytest.raises(FerReproError, match="part .* is damaged"):
+            unpack(packed, tmp_path / "elsewhere")
+
+
+@pytest.mark.parametrize("size", [float("inf"), float("nan"), 0, -1, 1e-9, -float("inf")])
+def test_a_part_size_that_is_none(options, tmp_path, size):
+    with pytest.raises(FerReproError, match="parts cannot be of .* bytes each: give a size"):
+        pack(options, tmp_path / "pack", part_size=size)
+
+
+def test_a_large_part_size_takes_no_more_memory_than_the_file(options, packed, tmp_path):
+    pack(options, tmp_path / "large", part_size=1e300)
+    assert len(list((tmp_path / "large").glob("*.part"))) == 1
+
+
+def test_what_is_no_file_of_a_run_is_not_packed(options, packed, tmp_path):
+    folder = Path(options.runs_dir) / "large/official/full/seed-0"
+    (folder / "my notes.txt").write_text("x")
+    (folder / "a/b/c").mkdir(parents=True)
+    (folder / "a/b/c/deep").write_text("x")
+    shutil.copytree(folder, folder.with_name("seed-old"))
+    pack(options, tmp_path / "again")
+    assert [entry.path for entry in chunks.read_manifest(tmp_path / "again")] == ["large/official/full/seed-0"]
+
+
+def test_a_longer_search_here_is_noticed(options, tmp_path):
+    folder = Path(options.runs_dir) / "words/official/full/seed-0"
+    folder.mkdir(parents=True)
+    lines = [b'{"event": "opened"}\n', b'{"event": "begun"}\n', b'{"event": "settled"}\n']
+    journal, out = folder / "search.jsonl", tmp_path / "pack"
+    journal.write_bytes(b"".join(lines[:2]))
+    packing.pack(out, runs_dir=options.runs_dir)
+    journal.write_bytes(b"".join(lines))
+    with pytest.raises(
+        FerReproError, match="has come further than the packed run .its search.jsonl is longer.*--force"
+    ):
+        unpack(out, options.runs_dir)
+    journal.write_bytes(b"another search\n")
+    with pytest.raises(FerReproError, match="holds another search.jsonl"):
+        unpack(out, options.runs_dir)
+    journal.write_bytes(lines[0])
+    unpack(out, options.runs_dir)
+    assert journal.read_bytes() == b"".join(lines[:2])
+
+
+def test_a_disk_that_is_full_while_packing_or_unpacking_is_one_sentence(options, packed, tmp_path):
+    with limited_files(50_000), pytest.raises(FerReproError, match="no space left in .*again"):
+        pack(options, tmp_path / "again")
+    with limited_files(50_000), pytest.raises(FerReproError, match="no space left in .*seed-0"):
+        unpack(packed, tmp_path / "elsewhere")
+    unpack(packed, tmp_path / "elsewhere")
 
 
 def test_parts_in_another_order_are_refused(packed, tmp_path):

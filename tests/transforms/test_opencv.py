@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from fer_repro import papers
-from fer_repro.recipe import step
-from fer_repro.transforms import Augmenter, geometry
+from fer_repro.transforms import geometry
 
 cv2 = pytest.importorskip("cv2", reason="the reference is OpenCV: pip install fer-repro[test]")
 

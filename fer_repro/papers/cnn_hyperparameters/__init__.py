@@ -27,12 +27,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from fer_repro.data.protocol import OFFICIAL, Protocol, Splits
+from fer_repro.errors import FerReproError
 from fer_repro.evaluation.predict import NetworkClassifier
-from fer_repro.files import atomic_write
+from fer_repro.files import atomic_write, sha256_of, writable
 from fer_repro.layers import keras_batch_norm, keras_init_
 from fer_repro.logs import rewritten
 from fer_repro.papers.base import Released, State, Variant, deviations
@@ -42,7 +44,8 @@ from fer_repro.recipe import Recipe, Selection, Stage, Step, step
 from fer_repro.training import loop
 from fer_repro.training.checkpoint import writer
 from fer_repro.training.progress import stop_requests
-from fer_repro.training.run import Interrupted, Run
+from fer_repro.training.run import OUT_OF_TIME, Interrupted, Run
+from fer_repro.training.soundness import require, require_like
 
 log = logging.getLogger(__name__)
 
@@ -235,7 +238,7 @@ class SearchResult(NetworkClassifier):
             if trial["state"] == search.COMPLETE:
                 recipe = configured(self.recipe, trial["configuration"])
                 model = build(recipe)
-                model.load_state_dict(load_file(weights_of(self.folder, trial["trial"])))
+                fill(model, weights_of(self.folder, trial["trial"]), trial.get("weights_sha256"))
                 answers = NetworkClassifier(model, recipe, self.device).predict_proba(splits.test.images).argmax(axis=1)
                 hits[trial["trial"]] = answers == np.asarray(splits.test.labels)
         scored = {number: {usage: share(int(hit.sum()), len(hit))} for number, hit in hits.items()}
@@ -249,6 +252,23 @@ def share(correct: int, n: int) -> dict[str, float]:
 
 def weights_of(folder: Path, number: int) -> Path:
     return folder / f"trial-{number:02d}.safetensors"
+
+
+def fill(model: nn.Module, path: Path, sha256: str | None) -> None:
+    """Load what a trial selected into its network; ``sha256`` of the file, or None in a search of an earlier version.
+
+    Raises `FerReproError` where the file is damaged or missing.
+    """
+    try:
+        require(sha256 in (None, sha256_of(path)), "its checksum is not the one in the search's journal")
+        weights = load_file(path)
+        require_like(model.state_dict(), weights, "weights")
+    except (OSError, ValueError, SafetensorError) as error:
+        raise FerReproError(
+            f"the weights {path} of a finished trial cannot be read ({error}): copy that file back, or run without "
+            "resume to begin the search anew"
+        ) from error
+    model.load_state_dict(weights)
 
 
 def fit_search(splits: Splits, run: Run) -> SearchResult:
@@ -265,7 +285,7 @@ def fit_search(splits: Splits, run: Run) -> SearchResult:
 
         def pause() -> None:
             if request.reason or run.out_of_time():
-                why = request.reason or "time budget used up"
+                why = request.reason or OUT_OF_TIME
                 raise Interrupted(f"{why}: stopped between two trials; the same command goes on with the search")
 
         if not run.resume:
@@ -298,11 +318,13 @@ def trainer(splits: Splits, run: Run) -> Callable[[int, dict[str, Any]], dict[st
             classifier = loop.fit(build, splits, inner)
         if (facts := inner.facts)["status"] == "diverged":
             raise search.TrialFailed(f"diverged in epoch {len(inner.history) + 1}: loss or weights are not finite")
-        with atomic_write(weights_of(run.folder, number)) as file:
+        path = weights_of(run.folder, number)
+        with writable(path), atomic_write(path) as file:
             file.write(save({name: part.contiguous() for name, part in classifier.model.state_dict().items()}))
         shutil.rmtree(inner.folder)
         value, n = inner.history[facts["selected_epoch"] - 1]["select_accuracy"], len(splits.select.labels)
         outcome = {"value": value, "epochs": len(inner.history), select: share(round(value * n), n)}
+        outcome["weights_sha256"] = sha256_of(path)
         names = ("selected_epoch", "parameters", "multiply_adds", "seconds", "peak_memory_bytes")
         return outcome | {name: facts[name] for name in names}
 

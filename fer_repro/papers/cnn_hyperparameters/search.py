@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,8 +27,9 @@ from scipy import integrate, stats
 
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation.statistics import paired_difference
-from fer_repro.files import atomic_write
+from fer_repro.files import atomic_write, space_in
 from fer_repro.training.run import Interrupted
+from fer_repro.training.soundness import require
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +91,8 @@ def _distributions(optuna: ModuleType, space: Space) -> dict[str, Any]:
 class Search:
     """The search of a folder, read from its journal; `run` tries configurations, `records` lists the settled trials.
 
-    Each line of the journal is an event: ``opened``, ``begun``, ``interrupted``, ``settled`` or ``closed``. The caller
+    Each line of the journal is an event: ``opened``, ``begun``, ``interrupted``, ``settled`` or ``closed``; its ``sum``
+    is a digest of it and of all before it (earlier versions wrote none). The caller
     must be the folder's only writer. ``first``: the configuration of trial 0, a member of ``space``. ``identity``: what
     the search belongs to (recipe, data, seed, device). Raises `FerReproError` for another identity, a journal that
     cannot be read, a search of an earlier version, and a ``first`` outside the space.
@@ -114,9 +117,10 @@ class Search:
         try:
             if not self.path.exists():
                 with atomic_write(self.path) as file:
-                    file.write(_line({"event": "opened", "identity": dict(self.identity)}))
-            self._events = _read(self.path)
-        except (OSError, ValueError) as error:
+                    file.write(_line({"event": "opened", "identity": dict(self.identity)}, "")[0])
+            self._events, self._sum = _read(self.path, self.space)
+        # RecursionError: brackets in brackets; the others are what a wrong type or a missing name raises.
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise self._unusable(error) from error
         known = self._events[0]["identity"]
         for name, value in self.identity.items():
@@ -207,37 +211,73 @@ class Search:
 
     def _write(self, event: str, **content: Any) -> None:
         """Append one event and wait until it is on the disk."""
-        line = _line({"event": event} | content)
+        line, self._sum = _line({"event": event} | content, self._sum)
         try:
-            with open(self.path, "ab") as file:
+            with space_in(self.folder), open(self.path, "ab") as file:
                 file.write(line)
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
             raise self._unusable(error) from error
-        self._events.append(json.loads(line))
+        self._events.append(_parsed(line)[0])
 
     def _unusable(self, error: Exception) -> FerReproError:
         return FerReproError(
-            f"the search {self.path} cannot be read or written ({type(error).__name__}: {error}): free some space, or "
-            "delete that file (or run without resume) to begin the search anew"
+            f"the search {self.path} cannot be read or written ({type(error).__name__}: {error}): delete that file (or "
+            "run without resume) to begin the search anew"
         )
 
 
-def _line(event: Mapping[str, Any]) -> bytes:
-    return json.dumps(event).encode() + b"\n"
+def _line(event: Mapping[str, Any], before: str | None) -> tuple[bytes, str | None]:
+    """A line of the journal and its sum; ``before``: the sum of the line before, None where the journal has none."""
+    if before is None:
+        return json.dumps(event).encode() + b"\n", None
+    found = sha256(f"{before}{json.dumps(event)}".encode()).hexdigest()[:16]
+    return json.dumps({**event, "sum": found}).encode() + b"\n", found
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
-    """The events of a journal; a last line without its end was being written when the process died, and is removed."""
+def _parsed(line: bytes) -> tuple[dict[str, Any], str | None]:
+    event = json.loads(line)
+    return event, event.pop("sum", None)
+
+
+def _read(path: Path, space: Space) -> tuple[list[dict[str, Any]], str | None]:
+    """The events of a journal and its last sum; a last line without its end was being written when the process died,
+    and is removed. Raises `ValueError`, `KeyError`, `TypeError` or `AttributeError` where it is none."""
     content = path.read_bytes()
     whole = content[: content.rfind(b"\n") + 1]
-    events = [json.loads(line) for line in whole.splitlines()]
-    if not all(isinstance(event, dict) and "event" in event for event in events) or "identity" not in dict(*events[:1]):
-        raise ValueError("this is no journal of a search")
+    events, last = [], None
+    for line in whole.splitlines():
+        event, found = _parsed(line)
+        if found is not None or last is not None:
+            expected = _line(event, last or "")[1]
+            require(found == expected and (last or not events), f"line {len(events) + 1} is not as it was written")
+        last = found
+        events.append(event)
+        _require_event(event, len(events), space)
+    require(events, "this is no journal of a search")
     if len(whole) < len(content):
         os.truncate(path, len(whole))
-    return events
+    return events, last
+
+
+def _require_event(event: dict[str, Any], number: int, space: Space) -> None:
+    """Raise an exception unless line ``number`` (from 1) of a journal may hold this event."""
+    names = {"opened": {"identity"}, "begun": {"trial"}, "interrupted": {"trial"}, "closed": set(), "settled": None}
+    kind = event["event"]
+    require((kind == "opened") == (number == 1), f"line {number} is no event of a search")
+    if kind != "settled":
+        require(event.keys() == {"event"} | names[kind], f"line {number}")
+        require(kind != "opened" or isinstance(event["identity"], dict), "identity")
+    else:
+        require(event["state"] in (COMPLETE, FAILED, DUPLICATE) and isinstance(event["reason"], str), f"line {number}")
+        require(event["configuration"].keys() == space.keys(), f"the configuration in line {number}")
+        for name, value in event["configuration"].items():
+            require(value in space[name], f"{name} in line {number}")
+        if event["state"] == COMPLETE:
+            require(type(event["value"]) in (int, float) and math.isfinite(event["value"]), f"value in line {number}")
+    if kind in ("begun", "interrupted", "settled"):
+        require(type(event["trial"]) is int and event["trial"] >= 0, f"the trial in line {number}")
 
 
 def discard(folder: Path) -> None:

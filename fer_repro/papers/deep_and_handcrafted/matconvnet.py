@@ -14,7 +14,6 @@ import numpy as np
 import safetensors.torch
 import torch
 from scipy.io import loadmat
-from scipy.io.matlab import MatReadError
 from torch import Tensor
 
 from fer_repro.errors import FerReproError
@@ -28,9 +27,15 @@ def tensors(path: Path | str) -> dict[str, Tensor]:
     Raises `FerReproError` for a file that is no network of MatConvNet.
     """
     try:
-        content = loadmat(path, struct_as_record=False)
-    except (OSError, ValueError, TypeError, NotImplementedError, MatReadError) as error:
+        found = _found(loadmat(path, struct_as_record=False))
+    except Exception as error:  # noqa: BLE001 - damaged bytes make scipy raise nearly anything
         raise FerReproError(f"{path} cannot be read as a .mat file ({type(error).__name__}): fetch it again") from error
+    if not found:
+        raise FerReproError(f"{path} holds no layers with weights: expected a network of MatConvNet")
+    return found
+
+
+def _found(content: dict[str, Any]) -> dict[str, Tensor]:
     network = _only(content.get("net", content))
     layers = network.get("layers", ()) if isinstance(network, dict) else getattr(network, "layers", ())
     found: dict[str, Tensor] = {}
@@ -43,8 +48,6 @@ def tensors(path: Path | str) -> dict[str, Tensor]:
             weight = torch.from_numpy(np.ascontiguousarray(filters.transpose(3, 2, 0, 1)))
             found[f"{name}.weight"] = weight.flatten(1) if name.startswith("fc") else weight
             found[f"{name}.bias"] = torch.from_numpy(np.ascontiguousarray(bias.reshape(-1)))
-    if not found:
-        raise FerReproError(f"{path} holds no layers with weights: expected a network of MatConvNet")
     return found
 
 

@@ -212,7 +212,7 @@ def distance() -> Html:
     """The claim in faces of PrivateTest, with all claims of class A, whose images are known to be PrivateTest."""
     claim = claim_of("sdafe")
     images = int(np.sum(OFFICIAL_COUNTS[USAGES.index("PrivateTest")]))
-    known = [other for other in leaderboard_claims().values() if other.audit.comparability == "A"]
+    known = [o for o in leaderboard_claims().values() if o.pinned and o.audit.comparability == "A"]
     if not known:
         raise FerReproError("no claim is of comparability class A: the claims file has changed")
     rows = []

@@ -16,7 +16,7 @@ import numpy as np
 
 from fer_repro.data import FER2013, LABELS
 from fer_repro.errors import FerReproError
-from fer_repro.files import atomic_write
+from fer_repro.files import atomic_write, writable
 
 SOURCE_USAGE = "Training"
 CLASSES = len(LABELS)
@@ -168,7 +168,7 @@ class Generated:
 
     def save(self, path: Path) -> None:
         """One ``.npz`` file with an array for each field."""
-        with atomic_write(path) as file:
+        with writable(path), atomic_write(path) as file:
             np.savez(file, **{f.name: np.asarray(getattr(self, f.name)) for f in dataclasses.fields(self)})
 
 

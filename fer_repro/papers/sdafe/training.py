@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from fer_repro.recipe import Step
 from fer_repro.training import checkpoint
 from fer_repro.training.optim import Ema, make_optimiser
 from fer_repro.training.run import Pause
+from fer_repro.training.soundness import require, require_like, require_optimiser
 from fer_repro.training.weights import all_finite
 
 log = logging.getLogger(__name__)
@@ -111,14 +113,21 @@ class _State:
         remove_stale_temporaries(setup.folder, checkpoint.NAME)
         if not setup.resume:
             checkpoint.discard(setup.folder)
-        state = checkpoint.load(setup.folder, setup.identity)
-        if state is None:
-            return
+        checkpoint.load(setup.folder, setup.identity, self._take_up, owner=True)
+
+    def _take_up(self, state: dict[str, Any]) -> None:
+        """Take up a state; raises an exception of any kind where it is none of this fit."""
+        require(type(state["done"]) is int and state["done"] >= 0, "done")
+        require(type(state["seconds"]) in (int, float) and 0 <= state["seconds"] < math.inf, "seconds")
         for name, part in self.parts.items():
+            if name == "optimiser":
+                require_optimiser(self.optimiser, state[name])
+            else:
+                require_like(part.state_dict(), state[name], name)
             part.load_state_dict(state[name])
         self.done, self.seconds = state["done"], state["seconds"]
         self.generator.set_state(state["generator"])
-        checkpoint.set_random_state(state["random"], setup.device)
+        checkpoint.set_random_state(state["random"], self.setup.device)
 
     def save(self) -> None:
         state = {name: part.state_dict() for name, part in self.parts.items()}
