@@ -8,10 +8,13 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
 
 from fer_repro.errors import INTERRUPTED
+
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 def _as_ctrl_c(number: int, frame: FrameType | None) -> None:
@@ -39,17 +42,31 @@ def interrupting() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def end_with(pipe: int) -> None:
-    """End this process at once when nobody holds the writing end of ``pipe``, a file descriptor open for reading.
+def end_with(pipe: int, number: int | None = None) -> None:
+    """End this process when nobody holds the writing end of ``pipe``, a file descriptor open for reading.
 
-    The parent holds it, so this sees kill -9 too, on every system; nothing is ever written to it.
+    The parent holds it, so this sees kill -9 too, on every system. ``number``: a signal that the process gets then;
+    None ends it at once.
     """
 
     def watch() -> None:
-        os.read(pipe, 1)
-        os._exit(INTERRUPTED)
+        while os.read(pipe, 1):  # not a file of Python's, whose lock this thread would hold when Python ends
+            pass
+        os._exit(INTERRUPTED) if number is None else signal.raise_signal(number)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def begin_child(alive: Connection, threads: int) -> None:
+    """How a process of a pool starts that ends with its parent: see `end_with`; it has ``threads`` for itself.
+
+    Here, because the module of a pool's first function is all that is imported before SIGINT is ignored: Ctrl-C in a
+    terminal reaches every process of it, and the parent decides.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with(os.dup(alive.fileno()))
+    for name in THREADS:
+        os.environ.setdefault(name, str(threads))
 
 
 @contextmanager

@@ -370,6 +370,8 @@ LIGHT = [
     ["checkpoint", "pack", "-o", "x", "--seed", "-1"],
     ["export", "vgnet"],
     ["bench", "nothing"],
+    ["bench", "train", "--device", "gpu"],
+    ["book", "--profile", "FULL"],
 ]
 
 

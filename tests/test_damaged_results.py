@@ -358,6 +358,13 @@ def test_commands_show_what_is_damaged_and_the_rest(shelf, capsys, text):
         leaderboard.leaderboard(shelf)
 
 
+def test_a_damaged_result_of_an_unknown_variant_is_not_passed_over(shelf, capsys):
+    (shelf / "vggnet").rename(shelf / "unknown")
+    for command, exit_status in (("verify", 1), ("audit", 1), ("list", 0)):
+        code, out, err = call(capsys, command, "--results-dir", str(shelf))
+        assert code == exit_status and "unknown/official/seed-0: the folder's name does not say" in out + err, command
+
+
 def test_runs_that_do_not_belong_together_do_not_bring_the_audit_down(shelf, capsys):
     result = made_result(seed=1, data={"name": "fer2013", "source": "test", "digest": "another"})
     results.write(result, shelf)

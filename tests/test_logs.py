@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import re
 import sys
@@ -80,3 +81,21 @@ def test_reproduce_prints_its_epochs(capsys, tmp_path):
     assert "vggnet" in variants()
     reproduce("vggnet", epochs=1, device="cpu", results_dir=tmp_path)
     assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == ["epoch 1/1 train"]
+
+
+def test_a_line_that_cannot_be_written_stops_work_that_is_registered_and_is_an_error_elsewhere(monkeypatch):
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(28, "No space left on device")
+
+    told: list[str] = []
+    monkeypatch.setattr(sys, "stdout", Full())
+    monkeypatch.setattr(logs, "unread", logs.Unread())
+    with pytest.raises(OSError, match="No space left"):
+        work()
+    with logs.unread.handled(lambda: told.append("stop")):
+        work()
+        assert told == ["stop"] and logs.unread.happened
+        work()  # the other lines go nowhere
+    assert told == ["stop"]
+    sys.stdout.close()

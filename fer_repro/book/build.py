@@ -7,7 +7,6 @@ import logging
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -15,7 +14,6 @@ from collections.abc import Collection, Iterator
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from multiprocessing import Pipe, get_context
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +24,7 @@ from fer_repro.book.front import write_front
 from fer_repro.errors import FerReproError
 from fer_repro.logs import shown
 from fer_repro.papers import PROFILES
-from fer_repro.processes import end_with, home_folder
+from fer_repro.processes import begin_child, home_folder
 from fer_repro.project import project_root
 
 log = logging.getLogger(__name__)
@@ -38,7 +36,6 @@ PROMPTS = {
     notebooks.PARAMETERS_TAG: "Parameters of this chapter and their defaults",
     INJECTED_TAG: "Parameters this page was built with",
 }
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 @shown()
@@ -160,7 +157,7 @@ def execute_chapters(
     jobs = max(1, min(jobs, len(pages)))
     spawn, threads = get_context("spawn"), max(1, cores // jobs)
     alive, ours = Pipe(duplex=False)  # the chapters' processes end when our end is closed, by us or by our death
-    with alive, ours, ProcessPoolExecutor(jobs, spawn, _begin, (threads, alive), max_tasks_per_child=1) as pool:
+    with alive, ours, ProcessPoolExecutor(jobs, spawn, begin_child, (alive, threads), max_tasks_per_child=1) as pool:
         pages_of = {pool.submit(_execute_page, root, staging, p, profile, results_dir, timeout): p for p in pages}
         try:
             for count, future in enumerate(as_completed(pages_of), 1):
@@ -180,14 +177,6 @@ def execute_chapters(
             raise
     if failures:
         raise FerReproError(_listed(f"{len(failures)} of {len(pages)} chapters failed", failures))
-
-
-def _begin(threads: int, alive: Connection) -> None:
-    """How a process starts that executes chapters."""
-    end_with(os.dup(alive.fileno()))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal reaches it too; the one who waits decides
-    for name in THREADS:
-        os.environ.setdefault(name, str(threads))
 
 
 def _execute_page(root: Path, staging: Path, page: Path, profile: str, results_dir: str, timeout: float) -> float:

@@ -161,7 +161,7 @@ def papermill(what: str) -> Any:
         import papermill as module
     except ImportError as error:
         raise FerReproError(NO_BOOK.format(what=what, name="papermill")) from error
-    logging.getLogger("papermill").setLevel(logging.ERROR)
+    logging.getLogger("papermill").setLevel(logging.CRITICAL)
     return module
 
 

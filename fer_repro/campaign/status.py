@@ -11,13 +11,16 @@ from fer_repro.training import checkpoint
 from fer_repro.training.checkpoint import CheckpointProgress
 
 
-def states(results_dir: Path) -> list[dict[str, Any]]:
+def states(
+    results_dir: Path, found: tuple[list[results.Result], dict[Path, str]] | None = None
+) -> list[dict[str, Any]]:
     """Every leaderboard row and every implemented variant, with its state under each protocol.
 
-    ``damaged``: for each stored result of it that cannot be read one sentence.
+    ``found``: the `results.survey` of ``results_dir``, where it is at hand. ``damaged`` in an entry: one sentence for
+    each stored result of it that cannot be read.
     """
     stored: dict[tuple[str, str], list[int]] = {}
-    whole, unreadable = results.survey(results_dir)
+    whole, unreadable = found or results.survey(results_dir)
     for result in whole:
         stored.setdefault((result.variant, result.protocol), []).append(result.seed)
     lying = {folder.relative_to(results_dir).parts: problem for folder, problem in unreadable.items()}

@@ -44,8 +44,8 @@ def load(path: Path) -> Any:
         ) from error
 
 
-class Plain(yaml.SafeLoader if TYPE_CHECKING else object):
-    """What makes a safe loader one for plain values: texts, numbers, true, false, null, lists and mappings, each key once.
+class Plain(yaml.SafeLoader if TYPE_CHECKING else object):  # type: ignore[misc]
+    """Makes a safe loader one for plain values: texts, numbers, true, false, null, lists and mappings, each key once.
 
     YAML would keep the last of two equal keys without a word, make a date of what looks like one, and let a few lines
     of aliases stand for more than fits into memory.

@@ -20,7 +20,7 @@ from fer_repro import durations
 from fer_repro.cli import runs
 from fer_repro.cli.console import AsJson, ResultsDir, Root, console, end_with_the_driver, print_json, progress, table
 from fer_repro.cli.failure import Commands, reported
-from fer_repro.errors import INTERRUPTED, UNREAD, FerReproError, nearest
+from fer_repro.errors import INTERRUPTED, UNREAD, FerReproError, nearest, one_of
 from fer_repro.logs import LineHandler, nowhere, shown, unread
 from fer_repro.project import default_results_dir, project_root
 
@@ -145,13 +145,15 @@ def data(
 @app.command("list")
 def list_variants(results_dir: ResultsDir = "", as_json: AsJson = False) -> None:
     """List the variants: leaderboard rows, added models and ablations, with what is stored of each."""
-    from fer_repro import papers
+    from fer_repro import papers, results
     from fer_repro.campaign import status
 
-    if results_dir and not os.path.isdir(results_dir):
-        raise FerReproError(f"there is no results folder {results_dir}: give one with --results-dir")
-    entries = status.states(Path(results_dir) if results_dir else default_results_dir())
-    _print_damage(problem for entry in entries for problem in entry["damaged"])
+    where = Path(results_dir) if results_dir else default_results_dir()
+    if results_dir and not os.path.isdir(where):
+        raise FerReproError(f"there is no results folder {where}: give one with --results-dir")
+    found = results.survey(where)
+    entries = status.states(where, found)
+    _print_damage(found[1].values())
     if as_json:
         print_json({"variants": entries})
         return
@@ -217,6 +219,9 @@ def book(
     results_dir: ResultsDir = "",
 ) -> None:
     """Execute all chapters and build the book; a warning, a dead link or a failing chapter is an error."""
+    from fer_repro import papers
+
+    one_of("profile", profile, papers.PROFILES)
     from fer_repro.book.build import build_book
 
     with _interruptible("the previous book is unchanged"):
@@ -294,7 +299,10 @@ def bench(
 ) -> None:
     """Measure speed and memory side by side with what a user would do instead."""
     from fer_repro import speed as benchmarks
+    from fer_repro.training import DEVICES
 
+    if device is not None:
+        one_of("device", device, DEVICES)
     turn = None if seconds is None else durations.parse(seconds, "turn")
     options = {"only": only, "seconds": turn, "turns": turns, "device": device}
     with _interruptible("nothing was written"), shown(LineHandler("stderr")):

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import sys
-import threading
 from typing import Annotated, Any
 
 import typer
@@ -14,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fer_repro.logs import DRIVEN
+from fer_repro.processes import end_with
 
 # Python has no stream where the shell has closed it (``>&-``); what is printed vanishes then.
 for name in ("stdout", "stderr"):
@@ -54,12 +54,5 @@ def end_with_the_driver() -> None:
 
     Its standard input is a pipe that closes then, also by kill -9; training stops at a checkpoint.
     """
-    if not os.environ.pop(DRIVEN, ""):
-        return
-
-    def watch() -> None:
-        while os.read(0, 1):  # not sys.stdin, whose lock this thread would hold when Python ends
-            pass
-        signal.raise_signal(signal.SIGTERM)
-
-    threading.Thread(target=watch, daemon=True).start()
+    if os.environ.pop(DRIVEN, ""):
+        end_with(0, signal.SIGTERM)

@@ -86,10 +86,10 @@ def run(
     chosen = variants or [v.id for v in papers.variants().values() if ablations or v.ablation_of is None]
     if scratch:
         chosen = papers.from_scratch(chosen, lenient=everything)
-    if not everything and not show_plan:
+    if not everything and not show_plan and profile != "stored":
         for name in chosen:
             if not _all_stored(name, protocol, profile, seed or [0], results_dir):
-                require_weights(name, protocol, "full" if profile == "full" else "smoke")
+                require_weights(name, protocol, profile)
     if everything:
         done = [name for name in chosen if _all_stored(name, protocol, profile, seed or [0], results_dir)]
         able = _with_weights(

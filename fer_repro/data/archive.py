@@ -36,7 +36,7 @@ LARGEST_HEADER = 1 << 20  # a tar header with its extensions
 LARGEST_DIRECTORY = 24 << 20  # a zip's list of members, which zipfile holds in memory
 LARGEST_DICTIONARY = 256 << 20  # memory an xz stream may ask for
 _IN_MEMORY = 64 << 20  # a larger zip inside an archive waits in an unnamed temporary file: it cannot be read in one go
-_SUFFIX = re.compile(r"\.(zip|tar|gz|bz2|xz|tgz|tbz2?|txz)$", re.IGNORECASE)
+_SUFFIX = re.compile(r"\.(zip|npz|tar|gz|bz2|xz|tgz|tbz2?|txz)$", re.IGNORECASE)
 
 Visit = Callable[[str, Kind | None, IO[bytes]], None]
 

@@ -34,6 +34,11 @@ CSV = Kind("a CSV with faces and labels", "csv")
 _UNPACK = "unpack it and point at the folder or the CSV that comes out"
 _CONVERT = "save it as a CSV with the columns emotion, pixels and Usage, or take fer2013.csv"
 _PICTURE = "expected a JPEG, PNG or BMP picture"
+ARRAY = Kind(
+    "a single NumPy array",
+    advice="save images [N,48,48], labels (0 to 6) and usage (the words Training, PublicTest, PrivateTest) in one "
+    "file, np.savez('fer2013.npz', images=..., labels=..., usage=...), or take fer2013.csv",
+)
 INCOMPLETE = Kind("a CSV that lacks the column emotion or Usage", advice="use fer2013.csv or icml_face_data.csv")
 TAR = Kind("a tar archive", "tar")
 _PAGE = Kind(
@@ -58,11 +63,11 @@ KINDS: tuple[tuple[re.Pattern[bytes], Kind], ...] = tuple(
         (rb"\x04\x22\x4d\x18", Kind("an LZ4 file", advice=_UNPACK)),
         (rb"\x5d\0\0.{2}", Kind("an lzma file", advice=_UNPACK)),
         (rb"\x1f\x9d", Kind("a compress (.Z) file", advice=_UNPACK)),
-        (rb"PAR1", Kind("a Parquet table", advice=_CONVERT)),
+        (rb"PAR1", Kind("a Parquet table", "parquet")),
         (rb"ARROW1|FEA1", Kind("an Arrow table", advice=_CONVERT)),
-        (rb"\x93NUMPY", Kind("a NumPy array", advice=_CONVERT)),
+        (rb"\x93NUMPY", ARRAY),
         (rb"\x89HDF\r\n", Kind("an HDF5 file", advice=_CONVERT)),
-        (rb"\x80[\x02-\x05][\x8c\x95}\](cX]", Kind("a pickle, which is never read,", advice=_CONVERT)),
+        (rb"\x80[\x02-\x05][\x8c\x95}\](cX]", Kind("a pickle", advice=f"pickles are never read, so {_CONVERT}")),
         (rb"SQLite format 3\0", Kind("an SQLite database", advice=_CONVERT)),
         (rb"\xff\xd8\xff", Kind("a JPEG picture")),
         (rb"\x89PNG\r\n\x1a\n", Kind("a PNG picture")),
@@ -99,7 +104,7 @@ def columns(head: bytes) -> list[str]:
         text = head.decode("utf-16-le" if head[1:2] == b"\0" else "utf-16-be", "replace")
     else:
         text = head.decode("utf-8-sig", "replace")
-    return [name.strip(" \t\"'").lower() for name in re.split("[,;\t]", text.partition("\n")[0].rstrip("\r"))]
+    return [name.strip(" \t\"'").lower() for name in re.split("[,;\t]", re.split("[\r\n]", text, maxsplit=1)[0])]
 
 
 def _old_tar(head: bytes) -> bool:

@@ -26,19 +26,21 @@ from fer_repro.data.folder_reader import (
     list_pictures,
     read_folder,
 )
-from fer_repro.data.kinds import INCOMPLETE, Kind
+from fer_repro.data.kinds import ARRAY, INCOMPLETE, Kind
+from fer_repro.data.mirror_reader import MOST_ARRAYS, content, read_arrays, read_parquet
 from fer_repro.data.official import LABELS, USAGES, Parsed, printable
 from fer_repro.errors import FerReproError
 
 VARIABLE = "FER2013_ROOT"
 CSV_NAMES = ("fer2013.csv", "icml_face_data.csv")  # in the order of preference; they hold the same data
-READERS: dict[str, Callable[[IO[bytes], str, int], Parsed]] = {"csv": read_csv}
+READERS: dict[str, Callable[[IO[bytes], str, int], Parsed]] = {"csv": read_csv, "parquet": read_parquet}
 """The kinds of tables (`Kind.role`) and what reads them: (stream, name for the errors, most rows) -> `Parsed`."""
 
 ACCEPTED = (
     "a CSV with the columns emotion, pixels and Usage (fer2013.csv or icml_face_data.csv), pictures (48x48 grey JPEG, "
     "PNG or BMP) in train/<class>/ and test/<class>/ or in Training/, PublicTest/ and PrivateTest/<class>/ with the "
-    f"classes {', '.join(LABELS)}, or an archive of these (.zip, .tar, .gz, .bz2, .xz)"
+    f"classes {', '.join(LABELS)}, a Parquet table or an .npz with images, labels and usages, or an archive of these "
+    "(.zip, .tar, .gz, .bz2, .xz)"
 )
 _PART = re.compile(r"train|test|val", re.IGNORECASE)  # the name of a table that holds one part of the images
 _NAMED = 6  # names that a sentence lists
@@ -191,6 +193,7 @@ def _together(tables: dict[str, Parsed], where: str) -> Parsed:
 def _read_archive(path: Path, capacity: int) -> Parsed:
     """The best of what an archive holds, whatever its order: the table that `choose` takes, else pictures."""
     tables: dict[str, Parsed] = {}
+    arrays: dict[str, bytes] = {}  # of an .npz, which is a zip
     names: list[str] = []
     why: list[str] = []
 
@@ -203,6 +206,8 @@ def _read_archive(path: Path, capacity: int) -> Parsed:
             elif is_picture(name):
                 if not tables:
                     album.add(name, stream.read(LARGEST_PICTURE + 1))
+            elif kind == ARRAY and len(arrays) < MOST_ARRAYS:
+                arrays[name] = content(stream, f"{path.name}: {name}")
             else:
                 names.append(name)
                 why.extend(why_not(name, kind))
@@ -212,6 +217,8 @@ def _read_archive(path: Path, capacity: int) -> Parsed:
             return _together({name: tables[name] for name in choose(tables, path.name)}, path.name)
         if len(album):
             return album.parsed()
+    if arrays:
+        return read_arrays(arrays, path.name, capacity)
     if why:
         raise FerReproError(printable(f"{path.name}: {why[0]}"))
     found = f"it holds {first(names)}" if names else "it holds no file"

@@ -219,7 +219,7 @@ def tensors_of(path: Path) -> dict[str, Tensor]:
         return keras.read(path)
     try:
         if path.suffix == ".safetensors":
-            state = safetensors.torch.load_file(path)
+            state: Any = safetensors.torch.load_file(path)
         else:
             _require_uncompressed(path)
             with warnings.catch_warnings(action="ignore"):  # of a damaged file torch asks to be told

@@ -34,6 +34,5 @@ if __name__ == "__main__":
     read = arrays(sys.argv[1])
     with open(sys.argv[2], "wb") as target:
         # By number: a name may hold what the name of an archive's entry must not.
-        np.savez(
-            target, names=np.array(list(read)), **{str(number): array for number, array in enumerate(read.values())}
-        )
+        numbered = {str(number): array for number, array in enumerate(read.values())}
+        np.savez(target, names=np.array(list(read)), **numbered)  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fer_repro.errors import FerReproError
+from fer_repro.errors import FerReproError, nearest
 from fer_repro.files import atomic_write
 from fer_repro.project import project_root
 
@@ -44,7 +44,7 @@ def measure(
     folder = folder or project_root() / "benchmarks"
     known = sorted(path.stem for path in folder.glob("[a-z]*.py"))
     if what != "all" and what not in known:
-        raise FerReproError(f"there is no benchmark '{what}': expected {', '.join(known)} or all")
+        raise FerReproError(f"there is no benchmark '{what}': {nearest(what, [*known, 'all'])}")
     found = {}
     for name in known if what == "all" else [what]:
         script = folder / f"{name}.py"

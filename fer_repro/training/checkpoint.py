@@ -71,7 +71,7 @@ def save(folder: Path, identity: Mapping[str, Any], state: Mapping[str, Any]) ->
     is killed, one complete checkpoint is on the disk.
     """
     newest, previous = folder / NAME, folder / PREVIOUS
-    content = {"identity": dict(identity), "state": dict(state)}
+    content: dict[str, Any] = {"identity": dict(identity), "state": dict(state)}
     content |= {"format": FORMAT, "digest": digest(content["identity"], content["state"])}
     try:
         with atomic_write(newest) as file:

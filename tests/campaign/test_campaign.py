@@ -311,6 +311,21 @@ def test_a_checkpoint_of_another_device_or_a_damaged_one_gives_no_speed(options,
     assert "guess" in Estimator(options).speed("small").source
 
 
+def test_a_checkpoint_in_a_stage_that_the_recipe_has_not_is_no_error(options, stop_after):
+    stop_after(9)
+    plan.run(tasks("large"), options)
+    stop_after(10**9)
+    folder = Path(options.runs_dir) / "large/official/full/seed-0"
+    content = torch.load(folder / checkpoint.NAME, weights_only=True)
+    content["state"]["stage"] = 7
+    for _ in range(2):
+        checkpoint.save(folder, content["identity"], content["state"])
+    made = plan.plan(tasks("large"), Estimator(options))
+    assert made.rows()
+    [outcome] = plan.run(tasks("large"), options)
+    assert outcome.state == "failed" and "no readable checkpoint" in outcome.text
+
+
 def test_a_method_without_a_network_is_estimated_by_its_stored_run():
     known = Estimator(RunOptions(device="cpu", runs_dir="nowhere"))
     found = known.remaining(Task("local-learning-bow", 1))

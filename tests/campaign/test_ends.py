@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -92,3 +93,11 @@ def test_an_epoch_is_printed_after_it_is_saved(tmp_path):
             break
     process.wait()
     assert checkpoint.peek(folder(tmp_path)).epochs == 2
+
+
+def test_killed_twenty_times_at_random_moments_it_ends_as_if_nothing_had_happened(tmp_path):
+    """kill -9 in training, saving, storing and packing; see `killed_world`."""
+    words = [sys.executable, str(SLOW.with_name("killed_world.py")), str(tmp_path), "14", "20"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == dict.fromkeys(("training", "saving", "storing", "packing"), 5)
