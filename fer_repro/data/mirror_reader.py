@@ -71,7 +71,7 @@ def read_parquet(stream: IO[bytes], name: str, capacity: int) -> Parsed:
         raise damaged(name, f"{total:,} rows of {unpacked:,} bytes, expected at most {capacity:,} of {LARGEST:,}")
     columns = _columns(name, schema.names)
     usage = None if "usage" in columns else _usage_of(name)
-    pixels, labels, codes = [], [], []
+    pixels, labels, codes = list[np.ndarray](), list[int](), list[int]()
     with _guard(name, "the Parquet table"):
         for batch in table.iter_batches(1024, columns=list(columns.values())):
             rows = {
@@ -97,7 +97,7 @@ def content(stream: IO[bytes], name: str) -> bytes:
 
 def _columns(name: str, found: list[str]) -> dict[str, str]:
     """What -> the column or array that holds it; usages may be missing."""
-    columns = {}
+    columns: dict[str, str] = {}
     for what, names in _NAMES.items():
         own = [column for column in found if column.strip().lower() in names]
         if len(own) > 1 or (not own and what != "usage"):
