@@ -17,7 +17,7 @@ import typer
 
 import fer_repro
 from fer_repro import durations
-from fer_repro.cli import runs
+from fer_repro.cli import runs, scoring
 from fer_repro.cli.console import AsJson, ResultsDir, Root, console, end_with_the_driver, print_json, progress, table
 from fer_repro.cli.failure import Commands, reported
 from fer_repro.errors import INTERRUPTED, UNREAD, FerReproError, nearest, one_of
@@ -237,7 +237,8 @@ def verify(results_dir: ResultsDir = "", as_json: AsJson = False) -> None:
     where = Path(results_dir) if results_dir else default_results_dir()
     if results_dir and not os.path.isdir(where):
         raise FerReproError(f"there is no results folder {where}: give one with --results-dir")
-    problems, checked = results.verify(where), len(results.stored_folders(where))
+    problems = results.verify(where)
+    checked = sum(len(results.stored_folders(where, released)) for released in (False, True))
     if not checked:
         raise FerReproError(
             f"no stored results in {where}, expected VARIANT/PROTOCOL/seed-N/result.json: name the results folder of a "
@@ -284,6 +285,7 @@ def _print_audit(document: dict[str, Any]) -> None:
 
 
 app.command()(runs.export)
+app.command()(scoring.score)
 
 
 @app.command()
