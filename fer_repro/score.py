@@ -138,13 +138,11 @@ def _conversion(variant: Variant, state: Mapping[str, Tensor]) -> str:
 
 
 def _belongs_to(asked: Variant, state: Mapping[str, Tensor]) -> str:
-    """The variant whose release or whose own network has these names and shapes; empty where none has.
-
-    A file that nearly fits the variant it was given for is damaged, not another's.
-    """
+    """The other variant whose release or whose own network has these names and shapes; empty where none has, and
+    where it is the ``asked`` one (whose numbers are then damaged)."""
     shapes = {name: part.to("meta") for name, part in state.items()}
-    for other in papers.variants().values():
-        if other.build is None or other.id == asked.id or other.id.endswith(papers.SCRATCH):
+    for other in (asked, *papers.variants().values()):
+        if other.build is None or other.id.endswith(papers.SCRATCH):
             continue
         network = cost.weightless(other.build, other.recipe("claimed", "full"))
         for convert in (dict, *([other.released.convert] if other.released else [])):
@@ -152,7 +150,7 @@ def _belongs_to(asked: Variant, state: Mapping[str, Tensor]) -> str:
                 pretrained.fill_(network, convert(shapes))
             except FerReproError:
                 continue
-            return other.id
+            return "" if other is asked else other.id
     return ""
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from fer_repro.errors import FerReproError
 
+TORCH_BEFORE_ZIP = b"l\xfc\x9cF\xf9 j\xa8P\x19."  # the number that torch 1.5 and older pickled first
+PICKLE = re.compile(rb"\x80[\x01-\x05]|c[\w.]+\n\w+\n|[(}\]][dl]?p")
 HDF5 = b"\x89HDF\r\n\x1a\n"
 PAGE = re.compile(rb"\s*(<!--.*?-->\s*)*<(!doctype|html|head|body|\?xml|meta|script)", re.I | re.S)
 ARCHIVES = {
@@ -17,6 +19,7 @@ ARCHIVES = {
     b"Rar!": "a RAR archive",
     b"7z\xbc\xaf": "a 7z archive",
 }
+TENSORS_ALONE = "where you trust its origin, save its tensors alone with torch.save"
 LISTED = 3  # entries of an archive that an error names
 
 
@@ -34,7 +37,7 @@ def kind_of(path: Path) -> str:
         return "safetensors"
     if start.startswith(b"PK"):
         return _zip_kind(path)
-    if start.startswith(b"\x80"):  # a pickle, which only torch's restricted reader opens
+    if TORCH_BEFORE_ZIP in start[:32]:
         return "torch"
     raise unreadable(path, f"it is {_named(start, path)}")
 
@@ -53,6 +56,8 @@ def _named(start: bytes, path: Path) -> str:
     packed = next((words for magic, words in ARCHIVES.items() if start.startswith(magic)), None)
     if packed or start[257:262] == b"ustar":
         return f"{packed or 'a tar archive'}: unpack it and name the file of weights in it"
+    if PICKLE.match(start):
+        return f"a bare pickle, which may run code and is refused: {TENSORS_ALONE}"
     if re.fullmatch(rb"[\t\n\r\x20-\x7e]+", start):
         return f"a text that begins with {start[:20].decode('ascii')!r}"
     if path.suffix == ".safetensors":
@@ -81,8 +86,8 @@ def _zip_kind(path: Path) -> str:
 def unreadable(path: Path, why: str) -> FerReproError:
     """The sentence for a file that is no weights."""
     return FerReproError(
-        f"{path} cannot be read as weights ({why}): expected tensors by name in a .safetensors file, in one that "
-        "torch.load reads with weights_only=True, in a Keras .h5 file or in a NumPy .npz file; convert or fetch it again"
+        f"{path} cannot be read as weights ({why}): expected tensors by name as safetensors, torch.save, Keras (.h5) or "
+        "NumPy (.npz) write them; convert or fetch it again"
     )
 
 
@@ -91,10 +96,9 @@ def refused(error: Exception) -> str:
     said = str(error)
     asked = re.search(r"GLOBAL\s+([\w.]+)", said)
     if asked:
-        return (
-            f"it is a pickle that wants to run code, {asked[1]}, which is refused: where you trust its origin, save its "
-            "tensors alone with torch.save"
-        )
+        return f"it is a pickle that wants to run code, {asked[1]}, which is refused: {TENSORS_ALONE}"
     if isinstance(error, EOFError) or "central directory" in said or "Ran out of input" in said:
         return "it is cut off"
+    if type(error) is ValueError and len(said) < 80:  # of `fer_repro.files.require_whole_zip`
+        return f"damaged: {said}"
     return f"{type(error).__name__}: cut off, damaged, or not only tensors"
