@@ -184,8 +184,8 @@ def leaderboard(results_dir: Path | str | None = None) -> pd.DataFrame:
     reason, run_date; for the claimed one the same with ``as_claimed_`` before the name (verdict and reason None where
     no such run is stored); released, released_low, released_high, released_on, released_variant for published weights
     scored here (`released_beside`), which change no verdict. Missing numbers are NaN, missing texts and counts None.
-    ``results_dir``: the project's own where empty. Raises `FerReproError` for a folder that does not exist and for results that cannot be read or do not
-    belong together.
+    ``results_dir``: the project's own where empty. Raises `FerReproError` for a folder that does not exist and for
+    results that cannot be read or do not belong together.
     """
     where = _folder(results_dir)
     runs, released = stored.read_all(where), stored.read_all(where, released=True)

@@ -191,7 +191,9 @@ def score(
                 rows = classifier.predict_proba(part.images, with_views=kind == "views")
                 predictions[f"{half}_{kind}"] = rows.astype(np.float16)  # as stored, so that scores follow from it
     if wrong := results.check_predictions(predictions, weights.test_sets):
-        raise FerReproError(f"{checkpoint} gives no probabilities ({wrong[0]}): its numbers are damaged; fetch it again")
+        raise FerReproError(
+            f"{checkpoint} gives no probabilities ({wrong[0]}): its numbers are damaged; fetch it again"
+        )
     record = {
         "schema": SCHEMA,
         "kind": RELEASED,

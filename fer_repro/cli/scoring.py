@@ -21,7 +21,9 @@ def score(
     root: Root = "",
     data_set: Annotated[str, typer.Option("--data", help="fer2013, or synthetic to try a file.")] = "fer2013",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    keep: Annotated[bool, typer.Option("--store", help="Also write results/VARIANT/released/NAME (no weights).")] = False,
+    keep: Annotated[
+        bool, typer.Option("--store", help="Also write results/VARIANT/released/NAME (no weights).")
+    ] = False,
     name: Annotated[str, typer.Option(help="Name of the stored result. Default: the file's.")] = "",
     results_dir: ResultsDir = "",
     as_json: AsJson = False,
@@ -100,7 +102,9 @@ def _print(found: dict[str, Any]) -> None:
     for half, kinds in found["scores"].items():
         for kind, s in kinds.items():
             low, high = (f"{100 * end:.2f}" for end in s["interval"])
-            rows.append([half, kind, f"{s['correct']:,} of {s['n']:,}", f"{100 * s['accuracy']:.2f}", f"{low} to {high}"])
+            rows.append(
+                [half, kind, f"{s['correct']:,} of {s['n']:,}", f"{100 * s['accuracy']:.2f}", f"{low} to {high}"]
+            )
     console.print(table(["test set", "test-time augmentation", "correct", "accuracy %", "95 % interval"], rows))
     for half, why in found["not_scored"].items():
         print(f"{half} is not scored: {why}")

@@ -86,8 +86,8 @@ def _zip_kind(path: Path) -> str:
 def unreadable(path: Path, why: str) -> FerReproError:
     """The sentence for a file that is no weights."""
     return FerReproError(
-        f"{path} cannot be read as weights ({why}): expected tensors by name as safetensors, torch.save, Keras (.h5) or "
-        "NumPy (.npz) write them; convert or fetch it again"
+        f"{path} cannot be read as weights ({why}): expected tensors by name as safetensors, torch.save, Keras "
+        "(.h5) or NumPy (.npz) write them; convert or fetch it again"
     )
 
 
