@@ -107,7 +107,7 @@ def verdict(slug: str, results_dir: str | Path | None = None) -> Html:
     runs, released = results.read_all(where), results.read_all(where, released=True)
     verdicts = [leaderboard.verdict(claim, runs) for claim in rows]
     boxes = "".join(_verdict(claim, one, runs, len(rows) > 1) for claim, one in zip(rows, verdicts, strict=True))
-    boxes += released_table(slug, released)
+    boxes += released_table(slug, released, runs)
     stamp = f'<p class="fer-small">Last executed {datetime.now(UTC):%Y-%m-%d %H:%M} UTC.</p>'
     plain = "; ".join(f"{c.model}: {v.name}. {v.reason}" for c, v in zip(rows, verdicts, strict=True))
     return Html(boxes + stamp, f"Verdict. {plain}")

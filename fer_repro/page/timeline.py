@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure as PlotlyFigure
 
 DIV = "fer-accuracy-over-time"
+ASIDE = pd.Timedelta(days=45)  # released weights stand beside what was measured for the same model, not upon it
 RELEASED = ("released", "released_low", "released_high")
 COLUMNS = ("variant", "model", "date", "claimed", "comparability", "verdict", "measured", "low", "high", *RELEASED)
 DIGEST_KEY = "fer-data-sha256"
@@ -104,10 +105,19 @@ def accuracy_over_time(board: pd.DataFrame) -> Chart:
     line = points(record_line(board))
     last = shown["date"].max() + pd.Timedelta(days=120)
 
-    def dots(name: str, rows: pd.DataFrame, column: str, colour: str, symbol: str, edge: int = 2, **more: Any) -> Any:
+    def dots(
+        name: str,
+        rows: pd.DataFrame,
+        column: str,
+        colour: str,
+        symbol: str,
+        edge: int = 2,
+        aside: bool = False,
+        **more: Any,
+    ) -> Any:
         return Scatter(
             name=name,
-            x=_days(rows["date"]),
+            x=_days(rows["date"] + ASIDE * aside),
             y=[round(100 * v, 4) for v in rows[column]] or [None],
             mode="markers",
             customdata=[_hover(row) for row in rows.itertuples()],
@@ -134,9 +144,9 @@ def accuracy_over_time(board: pd.DataFrame) -> Chart:
     label = f"measured ({len(measured)} of {len(shown)})"
     ours = dots(label, measured, "measured", MEASURED, "circle", edge=0, error_y=bars(measured, MEASURED))
     traces = [record, claimed, comparable, ours]
-    if len(scored := shown[shown["released"].notna()]):
+    if len(scored := _released(shown)):
         spread = bars(scored, EXTRA, *RELEASED)
-        traces.append(dots("released weights", scored, "released", EXTRA, "square", edge=0, error_y=spread))
+        traces.append(dots("released weights", scored, "released", EXTRA, "square", edge=0, aside=True, error_y=spread))
     figure = PlotlyFigure(traces)
     clear = "rgba(0,0,0,0)"
     figure.update_layout(
@@ -170,6 +180,11 @@ def _numbers(shown: pd.DataFrame) -> str:
     return table(header, rows, "Every point of the chart, by release date", numeric=(2, 4, 5, 7))
 
 
+def _released(shown: pd.DataFrame) -> pd.DataFrame:
+    """The models with released weights that were scored here."""
+    return shown[shown["released"].notna()]
+
+
 def _spread(rows: pd.DataFrame, value: str = "measured", low: str = "low", high: str = "high") -> list[pd.Series]:
     """How far the intervals reach below and above the accuracies, in percent points."""
     return [100 * (rows[value] - rows[low]), 100 * (rows[high] - rows[value])]
@@ -193,7 +208,7 @@ def accuracy_over_time_static(board: pd.DataFrame) -> Figure:
     """The same as a still picture with every model's name; a saved file carries its `data_digest`."""
     shown = points(board)
     line = points(record_line(board))
-    measured, released = (shown[shown[column].notna()] for column in ("measured", "released"))
+    measured, released = shown[shown["measured"].notna()], _released(shown)
     clean = shown["comparability"] == "A"
 
     def draw(theme: Theme) -> Canvas:
@@ -216,7 +231,9 @@ def accuracy_over_time_static(board: pd.DataFrame) -> Figure:
         if len(released):
             style = {"fmt": "s", "ms": 6, "capsize": 3, "color": theme.extra, "lw": 1.6, "zorder": 4}
             spread = _spread(released, *RELEASED)
-            axes.errorbar(released["date"], 100 * released["released"], yerr=spread, label="released weights", **style)
+            axes.errorbar(
+                released["date"] + ASIDE, 100 * released["released"], yerr=spread, label="released weights", **style
+            )
         axes.set(ylabel="accuracy, %", xlim=(shown["date"].min() - pd.Timedelta(days=200), last))
         axes.margins(y=0.08)
         axes.xaxis.set_major_locator(mdates.YearLocator(2))
@@ -252,7 +269,7 @@ def _name_points(figure: Canvas, axes: Axes, shown: pd.DataFrame, line: pd.DataF
     marks = [place(row.date, row.claimed) for row in shown.itertuples()]
     obstacles = [axes.get_legend().get_window_extent(renderer).extents]
     bars = [(row.date, row.low, row.high) for row in shown.itertuples() if not absent(row.measured)]
-    bars += [(row.date, row.released_low, row.released_high) for row in shown.itertuples() if not absent(row.released)]
+    bars += [(row.date + ASIDE, row.released_low, row.released_high) for row in _released(shown).itertuples()]
     for date, below, above in bars:
         (x, low), (_, high) = place(date, below), place(date, above)
         obstacles.append((x - 5 * unit, low, x + 5 * unit, high))
