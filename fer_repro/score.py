@@ -117,12 +117,16 @@ def _needed(network: nn.Module) -> set[str]:
 
 
 def _under_our_names(variant: Variant, state: Mapping[str, Tensor]) -> bool:
-    """Whether our names miss less as they are than after the conversion of the release; where both are the same names
-    (a plain ResNet), it is the release."""
+    """Whether no more of our names are missing as they are than after the conversion of the release.
+
+    Where the authors have the same names (a plain ResNet), it is the release.
+    """
+    if not variant.released.rename:
+        return False
     needed = _needed(cost.weightless(variant.build, variant.recipe("official", "full")))
     missing = len(needed - state.keys())
     try:
-        return missing < len(needed - variant.released.convert(state).keys())
+        return missing <= len(needed - variant.released.convert(state).keys())
     except FerReproError:
         return missing < len(needed) / 2
 

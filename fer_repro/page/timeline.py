@@ -117,7 +117,7 @@ def accuracy_over_time(board: pd.DataFrame) -> Chart:
     ) -> Any:
         return Scatter(
             name=name,
-            x=_days(rows["date"] + ASIDE * aside),
+            x=_days(rows["date"] + ASIDE * int(aside)),
             y=[round(100 * v, 4) for v in rows[column]] or [None],
             mode="markers",
             customdata=[_hover(row) for row in rows.itertuples()],
