@@ -123,6 +123,7 @@ METRICS = {
     "confusion": _seven(_seven(WHOLE)),
 } | dict.fromkeys(("accuracy", "balanced_accuracy", "macro_f1", "ece", "top2"), FRACTION)
 KINDS = {"plain": METRICS, "views?": METRICS}
+TEST_USAGES = Both(USAGES_LIST, Rule(f"{' or '.join(HALVES)}, or both", (list,), _are_test_sets))
 RECORD: dict[Any, Shape] = {
     "schema": Rule(str(SCHEMA), (int,), SCHEMA.__eq__),
     "variant": NAME,
@@ -134,8 +135,7 @@ RECORD: dict[Any, Shape] = {
     "recipe_sha256": DIGEST,
     "code_version": TEXT,
     "data": {"name": TEXT, "source": TEXT, "digest": TEXT},
-    "usages": dict.fromkeys(("train", "select", "finetune"), USAGES_LIST)
-    | {"test": Both(USAGES_LIST, Rule(f"{' or '.join(HALVES)}, or both", (list,), _are_test_sets))},
+    "usages": dict.fromkeys(("train", "select", "finetune"), USAGES_LIST) | {"test": TEST_USAGES},
     "selection": TEXT,
     "selected_epoch": COUNT,
     "parameters": COUNT,
@@ -162,7 +162,7 @@ RELEASED_RECORD: dict[Any, Shape] = RECORD | {
     "released": PUBLISHED,
     "protocol": _one_of(RELEASED),
     "seed": NOTHING,
-    "usages": {"test": RECORD["usages"]["test"]},
+    "usages": {"test": TEST_USAGES},
     "scores": {f"{half}?": KINDS for half in HALVES},
     "files?": {BESIDE[0]: DIGEST},
 }

@@ -278,10 +278,14 @@ def test_samples_put_every_class_in_its_row(few_synthetic):
         plots.samples(few_synthetic.images, few_synthetic.labels[:5], LABELS)
 
 
-def test_the_chart_has_its_four_toggles_and_every_point(board):
+def test_the_chart_has_its_toggles_and_every_point(board):
+    board = board.assign(released=None, released_low=None, released_high=None)
+    weights = {"released": 0.5155, "released_low": 0.4991, "released_high": 0.5318}
+    board.loc[board["variant"] == "deep-emotion", list(weights)] = list(weights.values())
     chart = timeline.accuracy_over_time(board)
     names = [trace.name for trace in chart.figure.data]
-    assert names == ["record line", "claimed", "clean subset (class A, 4)", f"measured (2 of {len(board)})"]
+    known = ["record line", "claimed", "clean subset (class A, 4)", f"measured (2 of {len(board)})"]
+    assert names == [*known, "released weights"]
     claimed = chart.figure.data[1]
     order = board.assign(day=pd.to_datetime(board["date"])).sort_values(["day", "claimed"], kind="stable")
     assert list(claimed.x) == list(order["date"]) and list(claimed.y) == pytest.approx(list(100 * order["claimed"]))
@@ -290,6 +294,10 @@ def test_the_chart_has_its_four_toggles_and_every_point(board):
     assert list(measured.y) == [64.11, 72.14]
     assert list(measured.error_y.array) == pytest.approx([100 * (0.6566 - 0.6411), 100 * (0.7358 - 0.7214)])
     assert list(measured.error_y.arrayminus) == pytest.approx([100 * (0.6411 - 0.6252), 100 * (0.7214 - 0.7065)])
+    released = chart.figure.data[4]
+    assert list(released.y) == [51.55] and list(released.error_y.array) == pytest.approx([1.63])
+    bare = timeline.accuracy_over_time(board.assign(released=None))
+    assert [trace.name for trace in bare.figure.data] == known, "no entry without a point"
     record = chart.figure.data[0]
     assert list(record.y)[:-1] == list(leaderboard.record_line(board)["Accuracy"]) and record.y[-1] == record.y[-2]
 
