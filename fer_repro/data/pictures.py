@@ -38,15 +38,15 @@ def faces(pictures: Pictures) -> np.ndarray:
     that a camera adds to a JPEG). Raises `FerReproError` for the first that is no picture.
     """
     if isinstance(pictures, np.ndarray) and pictures.ndim == 3:
-        return _checked(pictures, "images are", "[N,48,48]")
+        return _checked(pictures, 3, "images are", "[N,48,48]")
     if not isinstance(pictures, (list, tuple)):
         return _face(pictures, "the picture")[None]
     made = [_face(picture, f"picture {number}") for number, picture in enumerate(pictures, 1)]
     return np.array(made, np.uint8).reshape(-1, SIDE, SIDE)
 
 
-def _checked(array: np.ndarray, what: str, shape: str) -> np.ndarray:
-    if array.dtype != np.uint8 or array.shape[-2:] != (SIDE, SIDE):
+def _checked(array: np.ndarray, axes: int, what: str, shape: str) -> np.ndarray:
+    if array.dtype != np.uint8 or array.ndim != axes or array.shape[-2:] != (SIDE, SIDE):
         raise FerReproError(
             f"{what} {array.dtype} {list(array.shape)}, expected uint8 {shape}: give pictures of another size or in "
             "colour as files or PIL pictures"
@@ -56,7 +56,7 @@ def _checked(array: np.ndarray, what: str, shape: str) -> np.ndarray:
 
 def _face(picture: Any, where: str) -> np.ndarray:
     if isinstance(picture, np.ndarray):
-        return _checked(picture if picture.ndim == 2 else picture[None], f"{where} is", "[48,48]")
+        return _checked(picture, 2, f"{where} is", "[48,48]")
     if isinstance(picture, Image.Image):
         return _decoded(picture, where)
     if not isinstance(picture, (str, os.PathLike)):

@@ -65,7 +65,7 @@ class NetworkClassifier:
         was_training = self.model.training
         self.model.eval()
         draws = view_draws(views, self.device)
-        parts = [self._part(part, views, draws) for part in images.split(batch)]
+        parts = [self._part(part, views, draws) for part in images.split(batch) if len(part)]
         self.model.train(was_training)
         return torch.cat(parts) if parts else torch.empty(0, 7, device=self.device)
 
