@@ -26,7 +26,7 @@ from fer_repro.recipe import Recipe
 from fer_repro.results import HALVES, Result
 from fer_repro.training.execution import ExecutionOptions, one_thread, resolve_device
 from fer_repro.training.interleave import Turn
-from fer_repro.training.run import Classifier, Interrupted, Run
+from fer_repro.training.run import OUT_OF_TIME, Classifier, Interrupted, Run
 
 log = logging.getLogger(__name__)
 
@@ -109,13 +109,18 @@ def _run(variant: str, seed: int, options: RunOptions, deadline: float | None, t
             run.turn, run.deadline, run.required = turn, deadline, required
             # fp32 in a smoke run: it gives the same numbers on a processor with bf16 as on one without.
             run.execution = ExecutionOptions(autocast=not smoke)
+            if deadline is not None and time.monotonic() >= deadline:
+                raise Interrupted(f"{OUT_OF_TIME} before {variant_id} began")
             return run, chosen.fit(recipe.protocol.split(faces), run)
 
         try:
             run, classifier = fit(variant)
         except Interrupted as stopped:
             if temporary:
-                raise Interrupted(f"{variant}: stopped; a smoke run keeps no checkpoint, start it again") from stopped
+                raise Interrupted(
+                    f"{stopped.why}: {variant} stopped; a smoke run keeps no checkpoint without a runs folder: start "
+                    "it again, with enough time"
+                ) from stopped
             raise
         return _score(variant, options.profile, run, classifier, faces, started, version)
 

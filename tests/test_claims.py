@@ -319,7 +319,7 @@ def test_a_hostile_file_is_refused_in_no_time(tmp_path, monkeypatch, name, with_
     began = time.perf_counter()
     with pytest.raises(FerReproError, match=words) as caught:
         claims.read(path)
-    assert time.perf_counter() - began < (2 if with_c else 10)
+    assert time.perf_counter() - began < 10
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
 
 

@@ -240,6 +240,31 @@ def test_a_spent_budget_stops_too(stopped_and_resumed, tmp_path):
     assert done.returncode == 130 and "time budget used up" in done.stdout and "Traceback" not in done.stderr
 
 
+def test_a_budget_that_gains_nothing_says_how_much_is_needed(capsys, tmp_path):
+    """The advice leads on: repeating the same command would stop at the same place for ever."""
+    words = ["run", "vggnet", "--profile", "smoke", "--runs-dir", str(tmp_path)]
+    budget = "0.01"
+    for _ in range(12):
+        status, out, err = call(capsys, *words, "--time-budget", budget)
+        if status == 0:
+            break
+        advice = re.search(r"stopped: time budget used up before anything was gained.* --time-budget (\d+[sm])", err)
+        assert status == 130 and (advice or "same command again to go on" in err), err
+        budget = advice[1] if advice else budget
+    assert status == 0 and "Traceback" not in err
+
+
+def test_a_smoke_run_that_keeps_nothing_says_so(capsys):
+    status, out, err = call(capsys, "run", "vggnet", "--profile", "smoke", "--time-budget", "0.01")
+    assert status == 130 and "--time-budget" in err and "or a --runs-dir" in err and "same command again" not in err
+
+
+@pytest.mark.parametrize("text", ["", "nan", "1e400", "0"])
+def test_a_wrong_budget_is_never_no_budget(capsys, text):
+    status, out, err = call(capsys, "run", "vggnet", "--profile", "smoke", "--time-budget", text)
+    assert status == 1 and f"time budget {text!r} is no duration" in err
+
+
 def test_export_writes_weights_that_load_and_a_model_card(capsys, tmp_path):
     runs, out = tmp_path / "runs", tmp_path / "export"
     words = ["vggnet", "--profile", "smoke", "--runs-dir", str(runs)]

@@ -18,8 +18,12 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a task ended: ``done``, ``failed``, ``stopped`` (at a checkpoint) or ``not started``; ``text``: details."""
+    """How a task ended: ``done``, ``failed``, ``stopped`` (at a checkpoint) or ``not started``; ``text``: details.
+
+    ``needs``: seconds that the next step of a stopped one takes, where that is known.
+    """
 
     task: Task
     state: str
     text: str
+    needs: float = 0.0

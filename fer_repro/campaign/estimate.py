@@ -182,7 +182,9 @@ class Estimator:
             here = [one for one in begun if one is not None and one.identity.get("device") == self.device]
             seconds = sum(one.seconds for one in here)
             if seconds and (counted := self.work(name)) is not None:
-                measured[name] = sum(counted.done(one) for one in here) / seconds
+                done = sum(counted.done(one) for one in here)
+                # A run that was stopped before its first batch has no speed.
+                measured |= {name: done / seconds} if done else {}
         return self.speeds.of(variant, measured)
 
     def stored(self, task: Task) -> bool:
@@ -268,6 +270,20 @@ class Estimator:
         standing = self.standing(task)
         size = standing.path.stat().st_size if standing else BYTES_PER_PARAMETER * counted.parameters
         return scoring + size / DISK
+
+    def gained(self, task: Task) -> set[tuple]:
+        """What a run and those it builds on have on disk: the same before and after a command that gained nothing."""
+        found: set[tuple] = set()
+        for each in [*self.builds_on(task), task] if self.keeps else ():
+            for path in self.folder(each).glob("**/*"):
+                standing = checkpoint.progress_of(path) if path.name == checkpoint.NAME else None
+                if standing is not None:
+                    # A checkpoint is written at every stop, also where no batch was trained.
+                    done = standing.status, standing.epochs, standing.batch
+                    found |= {(path, *done)} if any(done[1:]) else set()
+                elif path.is_file() and path.name not in ("lock", checkpoint.PREVIOUS):
+                    found.add((path, path.stat().st_mtime_ns))
+        return found
 
 
 def _seconds_of(path: Path) -> float:

@@ -8,6 +8,7 @@ and stopped at a checkpoint.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import accumulate
@@ -184,7 +185,7 @@ def run(
 
     ``together``: all seeds of a variant at once, in this process.
     """
-    estimator, tasks = estimator or Estimator(options), list(dict.fromkeys(tasks))
+    began, estimator, tasks = time.monotonic(), estimator or Estimator(options), list(dict.fromkeys(tasks))
     order = [entry.task for entry in plan(tasks, estimator).entries] if len(tasks) > 1 else tasks
     stored = [task for task in order if estimator.stored(task)]
     rest = [task for task in order if task not in stored]
@@ -195,6 +196,7 @@ def run(
     else:
         waves = [[task] for task in rest] if jobs == 1 else runner.side_by_side(rest)
     reserve = time_to_reserve(estimator)
+    budget = None if budget is None else budget - (time.monotonic() - began)  # planning takes of it too
     return outcomes + runner.run(waves, options, jobs=jobs, budget=budget, reserve=reserve, together=together)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fer_repro import papers, results
 from fer_repro.campaign import Outcome, Task, workers
+from fer_repro.durations import parse as duration  # noqa: F401 - who plans a campaign finds it here
 from fer_repro.errors import FerReproError
 from fer_repro.logs import rewritten, shown
 from fer_repro.parameters import RunOptions
@@ -24,15 +24,6 @@ if TYPE_CHECKING:
 
 LeftFor = Callable[..., float | None]
 Reserve = Callable[[Task, float, bool], float]
-UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
-
-
-def duration(text: str) -> float:
-    """ "90", "90s", "45m", "1.5h", "2d" -> seconds. Raises `FerReproError`."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|m|min|h|d)?\s*", text)
-    if match is None or float(match[1]) == 0:
-        raise FerReproError(f"the time budget {text!r} is no duration: write seconds, or 45m, 2h, 1.5h, 1d")
-    return float(match[1]) * UNITS[match[2] or "s"]
 
 
 def sorter(needed: Mapping[Task, Iterable[Task]]) -> TopologicalSorter[Task]:
@@ -151,7 +142,7 @@ def _attempt(task: Task, options: RunOptions, left: float | None, turn: Turn | N
     try:
         result = reproduce(task.variant, seed=task.seed, time_budget=left, turn=turn, **vars(options))
     except Interrupted as stop:
-        return Outcome(task, "stopped", str(stop))
+        return Outcome(task, "stopped", str(stop), stop.needs)
     except KeyboardInterrupt:
         return Outcome(task, "stopped", "interrupted; it goes on from its last checkpoint")
     except FerReproError as error:

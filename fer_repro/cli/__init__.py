@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 
 import fer_repro
+from fer_repro import durations
 from fer_repro.cli import runs
 from fer_repro.cli.console import AsJson, ResultsDir, Root, console, end_with_the_driver, print_json, progress, table
 from fer_repro.cli.failure import Commands, reported
@@ -178,7 +179,7 @@ def chapter(
         str, typer.Option("-o", "--out", help="The executed copy. Default: _build/executed/SLUG.ipynb.")
     ] = "",
     timeout: Annotated[
-        float | None, typer.Option(min=0.1, help="Seconds that one cell may take. Default: no limit.")
+        str | None, typer.Option(help="Time that one cell may take: seconds, 45m, 1h30m. Default: no limit.")
     ] = None,
     show: Annotated[bool, typer.Option("--parameters", help="List the chapter's parameters and run nothing.")] = False,
     as_json: AsJson = False,
@@ -201,10 +202,11 @@ def chapter(
         if not equals:
             raise FerReproError(f"parameter '{name}' has no value: write -p {name} VALUE")
         given[name] = described.parameter(name).parse(text)
+    limit = None if timeout is None else durations.parse(timeout, "timeout")
     target = Path(out) if out else project_root() / "_build" / "executed" / f"{described.slug}.ipynb"
     lines = nullcontext() if sys.stderr.isatty() else shown(LineHandler("stderr"))  # a terminal has papermill's bar
     with _interruptible("nothing was written; a full run goes on from its checkpoint with the same command"), lines:
-        done = notebooks.execute(described.path, target, given, timeout=timeout)
+        done = notebooks.execute(described.path, target, given, timeout=limit)
     print_json({"chapter": described.slug, "out": str(done)}) if as_json else print(f"executed: {done}")
 
 
@@ -212,7 +214,7 @@ def chapter(
 def book(
     profile: Annotated[str, typer.Option(help="stored (smoke where nothing is stored), smoke or full.")] = "stored",
     jobs: Annotated[int, typer.Option(min=1, help="Chapters at a time.")] = 2,
-    timeout: Annotated[float, typer.Option(min=1, help="Seconds that one cell may take.")] = 1800,
+    timeout: Annotated[str, typer.Option(help="Time that one cell may take: seconds, 45m, 1h30m.")] = "30m",
     out: Annotated[str, typer.Option("-o", "--out", help="Where the finished book goes. Default: _build/html.")] = "",
     results_dir: ResultsDir = "",
 ) -> None:
@@ -223,7 +225,8 @@ def book(
     from fer_repro.book.build import build_book
 
     with _interruptible("the previous book is unchanged"):
-        build_book(profile=profile, jobs=jobs, timeout=timeout, out=Path(out) if out else None, results_dir=results_dir)
+        limit = durations.parse(timeout, "timeout")
+        build_book(profile=profile, jobs=jobs, timeout=limit, out=Path(out) if out else None, results_dir=results_dir)
 
 
 @app.command()
@@ -287,7 +290,7 @@ app.command()(runs.export)
 def bench(
     what: Annotated[str, typer.Argument(help="data, augment, train, evaluate, seeds or all.")] = "all",
     only: Annotated[str | None, typer.Option(help="Networks, separated by commas, instead of all.")] = None,
-    seconds: Annotated[float | None, typer.Option(min=0.01, help="How long a turn of one side lasts.")] = None,
+    seconds: Annotated[str | None, typer.Option(help="How long a turn of one side lasts: seconds, 2m.")] = None,
     turns: Annotated[int | None, typer.Option(min=1, help="How often each side has its turn.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
     keep: Annotated[bool, typer.Option("--store", help="Also write to benchmarks/measured, for the chapter.")] = False,
@@ -300,7 +303,8 @@ def bench(
 
     if device is not None:
         one_of("device", device, DEVICES)
-    options = {"only": only, "seconds": seconds, "turns": turns, "device": device}
+    turn = None if seconds is None else durations.parse(seconds, "turn")
+    options = {"only": only, "seconds": turn, "turns": turns, "device": device}
     with _interruptible("nothing was written"), shown(LineHandler("stderr")):
         measured = benchmarks.measure(what, options=options)
     if keep or out:

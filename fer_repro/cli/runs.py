@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fer_repro import durations
 from fer_repro.cli.console import ResultsDir, Root, RunsDir, console, print_json, table
 from fer_repro.errors import INTERRUPTED, FerReproError
 from fer_repro.project import default_results_dir
@@ -47,7 +48,9 @@ def run(
     together: Annotated[
         bool, typer.Option("--together", help="All seeds of a variant at once in one process, on one device.")
     ] = False,
-    time_budget: Annotated[str, typer.Option(help="Stop at a checkpoint after this time: seconds, 45m, 2h.")] = "",
+    time_budget: Annotated[
+        str | None, typer.Option(help="Stop at a checkpoint after this time: seconds, 45m, 1h30m, 01:30:00.")
+    ] = None,
     results_dir: ResultsDir = "",
     runs_dir: RunsDir = "",
     root: Root = "",
@@ -62,6 +65,7 @@ def run(
     from fer_repro import papers
     from fer_repro.parameters import RunOptions
 
+    limit = None if time_budget is None else durations.parse(time_budget)
     if bool(variants) == everything:
         raise FerReproError("name the variants to run, or --all (not both): `fer-repro list` shows them")
     if ablations and not everything:
@@ -77,6 +81,7 @@ def run(
     # From here on torch is needed.
     from fer_repro.campaign import Task, estimate, plan, runner
     from fer_repro.reproduce import require_weights
+    from fer_repro.training.run import OUT_OF_TIME
 
     chosen = variants or [v.id for v in papers.variants().values() if ablations or v.ablation_of is None]
     if scratch:
@@ -93,16 +98,29 @@ def run(
         chosen = [name for name in chosen if name in done or name in able]
     tasks = [Task(name, one) for name in chosen for one in seed or [0]]
     runner.check(tasks, options, writes=not show_plan)
-    budget = runner.duration(time_budget) - (time.monotonic() - context.obj) if time_budget else None
     estimator = estimate.Estimator(options)
     if show_plan:
         made = plan.plan(tasks, estimator)
         print_json(made.as_dict()) if as_json else _print_plan(made)
         return
     stored = [task for task in tasks if estimator.stored(task)]
+    before = [estimator.gained(task) for task in tasks] if limit else []
+    budget = None if limit is None else limit - (time.monotonic() - context.obj)
     outcomes = plan.run(tasks, options, jobs=jobs, budget=budget, estimator=estimator, together=together)
     _print_outcomes(outcomes)
     sound = len(tasks) == 1 or _print_campaign(outcomes, stored, estimator)
+    ended = {outcome.state for outcome in outcomes if outcome.task not in stored}
+    by_time = limit is not None and any(OUT_OF_TIME in outcome.text for outcome in outcomes)
+    if by_time and ended <= {"stopped", "not started"} and before == [estimator.gained(task) for task in tasks]:
+        took = time.monotonic() - context.obj
+        # Twice, because up to half of a budget is kept for scoring.
+        needed = 2 * max(limit, took + max(outcome.needs for outcome in outcomes))
+        print(
+            f"stopped: {OUT_OF_TIME} before anything was gained, so the same command would stop there again: give it "
+            f"at least --time-budget {durations.least(needed)}" + ("" if estimator.keeps else " or a --runs-dir"),
+            file=sys.stderr,
+        )
+        raise typer.Exit(INTERRUPTED)
     _exit(outcomes, sound)
 
 

@@ -17,7 +17,8 @@ from typing import IO
 
 import numpy as np
 
-from fer_repro.data.official import FRESH_COPY, LABELS, PIXELS, SIDE, USAGES, Parsed, damaged
+from fer_repro.data import kinds
+from fer_repro.data.official import FRESH_COPY, LABELS, PIXELS, SIDE, USAGES, Parsed, damaged, printable
 from fer_repro.errors import FerReproError
 
 BLOCK = 1 << 20
@@ -36,10 +37,15 @@ class _Columns:
         hint = "put icml_face_data.csv beside it or use fer2013.csv"
         if names == ["pixels"]:
             raise FerReproError(f"{name} holds no labels (its only column is 'pixels'); {hint}")
+        if "pixels" not in names and "pixels" in kinds.columns(header):
+            raise FerReproError(
+                f"{name}, line 1: the columns are there, but not in UTF-8 with commas between them; save it so, or "
+                "point at fer2013.csv or icml_face_data.csv"
+            )
         if "pixels" not in names or "emotion" not in names:
             raise FerReproError(
-                f"{name}, line 1: the header is '{text[:60]}', expected the columns emotion, pixels, Usage; point at "
-                "fer2013.csv or icml_face_data.csv"
+                f"{name}, line 1: the header is '{printable(text[:60])}', expected the columns emotion, pixels, Usage; "
+                "point at fer2013.csv or icml_face_data.csv"
             )
         if "usage" not in names:
             raise FerReproError(f"{name} holds only the training images (no column 'Usage'); {hint}")

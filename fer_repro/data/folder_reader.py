@@ -136,7 +136,7 @@ def decode(data: bytes, where: str) -> np.ndarray:
     if form == "JPEG" and not data.rstrip(b"\0").endswith(b"\xff\xd9"):
         kind = None if data.startswith(b"\xff\xd8") else sniff(data[:HEAD])
         if kind:
-            raise damaged(where, f"{kind.words}, expected a 48x48 grey JPEG, PNG or BMP picture; {kind.advice}")
+            raise damaged(where, f"it is {kind.words}, expected a 48x48 grey JPEG, PNG or BMP picture; {kind.advice}")
         # The decoder fills the missing rest of a cut picture with grey and says nothing if little is missing.
         raise damaged(where, f"the JPEG is cut, expected an end marker after {len(data):,} bytes")
     try:
@@ -221,16 +221,31 @@ def class_folders(root: Path) -> list[tuple[str, str]]:
     All folders below ``train``, ``test``, ``Training``, ``PublicTest`` and ``PrivateTest``; below any other folder
     those that are called as a class is.
     """
+    parts = [(part.name, part.path) for part in _folders(root)]
+    parts += [  # test/PublicTest/<class>
+        (f"{name}/{inner.name}", inner.path)
+        for name, path in parts
+        if is_split_folder(name)
+        for inner in _folders(path)
+        if is_split_folder(inner.name)
+    ]
     found = []
-    for part in _folders(root):
-        known = is_split_folder(part.name)
-        found += [(f"{part.name}/{e.name}", e.path) for e in _folders(part.path) if known or is_class_folder(e.name)]
+    for name, path in parts:
+        known = is_split_folder(name.rsplit("/", 1)[-1])
+        for entry in _folders(path):
+            if is_class_folder(entry.name) or (known and not is_split_folder(entry.name)):
+                found.append((f"{name}/{entry.name}", entry.path))
     return sorted(found)
 
 
 def _folders(path: Path | str) -> list[os.DirEntry[str]]:
     with os.scandir(path) as entries:
-        return [entry for entry in entries if not is_litter(entry.name) and os.path.isdir(entry.path)]
+        return [e for e in entries if not is_litter(e.name) and _is_folder(e)]
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    # A link that leads to itself is no folder for os.path, and an error for the entry.
+    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
 
 
 def list_pictures(root: Path) -> list[tuple[str, os.stat_result]]:

@@ -67,7 +67,7 @@ KINDS: tuple[tuple[re.Pattern[bytes], Kind], ...] = tuple(
         (rb"ARROW1|FEA1", Kind("an Arrow table", advice=_CONVERT)),
         (rb"\x93NUMPY", ARRAY),
         (rb"\x89HDF\r\n", Kind("an HDF5 file", advice=_CONVERT)),
-        (rb"\x80[\x02-\x05][\x8c\x95}\](cX]", Kind("a pickle, which is never read,", advice=_CONVERT)),
+        (rb"\x80[\x02-\x05][\x8c\x95}\](cX]", Kind("a pickle", advice=f"pickles are never read, so {_CONVERT}")),
         (rb"SQLite format 3\0", Kind("an SQLite database", advice=_CONVERT)),
         (rb"\xff\xd8\xff", Kind("a JPEG picture")),
         (rb"\x89PNG\r\n\x1a\n", Kind("a PNG picture")),
@@ -104,7 +104,7 @@ def columns(head: bytes) -> list[str]:
         text = head.decode("utf-16-le" if head[1:2] == b"\0" else "utf-16-be", "replace")
     else:
         text = head.decode("utf-8-sig", "replace")
-    return [name.strip(" \t\"'").lower() for name in re.split("[,;\t]", text.partition("\n")[0].rstrip("\r"))]
+    return [name.strip(" \t\"'").lower() for name in re.split("[,;\t]", re.split("[\r\n]", text, maxsplit=1)[0])]
 
 
 def _old_tar(head: bytes) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fer_repro.data import archive
@@ -165,7 +165,8 @@ class _Search:
                     else:
                         self.why.extend(why_not(entry.name, kind))
             except OSError as error:
-                self.why.append(_unreadable(path, error))
+                if path.suffix.lower() == ".csv" or archive.is_archive_name(entry.name):
+                    self.why.append(_unreadable(path, error))
         found.pictures |= len(split) > 1
         return found
 
@@ -178,11 +179,18 @@ def _only(root: Path, places: list[Place]) -> Place | None:
     named = [p for p in places if "fer2013" in p.path.name.lower() and p.kind == "archive"]
     named = named or [p for p in places if "fer2013" in (p.path.name, p.path.parent.name) and p.kind != "archive"]
     choice = named if len(places) > 1 and named else places
+    names = [printable(place.path.relative_to(root).as_posix()) for place in places]
     if len(choice) > 1:
-        what = "archives" if choice[0].kind == "archive" else "copies"
-        names = [place.path.relative_to(root).as_posix() for place in choice]
-        raise FerReproError(several(f"the folder '{root.name or root}'", what, names))
-    return choice[0] if choice else None
+        where = f"the folder '{root.name or root}'"
+        if choice[0].kind == "archive":
+            raise FerReproError(
+                f"{several(where, 'archives', names)} (or unpack them into one folder, if they are parts)"
+            )
+        raise FerReproError(several(where, "copies", names))
+    if not choice:
+        return None
+    others = [name for name, place in zip(names, places, strict=True) if place is not choice[0]]
+    return replace(choice[0], beside=(*choice[0].beside, *others))
 
 
 def find(root: str | os.PathLike | None = None) -> Place:

@@ -28,6 +28,7 @@ Seconds = dict[str, float | None]
 """Way forward -> seconds a batch, None where it does not work here; a way that was not tried yet is not in it."""
 TIMED = 8  # batches of which each way is timed, or as many as begin within `PATIENCE`
 PATIENCE = 4.0  # seconds
+FEW = 4  # images that show how long a batch takes
 COMPILING = 180.0  # seconds that compiling one way may take
 CLEARLY = 0.97  # another way must take less than this share of the present one's time
 
@@ -90,6 +91,19 @@ def autotune(
     listed = ", ".join(f"{way} {1000 * took:.1f} ms" for way, took in seconds.items() if took is not None)
     log.info(f"autotune, per batch: {listed}; chosen: {mode.forward}")
     return mode, seconds
+
+
+def batch_seconds(step: TrainStep, images: Tensor, labels: Tensor) -> float:
+    """Seconds that a batch will take, from a few of its images: for a large network even the first one is long."""
+    with _undone(step):
+        few = step.first_batch(images, labels, FEW)
+        return min(_timed(step, few) for _ in range(2)) * len(images[: step.recipe.batch_size]) / len(images[:FEW])
+
+
+def _timed(step: TrainStep, batch: tuple) -> float:
+    began = time.perf_counter()
+    step.gradients(*batch)
+    return time.perf_counter() - began
 
 
 def _fitting(step: TrainStep, batch: tuple, mode: ExecutionMode) -> ExecutionMode:

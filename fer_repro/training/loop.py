@@ -24,10 +24,10 @@ from fer_repro.evaluation.predict import NetworkClassifier
 from fer_repro.evaluation.tta import view_count
 from fer_repro.recipe import Recipe, Stage
 from fer_repro.training import checkpoint
-from fer_repro.training.autotune import MANY_STEPS, autotune, untried
+from fer_repro.training.autotune import MANY_STEPS, autotune, batch_seconds, untried
 from fer_repro.training.losses import Loss
-from fer_repro.training.progress import StopRequest, log_epoch, stop_requests
-from fer_repro.training.run import Interrupted, Run
+from fer_repro.training.progress import StopRequest, duration, log_epoch, stop_requests
+from fer_repro.training.run import OUT_OF_TIME, Interrupted, Run
 from fer_repro.training.state import TrainState, winner_of
 from fer_repro.training.weights import all_finite, has_batch_norm
 
@@ -79,13 +79,16 @@ class Trainer:
             view_count(views)
         self.state = TrainState(build, run, images, loss)
         self.settled = False  # whether this process has settled how the step computes
+        self.batch_seconds = 0.0  # of the last batch: one that would end after the time budget does not begin
         self.mark = self.saved_at = time.monotonic()
+        self.seen_before = 0  # images trained on by earlier processes
         self.saving = 0.0  # seconds that the last checkpoint took
         cost.reset_peak_memory(self.device)
 
     def resume(self) -> None:
         """Go on from the newest checkpoint of the run's folder that is whole, if there is one."""
         found = checkpoint.load(self.run.folder, self.identity, self.state.load_state_dict, owner=True)
+        self.seen_before = self.state.images_seen
         if found is not None and self.state.status == "running":
             mode, new = self.state.mode, self.state.step.mode
             assert mode is not None, "what is loaded has a mode"
@@ -131,15 +134,17 @@ class Trainer:
         state.model.train()
         size, guard = state.step.recipe.batch_size, has_batch_norm(state.model)
         while state.batch * size < len(labels):
-            if self.stop.reason or self.run.out_of_time():
+            if self.stop.reason or self.run.out_of_time(self.batch_seconds):
                 self._interrupt()
             if time.monotonic() - self.saved_at > SAVE_EVERY:
                 self.save()
             chosen = order[state.batch * size : (state.batch + 1) * size]
             # A last batch of one sample has no variance that batch norm could divide by.
             if not (guard and len(chosen) * state.step.augment.copies == 1 and state.batch):
+                began = time.monotonic()
                 state.step(images[chosen], labels[chosen], chosen)
                 state.after_batch(len(chosen))
+                self.batch_seconds = time.monotonic() - began
             state.batch += 1
             if self.run.turn:
                 self.run.turn.yield_turn()
@@ -196,6 +201,8 @@ class Trainer:
             state.mode, state.ways = autotune(state.step, images, labels, state.mode, state.ways, in_time)
         self.settled = True
         state.step.set_mode(state.mode)  # a resumed optimiser's state came after the step was made
+        if self.run.deadline is not None and self.device.type == "cpu" and not self.run.out_of_time():
+            self.batch_seconds = batch_seconds(state.step, images, labels)
 
     def _resident(self, part: Any) -> Part:
         """The images of one role on the device (copied: the data set is a read-only memory map)."""
@@ -213,13 +220,17 @@ class Trainer:
         self.save()
 
     def _interrupt(self) -> None:
-        self.save()
+        saved = self.state.images_seen > self.seen_before
+        if saved:  # a network may be large: nothing new is not written
+            self.save()
         self.run.facts["status"] = "interrupted"
-        why, stage = self.stop.reason or "time budget used up", self.recipe.stages[self.state.stage]
-        raise Interrupted(
-            f"{why}: stopped in epoch {len(self.state.history) + 1} of {self.recipe.epochs} ({stage.name}); "
-            "a checkpoint is saved and the same command goes on from there"
-        )
+        why, stage = self.stop.reason or OUT_OF_TIME, self.recipe.stages[self.state.stage]
+        where = f"{why}: stopped in epoch {len(self.state.history) + 1} of {self.recipe.epochs} ({stage.name})"
+        if saved:
+            raise Interrupted(f"{where}; a checkpoint is saved and the same command goes on from there")
+        stopped = Interrupted(f"{where}, before the first batch (about {duration(self.batch_seconds)})")
+        stopped.needs = self.batch_seconds
+        raise stopped
 
     def _clock(self, kind: str) -> None:
         """Add the time since the last mark to the run, to the epoch, and to the training time if it was that."""

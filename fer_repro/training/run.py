@@ -21,8 +21,21 @@ Pause = Callable[..., None]
 """``pause(save)``: where the run is to stop, call ``save`` (nothing by default) and raise `Interrupted`."""
 
 
+OUT_OF_TIME = "time budget used up"
+
+
 class Interrupted(Exception):
-    """A run stopped at a checkpoint (time budget or Ctrl-C); the same command goes on from there."""
+    """A run stopped at a checkpoint (time budget or Ctrl-C); the same command goes on from there.
+
+    ``needs``: seconds that its next step takes, where that is known.
+    """
+
+    needs = 0.0
+
+    @property
+    def why(self) -> str:
+        """`OUT_OF_TIME`, or "stopped" where somebody asked for it."""
+        return OUT_OF_TIME if OUT_OF_TIME in str(self) else "stopped"
 
 
 class Classifier(Protocol):
@@ -77,7 +90,7 @@ def pausable(run: Run) -> Iterator[Pause]:
         def pause(save: Callable[[], None] = lambda: None) -> None:
             if request.reason or run.out_of_time():
                 save()
-                why = request.reason or "the time budget ended"
+                why = request.reason or OUT_OF_TIME
                 raise Interrupted(f"{run.recipe.variant}: stopped ({why}); the same command goes on from what is kept")
 
         yield pause

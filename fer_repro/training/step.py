@@ -132,8 +132,14 @@ class TrainStep:
         hits, n = (logits.argmax(dim=1) == true).sum(), len(targets)
         self.totals += torch.stack((loss.double() * n, hits.double(), torch.ones_like(hits) * n))
 
-    def first_batch(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor | None, ...]]:
-        """What `prepare` gives of the stage's first batch, and the loss's extra arguments; draws from the generator."""
-        chosen = torch.arange(min(self.recipe.batch_size, len(labels)), device=self.device)
+    def first_batch(
+        self, images: Tensor, labels: Tensor, most: int | None = None
+    ) -> tuple[Tensor, Tensor, tuple[Tensor | None, ...]]:
+        """What `prepare` gives of the stage's first batch, and the loss's extra arguments; draws from the generator.
+
+        ``most``: only so many of its images.
+        """
+        chosen = torch.arange(min(most or self.recipe.batch_size, self.recipe.batch_size, len(labels)))
+        chosen = chosen.to(self.device)
         inputs, targets = self.prepare(images[chosen], labels[chosen])
         return inputs, targets, self._extras(chosen)

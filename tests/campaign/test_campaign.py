@@ -48,7 +48,7 @@ def stop_after(monkeypatch):
     def set_to(looks: int) -> None:
         left = [looks]
 
-        def out_of_time(run: Run) -> bool:
+        def out_of_time(run: Run, ahead: float = 0.0) -> bool:
             left[0] -= 1
             return left[0] < 0
 
@@ -444,3 +444,20 @@ def test_interrupted_is_what_a_stop_raises(options, stop_after):
     stop_after(0)
     with pytest.raises(Interrupted):
         reproduce("small", profile="full", device="cpu", results_dir=options.results_dir, runs_dir=options.runs_dir)
+
+
+def test_a_checkpoint_without_a_batch_has_no_speed_and_no_gain(options, stop_after):
+    """It was a division by zero: the speed of the run is 0 operations a second."""
+    stop_after(3)
+    plan.run(tasks("small"), options)
+    estimator = Estimator(options)
+    (task,) = tasks("small")
+    path = estimator.folder(task) / "checkpoint.pt"
+    content = torch.load(path, weights_only=True)
+    content["state"] |= {"batch": 0, "history": [], "epoch": 0}
+    content["state"]["seconds"]["total"] = 5.0
+    torch.save(content, path)
+    assert Estimator(options).speed("small").flops_per_second > 0 and Estimator(options).gained(task) == set()
+    content["state"] |= {"batch": 1, "order": torch.arange(9)}
+    torch.save(content, path)
+    assert Estimator(options).gained(task)

@@ -46,19 +46,6 @@ def variants(monkeypatch):
     return make
 
 
-@pytest.mark.parametrize(
-    ("text", "seconds"), [("90", 90), ("90s", 90), ("45m", 2700), ("45 min", 2700), ("1.5h", 5400), ("2d", 172800)]
-)
-def test_durations(text, seconds):
-    assert runner.duration(text) == seconds
-
-
-@pytest.mark.parametrize("text", ["", "soon", "-3", "0", "0h", "5 weeks", "1h30m"])
-def test_a_wrong_duration_is_an_error(text):
-    with pytest.raises(FerReproError, match="is no duration"):
-        runner.duration(text)
-
-
 def test_circular_variants_are_an_error():
     a, b = Task("a", 0), Task("b", 0)
     with pytest.raises(FerReproError, match="b seed 0, a seed 0 require each other|a seed 0, b seed 0 require each"):

@@ -150,6 +150,23 @@ def test_the_header_is_known_in_any_encoding(encoding, comma):
     assert kinds.sniff("emotion,pixels\n".encode(encoding)) is kinds.INCOMPLETE
 
 
+OTHERWISE = {
+    "semicolons": lambda text: text.replace(b",", b";"),
+    "tabs": lambda text: text.replace(b",", b"\t"),
+    "UTF-16": lambda text: text.decode().encode("utf-16"),
+    "UTF-16 without a mark": lambda text: text.decode().encode("utf-16-le"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERWISE)
+def test_a_csv_that_was_saved_otherwise_says_how_to_save_it(tmp_path, small_csv, small, name):
+    small_csv.write_bytes(OTHERWISE[name](small_csv.read_bytes()))
+    for root in (small_csv, make_folder(tmp_path / "folder", {"faces": small_csv.read_bytes()})):
+        assert "not in UTF-8 with commas between them; save it so" in refused(small, root)
+    small_csv.write_bytes(b"\n".join(parts(b"emotion,pixels,Usage\n").values()).replace(b"\n", b"\r"))
+    assert "no header line" in refused(small, small_csv)
+
+
 # --- folders of pictures ----------------------------------------------------------------------------------------------
 
 
@@ -178,8 +195,7 @@ def test_other_spellings_of_the_folders(tmp_path, pictures, small, spelling):
     plain = small(make_zip(tmp_path / "plain.zip", pictures))
     files = renamed(pictures, SPELLINGS[spelling])
     copies = [make_zip(tmp_path / "a.zip", files), make_tar(tmp_path / "a.tar.xz", files)]
-    if spelling != "test sets below test":  # two levels on disk: only an archive's names are read that way
-        copies.append(make_folder(tmp_path / "folder", files))
+    copies.append(make_folder(tmp_path / "folder", files))
     for path in copies:
         data = small(path)
         assert data.digest == plain.digest and list(data.ids) == list(plain.ids)
@@ -224,7 +240,7 @@ OTHER = {
     "webp": ("WEBP", "a WebP picture, expected a 48x48 grey JPEG, PNG or BMP"),
     "gif": ("GIF", "a GIF picture, expected"),
     "tiff": ("TIFF", "a TIFF picture, expected"),
-    "pgm": ("PPM", "a PNM picture, expected"),
+    "pgm": ("PPM", "it is a PNM picture, expected"),
 }
 
 
@@ -433,6 +449,10 @@ def test_folders_in_folders(tmp_path, pictures, small_csv, faces, small):
     assert small(make_folder(tmp_path / "packed", {"a/b/archive.zip": zip_bytes(pictures)})).digest == plain.digest
     two = make_folder(tmp_path / "two", {"a/fer2013.csv": text, "b/fer2013.csv": text})
     assert "holds several copies (a/fer2013.csv, b/fer2013.csv)" in refused(small, two)
+    again = make_folder(tmp_path / "again", {"fer2013/fer2013.csv": text, "fer2013 (1)/fer2013.csv": text[:-9]})
+    assert describe(small(again))["not_read"] == ["fer2013 (1)/fer2013.csv"]
+    split = {"train.zip": zip_bytes({}), "test.zip": zip_bytes({})}
+    assert "unpack them into one folder" in refused(small, make_folder(tmp_path / "split", split))
 
 
 def test_links(tmp_path, pictures, small_csv, faces, small):

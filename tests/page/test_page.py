@@ -306,8 +306,8 @@ def test_verdicts_are_counted(stored):
 
 
 def test_a_wrong_parameter_stops_before_anything_runs():
-    with pytest.raises(FerReproError, match="unknown parameter 'sede'"):
-        opened(sede=1)
+    with pytest.raises(FerReproError, match="unknown parameter 'Seed'"):
+        opened(Seed=1)
     with pytest.raises(FerReproError, match="belongs to the chapter 'resnet18-tricks'"):
         opened(variant="resnet18-tricks")
 

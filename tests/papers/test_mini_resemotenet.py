@@ -158,7 +158,7 @@ def test_the_teacher_is_asked_once_and_a_resumed_run_ends_alike(splits, teacher,
     whole = STUDENT.fit(splits, a_run(tmp_path / "whole", teacher=teacher))
     run = a_run(tmp_path / "cut", teacher=teacher)
     looks = iter(range(5))
-    run.out_of_time = lambda: next(looks, None) is None
+    run.out_of_time = lambda ahead=0.0: next(looks, None) is None
     with pytest.raises(Interrupted):
         STUDENT.fit(splits, run)
     monkeypatch.setattr(mini_resemotenet, "teacher_table", lambda *_: pytest.fail("the teacher was asked again"))

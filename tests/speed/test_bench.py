@@ -43,7 +43,7 @@ def test_all_gives_each_script_what_it_takes(folder):
 
 
 def test_a_wrong_name_option_or_script_is_one_sentence(folder):
-    with pytest.raises(FerReproError, match="there is no benchmark 'slow': expected plain, quick or all"):
+    with pytest.raises(FerReproError, match="there is no benchmark 'slow': expected one of plain, quick, all"):
         measure(folder, "slow")
     with pytest.raises(FerReproError, match="benchmark 'plain' has no option 'turns': it takes none"):
         measure(folder, "plain", turns=1)

@@ -52,7 +52,7 @@ def finished(folder, seed=3, turn=None, **changes) -> str:
 def interrupted(folder, batches: int, seed=3) -> None:
     """Stop before batch ``batches``, with no time left for anything that is asked for ahead of it."""
     run, looks = small.run(folder, seed=seed), iter(range(10**6))
-    run.out_of_time = lambda ahead=0.0: ahead > 0 or next(looks) >= batches
+    run.out_of_time = lambda ahead=0.0: ahead > 1 or next(looks) >= batches
     with pytest.raises(Interrupted):
         loop.fit(small.build, small.splits(), run)
 

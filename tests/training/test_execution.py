@@ -128,7 +128,7 @@ def test_tuning_leaves_no_trace(said, tmp_path, monkeypatch, compiler):
 def stopped(folder, batches, **changes):
     """A run that is stopped before batch ``batches``; returns with its checkpoint written."""
     run, looks = small.run(folder, **changes), iter(range(1000))
-    run.out_of_time = lambda ahead=0.0: next(looks) >= batches if ahead == 0 else changes.get("deadline") is not None
+    run.out_of_time = lambda ahead=0.0: next(looks) >= batches if ahead < 1 else changes.get("deadline") is not None
     with pytest.raises(Interrupted):
         loop.fit(deep, small.splits(), run)
 

@@ -12,6 +12,7 @@ from torch import nn
 from fer_repro.errors import FerReproError
 from fer_repro.recipe import Selection, Stage, Views, step
 from fer_repro.training import loop
+from fer_repro.training.autotune import batch_seconds
 from fer_repro.training.loop import fit
 from fer_repro.training.run import Interrupted
 from fer_repro.training.state import TrainState
@@ -425,3 +426,24 @@ def test_nothing_to_select_on(tmp_path):
     assert told.history[-1]["select_accuracy"] is None and told.facts["selected_epoch"] == 3
     with pytest.raises(FerReproError, match="holds no images"):
         fit(small.build, small.splits(train=0), small.run(tmp_path / "x", small.PLAIN))
+
+
+def test_a_batch_that_would_end_after_the_budget_does_not_begin(tmp_path, monkeypatch):
+    """Not even the first one: how long it takes is known from a few of its images."""
+    monkeypatch.setattr(loop, "batch_seconds", lambda *_: 100.0)
+    monkeypatch.setattr(TrainStep, "__call__", lambda *_: pytest.fail("trained"))
+    late = small.run(tmp_path, small.PLAIN, deadline=loop.time.monotonic() + 50)
+    with pytest.raises(
+        Interrupted, match=r"used up: stopped in epoch 1 of 3 \(train\), before the first .*100 s"
+    ) as stop:
+        fit(small.build, small.splits(), late)
+    assert stop.value.needs == 100 and not (tmp_path / "checkpoint.pt").exists()
+
+
+def test_asking_how_long_a_batch_takes_leaves_no_trace(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(loop, "batch_seconds", lambda *a: asked.append(batch_seconds(*a)) or 0.0)
+    plain, limited = small.run(tmp_path / "a"), small.run(tmp_path / "b", deadline=loop.time.monotonic() + 500)
+    one, two = (fit(small.build, small.splits(), run) for run in (plain, limited))
+    assert same(weights(one), weights(two)) and without_time(plain.history) == without_time(limited.history)
+    assert len(asked) == 2 and all(seconds > 0 for seconds in asked)  # once a stage

@@ -33,7 +33,7 @@ class StopAfter:
     def __init__(self, looks: int) -> None:
         self.left = looks
 
-    def __call__(self) -> bool:
+    def __call__(self, ahead: float = 0.0) -> bool:
         self.left -= 1
         return self.left < 0
 

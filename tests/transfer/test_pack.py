@@ -46,7 +46,7 @@ def train(options: RunOptions, *variants: str, batches: int | None = None) -> li
     """Run ``variants`` with seed 0, at most so many batches in all; the states that came out."""
     left = [10**9 if batches is None else batches]
 
-    def out_of_time(run: Run) -> bool:
+    def out_of_time(run: Run, ahead: float = 0.0) -> bool:
         left[0] -= 1
         return left[0] < 0
 

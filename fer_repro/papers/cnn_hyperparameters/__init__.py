@@ -43,7 +43,7 @@ from fer_repro.recipe import Recipe, Selection, Stage, Step, step
 from fer_repro.training import loop
 from fer_repro.training.checkpoint import writer
 from fer_repro.training.progress import stop_requests
-from fer_repro.training.run import Interrupted, Run
+from fer_repro.training.run import OUT_OF_TIME, Interrupted, Run
 from fer_repro.training.soundness import require, require_like
 
 log = logging.getLogger(__name__)
@@ -284,7 +284,7 @@ def fit_search(splits: Splits, run: Run) -> SearchResult:
 
         def pause() -> None:
             if request.reason or run.out_of_time():
-                why = request.reason or "time budget used up"
+                why = request.reason or OUT_OF_TIME
                 raise Interrupted(f"{why}: stopped between two trials; the same command goes on with the search")
 
         if not run.resume:
