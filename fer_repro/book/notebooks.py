@@ -119,8 +119,9 @@ def inspect(chapter: str | Path) -> Chapter:
             f"{path} has {len(tagged) or 'no'} cell{'s' if len(tagged) > 1 else ''} tagged '{PARAMETERS_TAG}', "
             "expected exactly one: tag the cell that sets the defaults, or the given parameters would have no effect"
         )
+    pm = papermill("inspecting a chapter")
     try:
-        found = papermill("inspecting a chapter").inspect_notebook(str(path))
+        found = pm.inspect_notebook(str(path))
     except Exception as error:  # papermill's or ValueError for no kernel or language, anything else for a strange one
         raise FerReproError(
             f"{path} names no kernel of Python: open it in Jupyter, choose Python 3 and save it"

@@ -21,6 +21,11 @@ UNKNOWN = "unknown"
 Reader = Callable[[Any, str], Any]
 
 
+if TYPE_CHECKING:
+    _Base = yaml.SafeLoader
+else:
+    _Base = object
+
 LARGEST_FILE = 4 << 20  # bytes; the project's largest has 60,000
 MOST_NODES, DEEPEST, LONGEST_NUMBER = 100_000, 32, 20
 _PLAIN = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "seq", "map")}
@@ -44,7 +49,7 @@ def load(path: Path) -> Any:
         ) from error
 
 
-class Plain(yaml.SafeLoader if TYPE_CHECKING else object):  # type: ignore[misc]
+class Plain(_Base):
     """Makes a safe loader one for plain values: texts, numbers, true, false, null, lists and mappings, each key once.
 
     YAML would keep the last of two equal keys without a word, make a date of what looks like one, and let a few lines

@@ -22,7 +22,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from fer_repro.data.kinds import COMPRESSED, HEAD, TAR, Kind, sniff
 from fer_repro.data.official import FRESH_COPY, damaged, printable
@@ -157,7 +157,7 @@ class _Walk:
         elif layer == 0:
             raise damaged(self.archive, "it is no archive, or its beginning is damaged")
         else:
-            self.visit(name, kind, stream)
+            self.visit(name, kind, cast(IO[bytes], stream))
 
     def member(self, within: str, name: str, stream: Any, layer: int) -> None:
         """A file inside the archive ``within``."""
@@ -196,7 +196,7 @@ class _Walk:
                 member = archive.next()
             if member is None:
                 break
-            archive.members.clear()  # tarfile would keep them all
+            archive.members.clear()  # type: ignore[attr-defined]  # tarfile would keep them all
             self.admit(member.name, member.size)
             if member.issparse() or not (member.isreg() or member.isdir()):
                 self.refuse(f"the member '{member.name}' is a link, a device or sparse, expected plain files")
@@ -261,7 +261,15 @@ class _Careful(io.RawIOBase):
 
     def __init__(self, file: Any, walk: _Walk) -> None:
         self.file, self.walk = file, walk
-        self.seek, self.tell, self.seekable = file.seek, file.tell, lambda: True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self.file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self.file.tell()
 
     def read(self, size: int = -1) -> bytes:
         if size > LARGEST_DIRECTORY:

@@ -70,13 +70,13 @@ def votes(data: FER2013, path: str | os.PathLike) -> pd.DataFrame:
             "two were moved",
         )
     sums = counts.sum(axis=1)
-    for odd in np.flatnonzero((sums < 1) | (sums > MOST_VOTES)):
-        raise wrong(odd, f"{sums[odd]} votes, expected 1 to {MOST_VOTES}")
+    for at in np.flatnonzero((sums < 1) | (sums > MOST_VOTES)):
+        raise wrong(at, f"{sums[at]} votes, expected 1 to {MOST_VOTES}")
     before = ""
-    for place, image in enumerate(names):
+    for row, image in enumerate(names):
         if image and (not re.fullmatch(r"fer\d{7}\.png", image, re.ASCII) or image <= before):
             behind = f" behind {before}" if before else ""
-            raise wrong(place, f"the image is {image[:20]!r}, expected a name like fer0000123.png{behind}")
+            raise wrong(row, f"the image is {image[:20]!r}, expected a name like fer0000123.png{behind}")
         before = image or before
     _check_agreement(labels, counts, f"{name} and {data.source}")
     _check_columns(labels, counts, np.array(names) == "", f"{name} and {data.source}")

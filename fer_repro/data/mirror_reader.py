@@ -71,9 +71,7 @@ def read_parquet(stream: IO[bytes], name: str, capacity: int) -> Parsed:
         raise damaged(name, f"{total:,} rows of {unpacked:,} bytes, expected at most {capacity:,} of {LARGEST:,}")
     columns = _columns(name, schema.names)
     usage = None if "usage" in columns else _usage_of(name)
-    pixels: list[np.ndarray] = []
-    labels: list[int] = []
-    codes: list[int] = []
+    pixels, labels, codes = list[np.ndarray](), list[int](), list[int]()
     with _guard(name, "the Parquet table"):
         for batch in table.iter_batches(1024, columns=list(columns.values())):
             rows = {

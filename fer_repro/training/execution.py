@@ -7,7 +7,6 @@ import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -98,7 +97,7 @@ def native_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     # A torch without this function names no instructions: fp32.
-    capabilities: dict[str, Any] = dict(getattr(torch.cpu, "get_capabilities", dict)())
+    capabilities: dict = dict(getattr(torch.cpu, "get_capabilities", dict)())
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 

@@ -22,7 +22,7 @@ def slowly(*arguments) -> None:
 
 campaign_world.install(setattr)
 TrainStep.__call__ = slowly
-loop.SAVING_SHARE = 1.0  # a busy disk may not decide which epochs are saved
+loop.SAVING_SHARE = 10.0  # every epoch is saved, on a busy machine too
 workers.COMMAND = (sys.executable, __file__)
 
 if __name__ == "__main__":

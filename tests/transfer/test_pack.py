@@ -296,7 +296,7 @@ def test_a_part_may_not_ask_for_more_than_it_is(packed, tmp_path):
         file = document["packed"][0]["files"][0]
         file["size"], file["parts"][0]["size"] = file["size"] + size - file["parts"][0]["size"], size
         (packed / chunks.MANIFEST).write_text(json.dumps(document))
-        with pytest.raises(FerReproError, match="part .* is damaged"):
+        with pytest.raises(FerReproError, match="part .* is damaged|expected a whole number"):
             unpack(packed, tmp_path / "elsewhere")
 
 
