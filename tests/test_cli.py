@@ -407,7 +407,7 @@ def shell(line: str, cwd: Path, **environment: str) -> subprocess.CompletedProce
     [
         ("$FER --version", 0, ""),
         ("$FER --help >&-", 0, ""),
-        ("$FER data find >&- 2>&-", 1, ""),
+        ("$FER data find --root nowhere >&- 2>&-", 1, ""),
         ("$FER --help > /dev/full", 1, "error: no space left on the disk"),
         ("$FER audit --json | head -c 10; exit ${PIPESTATUS[0]}", None, ""),
         ("PYTHONIOENCODING=ascii $FER audit", 0, ""),

@@ -92,7 +92,9 @@ def fill_(module: nn.Module, state: Mapping[str, Tensor], leave: Iterable[str] =
         if a.is_floating_point() != b.is_floating_point()
     ]
     other += [
-        f"{name} is not finite" for name, a, _ in pairs if a.is_floating_point() and not a.float().isfinite().all()
+        f"{name} is not finite"
+        for name, a, _ in pairs
+        if a.is_floating_point() and not a.is_meta and not a.float().isfinite().all()
     ]
     counted = ((missing, "missing"), (extra, "without a place"))
     wrong = [f"{len(names)} {what} ({', '.join(names[:3])})" for names, what in counted if names]
