@@ -52,7 +52,7 @@ class StopRequest:
 
 @contextmanager
 def stop_requests(request: StopRequest | None = None) -> Iterator[StopRequest]:
-    """Make the first SIGINT, SIGTERM or SIGHUP in the block a `StopRequest`; a second SIGINT raises `KeyboardInterrupt`.
+    """Make the first SIGINT, SIGTERM or SIGHUP a `StopRequest`; a second SIGINT raises `KeyboardInterrupt`.
 
     It is one too that nobody can read the log's lines any more (``... | head``). ``request``: one that somebody else
     looks at too. Outside the main thread Python delivers no signals, so nothing is installed there.
