@@ -44,13 +44,19 @@ class EachCrop:
 class ZoomEachAxis:
     """Rotation and a zoom of its own for each axis about the centre, then a shift, in one of Pillow's affine maps.
 
-    ``shift``: the most in pixels, either way.
+    ``shift``: the most in pixels, either way; ``whole`` makes whole pixels of it.
     """
 
     def __init__(
-        self, degrees: float, scale: tuple[float, float], interpolation: str, fill: int, shift: float = 0.0
+        self,
+        degrees: float,
+        scale: tuple[float, float],
+        interpolation: str,
+        fill: int,
+        shift: float = 0.0,
+        whole: Callable[[float], int] = round,
     ) -> None:
-        self.degrees, self.scale, self.fill, self.shift = degrees, scale, fill, shift
+        self.degrees, self.scale, self.fill, self.shift, self.whole = degrees, scale, fill, shift, whole
         self.resample = {"nearest": Image.Resampling.NEAREST, "bilinear": Image.Resampling.BILINEAR}[interpolation]
 
     def __call__(self, image: Image.Image) -> Image.Image:
@@ -59,7 +65,8 @@ class ZoomEachAxis:
         angle, zoom_x, zoom_y = math.radians(draw[0] * self.degrees), middle + half * draw[1], middle + half * draw[2]
         cos, sin, x, y = math.cos(angle), math.sin(angle), image.width / 2, image.height / 2
         a, b, d, e = cos / zoom_x, -sin / zoom_x, sin / zoom_y, cos / zoom_y
-        right, down = (x + round(draw[3] * self.shift), y + round(draw[4] * self.shift))  # where the centre goes
+        # Where the centre goes.
+        right, down = (x + self.whole(draw[3] * self.shift), y + self.whole(draw[4] * self.shift))
         matrix = (a, b, x - a * right - b * down, d, e, y - d * right - e * down)
         return image.transform(image.size, Image.Transform.AFFINE, matrix, self.resample, fillcolor=self.fill)
 
@@ -73,23 +80,27 @@ def _affine(
     p: float = 1.0,
     interpolation: str = "nearest",
     fill: float | str = 0.0,
+    truncated: bool = False,
 ) -> Callable[[Any], Any]:
-    """`torchvision.transforms.RandomAffine`, on an edge-padded image where the border repeats."""
+    """`torchvision.transforms.RandomAffine`, on an edge-padded image where the border repeats.
+
+    Pillow cuts where OpenCV blends the outermost pixels with black: another look, the same work.
+    """
     turn = math.radians(degrees)
     # As far as any corner can come to lie outside, so that the crop afterwards never shows the padding's end.
     reach = (math.sin(turn) + math.cos(turn)) / min(scale[0], 1.0) - 1
     pad = math.ceil(side / 2 * reach + shift * side) if fill == "edge" else 0
-    level = 0 if fill == "edge" else round(255 * fill)
+    level = 0 if isinstance(fill, str) else round(255 * fill)
     if per_axis:
-        change: Callable[[Any], Any] = ZoomEachAxis(degrees, scale, interpolation, level, shift * side)
+        whole = int if truncated else round
+        change: Callable[[Any], Any] = ZoomEachAxis(degrees, scale, interpolation, level, shift * side, whole)
     else:
         part = shift * side / (side + 2 * pad)  # torchvision counts a shift in shares of the image it is given
         change = transforms.RandomAffine(
             degrees, (part, part) if shift else None, scale, interpolation=MODES[interpolation], fill=level
         )
     if pad:
-        whole = [transforms.Pad(pad, padding_mode="edge"), change, transforms.CenterCrop(side)]
-        change = transforms.Compose(whole)
+        change = transforms.Compose([transforms.Pad(pad, padding_mode="edge"), change, transforms.CenterCrop(side)])
     return change if p == 1.0 else transforms.RandomApply([change], p)
 
 
@@ -102,7 +113,8 @@ def _rotate(
 ) -> Callable[[Any], Any]:
     if fill == "edge":
         return _affine(side, degrees=degrees, p=p, interpolation=interpolation, fill=fill)
-    return transforms.RandomApply([transforms.RandomRotation(degrees, MODES[interpolation], fill=round(255 * fill))], p)
+    level = 0 if isinstance(fill, str) else round(255 * fill)
+    return transforms.RandomApply([transforms.RandomRotation(degrees, MODES[interpolation], fill=level)], p)
 
 
 def _scale(side: int, factor: tuple[float, float], **options: Any) -> Callable[[Any], Any]:

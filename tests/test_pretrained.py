@@ -66,6 +66,50 @@ def test_safetensors_and_wrapped_states_are_read(folder):
     assert same(pretrained.read(dataclasses.replace(NOWHERE, file="faces.safetensors")))
 
 
+@pytest.mark.parametrize("wrapper", pretrained.WRAPPERS)
+def test_every_wrapper_and_prefix_is_taken_off(folder, wrapper):
+    averaged = {f"ema_model.{name}": value for name, value in STATE.items()}
+    averaged |= {f"online_model.{name}": value + 1 for name, value in STATE.items()}
+    averaged |= {"initted": torch.tensor(True), "step": torch.tensor(3)}
+    parallel = {f"module.{name}": value for name, value in STATE.items()}
+    for inside in (STATE, parallel, averaged, {f"ema_model.{name}": value for name, value in parallel.items()}):
+        for content in ({wrapper: inside, "best_acc": 70.1, "history": [1, 2]}, {"net": {wrapper: inside}}, inside):
+            put(folder, "faces.pth", content)
+            assert same(pretrained.tensors_of(folder / "faces.pth"))
+
+
+def test_of_several_wrappers_the_one_that_is_named_is_taken(folder):
+    other = {name: value + 1 for name, value in STATE.items()}
+    put(folder, "faces.pth", {"model": other, "ema": {f"ema_model.{name}": value for name, value in STATE.items()}})
+    assert same(pretrained.tensors_of(folder / "faces.pth"), other)
+    assert same(pretrained.tensors_of(folder / "faces.pth", "ema"))
+    assert same(pretrained.tensors_of(folder / "faces.pth", "params"), other), "the named one is not there"
+
+
+def test_a_name_that_only_begins_like_a_prefix_stays(folder):
+    mixed = {"module.weight": STATE["weight"], "bias": STATE["bias"]}
+    put(folder, "faces.pth", mixed)
+    assert same(pretrained.tensors_of(folder / "faces.pth"), mixed)
+
+
+def test_a_file_that_holds_itself_ends():
+    content: dict = {}
+    content["model"] = content
+    assert pretrained.unwrapped(content) is content
+
+
+def test_npz_gives_its_numbers_and_runs_no_code(folder):
+    np.savez(folder / "faces.npz", **{"a/weight": np.ones((2, 3), np.float64), "graph": np.array(b"text")})
+    state = pretrained.tensors_of(folder / "faces.npz")
+    assert list(state) == ["a/weight"] and state["a/weight"].dtype == torch.float32
+    np.savez(folder / "bad.npz", weight=np.array([Hostile(folder / "mark")], dtype=object), allow_pickle=True)
+    (folder / "text.npz").write_text("<html>")
+    for name in ("bad.npz", "text.npz"):
+        with pytest.raises(FerReproError, match=f"{name} cannot be read as weights"):
+            pretrained.tensors_of(folder / name)
+    assert not (folder / "mark").exists()
+
+
 def test_a_changed_file_is_noticed_although_its_digest_was_asked_before(folder):
     digest = put(folder, "faces.pth")
     weights = dataclasses.replace(NOWHERE, sha256=digest)
@@ -313,6 +357,12 @@ def test_a_shape_or_name_that_does_not_fit_is_named(state, words):
     with pytest.raises(FerReproError, match=words):
         pretrained.fill_(layer, state, where="faces.pth")
     assert torch.equal(layer.weight, before), "nothing may be copied from a file that does not fit"
+
+
+def test_two_names_that_become_one_are_an_error():
+    state = {"a.weight": torch.ones(1), "b.weight": torch.ones(1)}
+    with pytest.raises(FerReproError, match="both a.weight and b.weight belong at c.weight"):
+        pretrained.renamed(state, [("^[ab]", "c")])
 
 
 def test_what_is_left_out_keeps_its_own_values():

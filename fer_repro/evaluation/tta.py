@@ -23,9 +23,9 @@ _CROPS: dict[str, tuple[int, Callable[[Tensor, int], Tensor]]] = {
 }
 
 
-# The augmentation of the Residual Masking Network's code, which another paper took over: mirror, then a rotation with
-# black moving in; its views of a test image are ten draws of it.
-TURNS = (step("flip", p=0.5), step("rotate", degrees=30, interpolation="bilinear"))
+# The augmentation of the Residual Masking Network's code, which another paper took over: mirror, then a rotation by
+# OpenCV with black moving in; its views of a test image are ten draws of it.
+TURNS = (step("flip", p=0.5), step("rotate", degrees=30, interpolation="bilinear", fill="blended"))
 
 
 def turned_views(size: int, count: int = 10, seed: int = 0) -> Views:

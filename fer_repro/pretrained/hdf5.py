@@ -16,11 +16,14 @@ def arrays(path: str) -> dict[str, np.ndarray]:
     """float32 arrays named ``layer/weight``. Raises what h5py raises, and ValueError for absurd sizes."""
     with h5py.File(path, "r") as file:
         root = file.get("model_weights", file)  # a whole model keeps its weights in a group of that name
-        found = {
-            f"{_text(layer)}/{_text(name).split('/')[-1].split(':')[0]}": root[_text(layer)][_text(name)]
+        names = [
+            (_text(layer), _text(name))
             for layer in root.attrs["layer_names"]
             for name in root[_text(layer)].attrs["weight_names"]
-        }
+        ]
+        found = {f"{layer}/{name.split('/')[-1].split(':')[0]}": root[layer][name] for layer, name in names}
+        if len(found) != len(names):  # a model inside a model
+            raise ValueError("two weights of a layer have one name")
         if sum(data.size * data.dtype.itemsize for data in found.values()) > UNPACKED * os.path.getsize(path):
             raise ValueError("declares more numbers than it can hold")
         return {name: np.asarray(data, dtype=np.float32) for name, data in found.items()}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,8 @@ SUFFIXES = (".h5", ".hdf5")
 PATIENCE = 60.0  # seconds; a file of 100 MB takes two
 NAMES = {"kernel": "weight", "gamma": "weight", "bias": "bias", "beta": "bias"}
 NAMES |= {"moving_mean": "running_mean", "moving_variance": "running_var"}
+# The two kernels of a separable convolution are two layers in torch.
+NAMES |= {"depthwise_kernel": "depthwise.weight", "pointwise_kernel": "pointwise.weight"}
 
 
 def read(path: Path) -> dict[str, Tensor]:
@@ -46,16 +49,49 @@ def read(path: Path) -> dict[str, Tensor]:
 
 def as_torch(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What `read` gives, named ``layer.weight`` as in torch; kernels [h,w,in,out] become [out,in,h,w], those of linear
-    layers [in,out] become [out,in].
+    layers [in,out] become [out,in], those of a depthwise convolution [h,w,in,times] become [in*times,1,h,w].
 
-    Raises `FerReproError` for a kind of weight that is not known here.
+    Raises `FerReproError` for a kind or a shape of weight that is not known here.
     """
     converted = {}
     for name, tensor in state.items():
         layer, _, kind = name.rpartition("/")
         if kind not in NAMES:
             raise FerReproError(f"Keras weight '{name}' is of no known kind, expected one of {', '.join(NAMES)}")
-        if kind == "kernel":
-            tensor = tensor.permute(3, 2, 0, 1) if tensor.dim() == 4 else tensor.t()
+        if kind.endswith("kernel"):
+            tensor = _kernel(name, tensor)
         converted[f"{layer}.{NAMES[kind]}"] = tensor.contiguous()
     return converted
+
+
+def _kernel(name: str, tensor: Tensor) -> Tensor:
+    if name.endswith("/depthwise_kernel") and tensor.dim() == 4:
+        return tensor.permute(2, 3, 0, 1).flatten(0, 1).unsqueeze(1)
+    if tensor.dim() == 4:
+        return tensor.permute(3, 2, 0, 1)
+    if tensor.dim() == 2:
+        return tensor.t()
+    raise FerReproError(
+        f"Keras weight '{name}' is {list(tensor.shape)}, expected a kernel with 2 axes (linear) or 4 (convolution)"
+    )
+
+
+def counted(state: Mapping[str, Tensor], kinds: Iterable[str]) -> dict[str, Tensor]:
+    """Layers that Keras numbered by itself, numbered from 0: ``conv2d``, ``conv2d_2`` -> ``conv2d_0``, ``conv2d_1``.
+
+    Keras counts every layer of a kind that a process makes, so the first one may have any number. ``kinds``: such as
+    ``conv2d``; names are those of `as_torch`, and layers of other kinds keep theirs.
+    """
+    found: dict[str, dict[str, int]] = {kind: {} for kind in kinds}
+    for layer in {name.split(".")[0] for name in state}:
+        kind, _, number = layer.rpartition("_") if re.search(r"_\d+$", layer) else (layer, "", "0")
+        if kind in found:
+            found[kind][layer] = int(number)
+    new = {
+        layer: f"{kind}_{place}"
+        for kind, layers in found.items()
+        for place, layer in enumerate(sorted(layers, key=lambda layer: layers[layer]))
+    }
+    return {
+        new.get(layer, layer) + dot + rest: t for name, t in state.items() for layer, dot, rest in [name.partition(".")]
+    }

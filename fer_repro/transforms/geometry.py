@@ -209,15 +209,16 @@ def affine(
     p: float = 1.0,
     interpolation: str = "nearest",
     fill: float | str = 0.0,
+    truncated: bool = False,
 ) -> Tensor:
     """Rotation, zoom and shift about the centre in one resampling, with probability ``p``.
 
     The angle is uniform in +-``degrees`` (counter-clockwise), the zoom uniform in ``scale`` (one for both axes unless
-    ``per_axis``), the shift uniform in +-``shift`` of the side, rounded to pixels. ``fill``: a grey value, or "edge" to
-    repeat the border.
+    ``per_axis``), the shift uniform in +-``shift`` of the side, rounded to pixels, or ``truncated`` as albumentations
+    does it. ``fill``: see `warp`.
     """
     n, height, width = images.shape[0], images.shape[-2], images.shape[-1]
-    draws = affine_draws(n, height, width, generator, degrees, shift, scale, per_axis, p)
+    draws = affine_draws(n, height, width, generator, degrees, shift, scale, per_axis, p, truncated)
     return warp(images, *draws, interpolation, fill)
 
 
@@ -231,14 +232,16 @@ def affine_draws(
     scale: tuple[float, float] = (1.0, 1.0),
     per_axis: bool = False,
     p: float = 1.0,
+    truncated: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """What `affine` draws: angle (degrees), zoom x and y, shift right and down (pixels), float32 [n] each."""
+    whole = torch.trunc if truncated else torch.round
     chosen = coin(p, n, generator)
     angle = uniform(-degrees, degrees, (n,), generator) * chosen
     zoom_x = torch.where(chosen, uniform(*scale, (n,), generator), 1.0)
     zoom_y = torch.where(chosen, uniform(*scale, (n,), generator), 1.0) if per_axis else zoom_x
-    dx = uniform(-shift * width, shift * width, (n,), generator).round_() * chosen
-    dy = uniform(-shift * height, shift * height, (n,), generator).round_() * chosen
+    dx = whole(uniform(-shift * width, shift * width, (n,), generator)) * chosen
+    dy = whole(uniform(-shift * height, shift * height, (n,), generator)) * chosen
     return angle, zoom_x, zoom_y, dx, dy
 
 
@@ -284,12 +287,16 @@ def warp(
 ) -> Tensor:
     """Rotate (degrees), zoom and then shift (pixels) image b by the b-th parameters, float32 [B] each.
 
+    ``fill``, what points outside the image show: a grey value, cut hard at the border as Pillow does it; "edge", the
+    border repeated; or "blended", black, with which the outermost pixels mix as OpenCV does it.
     Integer steps around it cost nothing. What comes after: ``columns`` [B,W] and ``rows`` [B,H] say which column and
     row of the warped image each output pixel shows. What came before: ``flip_x`` [B] is -1 where the image was
     mirrored, ``offset`` two [B]: by how many pixels x and y of the source then lie off.
     """
     if interpolation not in ("nearest", "bilinear"):
         raise FerReproError(f"augmentation: unknown interpolation '{interpolation}', expected 'nearest' or 'bilinear'")
+    if isinstance(fill, str) and fill not in ("edge", "blended"):
+        raise FerReproError(f"augmentation: unknown fill '{fill}', expected a grey value, 'edge' or 'blended'")
     height, width = images.shape[-2:]
     radians = torch.deg2rad(angle)
     cos, sin = radians.cos()[:, None], radians.sin()[:, None]
@@ -306,8 +313,8 @@ def warp(
     grid = torch.empty(images.shape[0], height, width, 2, device=images.device)
     torch.sub(from_u[0][:, None, :], from_v[0][:, :, None], out=grid[..., 0])
     torch.add(from_u[1][:, None, :], from_v[1][:, :, None], out=grid[..., 1])
-    if fill == 0 and interpolation == "nearest":
-        return functional.grid_sample(images, grid, "nearest", "zeros", align_corners=False)
+    if fill == "blended" or (fill == 0 and interpolation == "nearest"):
+        return functional.grid_sample(images, grid, interpolation, "zeros", align_corners=False)
     # Within half a pixel of the border Pillow repeats the border's pixels; only points outside the image are filled.
     sampled = functional.grid_sample(images, grid, interpolation, "border", align_corners=False)
     return sampled if fill == "edge" else sampled.masked_fill_((grid.abs() > 1).any(dim=-1)[:, None], float(fill))

@@ -302,7 +302,7 @@ def test_radam_decays_the_weights_by_themselves():
 def test_random_views_are_the_training_draws():
     views = turned_views(224, seed=TTA_SEED)
     assert [s.name for s in views.steps] == ["flip", "rotate"]
-    assert views.steps[0]["p"] == 0.5 and views.steps[1]["degrees"] == 30 and views.steps[1].get("fill", 0.0) == 0.0
+    assert views.steps[0]["p"] == 0.5 and views.steps[1]["degrees"] == 30 and views.steps[1]["fill"] == "blended"
 
 
 def test_weights_are_named_and_from_scratch_ablations_start_without():

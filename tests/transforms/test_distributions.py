@@ -303,3 +303,5 @@ def test_wrong_values_are_told():
         Augmenter((step("five_crop", size=50),))(images, generator())
     with pytest.raises(FerReproError, match="unknown interpolation 'cubic'"):
         Augmenter((step("rotate", degrees=3, interpolation="cubic"),))(images, generator())
+    with pytest.raises(FerReproError, match="unknown fill 'black', expected a grey value, 'edge' or 'blended'"):
+        Augmenter((step("rotate", degrees=3, fill="black"),))(images, generator())

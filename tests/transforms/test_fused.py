@@ -14,6 +14,7 @@ FLIP = step("flip", p=0.5)
 NEAREST = step("rotate", degrees=30, p=0.8)
 ZOOM = step("scale", factor=(0.7, 1.3), per_axis=True)
 BILINEAR = step("affine", degrees=15, shift=0.1, scale=(0.8, 1.2), interpolation="bilinear", p=0.9)
+BLENDED = step("affine", degrees=15, shift=0.1, interpolation="bilinear", fill="blended", truncated=True, p=0.9)
 EDGE = step("affine", degrees=15, shift=0.1, scale=(0.8, 1.2), interpolation="bilinear", fill="edge")
 NETWORKS = [name for name, variant in papers.variants().items() if variant.build and not variant.ablation_of]
 
@@ -32,7 +33,9 @@ def share_that_differs(steps, n: int = 200) -> float:
     return differ.float().mean().item()
 
 
-@pytest.mark.parametrize("affine", [NEAREST, ZOOM, BILINEAR, EDGE], ids=["rotate", "scale", "affine", "edge"])
+@pytest.mark.parametrize(
+    "affine", [NEAREST, ZOOM, BILINEAR, EDGE, BLENDED], ids=["rotate", "scale", "affine", "edge", "blended"]
+)
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
 def test_shift_mirror_and_map_in_any_order(affine, order):
     steps = [(TRANSLATE, FLIP, affine)[index] for index in order]

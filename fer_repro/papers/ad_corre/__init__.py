@@ -14,6 +14,8 @@ scratch, which is not what the claim measured.
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from itertools import pairwise
 
 import torch
@@ -24,7 +26,8 @@ from fer_repro.data.protocol import OFFICIAL, Protocol, Splits
 from fer_repro.evaluation.predict import NetworkClassifier
 from fer_repro.layers import GreyAsRgb, keras_batch_norm, keras_init_
 from fer_repro.papers.ad_corre.losses import TERMS, AdCorreLoss
-from fer_repro.papers.base import deviations, family
+from fer_repro.papers.base import Released, State, deviations, family
+from fer_repro.pretrained import keras
 from fer_repro.recipe import Recipe, Selection, Stage, bind, step
 from fer_repro.training import loop
 from fer_repro.training.run import Run
@@ -201,4 +204,53 @@ def recipe(variant: str, protocol: str, profile: str) -> Recipe:
     )
 
 
-VARIANTS = tuple(family("ad-corre", KINDS, recipe, build=build, fit=fit))
+NUMBERED = ("conv2d", "batch_normalization", "dense")  # layers that the release left to Keras to name
+PROJECTED = ("entry.6", "entry.7", "entry.8", "exit.0")  # blocks with a projected shortcut, in Keras' order
+
+
+def _arranged(state: State) -> State:
+    return keras.counted(keras.as_torch(state), NUMBERED)
+
+
+def _separable(found: re.Match[str]) -> str:
+    """``block3_sepconv2.depthwise.`` -> ``entry.7.body.3.0.``, ``block14_sepconv1_bn.`` -> ``exit.1.2.``"""
+    block, number = int(found[1]), int(found[2])
+    part = {"_bn.": 2, ".depthwise.": 0, ".pointwise.": 1}[found[3]]
+    if block == 14:
+        return f"exit.{2 * number - 1}.{part}."
+    where = f"entry.{block + 4}" if block < 5 else f"middle.{block - 5}" if block < 13 else "exit.0"
+    return f"{where}.body.{2 * number - (2 if block == 2 else 1)}.{part}."  # block 2 begins without a ReLU
+
+
+def _shortcut(found: re.Match[str]) -> str:
+    return f"{PROJECTED[int(found[2])]}.shortcut.{int(found[1] == 'batch_normalization')}."
+
+
+def _scored(claimed: Recipe, state: State) -> Recipe:
+    """Inputs in [0, 1] as the release has them, and as many embeddings as the file holds."""
+    count = sum(bool(re.fullmatch(r"dense(_\d+)?/kernel", name)) for name in state) or claimed.network["embeddings"]
+    return dataclasses.replace(claimed, mean=0.0, std=1.0, network=claimed.network.having(embeddings=count))
+
+
+RELEASED = Released(
+    at="in the repository",
+    url="https://github.com/aliprf/Ad-Corre",
+    file="Fer2013_7203.h5",
+    trained_on="an augmented copy of Training, which is not published",
+    selected_on="PublicTest and PrivateTest as one, scored after every epoch; the file's name states that accuracy",
+    differs="the release enlarges with skimage and rounds to 8 bits",
+    arrange=_arranged,
+    rename=(
+        (r"^block1_conv([12])\.", lambda found: f"entry.{3 * int(found[1]) - 3}."),
+        (r"^block1_conv([12])_bn\.", lambda found: f"entry.{3 * int(found[1]) - 2}."),
+        (r"^block([2-9]|1[0-4])_sepconv([1-3])(_bn\.|\.depthwise\.|\.pointwise\.)", _separable),
+        (r"^(conv2d|batch_normalization)_([0-3])\.", _shortcut),
+        (r"^dense_(\d+)\.", r"embed.heads.\1."),
+        (r"^out\.", "classify."),
+    ),
+    head="classify",
+    classes=("neutral", "happy", "sad", "surprise", "fear", "disgust", "angry"),
+    recipe=_scored,
+)
+
+VARIANTS = tuple(family("ad-corre", KINDS, recipe, build=build, fit=fit, released={"ad-corre": RELEASED}))

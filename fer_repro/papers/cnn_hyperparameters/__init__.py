@@ -37,8 +37,9 @@ from fer_repro.evaluation.predict import NetworkClassifier
 from fer_repro.files import atomic_write, sha256_of, writable
 from fer_repro.layers import keras_batch_norm, keras_init_
 from fer_repro.logs import rewritten
-from fer_repro.papers.base import Variant, deviations
+from fer_repro.papers.base import Released, State, Variant, deviations
 from fer_repro.papers.cnn_hyperparameters import search
+from fer_repro.pretrained import keras
 from fer_repro.recipe import Recipe, Selection, Stage, Step, step
 from fer_repro.training import loop
 from fer_repro.training.checkpoint import writer
@@ -344,7 +345,39 @@ def pipeline(recipe: Recipe) -> list[tuple[str, str]]:
     ]
 
 
+def _arranged(state: State) -> State:
+    """Keras flattens maps [3,3,C] position by position, torch channel by channel."""
+    named = keras.counted(keras.as_torch(state), ("conv2d", "batch_normalization", "dense"))
+    weight = named.get("dense_0.weight")
+    if weight is not None and weight.dim() == 2 and weight.shape[1] % 9 == 0:
+        named["dense_0.weight"] = weight.unflatten(1, (3, 3, -1)).permute(0, 3, 1, 2).flatten(1)
+    return named
+
+
+RELEASED = Released(
+    at="nothing is published",
+    url="https://github.com/jiantenggei/Convolutional-Neural-Network-Hyperparameters-Optimization-for-Facial-Emotion-Recognition",
+    trained_on="Training",
+    selected_on="PublicTest ends the training; the last epoch is scored",
+    arrange=_arranged,
+    rename=(
+        (r"^conv2d_0\.", "stem.0."),
+        (r"^conv2d_(\d+)\.", lambda found: f"blocks.{int(found[1]) - 1}.0."),
+        (r"^batch_normalization_4\.", "hidden.2."),
+        (r"^batch_normalization_(\d+)\.", r"blocks.\1.2."),
+        (r"^dense_0\.", "hidden.0."),
+        (r"^dense_1\.", "linear."),
+    ),
+)
+
 VARIANTS = (
-    Variant(id=SLUG, slug=SLUG, recipe=recipe, build=build, fit=lambda splits, run: loop.fit(build, splits, run)),
+    Variant(
+        id=SLUG,
+        slug=SLUG,
+        recipe=recipe,
+        build=build,
+        fit=lambda splits, run: loop.fit(build, splits, run),
+        released=RELEASED,
+    ),
     Variant(id=SEARCH, slug=SLUG, recipe=search_recipe, fit=fit_search, ablation_of=SLUG),
 )

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from fer_repro.data.protocol import OFFICIAL, Protocol, Splits
 from fer_repro.evaluation.predict import NetworkClassifier
 from fer_repro.layers import as_input, normalise_
-from fer_repro.papers.base import deviations, family
+from fer_repro.papers.base import Released, deviations, family
 from fer_repro.recipe import Recipe, Selection, Stage, Step, step
 from fer_repro.training import loop
 from fer_repro.training.losses import Loss
@@ -271,4 +271,36 @@ def recipe(variant: str, protocol: str, profile: str) -> Recipe:
     return full if profile == "full" else full.shrunk(stages=(full.stages[0].shortened(8),), batch_size=16)
 
 
-VARIANTS = tuple(family("deep-emotion", RECIPES, recipe, build=build, fit=fit))
+LOCALISATION = ((r"^localization\.", "localisation.look."), (r"^fc_loc\.", "localisation.answer."))
+RELEASED = {
+    "deep-emotion-wide-localisation": Released(
+        at="in the repository of a re-implementation",
+        url="https://github.com/mkmohangb/deep-emotion",
+        file="deep_emotion-256-0.005-300.pt",
+        trained_on="Training",
+        selected_on="PublicTest, by the loss after each of 300 epochs",
+        rename=(
+            (r"^feat_extraction\.", "trunk."),
+            (r"^fc_de\.0\.", "hidden.0."),
+            (r"^fc_de\.3\.", "classifier."),
+            *LOCALISATION,
+        ),
+    ),
+    "deep-emotion-input-stn": Released(
+        at="nothing usable is published",
+        url="https://github.com/omarsayed7/Deep-Emotion",
+        trained_on="Training without its first 3,589 images",
+        selected_on="nothing: the last epoch's weights are kept",
+        differs="the release stores the images as JPEG first, and its dropout stays on in evaluation; here it is off",
+        rename=(
+            (r"^conv([12])\.", lambda found: f"trunk.{2 * (int(found[1]) - 1)}."),
+            (r"^conv([34])\.", lambda found: f"trunk.{2 * int(found[1]) - 1}."),
+            (r"^norm\.", "trunk.8."),
+            (r"^fc1\.", "hidden.0."),
+            (r"^fc2\.", "classifier."),
+            *LOCALISATION,
+        ),
+    ),
+}
+
+VARIANTS = tuple(family("deep-emotion", RECIPES, recipe, build=build, fit=fit, released=RELEASED))

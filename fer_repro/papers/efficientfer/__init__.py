@@ -27,7 +27,7 @@ from fer_repro import pretrained
 from fer_repro.data.official import OFFICIAL_COUNTS
 from fer_repro.data.protocol import OFFICIAL, Protocol
 from fer_repro.layers import IMAGENET_MEAN, IMAGENET_STD, GreyAsRgb
-from fer_repro.papers.base import Variant, deviations, torchvision_weights, with_scratch
+from fer_repro.papers.base import Released, Variant, deviations, torchvision_weights, with_scratch
 from fer_repro.papers.efficientfer import lite0
 from fer_repro.recipe import Recipe, Selection, Stage, Step, Views, step
 from fer_repro.training import loop
@@ -157,7 +157,17 @@ BRIGHTNESS = step("brightness_contrast", brightness=0.2, contrast=0.2)
 CLAHE_OR_BRIGHTNESS = step(
     "one_of", p=0.4, shares=(0.5, 0.5), steps=(step("clahe", clip=(1.0, 4.0), tiles=8), BRIGHTNESS)
 )
-AFFINE = step("affine", degrees=15, shift=0.0625, scale=(0.9, 1.1), per_axis=True, p=0.4, interpolation="bilinear")
+AFFINE = step(
+    "affine",
+    degrees=15,
+    shift=0.0625,
+    scale=(0.9, 1.1),
+    per_axis=True,
+    p=0.4,
+    interpolation="bilinear",
+    fill="blended",
+    truncated=True,
+)
 # N / (7 n_c), from the training images (released calculate_weight.py).
 CLASS_WEIGHTS = tuple(round(float(n), 6) for n in OFFICIAL_COUNTS[0].sum() / (7 * OFFICIAL_COUNTS[0]))
 
@@ -221,6 +231,24 @@ def smoke(full: Recipe) -> Recipe:
     )
 
 
+RELEASED = Released(
+    at="Google Drive, linked by the author in issue #1 of the repository",
+    url="https://github.com/mkonuk66/EfficientFER/issues/1",
+    wrapper="model_state_dict",
+    trained_on="Training and private images of unknown number and origin",
+    selected_on="the validation images, by the loss of the averaged weights; the weights before averaging are scored",
+    rename=(
+        (r"^backbone\.features\.", "features."),
+        (r"^self_attention\.qkv\.", "attention.qkv."),
+        (r"^self_attention\.proj\.", "attention.out."),
+        (r"^cbam\.channel_attention\.fc\.", "cbam.channel."),
+        (r"^cbam\.spatial_attention\.conv\.", "cbam.spatial."),
+    ),
+    head="classifier.8",
+    classes=("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise"),
+)
+
+
 def _variant(variant: str, attend: str) -> Variant:
     return Variant(
         id=variant,
@@ -229,6 +257,7 @@ def _variant(variant: str, attend: str) -> Variant:
         build=build,
         fit=lambda splits, run: loop.fit(pretrained.loaded(build), splits, run),
         ablation_of=None if variant == "efficientfer" else "efficientfer",
+        released=RELEASED if variant == "efficientfer" else None,
     )
 
 

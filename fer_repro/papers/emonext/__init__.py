@@ -29,7 +29,7 @@ from fer_repro.data.protocol import OFFICIAL, Protocol, Splits
 from fer_repro.evaluation.predict import NetworkClassifier
 from fer_repro.evaluation.tta import view_batch
 from fer_repro.layers import IMAGENET_MEAN, IMAGENET_STD, GreyAsRgb, SqueezeExcite, as_input, normalise_
-from fer_repro.papers.base import Variant, deviations, with_scratch
+from fer_repro.papers.base import Released, State, Variant, deviations, with_scratch
 from fer_repro.papers.emonext.weights import torchvision_names
 from fer_repro.recipe import Pretrained, Recipe, Selection, Stage, Step, Views, step
 from fer_repro.training import loop
@@ -292,6 +292,31 @@ def from_scratch(recipe: Recipe) -> Recipe:
     return dataclasses.replace(recipe, stages=(stage,), deviations=(*recipe.deviations, *DEVIATIONS["from scratch"]))
 
 
+def _scored(claimed: Recipe, state: State) -> Recipe:
+    """The release's input and ten crops; beside them the middle crop, not another random one at every measurement."""
+    return dataclasses.replace(claimed, plain=single_view(RESIZED, SIZE, random=False))
+
+
+RELEASED = Released(
+    at="nothing is published",
+    url="https://github.com/yelboudouri/EmoNeXt",
+    wrapper="ema",
+    trained_on="Training",
+    selected_on="PublicTest ends the training; the averaged weights of the last epoch are scored",
+    differs="the release reads images that were stored as JPEG of quality 75",
+    arrange=torchvision_names,
+    rename=(
+        (r"^(features\.[246]\.2)\.fc\.0\.", r"\1.squeeze."),
+        (r"^(features\.[246]\.2)\.fc\.2\.", r"\1.excite."),
+        (r"^localization\.", "transformer.look."),
+        (r"^fc_loc\.", "transformer.answer."),
+    ),
+    head="head",
+    classes=("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise"),
+    recipe=_scored,
+)
+
+
 def _variant(size: str) -> Variant:
     name = "emonext" if size == "xlarge" else f"emonext-{size}"
     return Variant(
@@ -301,6 +326,7 @@ def _variant(size: str) -> Variant:
         build=build,
         fit=fit,
         ablation_of=None if size == "xlarge" else "emonext",
+        released=RELEASED,
     )
 
 

@@ -27,6 +27,7 @@ from fer_repro.data.protocol import Protocol, Splits
 from fer_repro.evaluation.predict import NetworkClassifier
 from fer_repro.layers import GreyAsRgb
 from fer_repro.papers.base import deviations, family, with_scratch
+from fer_repro.papers.lhc_net.released import RELEASED
 from fer_repro.papers.lhc_net.scoring import LhcClassifier, poses
 from fer_repro.pretrained import keras
 from fer_repro.recipe import Pretrained, Recipe, Selection, Stage, Step, Views, step
@@ -319,5 +320,5 @@ def fit(splits: Splits, run: Run) -> LhcClassifier:
 
 VARIANTS = with_scratch(
     *family("lhc-net", [BACKBONE], recipe, build=build, fit=fit),
-    *family("lhc-net", [ROW, CONTINUED], recipe, build=build, fit=fit, requires=(BACKBONE,)),
+    *family("lhc-net", [ROW, CONTINUED], recipe, {ROW: RELEASED}, build=build, fit=fit, requires=(BACKBONE,)),
 )

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from fer_repro.data.protocol import Protocol, Splits
 from fer_repro.evaluation.predict import NetworkClassifier
 from fer_repro.layers import IMAGENET_MEAN, IMAGENET_STD, GreyAsRgb, SqueezeExcite
-from fer_repro.papers.base import Variant, deviations
+from fer_repro.papers.base import Released, Variant, deviations
 from fer_repro.recipe import Recipe, Selection, Stage, step
 from fer_repro.training import loop
 from fer_repro.training.losses import Loss
@@ -161,4 +161,26 @@ def fit(splits: Splits, run: Run, loss: Loss | None = None) -> MirrorClassifier:
     return MirrorClassifier(fitted.model, fitted.recipe, fitted.device)
 
 
-VARIANTS = (Variant(id="resemotenet", slug="resemotenet", recipe=recipe, build=build, fit=fit),)
+RELEASED = Released(
+    at="a folder of Google Drive, linked in the README of the repository",
+    url="https://github.com/ArnabKumarRoy02/ResEmoteNet",
+    file="fer2013_model.pth",
+    licence="MIT (the repository)",
+    wrapper="model_state_dict",
+    trained_on="by the paper Training; the data set that the author shared holds augmented copies, and a user reports "
+    "test images among its training images",
+    selected_on="the validation images; whether they are PublicTest is not established",
+    differs="the released evaluation flips every image with probability 0.5; here it is scored as it is",
+    rename=(
+        (r"^conv(\d)\.", lambda found: f"stem.{5 * (int(found[1]) - 1)}."),
+        (r"^bn(\d)\.", lambda found: f"stem.{5 * (int(found[1]) - 1) + 1}."),
+        (r"^se\.fc\.0\.", "attention.squeeze."),
+        (r"^se\.fc\.2\.", "attention.excite."),
+        (r"^res_block(\d)\.", lambda found: f"blocks.{int(found[1]) - 1}."),
+        (r"^fc(\d)\.", lambda found: f"head.{3 * (int(found[1]) - 1)}."),
+    ),
+    head="head.9",
+    classes=("happy", "surprise", "sad", "angry", "disgust", "fear", "neutral"),
+)
+
+VARIANTS = (Variant("resemotenet", "resemotenet", recipe, build=build, fit=fit, released=RELEASED),)

@@ -38,6 +38,7 @@ from fer_repro.papers import SCRATCH
 from fer_repro.papers.base import Variant, with_scratch
 from fer_repro.papers.residual_masking.members import EfficientNet, ResNet
 from fer_repro.papers.residual_masking.recipes import DEVIATIONS, KINDS, MEMBERS, ROW, SMOKE_SIZE, TTA_SEED
+from fer_repro.papers.residual_masking.released import RELEASED
 from fer_repro.recipe import Recipe, Selection, Stage, Step, bind, step
 from fer_repro.training import loop
 from fer_repro.training.run import Run
@@ -288,7 +289,9 @@ def require_members(run: Run) -> dict[str, NetworkClassifier]:
 
 def _variant(name: str) -> Variant:
     belongs_to = None if name == ROW else ROW if KINDS[name].of_row else ENSEMBLE
-    return Variant(id=name, slug=ROW, recipe=partial(recipe, name), build=build, fit=fit, ablation_of=belongs_to)
+    return Variant(
+        name, ROW, partial(recipe, name), fit=fit, build=build, ablation_of=belongs_to, released=RELEASED.get(name)
+    )
 
 
 def _ensemble(suffix: str) -> Variant:

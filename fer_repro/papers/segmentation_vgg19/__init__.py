@@ -16,6 +16,7 @@ difference between the two is the effect of gates and second training together.
 from __future__ import annotations
 
 import dataclasses
+import re
 from functools import partial
 from typing import Any
 
@@ -29,7 +30,7 @@ from fer_repro.data.protocol import OFFICIAL, Protocol, Splits
 from fer_repro.evaluation.predict import NetworkClassifier
 from fer_repro.evaluation.tta import TURNS, turned_views
 from fer_repro.layers import MaskingBlock, as_input
-from fer_repro.papers.base import Variant, deviations, torchvision_weights, with_scratch
+from fer_repro.papers.base import Released, Variant, deviations, torchvision_weights, with_scratch
 from fer_repro.papers.segmentation_vgg19.gates import gate_statistics
 from fer_repro.recipe import Recipe, Selection, Stage, Views, step
 from fer_repro.training import loop
@@ -214,7 +215,46 @@ def smoke(full: Recipe) -> Recipe:
     )
 
 
+# Where the release's convolutions, counted through from 1, stand in ours: a stage but the first begins with a pool.
+_PLACES = [(stage, 3 * index + (stage > 0)) for stage, count in enumerate(CONVOLUTIONS) for index in range(count)]
+
+
+def _place(found: re.Match[str]) -> str:
+    """``conv3.`` -> ``stages.1.1.``, ``bn3.`` -> ``stages.1.2.``; a number beyond the sixteenth stays as it is."""
+    number = int(found[2])
+    if not 1 <= number <= len(_PLACES):
+        return found[0]
+    stage, place = _PLACES[number - 1]
+    return f"stages.{stage}.{place + (found[1] == 'bn')}."
+
+
+def _gate(found: re.Match[str]) -> str:
+    """``seg4.`` -> ``stages.4.13.mask.``: a gate is the last layer of its stage."""
+    stage = GATES[int(found[1]) - 1] - 1
+    return f"stages.{stage}.{3 * CONVOLUTIONS[stage] + (stage > 0)}.mask."
+
+
+RELEASED = Released(
+    at="named by the test of the release, not published",
+    url="https://github.com/VigneshS10/Segmentation-VGG19",
+    file="Segmentation_VGG_final_model",
+    wrapper="net",
+    trained_on="Training",
+    selected_on="PublicTest, one view of each image",
+    # The projections of a gate's units are there twice: by their own name and inside their unit.
+    drop=r"^seg\d\.downsample\d\.",
+    rename=(
+        (r"^(seg\d\.conv\d\.)downsample\.", r"\1shortcut."),
+        (r"^(seg\d\.)conv1\.", r"\1down.0."),
+        (r"^(seg\d\.)conv2\.", r"\1last."),
+        (r"^seg([1-4])\.", _gate),
+        (r"^(conv|bn)(\d+)\.", _place),
+        (r"^classifier\.", "head."),
+    ),
+)
+FIRST = dataclasses.replace(RELEASED, at="loaded by the release's second training, not published", file="")
+
 VARIANTS = with_scratch(
-    Variant(id=PLAIN, slug=ROW, recipe=partial(recipe, variant=PLAIN), build=build, fit=fit, ablation_of=ROW),
-    Variant(id=ROW, slug=ROW, recipe=partial(recipe, variant=ROW), build=build, fit=fit, requires=(PLAIN,)),
+    Variant(PLAIN, ROW, partial(recipe, variant=PLAIN), build=build, fit=fit, ablation_of=ROW, released=FIRST),
+    Variant(ROW, ROW, partial(recipe, variant=ROW), build=build, fit=fit, requires=(PLAIN,), released=RELEASED),
 )
