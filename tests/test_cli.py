@@ -301,6 +301,7 @@ def test_the_core_works_without_the_extras(tmp_path):
         "cv2",
         "kagglehub",
         "timm",
+        "huggingface_hub",
         "diffusers",
         "transformers",
         "h5py",
@@ -342,7 +343,7 @@ def test_the_installed_command_is_this_one():
     done = subprocess.run(
         [script, "--help"], capture_output=True, text=True, check=True, env=os.environ | {"COLUMNS": "200"}
     )
-    for name in ("data", "list", "run", "chapter", "book", "verify", "audit", "export", "bench"):
+    for name in ("data", "list", "run", "chapter", "book", "verify", "audit", "export", "predict", "bench"):
         assert re.search(rf"\b{name}\b", done.stdout)
 
 
@@ -368,6 +369,11 @@ LIGHT = [
     ["checkpoint", "pack", "-o", "x", "--part-size", "inf"],
     ["checkpoint", "pack", "-o", "x", "--seed", "-1"],
     ["export", "vgnet"],
+    ["export", "vggnet", "--yes"],
+    ["predict", "--help"],
+    ["predict", "exports", "nowhere.png"],
+    ["predict", "exports", "nowhere.png", "--variant", "vgnet"],
+    ["predict", "exports", "nowhere.png", "--device", "gpu"],
     ["bench", "nothing"],
     ["bench", "train", "--device", "gpu"],
     ["book", "--profile", "FULL"],

@@ -284,6 +284,7 @@ def _print_audit(document: dict[str, Any]) -> None:
 
 
 app.command()(runs.export)
+app.command()(runs.predict)
 
 
 @app.command()
