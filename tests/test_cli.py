@@ -243,15 +243,14 @@ def test_a_spent_budget_stops_too(stopped_and_resumed, tmp_path):
 def test_a_budget_that_gains_nothing_says_how_much_is_needed(capsys, tmp_path):
     """The advice leads on: repeating the same command would stop at the same place for ever."""
     words = ["run", "vggnet", "--profile", "smoke", "--runs-dir", str(tmp_path)]
-    budget = "0.01"
-    for _ in range(12):
+    budget, given = "0.01", []
+    while budget and len(given) < 12:
+        given.append(budget)
         status, out, err = call(capsys, *words, "--time-budget", budget)
-        if status == 0:
-            break
         advice = re.search(r"stopped: time budget used up before anything was gained.* --time-budget (\d+[sm])", err)
-        assert status == 130 and (advice or "same command again to go on" in err), err
-        budget = advice[1] if advice else budget
-    assert status == 0 and "Traceback" not in err
+        assert status == 0 or (status == 130 and (advice or "same command again to go on" in err)), err
+        budget = advice and advice[1]
+    assert 2 <= len(given) < 12, "it never got anywhere"
 
 
 def test_a_smoke_run_that_keeps_nothing_says_so(capsys):
@@ -414,7 +413,7 @@ def shell(line: str, cwd: Path, **environment: str) -> subprocess.CompletedProce
     [
         ("$FER --version", 0, ""),
         ("$FER --help >&-", 0, ""),
-        ("$FER data find >&- 2>&-", 1, ""),
+        ("$FER data find --root nowhere >&- 2>&-", 1, ""),
         ("$FER --help > /dev/full", 1, "error: no space left on the disk"),
         ("$FER audit --json | head -c 10; exit ${PIPESTATUS[0]}", None, ""),
         ("PYTHONIOENCODING=ascii $FER audit", 0, ""),
