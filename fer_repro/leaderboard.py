@@ -34,7 +34,7 @@ OFFICIAL_USAGES = ("PrivateTest",)
 COLUMNS = dict(
     Paper="paper", Code="code", Accuracy="accuracy", ModelName="model", ReleaseDate="date", PaperURL="paper_url"
 )
-NUMBERS = ("Accuracy", "claimed", "measured", "low", "high")
+NUMBERS = ("Accuracy", "claimed", "measured", "low", "high", "released", "released_low", "released_high")
 
 
 @dataclass(frozen=True)
@@ -182,12 +182,14 @@ def leaderboard(results_dir: Path | str | None = None) -> pd.DataFrame:
     slug, model, date, pinned (False for a paper that is not on the leaderboard), claimed (fraction 0..1),
     comparability, scored, parameters; for the official protocol measured, low, high (fractions), seeds, verdict,
     reason, run_date; for the claimed one the same with ``as_claimed_`` before the name (verdict and reason None where
-    no such run is stored). Missing numbers are NaN, missing texts and counts None. ``results_dir``: the project's own
-    where empty. Raises `FerReproError` for a folder that does not exist and for results that cannot be read or do not
-    belong together.
+    no such run is stored); released, released_low, released_high, released_on, released_variant for published weights
+    scored here (`released_beside`), which change no verdict. Missing numbers are NaN, missing texts and counts None.
+    ``results_dir``: the project's own where empty. Raises `FerReproError` for a folder that does not exist and for
+    results that cannot be read or do not belong together.
     """
-    runs = stored.read_all(_folder(results_dir))
-    table = pd.DataFrame([_row(claim, runs) for claim in leaderboard_claims().values()], dtype=object)
+    where = _folder(results_dir)
+    runs, released = stored.read_all(where), stored.read_all(where, released=True)
+    table = pd.DataFrame([_row(claim, runs, released) for claim in leaderboard_claims().values()], dtype=object)
     numeric = [name for name in table if name.removeprefix("as_claimed_") in NUMBERS]
     return table.astype(dict.fromkeys(numeric, float) | {"seeds": int, "as_claimed_seeds": int, "pinned": bool})
 
@@ -200,7 +202,27 @@ def _folder(results_dir: Path | str | None) -> Path:
     return Path(results_dir) if results_dir else default_results_dir()
 
 
-def _row(claim: Claim, runs: list[Result]) -> dict[str, Any]:
+def released_beside(claim: Claim, released: Iterable[Result]) -> list[Result]:
+    """The scores of published weights that stand beside a claim: those of its own network; where no weights of that
+    are known, those of its ablations, but not of the members of an ensemble."""
+    variant = papers.variants().get(claim.variant)
+    names = {claim.variant}
+    if variant is not None and variant.released is None:
+        names |= {v.id for v in papers.variants().values() if v.ablation_of == claim.variant} - {*variant.requires}
+    return [one for one in released if one.variant in names and one.storable and one.headline["n"] == HALF]
+
+
+def _released(claim: Claim, released: list[Result]) -> dict[str, Any]:
+    """The columns of the first of them; the chapter shows all."""
+    first = next(iter(released_beside(claim, released)), None)
+    if first is None:
+        return dict.fromkeys(("released", "released_low", "released_high", "released_on", "released_variant"))
+    (low, high), on = first.headline["interval"], first.halves[-1]
+    row = {"released": first.headline["accuracy"], "released_low": low, "released_high": high}
+    return row | {"released_on": on, "released_variant": first.variant}
+
+
+def _row(claim: Claim, runs: list[Result], released: list[Result]) -> dict[str, Any]:
     official, claimed = verdict(claim, runs), verdict(claim, runs, "claimed")
     counted = official.parameters if official.parameters is not None else declared_parameters(claim.variant)
     variant = papers.variants().get(claim.variant)
@@ -214,6 +236,7 @@ def _row(claim: Claim, runs: list[Result]) -> dict[str, Any]:
         "parameters": counted,
     }
     again = _measured(claimed) | ({} if claimed.n_seeds else {"verdict": None, "reason": None})
+    row |= _released(claim, released)
     return row | _measured(official) | {f"as_claimed_{name}": value for name, value in again.items()}
 
 
@@ -238,11 +261,13 @@ def clean_subset(table: pd.DataFrame) -> pd.DataFrame:
 def audit_json(results_dir: Path | str | None = None) -> dict[str, Any]:
     """All claims and audits, JSON-ready: the pinned leaderboard, the classes, per claim its audit and verdicts.
 
-    ``problems``: one sentence for each stored result that cannot be read; the verdict on it is `DAMAGED`.
+    ``released`` of a row: published weights of any of its networks that were scored here. ``problems``: one sentence
+    for each stored result that cannot be read; the verdict on it is `DAMAGED`.
     """
     where, whole = _folder(results_dir), book()
     runs, damaged = stored.survey(where)
-    problems = list(damaged.values())
+    released, unread = stored.survey(where, released=True)
+    problems = list((damaged | unread).values())
     lying = {folder.relative_to(where).parts[:2]: problem for folder, problem in damaged.items()}
 
     def judged(claim: Claim, protocol: str) -> dict[str, Any]:
@@ -261,6 +286,17 @@ def audit_json(results_dir: Path | str | None = None) -> dict[str, Any]:
     rows = []
     for claim in whole.claims.values():
         verdicts = {protocol: judged(claim, protocol) for protocol in ("official", "claimed")}
-        more = {"parameters": declared_parameters(claim.variant), "verdicts": verdicts}
+        scored = [
+            one.record["released"] | {"variant": one.variant, "scores": one.record["scores"]}
+            for one in released
+            if claim.variant in _models(one.variant)
+        ]
+        more = {"parameters": declared_parameters(claim.variant), "verdicts": verdicts, "released": scored}
         rows.append(dataclasses.asdict(claim) | more)
     return {"leaderboard": pinned, "classes": CLASSES, "rows": rows, "problems": problems}
+
+
+def _models(variant_id: str) -> tuple[str | None, ...]:
+    """A variant, and the model that it is an ablation of."""
+    variant = papers.variants().get(variant_id)
+    return (variant_id, variant.ablation_of if variant else None)

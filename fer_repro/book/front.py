@@ -58,18 +58,20 @@ def verdict_table(board: pd.DataFrame, chapters: Collection[str]) -> str:
     """Markdown: a sentence that counts the leaderboard's verdicts, a row for each claim; paths from ``chapters/``."""
     board = board[board["pinned"]]
     counts = [f"{n} {name}" for name in VERDICTS if (n := int((board["verdict"] == name).sum()))]
+    weights = bool(board["released"].notna().any())
     lines = [
         f"Of {len(board)} claims: {', '.join(counts)}.",
         "",
-        "| Model | Released | Claimed | Measured | 95 % interval | Class | Verdict |",
-        "|---|:---:|---:|---:|---:|:---:|---|",
+        "| Model | Released | Claimed | Measured | 95 % interval | Class | Verdict |" + " Released weights |" * weights,
+        "|---|:---:|---:|---:|---:|:---:|---|" + "---:|" * weights,
     ]
     for row in board.itertuples():
         name = escape(row.model)
         model = f"[{name}](papers/{row.slug}.ipynb)" if row.slug in chapters else name
         bounds = None if pd.isna(row.low) else (row.low, row.high)
         cells = [model, row.date, percent(row.claimed), percent(row.measured, missing=""), interval(bounds, missing="")]
-        lines.append(f"| {' | '.join([*cells, row.comparability, row.verdict])} |")
+        cells += [row.comparability, row.verdict] + [percent(row.released, missing="")] * weights
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -17,10 +17,12 @@ def states(
     """Every leaderboard row and every implemented variant, with its state under each protocol.
 
     ``found``: the `results.survey` of ``results_dir``, where it is at hand. ``damaged`` in an entry: one sentence for
-    each stored result of it that cannot be read.
+    each stored result of it that cannot be read. ``released``: the names of published weights scored here.
     """
     stored: dict[tuple[str, str], list[int]] = {}
     whole, unreadable = found or results.survey(results_dir)
+    released, unread = results.survey(results_dir, released=True)
+    unreadable = unreadable | unread
     for result in whole:
         stored.setdefault((result.variant, result.protocol), []).append(result.seed)
     lying = {folder.relative_to(results_dir).parts: problem for folder, problem in unreadable.items()}
@@ -54,6 +56,7 @@ def states(
                 "claimed": claims[name].accuracy if name in claims else None,
                 "state": {protocol: state(name, protocol) for protocol in papers.PROTOCOLS},
                 "damaged": [problem for place, problem in lying.items() if place[:1] in ((name,), ())],
+                "released": [one.name for one in released if one.variant == name],
                 "seeds": {protocol: sorted(stored.get((name, protocol), [])) for protocol in papers.PROTOCOLS},
             }
         )

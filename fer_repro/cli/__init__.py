@@ -17,7 +17,7 @@ import typer
 
 import fer_repro
 from fer_repro import durations
-from fer_repro.cli import runs
+from fer_repro.cli import runs, scoring
 from fer_repro.cli.console import AsJson, ResultsDir, Root, console, end_with_the_driver, print_json, progress, table
 from fer_repro.cli.failure import Commands, reported
 from fer_repro.errors import INTERRUPTED, UNREAD, FerReproError, nearest, one_of
@@ -153,7 +153,7 @@ def list_variants(results_dir: ResultsDir = "", as_json: AsJson = False) -> None
         raise FerReproError(f"there is no results folder {where}: give one with --results-dir")
     found = results.survey(where)
     entries = status.states(where, found)
-    _print_damage(found[1].values())
+    _print_damage([*found[1].values(), *results.survey(where, released=True)[1].values()])
     if as_json:
         print_json({"variants": entries})
         return
@@ -161,8 +161,11 @@ def list_variants(results_dir: ResultsDir = "", as_json: AsJson = False) -> None
         f"ablation of {e['ablation_of']}" if e["ablation_of"] else "not on the leaderboard" if e["added"] else "row"
         for e in entries
     ]
-    rows = [[e["id"], e["slug"], kind, *e["state"].values()] for e, kind in zip(entries, kinds, strict=True)]
-    console.print(table(["variant", "chapter", "kind", *papers.PROTOCOLS], rows))
+    rows = [
+        [e["id"], e["slug"], kind, *e["state"].values(), ", ".join(e["released"])]
+        for e, kind in zip(entries, kinds, strict=True)
+    ]
+    console.print(table(["variant", "chapter", "kind", *papers.PROTOCOLS, "released weights"], rows))
 
 
 app.command()(runs.run)
@@ -237,7 +240,8 @@ def verify(results_dir: ResultsDir = "", as_json: AsJson = False) -> None:
     where = Path(results_dir) if results_dir else default_results_dir()
     if results_dir and not os.path.isdir(where):
         raise FerReproError(f"there is no results folder {where}: give one with --results-dir")
-    problems, checked = results.verify(where), len(results.stored_folders(where))
+    problems = results.verify(where)
+    checked = sum(len(results.stored_folders(where, released)) for released in (False, True))
     if not checked:
         raise FerReproError(
             f"no stored results in {where}, expected VARIANT/PROTOCOL/seed-N/result.json: name the results folder of a "
@@ -277,14 +281,21 @@ def _print_audit(document: dict[str, Any]) -> None:
     for r in document["rows"]:
         audited, verdict = r["audit"], r["verdicts"]["official"]["name"]
         name = r["variant"] if r["pinned"] else f"{r['variant']} (not on the leaderboard)"
-        rows.append([name, f"{r['accuracy']:.2f}", audited["comparability"], audited["scored"], verdict])
-    console.print(table(["variant", "claimed %", "class", "scored on", "verdict"], rows))
+        released = ", ".join(f"{one['variant']} {_percents(one['scores'])}" for one in r["released"])
+        rows.append([name, f"{r['accuracy']:.2f}", audited["comparability"], audited["scored"], verdict, released])
+    console.print(table(["variant", "claimed %", "class", "scored on", "verdict", "released weights"], rows))
     for letter, meaning in document["classes"].items():
         console.print(f"{letter}: {meaning}")
 
 
+def _percents(scores: dict[str, Any]) -> str:
+    """The last kind of each test set: with the paper's test-time augmentation where there is any."""
+    return ", ".join(f"{100 * [*kinds.values()][-1]['accuracy']:.2f} % on {half}" for half, kinds in scores.items())
+
+
 app.command()(runs.export)
 app.command()(runs.predict)
+app.command()(scoring.score)
 
 
 @app.command()

@@ -61,6 +61,7 @@ __all__ = ["Chapter", "architecture", "claim_card", "leaderboard_table", "open_c
 # Facts that the chapters show in a section of their own.
 SHOWN_APART = ("ladder", "windows", "trials", "attention", "blocks", "precision", "threads")
 COLUMNS = ("accuracy", "gain")
+RELEASED = " Squares: weights that others published, scored here."
 EPOCH_LINE = re.compile(r"\bepoch \d+/\d+")
 
 
@@ -237,17 +238,20 @@ class Chapter:
         return f"{model_name(self.result.variant)}, {self.result.scored}, {Views(**views)}"
 
     def beside_the_claim(self) -> Html:
-        """The claim, every stored run of this paper, and the models next to it on the leaderboard."""
+        """The claim, every stored run of this paper and what its released weights score, and the models next to it on
+        the leaderboard."""
         stored, own = results.read_all(self.results_dir), self.result
+        released = results.read_all(self.results_dir, released=True)
         known = any((r.variant, r.protocol, r.seed) == (own.variant, own.protocol, own.seed) for r in stored)
         shown = stored if own.synthetic or known else [*stored, own]
-        rows = claim_rows(self.claim, shown) + ablation_rows(self.claim, shown) + similar_rows(self.claim, stored)
+        rows = claim_rows(self.claim, shown, released) + ablation_rows(self.claim, shown, released)
+        rows += similar_rows(self.claim, stored)
         figure = plots.forest(
             rows,
             "Comparison with the claim and similar models",
             alt=f"{self.claim.model}: " + "; ".join(f"{row.label} {', '.join(row.words)}" for row in rows) + ".",
             caption="Hollow: claimed by a paper; dashed: the interval that follows from its number of images. Filled: "
-            "measured here, with 95 % intervals.",
+            "measured here, with 95 % intervals." + (RELEASED if any(row.kind == "released" for row in rows) else ""),
             line=self.claim.accuracy / 100,
             line_label=f"the claim, {self.claim.accuracy:.2f}\u00a0%",
             columns=("accuracy", "scored on"),

@@ -15,8 +15,9 @@ from fer_repro.results import Result
 SIMILAR = 2  # models above and below on the leaderboard
 
 
-def claim_rows(claim: Claim, runs: Sequence[Result]) -> list[Row]:
-    """The claim and each run of its variant; a protocol without a run says "not run". Synthetic faces never stand here.
+def claim_rows(claim: Claim, runs: Sequence[Result], released: Sequence[Result] = ()) -> list[Row]:
+    """The claim, each run of its variant and its ``released`` weights; a protocol without a run says "not run".
+    Synthetic faces never stand here.
 
     The claim has an interval only where the audit says how many images of which test set were right.
     """
@@ -28,17 +29,34 @@ def claim_rows(claim: Claim, runs: Sequence[Result]) -> list[Row]:
     for protocol in papers.PROTOCOLS:
         own = _measured_rows(claim.variant, protocol, runs, claim.model)
         rows += own or [Row(f"{protocol} protocol", None, words=("not run",), group=claim.model)]
+    return rows + _released_rows(claim.variant, released, claim.model)
+
+
+def ablation_rows(claim: Claim, runs: Sequence[Result], released: Sequence[Result] = ()) -> list[Row]:
+    """The runs of the model's declared ablations and their ``released`` weights, a group for each; what was not run is
+    left out."""
+    rows: list[Row] = []
+    for name in (variant.id for variant in papers.variants().values() if variant.ablation_of == claim.variant):
+        group = f"ablation {name}"
+        for protocol in papers.PROTOCOLS:
+            rows += _measured_rows(name, protocol, runs, group)
+        rows += _released_rows(name, released, group)
     return rows
 
 
-def ablation_rows(claim: Claim, runs: Sequence[Result]) -> list[Row]:
-    """The runs of the model's declared ablations, a group for each; what was not run is left out."""
-    ablations = [variant.id for variant in papers.variants().values() if variant.ablation_of == claim.variant]
+def _released_rows(variant: str, released: Sequence[Result], group: str) -> list[Row]:
+    """One row for each stored score of published weights of ``variant``."""
+    own = [one for one in released if one.variant == variant and one.storable]
     return [
-        row
-        for name in ablations
-        for protocol in papers.PROTOCOLS
-        for row in _measured_rows(name, protocol, runs, f"ablation {name}")
+        Row(
+            "released weights",
+            one.headline["accuracy"],
+            tuple(one.headline["interval"]),
+            "released",
+            (percent(one.headline["accuracy"]), one.halves[-1]),
+            group,
+        )
+        for one in own
     ]
 
 

@@ -22,13 +22,15 @@ from fer_repro.leaderboard import clean_subset, record_line
 from fer_repro.markup import CSS, absent, details, interval, percent, table, text
 from fer_repro.page.label_placement import FAR, Point, place_names
 from fer_repro.plots.figure import Figure, Theme, canvas
-from fer_repro.plots.theme import CLAIMED, CLEAN, DARK, LIGHT, MEASURED, QUIET, RULE, SOFT
+from fer_repro.plots.theme import CLAIMED, CLEAN, DARK, EXTRA, LIGHT, MEASURED, QUIET, RULE, SOFT
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure as PlotlyFigure
 
 DIV = "fer-accuracy-over-time"
-COLUMNS = ("variant", "model", "date", "claimed", "comparability", "verdict", "measured", "low", "high")
+ASIDE = pd.Timedelta(days=45)  # released weights stand beside what was measured for the same model, not upon it
+RELEASED = ("released", "released_low", "released_high")
+COLUMNS = ("variant", "model", "date", "claimed", "comparability", "verdict", "measured", "low", "high", *RELEASED)
 DIGEST_KEY = "fer-data-sha256"
 BUTTONS = [["zoom2d", "pan2d", "resetScale2d", "toImage"]]
 
@@ -89,7 +91,8 @@ class Chart:
 
 
 def accuracy_over_time(board: pd.DataFrame) -> Chart:
-    """All claims by release date. The legend shows or hides: claimed, clean subset (class A), measured, record line.
+    """All claims by release date. The legend shows or hides: claimed, clean subset (class A), measured, released
+    weights where any were scored, record line.
 
     Hovering a point names the model, its claimed accuracy and its verdict. Needs plotly (the extra ``book``).
     """
@@ -102,10 +105,19 @@ def accuracy_over_time(board: pd.DataFrame) -> Chart:
     line = points(record_line(board))
     last = shown["date"].max() + pd.Timedelta(days=120)
 
-    def dots(name: str, rows: pd.DataFrame, column: str, colour: str, symbol: str, edge: int = 2, **more: Any) -> Any:
+    def dots(
+        name: str,
+        rows: pd.DataFrame,
+        column: str,
+        colour: str,
+        symbol: str,
+        edge: int = 2,
+        aside: bool = False,
+        **more: Any,
+    ) -> Any:
         return Scatter(
             name=name,
-            x=_days(rows["date"]),
+            x=_days(rows["date"] + ASIDE * int(aside)),
             y=[round(100 * v, 4) for v in rows[column]] or [None],
             mode="markers",
             customdata=[_hover(row) for row in rows.itertuples()],
@@ -114,9 +126,11 @@ def accuracy_over_time(board: pd.DataFrame) -> Chart:
             **more,
         )
 
-    below, above = (list(side) for side in _spread(measured))
-    bars = {"type": "data", "symmetric": False, "thickness": 2, "width": 5, "color": MEASURED}
-    bars |= {"array": above, "arrayminus": below}
+    def bars(rows: pd.DataFrame, colour: str, *columns: str) -> dict[str, Any]:
+        below, above = (list(side) for side in _spread(rows, *columns))
+        style = {"type": "data", "symmetric": False, "thickness": 2, "width": 5, "color": colour}
+        return style | {"array": above, "arrayminus": below}
+
     record = Scatter(
         name="record line",
         x=_days([*line["date"], last]),
@@ -128,8 +142,12 @@ def accuracy_over_time(board: pd.DataFrame) -> Chart:
     claimed = dots("claimed", shown, "claimed", CLAIMED, "diamond-open")
     comparable = dots(f"clean subset (class A, {len(clean)})", clean, "claimed", CLEAN, "diamond")
     label = f"measured ({len(measured)} of {len(shown)})"
-    ours = dots(label, measured, "measured", MEASURED, "circle", edge=0, error_y=bars)
-    figure = PlotlyFigure([record, claimed, comparable, ours])
+    ours = dots(label, measured, "measured", MEASURED, "circle", edge=0, error_y=bars(measured, MEASURED))
+    traces = [record, claimed, comparable, ours]
+    if len(scored := _released(shown)):
+        spread = bars(scored, EXTRA, *RELEASED)
+        traces.append(dots("released weights", scored, "released", EXTRA, "square", edge=0, aside=True, error_y=spread))
+    figure = PlotlyFigure(traces)
     clear = "rgba(0,0,0,0)"
     figure.update_layout(
         template="none",
@@ -156,14 +174,20 @@ def _numbers(shown: pd.DataFrame) -> str:
     for row in shown.itertuples():
         claimed = [text(row.model), f"{row.date:%Y-%m-%d}", percent(row.claimed), text(row.comparability)]
         bounds = "" if absent(row.measured) else interval((row.low, row.high))
-        rows.append([*claimed, percent(row.measured, missing="not run"), bounds, text(row.verdict)])
-    header = ["Model", "Released", "Claimed", "Class", "Measured", "95 % interval", "Verdict"]
-    return table(header, rows, "Every point of the chart, by release date", numeric=(2, 4, 5))
+        weights = percent(row.released, missing="")
+        rows.append([*claimed, percent(row.measured, missing="not run"), bounds, text(row.verdict), weights])
+    header = ["Model", "Date", "Claimed", "Class", "Measured", "95 % interval", "Verdict", "Released weights"]
+    return table(header, rows, "Every point of the chart, by release date", numeric=(2, 4, 5, 7))
 
 
-def _spread(measured: pd.DataFrame) -> list[pd.Series]:
-    """How far the intervals reach below and above the measured accuracies, in percent points."""
-    return [100 * (measured["measured"] - measured["low"]), 100 * (measured["high"] - measured["measured"])]
+def _released(shown: pd.DataFrame) -> pd.DataFrame:
+    """The models with released weights that were scored here."""
+    return shown[shown["released"].notna()]
+
+
+def _spread(rows: pd.DataFrame, value: str = "measured", low: str = "low", high: str = "high") -> list[pd.Series]:
+    """How far the intervals reach below and above the accuracies, in percent points."""
+    return [100 * (rows[value] - rows[low]), 100 * (rows[high] - rows[value])]
 
 
 def _days(dates: Any) -> list[str | None]:
@@ -174,6 +198,9 @@ def _hover(row: Any) -> str:
     lines = [f"<b>{text(row.model)}</b>", f"claimed {percent(row.claimed)} (class {text(row.comparability)})"]
     if not absent(row.measured):
         lines.append(f"measured {percent(row.measured)} ({interval((row.low, row.high))})")
+    if not absent(row.released):
+        bounds = interval((row.released_low, row.released_high))
+        lines.append(f"released weights {percent(row.released)} ({bounds})")
     return "<br>".join([*lines, f"verdict: {text(row.verdict)}", row.date.strftime("%d %B %Y").lstrip("0")])
 
 
@@ -181,7 +208,7 @@ def accuracy_over_time_static(board: pd.DataFrame) -> Figure:
     """The same as a still picture with every model's name; a saved file carries its `data_digest`."""
     shown = points(board)
     line = points(record_line(board))
-    measured = shown[shown["measured"].notna()]
+    measured, released = shown[shown["measured"].notna()], _released(shown)
     clean = shown["comparability"] == "A"
 
     def draw(theme: Theme) -> Canvas:
@@ -201,18 +228,25 @@ def accuracy_over_time_static(board: pd.DataFrame) -> Figure:
             style = {"fmt": "o", "ms": 6.5, "capsize": 3, "color": theme.measured, "lw": 1.6, "zorder": 4}
             label = "measured, with 95 % interval"
             axes.errorbar(measured["date"], 100 * measured["measured"], yerr=_spread(measured), label=label, **style)
+        if len(released):
+            style = {"fmt": "s", "ms": 6, "capsize": 3, "color": theme.extra, "lw": 1.6, "zorder": 4}
+            spread = _spread(released, *RELEASED)
+            axes.errorbar(
+                released["date"] + ASIDE, 100 * released["released"], yerr=spread, label="released weights", **style
+            )
         axes.set(ylabel="accuracy, %", xlim=(shown["date"].min() - pd.Timedelta(days=200), last))
         axes.margins(y=0.08)
         axes.xaxis.set_major_locator(mdates.YearLocator(2))
         axes.xaxis.set_major_formatter(mdates.DateFormatter("%Y"))
         axes.legend(loc="upper left", fontsize=8.8)
-        _name_points(figure, axes, shown, measured, line, theme)
+        _name_points(figure, axes, shown, line, theme)
         return figure
 
     models = "; ".join(f"{row.model} {percent(row.claimed)}, {row.verdict}" for row in shown.itertuples())
     caption = (
         f"The {len(shown)} claims of the leaderboard by release date. Hollow diamonds: claimed; filled: claimed "
         "under the official split with a clean selection (class A); dots with bars: measured here, with 95 % intervals."
+        + (" Squares: weights that others published, scored here." if len(released) else "")
     )
     return Figure(
         draw,
@@ -223,9 +257,7 @@ def accuracy_over_time_static(board: pd.DataFrame) -> Figure:
     )
 
 
-def _name_points(
-    figure: Canvas, axes: Axes, shown: pd.DataFrame, measured: pd.DataFrame, line: pd.DataFrame, theme: Theme
-) -> None:
+def _name_points(figure: Canvas, axes: Axes, shown: pd.DataFrame, line: pd.DataFrame, theme: Theme) -> None:
     """Write each model's name beside its point."""
     figure.draw_without_rendering()
     renderer, unit = figure.canvas.get_renderer(), figure.dpi / 72
@@ -236,8 +268,10 @@ def _name_points(
 
     marks = [place(row.date, row.claimed) for row in shown.itertuples()]
     obstacles = [axes.get_legend().get_window_extent(renderer).extents]
-    for row in measured.itertuples():
-        (x, low), (_, high) = place(row.date, row.low), place(row.date, row.high)
+    bars = [(row.date, row.low, row.high) for row in shown.itertuples() if not absent(row.measured)]
+    bars += [(row.date + ASIDE, row.released_low, row.released_high) for row in _released(shown).itertuples()]
+    for date, below, above in bars:
+        (x, low), (_, high) = place(date, below), place(date, above)
         obstacles.append((x - 5 * unit, low, x + 5 * unit, high))
     corners = [place(row.date, row.claimed) for row in line.itertuples()]
     frame = axes.get_window_extent(renderer).extents

@@ -32,6 +32,7 @@ class Released:
     """Weights that a paper's authors published, and how their tensors become those of our network.
 
     ``at``: where they are, in words (also that nothing is there, or lost); ``url``: that page, None without one.
+    ``published``: whether there is a file to fetch.
     ``file``: its name, "" where unknown. ``licence``: as the publisher states it for file or repository. ``wrapper``:
     the name inside the file under which the tensors lie, "" for none (see `pretrained.tensors_of`).
     ``trained_on``, ``selected_on``: what the audit knows of the images. ``test_sets``: those that may be scored;
@@ -52,6 +53,7 @@ class Released:
     licence: str = "none stated"
     wrapper: str = ""
     test_sets: tuple[str, ...] = TEST_SETS
+    published: bool = True
     why: str = ""
     differs: str = ""
     arrange: Callable[[State], State] = dict

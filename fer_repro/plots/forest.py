@@ -17,7 +17,8 @@ from fer_repro.plots.figure import Figure, Theme, canvas
 class Row:
     """One line of a forest plot: a value (fraction 0..1) with its interval, and ``words`` in columns to its right.
 
-    ``kind`` is ``claimed``, ``measured``, ``clean`` or ``context`` (a similar model, in grey). ``group``: the heading
+    ``kind`` is ``claimed``, ``measured``, ``released`` (weights of others, scored here), ``clean`` or ``context`` (a
+    similar model, in grey). ``group``: the heading
     of the line's block.
     """
 
@@ -72,7 +73,8 @@ def forest(
         figure = canvas(7.2, 0.8 + 0.285 * (y - 0.35 - top))
         axes = figure.add_subplot()
         axes.grid(axis="x")
-        colours = {"claimed": theme.claimed, "measured": theme.measured, "clean": theme.clean, "context": theme.soft}
+        colours = {"claimed": theme.claimed, "measured": theme.measured, "released": theme.extra}
+        colours |= {"clean": theme.clean, "context": theme.soft}
         offset = {"textcoords": "offset points", "va": "center"}
         if line is not None:
             axes.axvline(100 * line, 0, 0.99, color=theme.claimed, lw=1.2, ls="--")
@@ -105,11 +107,13 @@ def forest(
 
 
 def _point(axes: Axes, row: Row, place: float, colour: str, theme: Theme) -> None:
-    """One value: claims are hollow diamonds (nobody stored their predictions), measurements filled dots."""
+    """One value: claims are hollow diamonds (nobody stored their predictions), measurements filled dots, those of
+    published weights squares."""
     if row.interval:
         style = (0, (2, 1.5)) if row.kind == "claimed" else "solid"
         bar = {"color": colour, "lw": 1.8, "ls": style, "solid_capstyle": "butt"}
         axes.plot([100 * end for end in row.interval], [place, place], **bar)
     hollow = row.kind == "claimed" or (row.kind == "context" and not row.interval)
     fill = theme.page if hollow else colour
-    axes.plot(100 * row.value, place, "D" if hollow else "o", ms=6.5, color=colour, mew=1.6, mfc=fill, zorder=3)
+    mark = "D" if hollow else "s" if row.kind == "released" else "o"
+    axes.plot(100 * row.value, place, mark, ms=6.5, color=colour, mew=1.6, mfc=fill, zorder=3)

@@ -27,8 +27,8 @@ import torchvision
 from torch import Tensor, nn
 
 from fer_repro.errors import FerReproError
-from fer_repro.files import sha256_of
-from fer_repro.pretrained import keras
+from fer_repro.files import require_whole_zip, sha256_of
+from fer_repro.pretrained import keras, kinds
 from fer_repro.recipe import Pretrained, Recipe
 
 FOLDER = "FER_REPRO_WEIGHTS"
@@ -225,30 +225,29 @@ def _read_file(path: Path, weights: Pretrained) -> dict[str, Tensor]:
 
 def tensors_of(path: Path, wrapper: str = "") -> dict[str, Tensor]:
     """The tensors by name of a .safetensors file, of one that `torch.save` wrote or of one of Keras, on the CPU; the
-    arrays of numbers of NumPy's .npz, as float32.
+    arrays of numbers of NumPy's .npz, as float32. Which of these it is, its content says.
 
     Nothing that the file holds is run. What publishers wrap tensors in is taken off (see `unwrapped`); ``wrapper``: the
     one to take where there are several. Raises `FerReproError` for anything but dense tensors with names.
     """
-    if path.suffix in keras.SUFFIXES:
+    kind = kinds.kind_of(path)
+    if kind == "keras":
         return keras.read(path)
     try:
-        if path.suffix == ".safetensors":
+        if kind == "safetensors":
             state: Any = safetensors.torch.load_file(path)
-        elif path.suffix == ".npz":
-            _require_uncompressed(path)
+        elif kind == "npz":
+            require_whole_zip(path)
             with np.load(path, allow_pickle=False) as file:
                 arrays = [(name, file[name]) for name in file.files]
             state = {name: torch.from_numpy(part).float() for name, part in arrays if part.dtype.kind in "fiu"}
         else:
-            _require_uncompressed(path)
+            if zipfile.is_zipfile(path):
+                require_whole_zip(path)  # torch compares no checksum, and unpacks to any size
             with warnings.catch_warnings(action="ignore"):  # of a damaged file torch asks to be told
                 state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001 - damaged bytes make the unpickler and torch raise nearly anything
-        raise FerReproError(
-            f"{path} cannot be read as weights ({type(error).__name__}): expected tensors by name in a .safetensors "
-            "file or in one that torch.load reads with weights_only=True; convert or fetch it again"
-        ) from error
+        raise kinds.unreadable(path, kinds.refused(error)) from error
     state = unwrapped(state, wrapper)
     if not isinstance(state, Mapping):
         raise FerReproError(f"{path} holds a {type(state).__name__}, expected tensors by name; fetch it again")
@@ -276,14 +275,6 @@ def unwrapped(content: Any, wrapper: str = "") -> Any:
     content = {name.removeprefix(AVERAGED): value for name, value in averaged.items()} or content
     parallel = all(name.startswith(PARALLEL) for name in content)
     return {name.removeprefix(PARALLEL): value for name, value in content.items()} if parallel else content
-
-
-def _require_uncompressed(path: Path) -> None:
-    """torch.save compresses nothing; what claims to be compressed may unpack to any size."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-                raise ValueError("compressed entries")
 
 
 def file_digest(path: Path) -> str:

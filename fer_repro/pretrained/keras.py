@@ -16,7 +16,6 @@ from torch import Tensor
 
 from fer_repro.errors import FerReproError
 
-SUFFIXES = (".h5", ".hdf5")
 PATIENCE = 60.0  # seconds; a file of 100 MB takes two
 NAMES = {"kernel": "weight", "gamma": "weight", "bias": "bias", "beta": "bias"}
 NAMES |= {"moving_mean": "running_mean", "moving_variance": "running_var"}

@@ -3,6 +3,9 @@
 ``results/<variant>/<protocol>/seed-<n>/`` holds ``result.json`` (the record), ``predictions.npz`` (ids, labels and
 probabilities of both test sets) and ``history.csv`` (one row per epoch). Every table of the book comes from
 these. ``result.json`` carries the sha256 of its own content and of the two files beside it.
+
+``results/<variant>/released/<name>/`` holds the same of weights that others published, scored here: no history, and
+predictions of those test sets only that may be scored. `read_all` and `survey` give one kind or the other.
 """
 
 from __future__ import annotations
@@ -11,7 +14,6 @@ import io
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from hashlib import sha256
 from pathlib import Path
@@ -26,12 +28,14 @@ from fer_repro.files import atomic_write
 from fer_repro.project import default_results_dir
 from fer_repro.results import checks, contents, schema
 from fer_repro.results.checks import check_predictions, compare_labels, score_all
-from fer_repro.results.schema import FINISHED, HALVES, KEYS, SCHEMA, STATUSES
+from fer_repro.results.result import Result
+from fer_repro.results.schema import FINISHED, HALVES, KEYS, RELEASED, SCHEMA, STATUSES
 
 __all__ = [
     "FINISHED",
     "HALVES",
     "KEYS",
+    "RELEASED",
     "SCHEMA",
     "STATUSES",
     "Result",
@@ -56,77 +60,18 @@ __all__ = [
 RESTORE = "restore the files as they were, or move the folder away and run the variant again"
 
 
-@dataclass
-class Result:
-    """One run's outcome. ``note`` is a sentence for the page (for example: nothing stored, so this is a smoke run)."""
-
-    record: dict[str, Any]
-    predictions: dict[str, np.ndarray]
-    history: pd.DataFrame
-    note: str = ""
-    classifier: Any = field(default=None, repr=False)
-
-    @property
-    def variant(self) -> str:
-        return self.record["variant"]
-
-    @property
-    def protocol(self) -> str:
-        return self.record["protocol"]
-
-    @property
-    def profile(self) -> str:
-        return self.record["profile"]
-
-    @property
-    def seed(self) -> int:
-        return self.record["seed"]
-
-    @property
-    def status(self) -> str:
-        return self.record["status"]
-
-    @property
-    def synthetic(self) -> bool:
-        """True where the faces are synthetic: such a number says nothing about a paper."""
-        return self.record["data"]["name"] == "synthetic"
-
-    @property
-    def has_views(self) -> bool:
-        return "views" in self.record["scores"][HALVES[0]]
-
-    @property
-    def storable(self) -> bool:
-        """Only full runs on FER2013 that ran to their end (or to the recipe's own patience) may stand in results/."""
-        return self.profile == "full" and self.status in FINISHED and self.record["data"]["name"] == "fer2013"
-
-    def score(self, usage: str = "PrivateTest", views: bool | None = None) -> dict[str, Any]:
-        """The metrics on one test set, or on both as one where the protocol merges them (``PublicTest+PrivateTest``).
-
-        ``views=None`` takes the paper's views where there are any, else the plain score.
-        """
-        views = self.has_views if views is None else views
-        return self.record["scores"][usage]["views" if views else "plain"]
-
-    @property
-    def scored(self) -> str:
-        """The name of what the protocol scores: a test set, or "PublicTest+PrivateTest" for both as one."""
-        return "+".join(self.record["usages"]["test"])
-
-    @property
-    def headline(self) -> dict[str, Any]:
-        """The score that stands beside the claim: on the protocol's test images, as the paper views an image."""
-        return self.score(self.scored)
-
-
 def folder_of(results_dir: Path, variant: str, protocol: str, seed: int) -> Path:
     return Path(results_dir) / variant / protocol / f"seed-{seed}"
 
 
 def is_stored(results_dir: Path, variant: str, protocol: str, seed: int) -> bool:
     """Whether a ``result.json`` stands there, whole or not: `read` says what is wrong with one."""
+    return _holds_result(folder_of(results_dir, variant, protocol, seed))
+
+
+def _holds_result(folder: Path) -> bool:
     try:
-        os.lstat(folder_of(results_dir, variant, protocol, seed) / "result.json")
+        os.lstat(folder / "result.json")
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError:  # no permission, a circle of links: something is there
@@ -149,22 +94,23 @@ def require_writable(results_dir: Path) -> None:
 
 
 def write(result: Result, results_dir: Path) -> Path:
-    """Write the three files, ``result.json`` last; an existing result is never overwritten. Returns the folder.
+    """Write the files, ``result.json`` last; an existing result is never overwritten. Returns the folder.
 
     Raises `FerReproError` where there is one, where the record is not what `read` accepts, and where nothing can be
     written.
     """
-    folder = folder_of(results_dir, result.variant, result.protocol, result.seed)
-    if is_stored(results_dir, result.variant, result.protocol, result.seed):
+    folder = Path(results_dir, *schema.place_of(result.record))
+    if _holds_result(folder):
         raise FerReproError(f"{folder} already holds a result: move it away first if it should be replaced")
     archive = io.BytesIO()
     np.savez_compressed(archive, **result.predictions)  # type: ignore[arg-type]
     table = result.history.to_csv(index=False, lineterminator="\n")
     files = {"predictions.npz": archive.getvalue(), "history.csv": table.encode()}
+    files = {name: files[name] for name in schema.beside(result.record)}
     digests = {name: sha256(content).hexdigest() for name, content in files.items()}
     record = json.loads(json.dumps(result.record | {"files": digests}))  # as it will be read: lists, and text for names
     with contents.reading(folder, "predictions.npz"):
-        contents.arrays(files["predictions.npz"])
+        contents.arrays(files["predictions.npz"], result.halves)
     if wrong := schema.fault(record) or ". ".join(checks.disagreements(record, result.predictions)):
         raise FerReproError(f"the result of {result.variant} cannot be stored: {wrong}; its checkpoint is kept")
     files["result.json"] = _as_text({"sha256": schema.content_digest(record)} | record)
@@ -240,26 +186,28 @@ def _load(folder: Path, strict: bool = False) -> tuple[Result, list[str]]:
     """A result, and what speaks against its being what was written."""
     record, problems = _load_record(folder, strict)
     found: dict[str, Any] = {}
-    for name in schema.BESIDE:
+    halves = schema.scored_halves(record)
+    for name in schema.beside(record):
         with contents.reading(folder, name):
             content = contents.content(folder / name)
-            found[name] = contents.arrays(content) if name.endswith(".npz") else contents.table(content)
+            found[name] = contents.arrays(content, halves) if name.endswith(".npz") else contents.table(content)
         forms = (content, contents.unix_lines(content)) if name.endswith(".csv") else (content,)
         known = record.get("files", {}).get(name)
         if known is not None and known not in [sha256(form).hexdigest() for form in forms]:
             problems.append(f"{name} is not the file that result.json was written with")
-    predictions, history = (found[name] for name in schema.BESIDE)
+    predictions, history = (found.get(name, pd.DataFrame()) for name in schema.BESIDE)
     return Result(record, predictions, history), problems + checks.disagreements(record, predictions)
 
 
-def stored_folders(results_dir: Path | None = None) -> list[Path]:
-    """Every ``<variant>/<protocol>/seed-<n>`` that holds a ``result.json``, sorted.
+def stored_folders(results_dir: Path | None = None, released: bool = False) -> list[Path]:
+    """Every ``<variant>/<protocol>/seed-<n>`` that holds a ``result.json``, sorted; ``released``: every
+    ``<variant>/released/<name>`` instead.
 
     A folder that cannot be looked into stands in place of what it may hold: reading it says why.
     """
     root = Path(results_dir) if results_dir else default_results_dir()
     found, closed = [root] if os.path.lexists(root) else [], []
-    for pattern in ("*", "*", "seed-*", "result.json"):
+    for pattern in ("*", *((RELEASED, "*") if released else ("*", "seed-*")), "result.json"):
         below: list[Path] = []
         for folder in found:
             try:
@@ -272,10 +220,11 @@ def stored_folders(results_dir: Path | None = None) -> list[Path]:
     return sorted([*(path.parent for path in found), *closed])
 
 
-def survey(results_dir: Path | None = None) -> tuple[list[Result], dict[Path, str]]:
-    """Every stored result that can be read, and of the others the folder with one sentence."""
+def survey(results_dir: Path | None = None, released: bool = False) -> tuple[list[Result], dict[Path, str]]:
+    """Every stored result that can be read, and of the others the folder with one sentence; runs, or ``released``
+    weights."""
     whole, damaged = [], {}
-    for folder in stored_folders(results_dir):
+    for folder in stored_folders(results_dir, released):
         try:
             whole.append(read(folder))
         except FerReproError as error:
@@ -283,10 +232,10 @@ def survey(results_dir: Path | None = None) -> tuple[list[Result], dict[Path, st
     return whole, damaged
 
 
-def read_all(results_dir: Path | None = None) -> list[Result]:
-    """Every stored result below ``results_dir`` (the project's own by default). Raises `FerReproError` for a damaged
-    one; `survey` goes on."""
-    whole, damaged = survey(results_dir)
+def read_all(results_dir: Path | None = None, released: bool = False) -> list[Result]:
+    """Every stored run below ``results_dir`` (the project's own by default), or all ``released`` weights. Raises
+    `FerReproError` for a damaged one; `survey` goes on."""
+    whole, damaged = survey(results_dir, released)
     if damaged:
         more = f" (and {len(damaged) - 1} more, see `fer-repro verify`)" if len(damaged) > 1 else ""
         raise FerReproError(f"{next(iter(damaged.values()))}{more}")
@@ -332,7 +281,8 @@ def verify(
     digest) are then held to its ids and labels.
     """
     everything = []
-    for folder in stored_folders(results_dir) if folders is None else folders:
+    all_kinds = stored_folders(results_dir) + stored_folders(results_dir, released=True)
+    for folder in dict.fromkeys(all_kinds) if folders is None else folders:
         try:
             result, problems = _load(Path(folder), strict=True)
             problems += checks.problems(result.record, result.predictions)

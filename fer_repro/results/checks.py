@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,40 +14,41 @@ from fer_repro.data.official import OFFICIAL_COUNTS
 from fer_repro.data.protocol import Protocol
 from fer_repro.evaluation import metrics
 from fer_repro.recipe import Selection, digest
-from fer_repro.results.schema import FINISHED, HALVES
+from fer_repro.results.schema import FINISHED, HALVES, is_released, place_of, scored_halves
 
-_FOLDER = re.compile(r"(?P<variant>[^/]+)/(?P<protocol>[^/]+)/seed-(?P<seed>\d+)$")
 OTHER_SCORES = "the scores in result.json are not those of predictions.npz"
 Arrays = Mapping[str, np.ndarray]
 
 
-def score_all(predictions: Arrays, test: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
-    """``scores`` of a record from stored predictions: test set -> plain/views -> metrics.
+def score_all(
+    predictions: Arrays, test: Sequence[str] = (), halves: Sequence[str] = HALVES
+) -> dict[str, dict[str, Any]]:
+    """``scores`` of a record from stored predictions of the test sets ``halves``: test set -> plain/views -> metrics.
 
     ``test``: the test sets that the protocol scores; where these are two, their images as one set are scored as well.
     """
     scores: dict[str, dict[str, Any]] = {}
-    for halves in [*((half,) for half in HALVES), *([tuple(test)] if len(test) > 1 else [])]:
-        labels = np.concatenate([predictions[f"{half}_labels"].astype(np.int64) for half in halves])
-        kinds = [kind for kind in ("plain", "views") if f"{halves[0]}_{kind}" in predictions]
-        rows = {kind: np.concatenate([predictions[f"{half}_{kind}"] for half in halves]) for kind in kinds}
-        scores["+".join(halves)] = {kind: metrics.evaluate(rows[kind].astype(np.float32), labels) for kind in kinds}
+    for group in [*((half,) for half in halves), *([tuple(test)] if len(test) > 1 else [])]:
+        labels = np.concatenate([predictions[f"{half}_labels"].astype(np.int64) for half in group])
+        kinds = [kind for kind in ("plain", "views") if f"{group[0]}_{kind}" in predictions]
+        rows = {kind: np.concatenate([predictions[f"{half}_{kind}"] for half in group]) for kind in kinds}
+        scores["+".join(group)] = {kind: metrics.evaluate(rows[kind].astype(np.float32), labels) for kind in kinds}
     return scores
 
 
 def place_problems(record: Mapping[str, Any], folder: Path) -> list[str]:
-    """Whether a record lies in the folder of its variant, protocol and seed."""
-    place = _FOLDER.search(folder.absolute().as_posix())
-    named = (record["variant"], record["protocol"], str(record["seed"]))
-    if place is None or place.groups() != named:
+    """Whether a record lies in the folder of its variant, protocol and seed, or of its variant and its name."""
+    named = place_of(record)
+    if folder.absolute().parts[-3:] != named:
         return [f"the folder's name does not say what result.json does ({' / '.join(named)})"]
     return []
 
 
 def disagreements(record: Mapping[str, Any], predictions: Arrays) -> list[str]:
     """Whether a record has scores of just what its test sets and its predictions ask for."""
-    scores, kinds = record["scores"], {kind for kind in ("plain", "views") if f"{HALVES[0]}_{kind}" in predictions}
-    expected = {*HALVES, "+".join(record["usages"]["test"])}
+    scores, halves = record["scores"], scored_halves(record)
+    kinds = {kind for kind in ("plain", "views") if f"{halves[0]}_{kind}" in predictions}
+    expected = {*halves} if is_released(record) else {*halves, "+".join(record["usages"]["test"])}
     if scores.keys() != expected or any(scores[name].keys() != kinds for name in expected):
         return [OTHER_SCORES]
     return []
@@ -67,17 +67,21 @@ def problems(record: Mapping[str, Any], predictions: Arrays) -> list[str]:
         found.append("recipe_sha256 is not the digest of the recipe beside it")
     found += [
         f"{name} in result.json is not what its recipe says ({said})"
-        for name, said in _said_by_recipe(record["recipe"]).items()
+        for name, said in _said_by_recipe(record).items()
         if record[name] != said
     ]
-    wrong = check_predictions(predictions) or _wrong_counts(predictions)
-    if not wrong and json.loads(json.dumps(score_all(predictions, record["usages"]["test"]))) != record["scores"]:
+    halves, test = scored_halves(record), () if is_released(record) else record["usages"]["test"]
+    wrong = check_predictions(predictions, halves) or _wrong_counts(predictions, halves)
+    if not wrong and json.loads(json.dumps(score_all(predictions, test, halves))) != record["scores"]:
         wrong = [OTHER_SCORES]
     return found + wrong
 
 
-def _said_by_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of a record that repeat what is in its recipe."""
+def _said_by_recipe(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a record that repeat what is in its recipe; by it released weights are only scored."""
+    recipe = record["recipe"]
+    if is_released(record):
+        return {"variant": recipe["variant"], "selection": record["released"]["selected_on"]}
     own: dict[str, Any] = recipe["protocol"]
     roles = {role: own[role] and tuple(own[role]) for role in ("train", "select", "test", "finetune")}
     protocol = Protocol(own["name"], **roles)
@@ -93,7 +97,7 @@ def _said_by_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
 def compare_labels(predictions: Arrays, faces: FER2013) -> list[str]:
     """Ids and labels of stored predictions against the data set they name: one sentence per test set that differs."""
     found = []
-    for half in HALVES:
+    for half in (half for half in HALVES if f"{half}_ids" in predictions):
         part = faces.subset(np.flatnonzero(faces.usage == half))
         known = dict(zip(part.ids.tolist(), part.labels.tolist(), strict=True))
         stored = dict(zip(predictions[f"{half}_ids"].tolist(), predictions[f"{half}_labels"].tolist(), strict=True))
@@ -107,21 +111,21 @@ def compare_labels(predictions: Arrays, faces: FER2013) -> list[str]:
     return found
 
 
-def _wrong_counts(predictions: Arrays) -> list[str]:
+def _wrong_counts(predictions: Arrays, halves: Sequence[str]) -> list[str]:
     """The test sets of FER2013 have known numbers of images per class; labels that were moved or edited change them."""
-    counts = {half: np.bincount(predictions[f"{half}_labels"], minlength=len(LABELS)).tolist() for half in HALVES}
-    official = {half: OFFICIAL_COUNTS[USAGES.index(half)].tolist() for half in HALVES}
+    counts = {half: np.bincount(predictions[f"{half}_labels"], minlength=len(LABELS)).tolist() for half in halves}
+    official = {half: OFFICIAL_COUNTS[USAGES.index(half)].tolist() for half in halves}
     return [
         f"{half}: images per class are {counts[half]}, FER2013 has {official[half]}"
-        for half in HALVES
+        for half in halves
         if counts[half] != official[half]
     ]
 
 
-def check_predictions(predictions: Arrays) -> list[str]:
+def check_predictions(predictions: Arrays, halves: Sequence[str] = HALVES) -> list[str]:
     """What is wrong with stored predictions: shapes, labels, probabilities, doubled ids."""
     found = []
-    for half in HALVES:
+    for half in halves:
         lacking = [n for n in (f"{half}_ids", f"{half}_labels", f"{half}_plain") if n not in predictions]
         if lacking:
             found.append(f"predictions.npz lacks {', '.join(lacking)}")

@@ -12,7 +12,7 @@ import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -87,8 +87,9 @@ def table(text: bytes) -> pd.DataFrame:
     return pd.read_csv(io.StringIO(text.decode())) if text.strip() else pd.DataFrame()
 
 
-def arrays(archive: bytes) -> dict[str, np.ndarray]:
-    """The arrays in an npz file: ids [N], labels int [N], probabilities float [N,7] of both test sets, and any others.
+def arrays(archive: bytes, halves: Sequence[str] = HALVES) -> dict[str, np.ndarray]:
+    """The arrays in an npz file: ids [N], labels int [N], probabilities float [N,7] of the test sets ``halves``, and
+    any others.
 
     Sizes are compared before anything is allocated; pickled objects are never unpacked.
     """
@@ -100,7 +101,7 @@ def arrays(archive: bytes) -> dict[str, np.ndarray]:
         if (total := sum(entry.file_size for entry in entries)) > LARGEST_UNPACKED:
             raise ValueError(f"{total:,} bytes unpacked, expected at most {LARGEST_UNPACKED:,}")
         found = {entry.filename.removesuffix(".npy"): _array(packed.read(entry), entry.filename) for entry in entries}
-    _require_known(found)
+    _require_known(found, halves)
     return found
 
 
@@ -120,10 +121,10 @@ def _array(content: bytes, name: str) -> np.ndarray:
     return np.lib.format.read_array(file, allow_pickle=False)
 
 
-def _require_known(found: dict[str, np.ndarray]) -> None:
+def _require_known(found: dict[str, np.ndarray], halves: Sequence[str]) -> None:
     """What everybody reads must be there, of the right kind and dimensions."""
-    kinds = ["plain", *(["views"] if any(f"{half}_views" in found for half in HALVES) else [])]
-    for half in HALVES:
+    kinds = ["plain", *(["views"] if any(f"{half}_views" in found for half in halves) else [])]
+    for half in halves:
         for name, types, dimensions in [("ids", "Uiu", 1), ("labels", "iu", 1), *((kind, "f", 2) for kind in kinds)]:
             array = found.get(f"{half}_{name}")
             if array is None:

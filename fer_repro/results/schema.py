@@ -23,6 +23,8 @@ KEYS = frozenset(
 )
 BESIDE = ("predictions.npz", "history.csv")
 """The files that ``result.json`` is stored with; its ``files`` holds the sha256 of each."""
+RELEASED = "released"
+"""The kind of a result that scores weights which others published; it was not trained here, so it has no history."""
 
 
 @dataclass(frozen=True)
@@ -149,11 +151,48 @@ RECORD: dict[Any, Shape] = {
     "sha256?": DIGEST,
     ...: ANY,
 }
+PUBLISHED = {
+    "name": _pattern(r"(?!seed-)[A-Za-z0-9][\w.-]*", "a name of letters, digits, '.', '-' and '_', not like seed-0"),
+    "sha256": DIGEST,
+    "url": (NOTHING, TEXT),
+    ...: TEXT,
+} | dict.fromkeys("at file published_file licence conversion trained_on selected_on why differs".split(), TEXT)
+RELEASED_RECORD: dict[Any, Shape] = RECORD | {
+    "kind": _one_of(RELEASED),
+    "released": PUBLISHED,
+    "protocol": _one_of(RELEASED),
+    "seed": NOTHING,
+    "usages": {"test": RECORD["usages"]["test"]},
+    "scores": {f"{half}?": KINDS for half in HALVES},
+    "files?": {BESIDE[0]: DIGEST},
+}
+
+
+def is_released(record: Mapping[str, Any]) -> bool:
+    """Whether a record is of weights that others published."""
+    return record.get("kind") == RELEASED
+
+
+def beside(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """The files that a record is stored with."""
+    return BESIDE[:1] if is_released(record) else BESIDE
+
+
+def scored_halves(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """The test sets that a record has predictions of: both, but of released weights only those that may be scored."""
+    return tuple(record["usages"]["test"]) if is_released(record) else HALVES
+
+
+def place_of(record: Mapping[str, Any]) -> tuple[str, str, str]:
+    """The folder of a record below results/: its variant, its protocol or kind, its seed or name."""
+    name = record["released"]["name"] if is_released(record) else f"seed-{record['seed']}"
+    return record["variant"], record["protocol"], name
 
 
 def fault(record: Any) -> str:
     """The first thing that is wrong with a record (JSON data), in words; empty where it is whole."""
-    return " ".join((_fault(record, RECORD, "") or _not_finite(record, "")).split())
+    shape = RELEASED_RECORD if isinstance(record, dict) and is_released(record) else RECORD
+    return " ".join((_fault(record, shape, "") or _not_finite(record, "")).split())
 
 
 def _fault(value: Any, shape: Shape, where: str) -> str:

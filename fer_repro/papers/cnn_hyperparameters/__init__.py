@@ -356,6 +356,7 @@ def _arranged(state: State) -> State:
 
 RELEASED = Released(
     at="nothing is published",
+    published=False,
     url="https://github.com/jiantenggei/Convolutional-Neural-Network-Hyperparameters-Optimization-for-Facial-Emotion-Recognition",
     trained_on="Training",
     selected_on="PublicTest ends the training; the last epoch is scored",

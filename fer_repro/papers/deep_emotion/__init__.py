@@ -288,6 +288,7 @@ RELEASED = {
     ),
     "deep-emotion-input-stn": Released(
         at="nothing usable is published",
+        published=False,
         url="https://github.com/omarsayed7/Deep-Emotion",
         trained_on="Training without its first 3,589 images",
         selected_on="nothing: the last epoch's weights are kept",

@@ -299,6 +299,7 @@ def _scored(claimed: Recipe, state: State) -> Recipe:
 
 RELEASED = Released(
     at="nothing is published",
+    published=False,
     url="https://github.com/yelboudouri/EmoNeXt",
     wrapper="ema",
     trained_on="Training",

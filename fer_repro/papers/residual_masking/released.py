@@ -59,10 +59,10 @@ RELEASED = {
         file="Z_resmasking_dropout1_rot30_2019Nov30_13.32",
     ),
     "residual-masking-no-dropout": _masked(),
-    "residual-masking-resnet18": _release(at=LOST, rename=()),
+    "residual-masking-resnet18": _release(at=LOST, published=False, rename=()),
     "residual-masking-resnet34": _release(rename=()),
     "residual-masking-resnet101": _release(rename=()),
-    "residual-masking-resnet50-vggface2": _release(at=LOST, arrange=_flat_head, rename=CAFFE),
+    "residual-masking-resnet50-vggface2": _release(at=LOST, published=False, arrange=_flat_head, rename=CAFFE),
     "residual-masking-cbam-resnet50": _release(rename=PYTORCHCV),
     "residual-masking-efficientnet-b2": _release(
         arrange=from_pytorchcv_efficientnet, rename=((r"^output\.1\.", "fc."),)

@@ -236,6 +236,7 @@ def _gate(found: re.Match[str]) -> str:
 
 RELEASED = Released(
     at="named by the test of the release, not published",
+    published=False,
     url="https://github.com/VigneshS10/Segmentation-VGG19",
     file="Segmentation_VGG_final_model",
     wrapper="net",
