@@ -123,7 +123,7 @@ METRICS = {
     "confusion": _seven(_seven(WHOLE)),
 } | dict.fromkeys(("accuracy", "balanced_accuracy", "macro_f1", "ece", "top2"), FRACTION)
 KINDS = {"plain": METRICS, "views?": METRICS}
-RECORD: dict[Any, Shape] = {
+RECORD: dict[Any, Any] = {
     "schema": Rule(str(SCHEMA), (int,), SCHEMA.__eq__),
     "variant": NAME,
     "protocol": NAME,
@@ -157,7 +157,7 @@ PUBLISHED = {
     "url": (NOTHING, TEXT),
     ...: TEXT,
 } | dict.fromkeys("at file published_file licence conversion trained_on selected_on why differs".split(), TEXT)
-RELEASED_RECORD: dict[Any, Shape] = RECORD | {
+RELEASED_RECORD: dict[Any, Any] = RECORD | {
     "kind": _one_of(RELEASED),
     "released": PUBLISHED,
     "protocol": _one_of(RELEASED),
