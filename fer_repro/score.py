@@ -21,20 +21,20 @@ import pandas as pd
 from torch import Tensor, nn
 
 from fer_repro import data as data_sets
-from fer_repro import papers, pretrained, results, transfer
+from fer_repro import papers, pretrained, results
 from fer_repro.claims import Claim, leaderboard_claims
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation import cost
 from fer_repro.evaluation.predict import NetworkClassifier
 from fer_repro.evaluation.tta import view_count
 from fer_repro.files import sha256_of
+from fer_repro.loading import CONFIG, WEIGHTS, load
 from fer_repro.logs import shown
 from fer_repro.markup import seconds
 from fer_repro.papers.base import TEST_SETS, Variant, from_release
 from fer_repro.project import code_version, default_results_dir
 from fer_repro.results import RELEASED, SCHEMA, Result, schema
 from fer_repro.training.execution import resolve_device
-from fer_repro.transfer.exported import CONFIG, WEIGHTS
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ def read(variant_id: str, checkpoint: str | Path, device: str = "auto") -> Weigh
 
 
 def _export(variant: Variant, folder: Path, device: str) -> Weights:
-    classifier = transfer.load(folder, device)
+    classifier = load(folder, device=device)
     recipe = classifier.recipe
     if recipe.variant != variant.id:
         raise FerReproError(f"{folder} is an export of {recipe.variant}, not of {variant.id}: score it as that")

@@ -294,6 +294,7 @@ def _percents(scores: dict[str, Any]) -> str:
 
 
 app.command()(runs.export)
+app.command()(runs.predict)
 app.command()(scoring.score)
 
 

@@ -1,4 +1,4 @@
-"""The commands of ``fer-repro`` that train, export or pack: ``run``, ``export``, ``checkpoint``."""
+"""The commands of ``fer-repro`` around trained networks: ``run``, ``export``, ``predict``, ``checkpoint``."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
+import fer_repro
 from fer_repro import durations
-from fer_repro.cli.console import ResultsDir, Root, RunsDir, console, print_json, table
-from fer_repro.errors import INTERRUPTED, FerReproError
+from fer_repro.cli.console import AsJson, ResultsDir, Root, RunsDir, console, print_json, table
+from fer_repro.errors import INTERRUPTED, FerReproError, one_of
 from fer_repro.project import default_results_dir
 
 if TYPE_CHECKING:
@@ -192,17 +194,56 @@ def export(
     seed: Annotated[int, typer.Option(min=0, help="The run's seed.")] = 0,
     out: Annotated[str, typer.Option("-o", "--out", help="Folder. Default: exports/VARIANT-PROTOCOL-seed-N.")] = "",
     bf16: Annotated[bool, typer.Option("--bf16", help="Weights in bf16: half the size, for inference only.")] = False,
+    push: Annotated[
+        str, typer.Option(metavar="USER/REPO", help="Show what would be uploaded to the Hugging Face hub.")
+    ] = "",
+    yes: Annotated[bool, typer.Option("--yes", help="With --push: really upload.")] = False,
     results_dir: ResultsDir = "",
     runs_dir: RunsDir = "",
 ) -> None:
-    """Write a finished run's weights as safetensors, with a model card for a hub."""
+    """Write a finished run's weights as safetensors, with a model card for a hub; upload them with --push and --yes."""
     from fer_repro.parameters import RunOptions
 
     RunOptions(protocol, profile).check_values(variant, seed)
-    from fer_repro.transfer.export import export as write
+    if yes and not push:
+        raise FerReproError("--yes goes with --push USER/REPO: it says that the export is really to be uploaded")
+    from fer_repro.transfer import export as exports
 
-    target = write(variant, protocol, profile, seed, out=out, results_dir=results_dir, runs_dir=runs_dir, bf16=bf16)
+    places = {"out": out, "results_dir": results_dir, "runs_dir": runs_dir}
+    target = exports.export(variant, protocol, profile, seed, **places, bf16=bf16, hub=push)
     print(f"exported: {target}")
+    if push:
+        print(exports.push(target, push, upload=yes))
+
+
+def predict(
+    model: Annotated[str, typer.Argument(help="An exported folder, hf://USER/REPO[@REVISION], or a released file.")],
+    picture: Annotated[list[str], typer.Argument(help="Picture files; they become grey and 48x48.")],
+    variant: Annotated[str, typer.Option(help="Of a released file: the variant whose authors released it.")] = "",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Show what a trained network sees in pictures of faces: the probability of each class."""
+    from fer_repro import papers
+    from fer_repro.data.pictures import faces
+    from fer_repro.training import DEVICES
+
+    one_of("device", device, DEVICES)
+    if variant:
+        papers.require_listed(variant)
+    images = faces(picture)  # before torch is imported and anything is fetched
+    network = fer_repro.load(model, variant, device)
+    shares = network.predict_proba(images)
+    rows = list(zip(picture, [network.labels[index] for index in shares.argmax(axis=1)], shares.tolist(), strict=True))
+    if as_json:
+        answers = [
+            {"picture": path, "label": label, "probabilities": dict(zip(network.labels, row, strict=True))}
+            for path, label, row in rows
+        ]
+        print_json({"model": model, "variant": network.recipe.variant, "pictures": answers})
+        return
+    cells = [[escape(path), label, *(f"{share:.3f}" for share in row)] for path, label, row in rows]
+    console.print(table(["picture", "label", *network.labels], cells))
 
 
 @checkpoints.command()

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fer_repro.data import LABELS
+from fer_repro.data.pictures import Pictures, faces
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation.tta import view_batch, view_count, view_draws, view_weights
 from fer_repro.layers import as_input, logits_of, normalise_
@@ -29,6 +31,8 @@ class NetworkClassifier:
     ``model`` returns logits [B,7], alone or first in a tuple; it is put on ``device`` in ``memory_format``.
     """
 
+    labels = LABELS
+
     def __init__(
         self,
         model: nn.Module,
@@ -39,12 +43,14 @@ class NetworkClassifier:
         self.recipe, self.device, self.memory_format = recipe, torch.device(device), memory_format
         self.model = model.to(self.device, memory_format=memory_format)  # type: ignore[call-overload]
 
-    def predict_proba(self, images: np.ndarray, with_views: bool = False) -> np.ndarray:
-        """uint8 [N,48,48] -> float32 [N,7], rows sum to 1; ``with_views`` averages over the recipe's views."""
-        if images.dtype != np.uint8 or images.ndim != 3:
-            raise FerReproError(f"images are {images.dtype} {list(images.shape)}, expected uint8 [N,48,48]")
+    def predict_proba(self, images: Pictures, with_views: bool = False) -> np.ndarray:
+        """uint8 [N,48,48] -> float32 [N,7], a column per label of ``labels``; rows sum to 1.
+
+        Also one or a list of paths, PIL pictures or uint8 [48,48] arrays; `fer_repro.data.pictures` says how they
+        become grey and 48x48. ``with_views`` averages over the recipe's views. Raises `FerReproError` for others.
+        """
         # A copy: the data set is a read-only memory map.
-        resident = torch.tensor(np.asarray(images), device=self.device)
+        resident = torch.tensor(np.asarray(faces(images)), device=self.device)
         return self.log_probabilities(resident, with_views).exp().cpu().numpy()
 
     @torch.inference_mode()
@@ -59,7 +65,7 @@ class NetworkClassifier:
         was_training = self.model.training
         self.model.eval()
         draws = view_draws(views, self.device)
-        parts = [self._part(part, views, draws) for part in images.split(batch)]
+        parts = [self._part(part, views, draws) for part in images.split(batch) if len(part)]
         self.model.train(was_training)
         return torch.cat(parts) if parts else torch.empty(0, 7, device=self.device)
 

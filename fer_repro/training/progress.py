@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Any
 
 from fer_repro.logs import unread
+from fer_repro.processes import handling_stops
 from fer_repro.recipe import Recipe
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ class StopRequest:
 
 @contextmanager
 def stop_requests(request: StopRequest | None = None) -> Iterator[StopRequest]:
-    """Make the first SIGINT or SIGTERM inside the block a `StopRequest`; a second SIGINT raises `KeyboardInterrupt`.
+    """Make the first SIGINT, SIGTERM or SIGHUP a `StopRequest`; a second SIGINT raises `KeyboardInterrupt`.
 
     It is one too that nobody can read the log's lines any more (``... | head``). ``request``: one that somebody else
     looks at too. Outside the main thread Python delivers no signals, so nothing is installed there.
@@ -61,7 +62,7 @@ def stop_requests(request: StopRequest | None = None) -> Iterator[StopRequest]:
     def ask(number: int, frame: FrameType | None) -> None:
         if request.reason is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
-        request.reason = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
+        request.reason = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
         log.info(f"{request.reason}: stopping at a checkpoint after this batch")
 
     def closed() -> None:
@@ -73,9 +74,5 @@ def stop_requests(request: StopRequest | None = None) -> Iterator[StopRequest]:
         if threading.current_thread() is not threading.main_thread():
             yield request
             return
-        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
+        with handling_stops(ask):
             yield request
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)

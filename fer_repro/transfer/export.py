@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+import yaml
 from safetensors.torch import save
 from torch import Tensor
 
@@ -17,22 +20,20 @@ from fer_repro.data import LABELS
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation.cost import weightless
 from fer_repro.files import atomic_write
+from fer_repro.loading import CARD, CONFIG, FILES, REPO, WEIGHTS
 from fer_repro.logs import shown
 from fer_repro.papers.base import Variant
+from fer_repro.pretrained import INSTALL
 from fer_repro.project import code_version, default_runs_dir
 from fer_repro.recipe import Recipe
 from fer_repro.reproduce import run_folder
+from fer_repro.results import HALVES
 from fer_repro.training import checkpoint
 from fer_repro.training.soundness import require, require_like
 from fer_repro.training.state import winner_of
-from fer_repro.transfer.exported import CARD, CONFIG, WEIGHTS
 
 CARD_TEMPLATE = """---
-license: mit
-library_name: fer-repro
-pipeline_tag: image-classification
-tags: [facial-expression-recognition, fer2013, reproducibility]
----
+{metadata}---
 
 # {variant}, {protocol} protocol, seed {seed}
 
@@ -51,19 +52,14 @@ Method of: {paper}. Re-implemented and trained by fer_repro {version}; not the a
 With fer_repro installed (`pip install .` in a copy of the project), in this folder:
 
 ```python
-import numpy as np
-
-from fer_repro.data import LABELS
-from fer_repro.transfer import load
-
-network = load(".")  # checks this folder; runs no code from it
-faces = np.zeros((1, 48, 48), np.uint8)  # grey pictures, 48 x 48
-for label, probability in zip(LABELS, network.predict_proba(faces)[0]):
-    print(label, float(probability))
+import fer_repro, numpy
+network = fer_repro.load(".")  # checks this folder and runs no code from it
+print(dict(zip(network.labels, network.predict_proba(numpy.zeros((1, 48, 48), numpy.uint8))[0].tolist())))
 ```
 
-With Pillow, a picture file becomes such an array by
-`np.array(Image.open("face.png").convert("L").resize((48, 48)))[None]`; FER2013's pictures show little but the face.
+In place of the array: a picture's path ("face.png"), a PIL picture, or a list of them; they become grey and 48x48 as \
+`fer_repro.data.pictures` says. FER2013's pictures show little but the face. In place of "." from anywhere: \
+"hf://{hub}" (with huggingface_hub installed). On the command line: `fer-repro predict hf://{hub} face.png`.
 
 ## Results
 
@@ -74,6 +70,14 @@ With Pillow, a picture file becomes such an array by
 FER2013's labels are noisy and its faces come from a web search; a label says what a rater saw, \
 not what a person feels. Not for decisions about people.
 """
+METADATA = {
+    "license": "mit",
+    "library_name": "fer-repro",
+    "pipeline_tag": "image-classification",
+    "tags": ["facial-expression-recognition", "fer2013", "reproducibility"],
+}
+INPUTS = {"plain": "one view", "views": "test-time augmentation"}
+METRICS = (("accuracy", "accuracy", "Accuracy"), ("f1", "macro_f1", "Macro F1"))
 BF16 = """- weights: parameters rounded to bf16, for inference only; training cannot go on from them. Scores below, \
 where there are any, were measured with the float32 weights
 """
@@ -93,14 +97,18 @@ def export(
     results_dir: str | Path = "",
     runs_dir: str | Path = "",
     bf16: bool = False,
+    hub: str = "",
 ) -> Path:
     """Write the selected weights of a finished run to ``out`` (``model.safetensors``, ``config.json``, ``README.md``).
 
-    ``bf16``: parameters rounded to bfloat16, for inference only (running statistics stay float32). Reads the run's
-    checkpoint below ``runs_dir`` and its stored result, where there is one; needs no data set. Returns the folder.
-    Raises `FerReproError` for a method without a network, a run that is missing or unfinished, and an unwritable place.
+    ``bf16``: parameters rounded to bfloat16, for inference only (running statistics stay float32). ``hub``: USER/REPO
+    where the card says that the export lies, see `push`. Reads the run's checkpoint below ``runs_dir`` and its stored
+    result, where there is one; needs no data set. Returns the folder. Raises `FerReproError` for a method without a
+    network, a run that is missing or unfinished, and an unwritable place.
     """
     parameters.check({"variant": variant_id, "protocol": protocol, "profile": profile, "seed": seed})
+    if hub:
+        require_repo(hub)
     variant = papers.get(variant_id)
     if profile == "stored" or variant.build is None:
         why = "weights come from profile full or smoke" if variant.build else "the method has no network, so no weights"
@@ -109,7 +117,8 @@ def export(
     folder = run_folder(Path(runs_dir) if runs_dir else default_runs_dir(), variant_id, protocol, profile, seed)
     where = Path(results_dir) if results_dir else None
     result = results.find(variant_id, protocol, seed, where) if profile == "full" else None
-    weights = _weights(variant, recipe, folder, seed, _makes_one(variant_id, protocol, profile, seed, result))
+    state = _state(variant, recipe, folder, seed, _makes_one(variant_id, protocol, profile, seed, result))
+    weights: dict[str, Tensor] = winner_of(recipe, state).weights
     if bf16:
         names = {name for name, _ in weightless(variant.build, recipe).named_parameters()}
         weights = {name: part.to(torch.bfloat16) if name in names else part for name, part in weights.items()}
@@ -130,7 +139,7 @@ def export(
     files = {
         WEIGHTS: content,
         CONFIG: (json.dumps(config, indent=1) + "\n").encode(),
-        CARD: model_card(variant, recipe, profile, seed, result, bf16).encode(),
+        CARD: model_card(variant, recipe, profile, seed, _own(result, recipe, state), bf16, hub).encode(),
     }
     try:
         for name, content in files.items():
@@ -153,8 +162,8 @@ def _makes_one(variant: str, protocol: str, profile: str, seed: int, stored: res
     return f"`{command}` makes one"
 
 
-def _weights(variant: Variant, recipe: Recipe, folder: Path, seed: int, again: str) -> dict[str, Tensor]:
-    """The weights that the recipe's selection rule chose, checked against the network that they belong to."""
+def _state(variant: Variant, recipe: Recipe, folder: Path, seed: int, again: str) -> dict[str, Any]:
+    """The run's last checkpoint; the weights that its selection rule chose fit the network that they belong to."""
 
     def take_up(state: dict[str, Any]) -> None:
         require(state["status"] in checkpoint.STATUSES, "status")
@@ -167,16 +176,40 @@ def _weights(variant: Variant, recipe: Recipe, folder: Path, seed: int, again: s
     state = checkpoint.load(folder, {"recipe": recipe.sha256(), "seed": seed}, take_up) if folder.is_dir() else None
     if state is None:
         raise FerReproError(f"{folder} holds no checkpoint of {variant.id} with seed {seed}: {again}")
-    return winner_of(recipe, state).weights
+    return state
+
+
+def _own(result: results.Result | None, recipe: Recipe, state: dict[str, Any]) -> results.Result | None:
+    """The stored result, if it is that of these weights: of today's recipe, and with this run's losses.
+
+    A run of the same seed on another machine leaves other weights, to which the stored numbers do not belong.
+    """
+    if result is None or result.record["recipe_sha256"] != recipe.sha256():
+        return None
+    losses = [row["loss"] for row in state["history"]]
+    stored = result.history.get("loss", [])
+    return result if len(stored) == len(losses) and np.allclose(stored, losses, rtol=1e-9, equal_nan=True) else None
 
 
 def model_card(
-    variant: Variant, recipe: Recipe, profile: str, seed: int, result: results.Result | None, bf16: bool = False
+    variant: Variant,
+    recipe: Recipe,
+    profile: str,
+    seed: int,
+    result: results.Result | None,
+    bf16: bool = False,
+    hub: str = "",
 ) -> str:
     """A hub's README: what the weights are, how they were made and scored, what they must not be used for."""
     claim = leaderboard_claims().get(variant.ablation_of or variant.id)
     paper = claim and f"{claim.paper.authors}: {claim.paper.title}, {claim.paper.year} ({claim.paper.url})"
+    metadata: dict[str, Any] = dict(METADATA)
+    if result is not None and not bf16:  # nobody measured the rounded weights
+        name = f"{variant.id}-{recipe.protocol.name}-seed-{seed}"
+        metadata["model-index"] = [{"name": name, "results": _index(recipe, result)}]
     return CARD_TEMPLATE.format(
+        metadata=yaml.safe_dump(metadata, sort_keys=False),
+        hub=hub or "USER/REPO",
         variant=variant.id,
         protocol=recipe.protocol.name,
         seed=seed,
@@ -194,6 +227,58 @@ def model_card(
         scores="\n".join(_scores(profile, result)),
         warning=TRAINED_ON_TEST if recipe.protocol.trains_on_test else "",
     )
+
+
+def _index(recipe: Recipe, result: results.Result) -> list[dict[str, Any]]:
+    """The stored scores as a hub reads them, an entry for each test set that was not trained on."""
+    trained = set(recipe.protocol.train + (recipe.protocol.finetune or ()))
+    return [
+        {
+            "task": {"type": "image-classification", "name": "Facial expression recognition"},
+            "dataset": {"type": "fer2013", "name": f"FER2013 {half}", "split": half},
+            "metrics": [
+                {"type": kind, "value": score[field], "name": f"{name}, {INPUTS[views]}"}
+                for views, score in kinds.items()
+                for kind, field, name in METRICS
+            ],
+        }
+        for half, kinds in result.record["scores"].items()
+        if half in HALVES and half not in trained
+    ]
+
+
+def require_repo(hub: str) -> None:
+    """Raise `FerReproError` unless ``hub`` reads USER/REPO."""
+    if not re.fullmatch(REPO, hub):
+        raise FerReproError(f"'{hub}' is no repository of a hub: expected USER/REPO")
+
+
+def push(folder: Path, hub: str, upload: bool = False) -> str:
+    """Upload an export to the repository ``hub`` (USER/REPO) of the Hugging Face hub, made where it is not there.
+
+    Only the three files of an export, in one commit. Without ``upload`` nothing is sent. Returns what was, or would
+    be, sent and where. Raises `FerReproError`.
+    """
+    require_repo(hub)
+    files = ", ".join(f"{name} ({(folder / name).stat().st_size:,} bytes)" for name in FILES)
+    if not upload:
+        return f"would upload to hf://{hub}: {files}; nothing was sent, --yes sends it"
+    try:
+        from huggingface_hub import HfApi
+    except ImportError as error:
+        raise FerReproError(f"--push uploads through huggingface_hub, which {INSTALL}") from error
+    try:
+        api = HfApi(library_name="fer-repro")
+        api.create_repo(hub, exist_ok=True)
+        message = f"Weights exported by fer-repro {code_version()}"
+        api.upload_folder(repo_id=hub, folder_path=folder, allow_patterns=list(FILES), commit_message=message)
+    except Exception as error:  # noqa: BLE001 - of the hub, of its HTTP library: no common kind
+        why = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise FerReproError(
+            f"{folder} cannot be uploaded to hf://{hub} ({why}): check the name, the connection and `hf auth login`; "
+            "the export itself is whole"
+        ) from error
+    return f"uploaded to hf://{hub}: {files}"
 
 
 def _scores(profile: str, result: results.Result | None) -> list[str]:

@@ -77,12 +77,12 @@ def test_runs_side_by_side_stop_at_a_checkpoint_when_their_campaign_is_gone(tmp_
         driver.stdout.close()
         assert driver.wait(60) == UNREAD
     wait_for(lambda: all(free(one) for one in folders), 30)
-    assert time.monotonic() - gone < 15  # the whole run would take a minute
+    assert time.monotonic() - gone < 15
     for one in folders:
         stood = checkpoint.peek(one)
         assert stood.status == "running" and stood.epochs < campaign_world.EPOCHS
-        # Not only the ends of epochs are saved: the stop itself is.
-        assert end != "kill -9" or (one / checkpoint.NAME).stat().st_mtime > time.time() - (time.monotonic() - gone) - 1
+        # Inside the epoch: not only the line at its end, which nobody reads, stops a run.
+        assert end != "kill -9" or stood.batch > 0
 
 
 def test_an_epoch_is_printed_after_it_is_saved(tmp_path):

@@ -59,7 +59,8 @@ def test_weights_of_poses_make_a_weighted_mean():
     images = (IMAGES[:, 0] * 255).round().byte().numpy()
     for average in ("probabilities", "logits"):
         recipe = recipe_with(dataclasses.replace(views, average=average))
-        ours = NetworkClassifier(Linear(), recipe, "cpu").predict_proba(images, with_views=True)
+        classifier = NetworkClassifier(Linear(), recipe, "cpu")
+        ours = classifier.log_probabilities(torch.tensor(images), with_views=True).exp().numpy()
         grey = torch.tensor(images)[:, None] / 255
         straight, mirrored = Linear()(grey), Linear()(grey.flip(-1))
         expected = (0.75 * straight + 0.25 * mirrored).softmax(1)
@@ -109,8 +110,8 @@ def test_random_views_are_synthetic_on_grey_levels_and_then_normalised():
             return super().forward(images)
 
     recipe = dataclasses.replace(recipe_with(RANDOM), mean=0.5, std=0.25)
-    white = np.full((2, 24, 24), 255, np.uint8)
-    NetworkClassifier(Watching(), recipe, "cpu").predict_proba(white, with_views=True)
+    white = torch.full((2, 24, 24), 255, dtype=torch.uint8)
+    NetworkClassifier(Watching(), recipe, "cpu").log_probabilities(white, with_views=True)
     assert seen[0].shape[0] == 8 and seen[0].min() == -2 and seen[0].max() == 2
 
 

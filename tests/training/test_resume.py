@@ -186,7 +186,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path, changes, words):
 def test_a_signal_stops_at_a_checkpoint(tmp_path):
     reference = small.run(tmp_path / "whole")
     expected = fingerprint(fit(small.build, small.splits(), reference), reference.history)
-    for number, name in ((signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C")):
+    for number, name in ((signal.SIGTERM, "SIGTERM"), (signal.SIGHUP, "SIGHUP"), (signal.SIGINT, "Ctrl-C")):
         folder, said = tmp_path / name, []
         before = signal.getsignal(number)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import json
 import re
@@ -15,11 +16,12 @@ import pytest
 import torch
 from damage import damaged_bytes, damaged_documents
 
-from fer_repro import papers
+from fer_repro import load, papers
 from fer_repro.data import LABELS
 from fer_repro.errors import FerReproError
+from fer_repro.loading import CARD, CONFIG, WEIGHTS
 from fer_repro.reproduce import reproduce
-from fer_repro.transfer import exported, load, pack
+from fer_repro.transfer import pack
 from fer_repro.transfer.export import export
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,7 +46,7 @@ def made(tmp_path_factory):
 @pytest.mark.parametrize("kind", ["whole", "bf16", "packed"])
 def test_the_cards_code_predicts_a_face(made, kind):
     _, folders = made
-    card = (folders[kind] / exported.CARD).read_text(encoding="utf-8")
+    card = (folders[kind] / CARD).read_text(encoding="utf-8")
     [code] = re.findall(r"^```python\n(.*?)^```$", card, re.M | re.S)
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -55,19 +57,20 @@ def test_the_cards_code_predicts_a_face(made, kind):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    shown = dict(line.split() for line in done.stdout.splitlines())
-    assert list(shown) == list(LABELS) and sum(map(float, shown.values())) == pytest.approx(1, abs=1e-5)
+    shown = ast.literal_eval(done.stdout)
+    assert list(shown) == list(LABELS) and sum(shown.values()) == pytest.approx(1, abs=1e-5)
+    assert len(code.splitlines()) == 3
 
 
 def test_a_loaded_network_predicts_as_the_one_that_was_trained(made, few_synthetic):
     result, folders = made
     faces = np.asarray(few_synthetic.images[:20])
     trained = result.classifier.predict_proba(faces)
-    assert np.array_equal(load(folders["whole"], "cpu").predict_proba(faces), trained)
+    assert np.array_equal(load(folders["whole"], device="cpu").predict_proba(faces), trained)
     for kind in ("bf16", "packed"):
-        rounded = load(folders[kind], "cpu").predict_proba(faces)
+        rounded = load(folders[kind], device="cpu").predict_proba(faces)
         assert np.allclose(rounded, trained, atol=0.02) and not np.array_equal(rounded, trained)
-        assert next(load(folders[kind], "cpu").model.parameters()).dtype == torch.float32
+        assert next(load(folders[kind], device="cpu").model.parameters()).dtype == torch.float32
 
 
 @pytest.fixture
@@ -76,12 +79,12 @@ def copy(made, tmp_path):
 
 
 def test_a_damaged_export_is_refused(copy):
-    weights, config = (copy / name for name in (exported.WEIGHTS, exported.CONFIG))
+    weights, config = (copy / name for name in (WEIGHTS, CONFIG))
     whole = weights.read_bytes()
     for content in damaged_bytes(whole, 1, 40):
         if content != whole:
             weights.write_bytes(content)
-            with pytest.raises(FerReproError, match=exported.WEIGHTS):
+            with pytest.raises(FerReproError, match=WEIGHTS):
                 load(copy)
     weights.write_bytes(whole)
     before = config.read_bytes()
@@ -113,7 +116,7 @@ def test_an_export_of_another_recipe_or_an_absent_folder_is_refused(copy, monkey
     monkeypatch.setattr(papers, "variants", lambda: {"deep-emotion": other})
     with pytest.raises(FerReproError, match="trained with another recipe of deep-emotion"):
         load(copy)
-    for nothing in (tmp_path / "nowhere", copy / exported.WEIGHTS, tmp_path):
+    for nothing in (tmp_path / "nowhere", copy / WEIGHTS, tmp_path, "", "a\0b"):
         with pytest.raises(FerReproError, match="name the folder that `fer-repro export` wrote"):
             load(nothing)
 
