@@ -375,8 +375,8 @@ def test_released_weights_change_no_verdict_and_stand_beside_it(shelf, monkeypat
     bare = before.reset_index()
     assert "released weights" not in [trace.name for trace in accuracy_over_time(bare).figure.data]
     assert "Squares" not in accuracy_over_time_static(bare).caption
-    assert f"released weights of {WIDE}" in page.leaderboard_table(shown)._repr_html_()
-    assert "released weights of" not in page.leaderboard_table(bare)._repr_html_()
+    assert f'title="of {WIDE}, on PrivateTest">released weights' in page.leaderboard_table(shown)._repr_html_()
+    assert "released weights" not in page.leaderboard_table(bare)._repr_html_()
 
 
 def test_the_members_weights_are_not_those_of_the_ensemble():
@@ -397,7 +397,7 @@ def test_a_chapter_says_of_each_release_whether_it_was_scored(shelf):
         if variant.released:
             said = page.verdict(variant.slug, shelf)._repr_html_()
             assert variant.id in said and "fer-repro score" in said and (variant.released.file or "FILE") in said
-    assert "Weights that were published" not in page.verdict("local-learning-bow", shelf)._repr_html_()
+    assert "Released weights" not in page.verdict("local-learning-bow", shelf)._repr_html_()
     assert "has not been fetched" in page.verdict("resnet18-tricks", shelf)._repr_html_()
     assert "may be scored: the fine-tuning" in page.verdict("vggnet", shelf)._repr_html_()
 

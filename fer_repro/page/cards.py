@@ -11,7 +11,7 @@ from fer_repro.claims import CLASSES, Arithmetic, Claim, Code, Total, leaderboar
 from fer_repro.errors import FerReproError, nearest
 from fer_repro.leaderboard import Verdict
 from fer_repro.markup import UNKNOWN, Html, details, facts, interval, link, percent, small, table, text, whole, words
-from fer_repro.page.released import released_table
+from fer_repro.page.released import released_cards
 from fer_repro.plots.theme import CLAIMED, CLASS_COLOURS, VERDICT_COLOURS
 from fer_repro.results import Result
 
@@ -107,7 +107,7 @@ def verdict(slug: str, results_dir: str | Path | None = None) -> Html:
     runs, released = results.read_all(where), results.read_all(where, released=True)
     verdicts = [leaderboard.verdict(claim, runs) for claim in rows]
     boxes = "".join(_verdict(claim, one, runs, len(rows) > 1) for claim, one in zip(rows, verdicts, strict=True))
-    boxes += released_table(slug, released, runs)
+    boxes += released_cards(slug, released, runs)
     stamp = f'<p class="fer-small">Last executed {datetime.now(UTC):%Y-%m-%d %H:%M} UTC.</p>'
     plain = "; ".join(f"{c.model}: {v.name}. {v.reason}" for c, v in zip(rows, verdicts, strict=True))
     return Html(boxes + stamp, f"Verdict. {plain}")

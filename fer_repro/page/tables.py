@@ -56,9 +56,9 @@ def _board_row(row: Mapping[str, Any]) -> str:
         key, bounds = row["measured"], small(f"{100 * row['low']:.2f} to {100 * row['high']:.2f}")
         measured = f"{100 * key:.2f}<br>{bounds}"
     if not absent(row["released"]):
-        bounds = f"{100 * row['released_low']:.2f} to {100 * row['released_high']:.2f}"
-        words = f"released weights of {row['released_variant']}: {100 * row['released']:.2f} ({bounds})"
-        measured += f"<br>{small(words + ' on ' + row['released_on'])}"
+        whose = text(f"of {row['released_variant']}, on {row['released_on']}")
+        bounds = small(f"{100 * row['released_low']:.2f} to {100 * row['released_high']:.2f}")
+        measured += f'<br><span title="{whose}">released weights<br>{100 * row["released"]:.2f}</span><br>{bounds}'
     no_code = absent(row["Code"])
     cells = [
         (row["ModelName"], text(row["ModelName"]) + ("" if row["pinned"] else f"<br>{small(ADDED)}")),
