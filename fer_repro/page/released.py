@@ -28,7 +28,7 @@ def released_cards(slug: str, released: Sequence[Result], runs: Sequence[Result]
 
 def _card(release: Released, names: list[str], released: Sequence[Result], runs: Sequence[Result]) -> str:
     scores = [line for one in released if one.variant in names for line in _scores(one, runs)]
-    why = ABSENT if release.published else release.at
+    why = ABSENT if release.published else f"there is no file to fetch: {release.at}"
     if release.why:
         scores.append(f"only {text(' and '.join(release.test_sets))} may be scored: {text(release.why)}")
     if not any(one.variant in names for one in released):
