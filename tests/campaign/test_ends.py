@@ -78,11 +78,10 @@ def test_runs_side_by_side_stop_at_a_checkpoint_when_their_campaign_is_gone(tmp_
         assert driver.wait(60) == UNREAD
     wait_for(lambda: all(free(one) for one in folders), 30)
     assert time.monotonic() - gone < 15
-    for one in folders:
-        stood = checkpoint.peek(one)
-        assert stood.status == "running" and stood.epochs < campaign_world.EPOCHS
-        # Inside the epoch: not only the line at its end, which nobody reads, stops a run.
-        assert end != "kill -9" or stood.batch > 0
+    stood = [checkpoint.peek(one) for one in folders]
+    assert all(one.status == "running" and one.epochs < campaign_world.EPOCHS for one in stood)
+    # Inside an epoch: not only the line at its end, which nobody reads, stops a run. One of the two may just end one.
+    assert end != "kill -9" or any(one.batch > 0 for one in stood)
 
 
 def test_an_epoch_is_printed_after_it_is_saved(tmp_path):
