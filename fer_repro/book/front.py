@@ -62,15 +62,17 @@ def verdict_table(board: pd.DataFrame, chapters: Collection[str]) -> str:
     lines = [
         f"Of {len(board)} claims: {', '.join(counts)}.",
         "",
-        "| Model | Released | Claimed | Measured | 95 % interval | Class | Verdict |" + " Released weights |" * weights,
-        "|---|:---:|---:|---:|---:|:---:|---|" + "---:|" * weights,
+        "| Model | Claimed | Measured | Verdict | Class | 95 % interval |"
+        + " Released weights |" * weights
+        + " Date |",
+        "|---|---:|---:|---|:---:|---:|" + "---:|" * weights + ":---:|",
     ]
     for row in board.itertuples():
         name = escape(row.model)
         model = f"[{name}](papers/{row.slug}.ipynb)" if row.slug in chapters else name
         bounds = None if pd.isna(row.low) else (row.low, row.high)
-        cells = [model, row.date, percent(row.claimed), percent(row.measured, missing=""), interval(bounds, missing="")]
-        cells += [row.comparability, row.verdict] + [percent(row.released, missing="")] * weights
+        cells = [model, percent(row.claimed), percent(row.measured, missing=""), row.verdict, row.comparability]
+        cells += [interval(bounds, missing=""), *[percent(row.released, missing="")] * weights, row.date]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
