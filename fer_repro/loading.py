@@ -81,13 +81,13 @@ def _fetched(address: str) -> Path:
 
 def _from_export(folder: Path, asked: str) -> tuple[nn.Module, Recipe]:
     config = _config(folder / CONFIG)
-    told = check_values({name: config.get(name) for name in ("variant", "protocol", "profile", "seed")})
-    variant = papers.get(told.variant)
-    if variant.build is None or told.profile == "stored":
+    given = check_values({name: config.get(name) for name in ("variant", "protocol", "profile", "seed")})
+    variant = papers.get(given.variant)
+    if variant.build is None or given.profile == "stored":
         raise FerReproError(f"{folder / CONFIG} names no network of this package: export it again")
     if asked and asked != variant.id:
         raise FerReproError(f"{folder} is an export of {variant.id}, not of {asked}: leave the variant out")
-    recipe = variant.recipe(told.protocol, told.profile)
+    recipe = variant.recipe(given.protocol, given.profile)
     if config.get("recipe_sha256") != recipe.sha256():
         raise FerReproError(
             f"{folder} was trained with another recipe of {variant.id} than this version's "

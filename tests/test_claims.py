@@ -317,10 +317,10 @@ def test_a_hostile_file_is_refused_in_no_time(tmp_path, monkeypatch, name, with_
         monkeypatch.setattr(need, "Loader", type("Loader", (need.Plain, yaml.SafeLoader), {}))
     path = tmp_path / "claims.yaml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    began = time.perf_counter()
+    began = time.process_time()  # not what other processes of a busy machine take
     with pytest.raises(FerReproError, match=words) as caught:
         claims.read(path)
-    assert time.perf_counter() - began < 10
+    assert time.process_time() - began < (2 if with_c else 10)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
 
 

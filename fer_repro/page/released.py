@@ -16,7 +16,7 @@ ABSENT = "the file has not been fetched to a machine that runs this book"
 
 
 def released_cards(slug: str, released: Sequence[Result], runs: Sequence[Result]) -> str:
-    """A card for each release that is known of a paper's networks (those that are told alike share one), with its score
+    """A card for each release that is known of a paper's networks (those described alike share one), with its score
     beside those of our own ``runs``; markup, empty where none is."""
     groups: dict[tuple[object, ...], tuple[Released, list[str]]] = {}
     for variant in papers.variants().values():
