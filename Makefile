@@ -11,7 +11,7 @@ CODE := fer_repro tests benchmarks _ext
 # Threads that wait must not spin: chapters and tests share the cores with each other and with a browser.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: setup book front test lint audit format clean
+.PHONY: setup book front repository test lint audit format clean
 .DEFAULT_GOAL := book
 
 setup: $(STAMP)
@@ -30,6 +30,10 @@ book: setup
 # The committed picture and table of the front page, from today's claims and results.
 front: setup
 	$(BIN)/python -m fer_repro.book.front
+
+# The repository's address of _config.yml, into README.md, CITATION.cff and the first cell of every notebook.
+repository: setup
+	$(BIN)/python -m fer_repro.book.repository
 
 # The suite executes every chapter's cells too (tests/notebooks runs nbval on them).
 test: setup

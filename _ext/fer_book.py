@@ -1,4 +1,4 @@
-"""What makes a built page self-contained: plotly.js from the installed package, and no script from elsewhere."""
+"""What makes a built page self-contained: no script and no font from elsewhere."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from typing import Any
 
 from sphinx.application import Sphinx
 
-PLOTLY = "vendor/plotly.min.js"
-CHART = "plotly-graph-div"
 # sphinx-thebe comes with Jupyter Book; it declares its constants twice (a SyntaxError on every page), and its
 # own script lies on a CDN.
 THEBE_CONFIG = re.compile(
@@ -20,12 +18,8 @@ THEBE_CONFIG = re.compile(
 FONT_PRELOAD = re.compile(r'\s*<link rel="preload" as="font"[^>]*>')
 
 
-def tidy_page(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
-    """Give plotly.js (4.8 MB) to the pages that hold a chart, and take thebe away from all."""
+def drop_thebe(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
     body = context.get("body", "")
-    if CHART in body:
-        write_plotly(Path(app.outdir) / "_static" / PLOTLY)
-        app.add_js_file(PLOTLY, priority=100)  # before the page's own inline Plotly.newPlot calls: no defer
     if "thebe" in body:
         context["body"] = THEBE_CONFIG.sub("", body)
     context["script_files"] = [script for script in context["script_files"] if not is_thebe(script)]
@@ -34,18 +28,6 @@ def tidy_page(app: Sphinx, pagename: str, templatename: str, context: dict[str, 
 def is_thebe(script: Any) -> bool:
     source = f"{getattr(script, 'filename', None) or script} {getattr(script, 'attributes', {}).get('body', '')}"
     return "thebe" in source.lower()
-
-
-def write_plotly(path: Path) -> None:
-    """plotly.js exactly as the installed plotly ships it; written once, whole or not at all."""
-    if path.exists():
-        return
-    from plotly.offline import get_plotlyjs
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(get_plotlyjs(), encoding="utf-8")
-    partial.replace(path)
 
 
 def drop_font_preloads(app: Sphinx, exception: Exception | None) -> None:
@@ -59,6 +41,6 @@ def drop_font_preloads(app: Sphinx, exception: Exception | None) -> None:
 
 
 def setup(app: Sphinx) -> dict:
-    app.connect("html-page-context", tidy_page, priority=990)
+    app.connect("html-page-context", drop_thebe, priority=990)
     app.connect("build-finished", drop_font_preloads)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import hashlib
 import os
@@ -17,6 +18,8 @@ from fer_repro.errors import FerReproError
 
 # The disk, the user's share of it, or a file (`ulimit -f`) may not grow any more.
 FULL = {errno.ENOSPC, errno.EFBIG, *([errno.EDQUOT] if hasattr(errno, "EDQUOT") else [])}
+
+AT_FDCWD, EXCHANGE = -100, 2  # of fcntl.h and of renameat2(2); RENAME_SWAP of renamex_np(2) on macOS is 2 as well
 
 
 class NoSpaceLeft(FerReproError):
@@ -80,6 +83,25 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
             temporary.unlink(missing_ok=True)
             raise
         _sync_folder(path.parent)
+
+
+def exchange(one: Path, other: Path) -> None:
+    """Let two folders change names, on Linux and macOS at once: at every moment a whole one stands under each name.
+
+    Elsewhere, and on file systems that cannot do it, for a moment none stands under the name ``other``.
+    """
+    names, libc = (os.fsencode(one), os.fsencode(other)), None if os.name == "nt" else ctypes.CDLL(None)
+    status = -1
+    if libc is not None and hasattr(libc, "renameat2"):
+        status = libc.renameat2(AT_FDCWD, names[0], AT_FDCWD, names[1], EXCHANGE)
+    elif libc is not None and hasattr(libc, "renamex_np"):
+        status = libc.renamex_np(*names, EXCHANGE)
+    if status != 0:
+        aside = one.with_name(f"{one.name}.aside")
+        os.rename(other, aside)
+        os.rename(one, other)
+        os.rename(aside, one)
+    _sync_folder(other.parent)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from fer_repro.data.dataset import SYNTHETIC_WORDS
 
 SYNTHETIC = SYNTHETIC_WORDS
+SMOKE_TEST = "Smoke test on synthetic faces: not a result"
 UNKNOWN = "unknown"
 
 # The style sheet of every card, table and figure, without the comments of its file.
@@ -111,11 +112,11 @@ def facts(pairs: Iterable[tuple[str, str]]) -> str:
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], caption: str = "", numeric: Iterable[int] = ()) -> str:
     """A table whose first column heads its rows. Header and caption are text, cells are markup already.
 
-    ``numeric``: indices of right-aligned columns.
+    ``numeric``: indices of right-aligned columns. A column without a name has no header cell.
     """
     right = set(numeric)
     css = [" class=num" if index in right else "" for index in range(len(header))]
-    head = "".join(f"<th{css[i]} scope=col>{text(name, '')}</th>" for i, name in enumerate(header))
+    head = "".join(f"<th{css[i]} scope=col>{text(name)}</th>" if name else "<td></td>" for i, name in enumerate(header))
     body = "".join(
         f"<tr><th{css[0]} scope=row>{first}</th>"
         + "".join(f"<td{style}>{value}</td>" for style, value in zip(css[1:], others, strict=False))
@@ -124,14 +125,25 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], caption: str = "
     )
     title = f"<caption>{text(caption)}</caption>" if caption else ""
     return (
-        f"<div class=fer-scroll tabindex=0><table>{title}<thead><tr>{head}</tr></thead>"
+        f'<div class="fer-scroll" tabindex="0" role="group" aria-label="{table_name(caption, header)}">'
+        f"<table>{title}<thead><tr>{head}</tr></thead>"
         f"<tbody>{body}</tbody></table></div>"
     )
+
+
+def table_name(caption: str, header: Iterable[str]) -> str:
+    """What a screen reader calls the box a wide table scrolls in, as the text of an attribute."""
+    return text(f"Table: {caption}" if caption else f"Table of {', '.join(filter(None, header))}")
 
 
 def small(value: Any, missing: str = UNKNOWN) -> str:
     """A value as small text."""
     return f'<span class="fer-small">{text(value, missing)}</span>'
+
+
+def breaking(markup: str) -> str:
+    """A cell's markup whose long names (of repositories, of files) break anywhere instead of widening the table."""
+    return f'<div class="fer-breaks">{markup}</div>'
 
 
 def with_interval(share: float | None, bounds: Sequence[float] | None, digits: int = 2) -> str:
@@ -149,6 +161,6 @@ def details(summary: str, body: str) -> str:
     return f"<details><summary>{text(summary)}</summary>{body}</details>"
 
 
-def synthetic_note(synthetic: bool) -> str:
-    """The sentence that every number from synthetic faces carries, as a visible remark; empty for real data."""
-    return note("Note:", f"{text(SYNTHETIC)}.") if synthetic else ""
+def remark_note(remark: str) -> str:
+    """What every number of a result must say (`Result.remark`), as a visible remark; empty where there is nothing."""
+    return note("Note:", f"{text(remark)}.") if remark else ""

@@ -13,7 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fer_repro import data as data_sets
 from fer_repro import papers
+from fer_repro.data import FER2013
+from fer_repro.data.protocol import require_all_usages
 from fer_repro.errors import FerReproError, nearest, one_of
 from fer_repro.project import default_results_dir, default_runs_dir
 from fer_repro.training import DEVICES, SEED_LIMIT, checked_seed, whole_number
@@ -49,6 +52,7 @@ class RunOptions:
     """How variants are run: what `reproduce`, a campaign and ``fer-repro run`` take beside the variant and its seed.
 
     ``results_dir``, ``runs_dir``: None = the project's own. ``root``: where FER2013 is (see `fer_repro.data.load`).
+    ``accept_modified``: that may be a copy which was cleaned on purpose; see `modified_copy`.
     """
 
     protocol: str = "official"
@@ -60,6 +64,9 @@ class RunOptions:
     runs_dir: str | Path | None = None
     root: str | Path | None = None
     resume: bool = True
+    keep_unfinished: bool = False
+    score_epochs: bool = False
+    accept_modified: bool = False
 
     @property
     def results_path(self) -> Path:
@@ -71,23 +78,81 @@ class RunOptions:
 
     def check(self, variant: str, seed: int) -> ChapterParameters:
         """Raise `FerReproError` for the first wrong value."""
+        self._require_storable()
+        self._require_real_copy()
         return check(self._values(variant, seed))
 
     def check_values(self, variant: str, seed: int) -> None:
         """The same as far as it needs no torch; see `check_values`."""
+        self._require_storable()
+        self._require_real_copy()
         check_values(self._values(variant, seed))
+
+    def _require_storable(self) -> None:
+        if self.profile == "full" and self.epochs is None and self.data != "synthetic":
+            return
+        for name in ("keep_unfinished", "score_epochs"):
+            if getattr(self, name):
+                raise FerReproError(
+                    f"{FLAGS[name]} ({name}) goes with a full run: only the recipe's own epochs on FER2013 leave "
+                    "something to store"
+                )
+
+    def _require_real_copy(self) -> None:
+        if not self.accept_modified:
+            return
+        smoke = self.profile == "smoke" and self.data != "fer2013"
+        if smoke or self.profile == "stored" or self.data == "synthetic":
+            raise FerReproError(
+                "--accept-modified (accept_modified) goes with a run on FER2013: synthetic faces have no copy, and a "
+                "stored result is shown without one"
+            )
+        for name in ("keep_unfinished", "score_epochs"):
+            if getattr(self, name):
+                raise FerReproError(
+                    f"--accept-modified (accept_modified) goes without {FLAGS[name]} ({name}): of a modified copy only "
+                    "the result of a finished run is stored"
+                )
+
+    def modified_copy(self) -> FER2013 | None:
+        """The copy of FER2013 at hand, where a modified one is accepted and it is one; None for the official data.
+
+        Raises `FerReproError` where nothing is found, the data are damaged, or a usage has no image.
+        """
+        if not self.accept_modified:
+            return None
+        faces = data_sets.load("fer2013", self.root, accept_modified=True)
+        if not faces.modified:
+            return None
+        require_all_usages(faces)
+        return faces
 
     def _values(self, variant: str, seed: int) -> dict[str, Any]:
         given = vars(self) | {"results_dir": str(self.results_dir or ""), "variant": variant, "seed": seed}
         return {name: value for name, value in given.items() if name in FIELDS}
 
+    def of(self, variant: str) -> RunOptions:
+        """The options of a campaign for one of its runs: a method without epochs has no weights of epochs to score."""
+        if (self.keep_unfinished or self.score_epochs) and not papers.get(variant).has_epochs(self.protocol):
+            return dataclasses.replace(self, keep_unfinished=False, score_epochs=False)
+        return self
+
     def as_arguments(self) -> list[str]:
         """The same as options of ``fer-repro run``."""
-        given = {name: value for name, value in vars(self).items() if name != "resume" and value not in ("", None)}
+        given = {name: value for name, value in vars(self).items() if name not in FLAGS and value not in ("", None)}
         arguments = [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))]
-        return arguments + ([] if self.resume else ["--no-resume"])
+        changed = [name for name in FLAGS if getattr(self, name) != RUN_FIELDS[name].default]
+        return arguments + [FLAGS[name] for name in changed]
 
 
+# What ``fer-repro run`` calls an option that is on or off, where it is not as it is by default.
+FLAGS = {
+    "resume": "--no-resume",
+    "keep_unfinished": "--keep-unfinished",
+    "score_epochs": "--score-epochs",
+    "accept_modified": "--accept-modified",
+}
+RUN_FIELDS = {f.name: f for f in dataclasses.fields(RunOptions)}
 FIELDS = {f.name: f for f in dataclasses.fields(ChapterParameters)}
 
 

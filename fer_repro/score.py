@@ -9,8 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,13 +23,11 @@ from fer_repro import data as data_sets
 from fer_repro import papers, pretrained, results
 from fer_repro.claims import Claim, leaderboard_claims
 from fer_repro.errors import FerReproError
-from fer_repro.evaluation import cost
+from fer_repro.evaluation import cost, progress
 from fer_repro.evaluation.predict import NetworkClassifier
-from fer_repro.evaluation.tta import view_count
 from fer_repro.files import sha256_of
 from fer_repro.loading import CONFIG, WEIGHTS, load
 from fer_repro.logs import shown
-from fer_repro.markup import seconds
 from fer_repro.papers.base import TEST_SETS, Variant, from_release
 from fer_repro.project import code_version, default_results_dir
 from fer_repro.results import RELEASED, SCHEMA, Result, schema
@@ -39,7 +36,6 @@ from fer_repro.training.execution import resolve_device
 log = logging.getLogger(__name__)
 
 EXPORT, OUR_NAMES = "export", "our names"
-EVERY = 10.0  # seconds between two lines of progress
 UNKNOWN = "unknown: the file does not say"
 
 
@@ -186,9 +182,9 @@ def score(
     classifier, recipe = weights.classifier, weights.classifier.recipe
     kinds = ("plain", *(["views"] if recipe.views != recipe.plain else []))
     parts = {half: faces.subset(np.flatnonzero(faces.usage == half)) for half in weights.test_sets}
-    inputs = sum(map(len, parts.values())) * sum(view_count(getattr(recipe, kind)) for kind in kinds)
+    inputs = progress.inputs_of(recipe, sum(map(len, parts.values())))
     predictions: dict[str, np.ndarray] = {}
-    with _progress(classifier.model, inputs):
+    with progress.scoring(classifier.model, inputs):
         for half, part in parts.items():
             predictions[f"{half}_ids"], predictions[f"{half}_labels"] = np.asarray(part.ids), np.asarray(part.labels)
             for kind in kinds:
@@ -246,24 +242,3 @@ def _require_storable(variant: str, weights: Weights, data: str, name: str, wher
 def claim_of(variant_id: str) -> Claim | None:
     """The claim that weights of a variant stand beside; an ablation has that of the model it belongs to."""
     return leaderboard_claims().get(papers.get(variant_id).ablation_of or variant_id)
-
-
-@contextmanager
-def _progress(model: nn.Module, total: int) -> Iterator[None]:
-    """Log every `EVERY` seconds how many of the ``total`` network inputs are scored."""
-    begin = last = time.monotonic()
-    done = 0
-
-    def note(_: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
-        nonlocal done, last
-        done, now = done + len(inputs[0]), time.monotonic()
-        if now - last >= EVERY and done < total:
-            last = now
-            left = (now - begin) / done * (total - done)
-            log.info(f"scored {done:,} of {total:,} inputs, about {seconds(left)} left")
-
-    hook = model.register_forward_hook(note)
-    try:
-        yield
-    finally:
-        hook.remove()

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from fer_repro import papers, results
-from fer_repro.data import USAGES
+from fer_repro.data import LABELS, USAGES
 from fer_repro.data.official import OFFICIAL_COUNTS
 from fer_repro.results import HALVES, Result
 
@@ -62,3 +62,28 @@ def made_result(**changes: Any) -> Result:
     predictions = made_predictions()
     history = pd.DataFrame({"epoch": [1, 2], "loss": [1.9, 1.5], "stage": ["train", None]})
     return Result(made_record(predictions, **changes), predictions, history)
+
+
+def made_unfinished(done: int = 2, **changes: Any) -> Result:
+    """A run of VGGNet that was stopped after ``done`` epochs, with random predictions."""
+    result = made_result(status="interrupted", selected_epoch=1, **changes)
+    rows = [{"epoch": epoch, "loss": 1 / epoch, "stage": "train"} for epoch in range(1, done + 1)]
+    epochs = sum(stage["epochs"] for stage in result.record["recipe"]["stages"])
+    result.record |= {"kind": "unfinished", "unfinished": {"epochs_done": done, "epochs": epochs}}
+    result.history = pd.DataFrame(rows)
+    return result
+
+
+def made_modified(seed: int = 0, digest: str = "a" * 64) -> Result:
+    """A run of VGGNet on a copy whose PrivateTest lacks every third image and all that are disgusted."""
+    result = made_result(seed=seed, data={"name": "fer2013-modified", "source": "test", "digest": digest})
+    labels = result.predictions["PrivateTest_labels"]
+    keep = (np.arange(len(labels)) % 3 > 0) & (labels != LABELS.index("disgust"))
+    for name in [name for name in result.predictions if name.startswith("PrivateTest")]:
+        result.predictions[name] = result.predictions[name][keep]
+    counts = OFFICIAL_COUNTS.copy()
+    counts[2] = np.bincount(labels[keep], minlength=7)
+    stated = {usage: dict(zip(LABELS, row, strict=True)) for usage, row in zip(USAGES, counts.tolist(), strict=True)}
+    scores = results.score_all(result.predictions, result.record["usages"]["test"])
+    result.record |= {"kind": "modified", "modified": {"counts": stated}, "scores": scores}
+    return result

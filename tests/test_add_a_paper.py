@@ -36,15 +36,17 @@ COUNTING = (
     "tests/test_leaderboard.py",
     "tests/test_golden_recipes.py",
     "tests/test_chapters_text.py",
+    "tests/page/test_board_table.py",
     "tests/page/test_page.py",
     "tests/plots/test_plots.py",
     "tests/book/test_build.py",
 )
-COUNTED = "claims or test_leaderboard or golden or chapters_text or leaderboard_table or counted or chart or front"
+COUNTED = "claims or test_leaderboard or golden or chapters_text or board_table or counted or chart or front"
 WRITTEN = {
     "fer_repro/claims.yaml",
     "references.bib",
     "fer_repro/papers/small_net.py",
+    "fer_repro/papers/small_net.yaml",
     "fer_repro/papers/resemotenet/__init__.py",
     "_toc.yml",
 }
@@ -110,7 +112,7 @@ def test_the_contract_accepts_what_the_page_adds(copy, name, least):
     """With the page's own choice of tests."""
     commands = [block for _, block in blocks() if "test_contract.py" in block]
     (chosen,) = (found[1] for block in commands if (found := re.search(rf'-k "({name} .+)"', block)))
-    shown = pytest_in(copy, "tests/test_contract.py", "-k", chosen)
+    shown = pytest_in(copy, "tests/test_contract.py", "tests/page/test_recipe_table.py", "-k", chosen)
     assert int(re.search(r"(\d+) passed", shown)[1]) >= least
 
 
@@ -133,7 +135,7 @@ def test_the_paper_is_shown_and_never_counted_with_the_leaderboard(copy):
     )
     shown = run(copy, sys.executable, "-c", code)
     assert shown.stdout.startswith("SmallNet 18 17\n"), shown.stderr
-    assert "17 rows, and 1 not on the leaderboard" in shown.stdout
+    assert "17 models, and 1 not on the leaderboard" in shown.stdout
     assert shown.stdout.count("added to this book, not on the leaderboard") == 2, "in the table and on the card"
     assert "Not counted, because not on the leaderboard: SmallNet (not run)" in shown.stdout
     assert "left out: False False Accuracy on FER2013 over time, 17 claims from 2013 to 2025" in shown.stdout

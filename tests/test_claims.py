@@ -14,6 +14,7 @@ from damage import damaged_bytes, damaged_documents
 
 from fer_repro import claims
 from fer_repro.claims import schema as need
+from fer_repro.claims.others import Measurement, Reported, nobody_measured, reported_range
 from fer_repro.errors import FerReproError
 
 ROWS = (
@@ -119,6 +120,55 @@ def test_the_pin_moves_as_the_page_says(planted):
     assert sum(claim.pinned for claim in moved.claims.values()) == 18 and list(moved.claims)[6] == "emonext-new"
 
 
+# ---- what others measured --------------------------------------------------------------------------------------------
+
+
+def report(result, comparison="comparable"):
+    return Measurement("somebody", "a run", "PrivateTest", result, "a page", comparison, "A reason.")
+
+
+@pytest.mark.parametrize(
+    ("result", "bounds"),
+    [
+        ("71.4127", (0.714127, 0.714127)),
+        ("about 60", (0.6, 0.6)),
+        ("above 90", (0.9, 0.9)),
+        ("at most 52", (0.52, 0.52)),
+        ("60 and 66", (0.6, 0.66)),
+        ("69 to 69.6", (0.69, 0.696)),
+        ("below the networks alone", None),
+    ],
+)
+def test_a_printed_result_has_its_bounds(result, bounds):
+    assert report(result).bounds == bounds
+
+
+def test_the_range_is_of_comparable_reports_where_there_are_any():
+    others = [report("60 and 66"), report("58"), report("92", "other training"), report("13", "failed run")]
+    assert reported_range(others) == Reported(0.58, 0.66, 2, comparable=True)
+    assert reported_range(others[2:]) == Reported(0.92, 0.92, 1, comparable=False)
+    assert reported_range([report("13", "failed run"), report("43", "other method"), report("low", "unclear")]) is None
+    assert str(Reported(0.58, 0.66, 2, comparable=True)) == "58 to 66\u00a0% (2 reports)"
+    assert str(Reported(0.714127, 0.714127, 1, comparable=False)) == "71.41\u00a0% (1 report, not comparable)"
+    assert nobody_measured([]) and nobody_measured([report("43", "other method")])
+    assert not nobody_measured([report("low", "unclear")])
+
+
+def test_the_reports_on_the_best_known_claim():
+    """Users trained ResEmoteNet on the official images; what the shared data set gives stays out of the range."""
+    others = claims.book().claims["resemotenet"].others
+    assert reported_range(others) == Reported(0.58, 0.66, 6, comparable=True)
+    assert {one.comparison for one in others if one.bounds and one.bounds[1] > 0.7} == {"other training"}
+
+
+def test_models_without_any_report_are_known():
+    nobody = {v for v, claim in claims.book().claims.items() if claim.pinned and nobody_measured(claim.others)}
+    assert nobody == {
+        *("sdafe", "residual-masking-ensemble", "mini-resemotenet-a", "mini-resemotenet-b", "segmentation-vgg19"),
+        *("lhc-net", "ad-corre", "local-learning-bow"),
+    }
+
+
 # ---- arithmetic ------------------------------------------------------------------------------------------------------
 
 
@@ -177,9 +227,13 @@ def drop(variant, *path):
     return change
 
 
-def memory_only(content, rows):
+def inferred_only(content, rows):
     for fact in rows["emonext"]["audit"]["evidence"]:
-        fact["kind"] = "memory"
+        fact["kind"] = "inference"
+
+
+def remembered(content, rows):
+    rows["emonext"]["audit"]["evidence"][0]["kind"] = "memory"
 
 
 def other_rows(content, rows):
@@ -219,12 +273,29 @@ BAD = [
         r"row 'vggnet', field audit, field usages is \['PublicTest'\]",
     ),
     (edit("sdafe", "audit", "comparability", value="B"), "row 'sdafe', field audit, field usages"),
-    (memory_only, "row 'emonext', field audit, field evidence: class A needs a fact of kind code, paper or run"),
+    (inferred_only, "row 'emonext', field audit, field evidence: class A needs a fact of kind code, paper or run"),
+    (remembered, "is 'memory', expected one of code, paper, author, run, third-party, inference"),
     (edit("vggnet", "audit", "evidence", 0, "kind", value="hearsay"), r"field evidence \[0\], field kind is 'hearsay'"),
     (edit("vggnet", "audit", "evidence", 0, "source", value=" "), r"field evidence \[0\], field source is ' '"),
     (edit("vggnet", "audit", "arithmetic", "printed", "correct", value=2631), "field printed is '2631 of 3589'"),
     (edit("vggnet", "others", value="none"), "row 'vggnet', field others is 'none', expected a list"),
-    (edit("vggnet", "others", 0, "result", value=True), r"row 'vggnet', field others \[0\], field result is True"),
+    (edit("vggnet", "others", 0, "result", value=71.52), r"row 'vggnet', field others \[0\], field result is 71.52"),
+    (
+        edit("vggnet", "others", 0, "result", value="71,52"),
+        r"others \[0\], field result is '71,52', expected a percent in",
+    ),
+    (edit("vggnet", "others", 0, "result", value="below 73"), r"others \[0\], field result is 'below 73', expected"),
+    (
+        edit("vggnet", "others", 0, "comparison", value="yes"),
+        r"others \[0\], field comparison is 'yes', expected one of",
+    ),
+    (edit("vggnet", "others", 0, "scored", value="test"), r"others \[0\], field scored is 'test', expected one of"),
+    (edit("vggnet", "others", 0, "scored", value="PrivateTest"), r"field scored is 'PrivateTest', expected PublicTest"),
+    (
+        edit("vggnet", "others", 0, "result", value="low"),
+        r"others \[0\]: a comparable report needs a number, but its result",
+    ),
+    (drop("vggnet", "others", 0, "why"), r"row 'vggnet', field others \[0\]: the field why is missing"),
     (edit("vggnet", "variant", value="VGG Net"), "row 'VGG Net', field variant is 'VGG Net', expected lower-case"),
     (same_variant_twice, "row 'vggnet': this variant has a row already"),
     (lambda content, rows: content["claims"].__delitem__(slice(16, None)), "claims has 16 rows, expected 17"),
@@ -317,10 +388,10 @@ def test_a_hostile_file_is_refused_in_no_time(tmp_path, monkeypatch, name, with_
         monkeypatch.setattr(need, "Loader", type("Loader", (need.Plain, yaml.SafeLoader), {}))
     path = tmp_path / "claims.yaml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    began = time.process_time()  # not what other processes of a busy machine take
+    began = time.process_time()  # aliases that multiply would take hours: the limit leaves room for a slow machine
     with pytest.raises(FerReproError, match=words) as caught:
         claims.read(path)
-    assert time.process_time() - began < (2 if with_c else 10)
+    assert time.process_time() - began < 60
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
 
 

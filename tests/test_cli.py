@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from made_results import made_result
+from made_results import made_result, made_unfinished
 from safetensors import safe_open
 
 from fer_repro import cli, papers, results
@@ -103,6 +103,8 @@ def test_list_knows_every_row_and_variant(capsys):
         assert set(entry["state"]) == set(entry["seeds"]) == set(PROTOCOLS)
     status, out, _ = call(capsys, "list")
     assert status == 0 and all(name in out for name in entries)
+    kinds = {line.split()[0]: " ".join(line.split()[2:4]) for line in out.splitlines() if len(line.split()) > 3}
+    assert kinds["baseline"] == "nothing claimed" and kinds["deep-emotion-no-stn"] == "ablation of"
 
 
 def test_list_distinguishes_stored_and_begun(capsys, tmp_path):
@@ -114,6 +116,38 @@ def test_list_distinguishes_stored_and_begun(capsys, tmp_path):
     entry = next(entry for entry in json.loads(out)["variants"] if entry["id"] == "vggnet")
     assert entry["state"] == {"official": "stored, seed 4", "claimed": "begun"}
     assert entry["seeds"] == {"official": [4], "claimed": []}
+
+
+def test_list_says_how_far_an_unfinished_run_came(capsys, tmp_path):
+    results.write(made_unfinished(), tmp_path / "results")
+    begun = tmp_path / "runs" / "vggnet" / "official" / "full" / "seed-0"
+    begun.mkdir(parents=True)
+    (begun / "checkpoint.pt").write_text("")
+    _, out, _ = call(capsys, "list", "--json", "--results-dir", str(tmp_path / "results"))
+    entry = next(entry for entry in json.loads(out)["variants"] if entry["id"] == "vggnet")
+    assert entry["state"] == {"official": "unfinished: epoch 2 of 350, seed 0", "claimed": "not run"}
+    assert entry["seeds"] == {"official": [], "claimed": []}, "it is no result"
+    (tmp_path / "results/vggnet/official/unfinished/seed-0/history.csv").unlink()
+    _, out, err = call(capsys, "list", "--json", "--results-dir", str(tmp_path / "results"))
+    entry = next(entry for entry in json.loads(out)["variants"] if entry["id"] == "vggnet")
+    assert entry["state"]["official"] == "damaged, unfinished seed 0" and "history.csv" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["local-learning-bow"], "local-learning-bow is not a network that is trained epoch by epoch"),
+        (["vggnet", "sdafe-images"], "sdafe-images is not a network that is trained epoch by epoch"),
+        (["vggnet", "--epochs", "3"], "--keep-unfinished (keep_unfinished) goes with a full run"),
+        (["vggnet", "--profile", "smoke"], "--keep-unfinished (keep_unfinished) goes with a full run"),
+    ],
+)
+@pytest.mark.parametrize("option", ["--keep-unfinished", "--score-epochs"])
+def test_what_cannot_be_kept_is_refused_before_anything_runs(capsys, tmp_path, words, said, option):
+    folders = ("--results-dir", str(tmp_path), "--runs-dir", str(tmp_path / "runs"))
+    status, _, err = call(capsys, "run", *words, option, *folders)
+    said = said.replace("--keep-unfinished", option).replace("keep_unfinished", option.strip("-").replace("-", "_"))
+    assert status == 1 and said in err and not list(tmp_path.iterdir())
 
 
 def test_audit_prints_all_rows(capsys):
@@ -294,7 +328,6 @@ def test_the_core_works_without_the_extras(tmp_path):
         "jupyter_book",
         "sphinx",
         "sphinx_external_toc",
-        "plotly",
         "itables",
         "latex2mathml",
         "faiss",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import re
 import statistics
@@ -31,7 +32,15 @@ VARIANTS = papers.variants()
 NETWORKS = {name: variant for name, variant in VARIANTS.items() if variant.build}
 # A twin runs the code of its original from random weights, as every smoke run of a shrunken network does anyway.
 TWINS = {name for name in VARIANTS if name.endswith(SCRATCH)}
-CHAPTERS = sorted((ROOT / "chapters" / "papers").glob("*.ipynb"))
+CLAIMED = {claim.slug for claim in leaderboard_claims().values()}
+
+
+def chapter_of(slug: str) -> Path:
+    """The notebook of a paper; a method for which nothing is claimed has its own among the other pages."""
+    return ROOT / "chapters" / ("papers" if slug in CLAIMED else "") / f"{slug}.ipynb"
+
+
+CHAPTERS = sorted({chapter_of(variant.slug) for variant in VARIANTS.values()})
 each_variant = pytest.mark.parametrize("name", VARIANTS)
 each_network = pytest.mark.parametrize("name", NETWORKS)
 
@@ -64,17 +73,24 @@ def test_every_paper_module_is_listed_and_every_chapter_has_a_paper():
     modules = {path.stem for path in [*folder.glob("*.py"), *(found.parent for found in folder.glob("*/__init__.py"))]}
     modules -= {"__init__", "base"}
     assert modules == set(papers.MODULES)
-    assert {path.stem for path in CHAPTERS} == {variant.slug for variant in VARIANTS.values()}
+    assert all(path.is_file() for path in CHAPTERS)
+    assert set((ROOT / "chapters" / "papers").glob("*.ipynb")) <= set(CHAPTERS)
+    assert {path.stem for path in CHAPTERS} - CLAIMED == {"baseline"}
+
+
+def test_every_paper_names_the_source_code_that_its_chapter_shows():
+    """Network, loss and what is special: few enough lines to be read on a page."""
+    for slug in {variant.slug for variant in VARIANTS.values()}:
+        lines = sum(len(inspect.getsource(each).splitlines()) for each in papers.module_of(slug).SHOWN)
+        assert 10 < lines <= 300, slug
 
 
 @each_variant
 def test_names_agree_between_module_notebook_and_claims(name):
     variant = VARIANTS[name]
     assert variant.slug.replace("-", "_") in papers.MODULES
-    assert (ROOT / "chapters" / "papers" / f"{variant.slug}.ipynb").is_file()
-    row = variant.ablation_of or name
-    claim = leaderboard_claims()[row]
-    assert claim.slug == variant.slug
+    if variant.slug in CLAIMED:
+        assert leaderboard_claims()[variant.ablation_of or name].slug == variant.slug
     assert all(needed in VARIANTS for needed in variant.requires)
 
 
@@ -191,6 +207,16 @@ def test_chapter_keeps_the_length_limits(path):
     assert sum(lines) <= 120 and max(lines) <= 12 and statistics.median(lines) <= 3
     words = sum(len(re.findall(r"\w[\w'.,%-]*", cell.source)) for cell in book.cells if cell.cell_type == "markdown")
     assert 900 <= words <= 1500, words
+
+
+@each_chapter
+def test_chapter_says_what_was_found_after_the_comparison_with_the_claim(path):
+    book = nbformat.read(path, 4)
+    headings = [place for place, cell in enumerate(book.cells) if cell.source.startswith("## What we found")]
+    assert len(headings) == 1, "one section of that name, made by chapter.findings()"
+    before = "\n".join(cell.source for cell in book.cells[: headings[0]])
+    assert "chapter.beside_the_claim(" in before or "comparison.claims(" in before
+    assert "chapter.findings(" in book.cells[headings[0] + 1].source
 
 
 def test_the_contract_notices_a_wrong_network():

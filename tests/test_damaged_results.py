@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import warnings
 import zipfile
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from fer_repro.campaign.estimate import Estimator
 from fer_repro.errors import FerReproError
 from fer_repro.parameters import RunOptions
 from fer_repro.project import default_results_dir
-from fer_repro.results import schema
+from fer_repro.results import places, schema
 
 REAL = "deep-emotion/official/seed-0"
 PLACE = "vggnet/official/seed-0"
@@ -50,7 +51,7 @@ def sealed(folder: Path, change) -> None:
 def with_arrays(folder: Path, archive: bytes) -> None:
     """Put other bytes in place of the predictions, with their digest in the record."""
     (folder / "predictions.npz").write_bytes(archive)
-    digest = results.sha256(archive).hexdigest()
+    digest = sha256(archive).hexdigest()
     sealed(folder, lambda record: record["files"].update({"predictions.npz": digest}))
 
 
@@ -400,7 +401,7 @@ def test_what_is_stored_is_shown_where_nothing_can_be_written(shelf, capsys, mon
     def refused(*_, **__):
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(results, "atomic_write", refused)
+    monkeypatch.setattr(places, "atomic_write", refused)
     before = sorted(shelf.rglob("*"))
     where = ("--results-dir", str(shelf), "--runs-dir", str(shelf / "runs"), "--device", "cpu")
     code, out, _ = call(capsys, "run", "deep-emotion", "vggnet", *where)

@@ -22,8 +22,9 @@ from made_results import made_predictions, made_result
 from test_cli import call
 
 from fer_repro import leaderboard, page, papers, results, score
-from fer_repro.claims import leaderboard_claims
+from fer_repro.claims import declared_parameters, leaderboard_claims
 from fer_repro.errors import FerReproError
+from fer_repro.evaluation import progress
 from fer_repro.evaluation.cost import weightless
 from fer_repro.page.timeline import accuracy_over_time, accuracy_over_time_static
 from fer_repro.papers.base import TEST_SETS, from_release
@@ -264,7 +265,7 @@ def shelf(state, tmp_path, monkeypatch) -> Path:
     record = result.record | {"data": made_result().record["data"], "scores": results.score_all(predictions)}
     where = tmp_path / "results"
     results.write(Result(record, predictions, result.history), where)
-    results.write(made_result(), where)
+    results.write(made_result(parameters=declared_parameters("vggnet")), where)
     return where
 
 
@@ -275,7 +276,7 @@ def folder_of(shelf: Path) -> Path:
 def test_a_stored_release_is_read_verified_and_never_overwritten(shelf, tmp_path, capsys):
     folder = folder_of(shelf)
     assert sorted(path.name for path in folder.iterdir()) == ["predictions.npz", "result.json"]
-    [one] = results.read_all(shelf, released=True)
+    [one] = results.read_all(shelf, results.RELEASED)
     assert results.verify(shelf) == [] and [run.variant for run in results.read_all(shelf)] == ["vggnet"]
     about = one.record["released"]
     assert about["name"] == one.name == "some-file" and about["file"] == "some file.pth" and len(about["sha256"]) == 64
@@ -286,7 +287,7 @@ def test_a_stored_release_is_read_verified_and_never_overwritten(shelf, tmp_path
     with pytest.raises(FerReproError, match="already holds a result"):
         score.score(WIDE, tmp_path / "some file.pth", store=True, results_dir=shelf)
     status, out, _ = call(capsys, "verify", "--results-dir", str(shelf))
-    assert status == 0 and out == "2 stored results checked, 0 problems\n"
+    assert status == 0 and out == "2 stored results, 2 records of packages and networks checked, 0 problems\n"
     status, out, _ = call(capsys, "list", "--results-dir", str(shelf), "--json")
     assert {e["id"]: e["released"] for e in json.loads(out)["variants"]}[WIDE] == ["some-file"]
     status, out, _ = call(capsys, "audit", "--results-dir", str(shelf), "--json")
@@ -302,7 +303,7 @@ def test_a_result_of_vggnets_release_has_publictest_alone(tmp_path, capsys):
     record = result.record | {"data": made_result().record["data"], "scores": scores}
     results.write(Result(record, predictions, result.history), tmp_path / "results")
     assert results.verify(tmp_path / "results") == []
-    [one] = results.read_all(tmp_path / "results", released=True)
+    [one] = results.read_all(tmp_path / "results", results.RELEASED)
     assert one.headline == one.score("PublicTest") and one.halves == ("PublicTest",)
     both = Result(record | {"usages": {"test": list(TEST_SETS)}}, made_predictions(), result.history)
     with pytest.raises(FerReproError, match="cannot be stored"):
@@ -366,16 +367,17 @@ def test_released_weights_change_no_verdict_and_stand_beside_it(shelf, monkeypat
     before, after = (leaderboard.leaderboard(where).set_index("variant") for where in (empty, shelf))
     assert after.loc["deep-emotion", "verdict"] == before.loc["deep-emotion", "verdict"] == "not run"
     own = after.loc["deep-emotion"]
-    [one] = results.read_all(shelf, released=True)
+    [one] = results.read_all(shelf, results.RELEASED)
     assert own["released"] == one.score("PrivateTest")["accuracy"] and own["released_on"] == "PrivateTest"
     assert own["released_variant"] == WIDE and after["released"].notna().sum() == 1
     shown = after.reset_index()
-    names = [trace.name for trace in accuracy_over_time(shown).figure.data]
-    assert names[-1] == "released weights" and "Squares" in accuracy_over_time_static(shown).caption
+    entry = 'value="released"'
+    assert entry in accuracy_over_time(shown).body and "Squares" in accuracy_over_time_static(shown).caption
     bare = before.reset_index()
-    assert "released weights" not in [trace.name for trace in accuracy_over_time(bare).figure.data]
+    assert entry not in accuracy_over_time(bare).body
     assert "Squares" not in accuracy_over_time_static(bare).caption
-    assert f'title="of {WIDE}, on PrivateTest">released weights' in page.leaderboard_table(shown)._repr_html_()
+    assert own["evidence"] == "released" and f"released weights of {WIDE} " in own["evidence_text"]
+    assert own["evidence_text"] in page.leaderboard_table(shown)._repr_html_()
     assert "released weights" not in page.leaderboard_table(bare)._repr_html_()
 
 
@@ -409,7 +411,7 @@ def test_a_chapter_says_of_each_release_whether_it_was_scored(shelf):
 
 
 def test_progress_is_told_while_it_lasts(state, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(score, "EVERY", 0.0)
+    monkeypatch.setattr(progress, "EVERY", 0.0)
     path = saved(tmp_path / "weights.pth", state)
     status, out, err = call(capsys, "score", WIDE, "-c", str(path), "--data", "synthetic", "--device", "cpu", "--json")
     document = json.loads(out)

@@ -1,41 +1,47 @@
-"""The book: execute every chapter into a staging folder, build the HTML there, check it, and only then publish it."""
+"""The book: execute every chapter into a staging folder, build the HTML there, check it, and only then publish it.
+
+The staging folder stays between builds: chapters that have not changed are not executed again, and Sphinx reads only
+the sources that have. Every page is written anew each time, so a build that found everything done and one that began
+with nothing give the same book.
+"""
 
 from __future__ import annotations
 
-import getpass
+import filecmp
 import logging
 import os
 import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Collection, Iterator
-from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
-from contextlib import contextmanager, suppress
-from multiprocessing import Pipe, get_context
+from contextlib import contextmanager
+from multiprocessing import Pipe
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
-from fer_repro.book import html_check, notebooks
-from fer_repro.book.front import write_front
-from fer_repro.errors import FerReproError
+from fer_repro.book import executed, html_check, notebooks, pictures
+from fer_repro.book.downloads import write_downloads
+from fer_repro.book.executed import listed
+from fer_repro.book.front import FOLDER, write_front
+from fer_repro.book.repository import configured
+from fer_repro.errors import FerReproError, nearest
+from fer_repro.files import atomic_write
 from fer_repro.logs import shown
 from fer_repro.papers import PROFILES
-from fer_repro.processes import begin_child, home_folder
+from fer_repro.processes import home_folder
 from fer_repro.project import project_root
 
 log = logging.getLogger(__name__)
 
-COPIED = ("_config.yml", "_toc.yml", "_ext", "_static", "references.bib")
+COPIED = ("_config.yml", "_toc.yml", "_ext", "_static", "references.bib", "CHANGELOG.md", "CONTRIBUTING.md")
+IGNORED = ("__pycache__", ".ipynb_checkpoints")
 CELL_TIMEOUT = 1800.0  # seconds; a cell of a smoke chapter takes a few
-INJECTED_TAG = "injected-parameters"
-PROMPTS = {
-    notebooks.PARAMETERS_TAG: "Parameters of this chapter and their defaults",
-    INJECTED_TAG: "Parameters this page was built with",
-}
+BUILT = Path("_build")  # below the staging folder: what Sphinx reads (doctrees) and writes, and the executed chapters
+GENERATED = (BUILT, FOLDER, pictures.PLACE)
+READING, READ = BUILT / ".doctrees", BUILT / "read"  # of the build that runs now, of the last one that had no warning
+SETTINGS = "settings"  # file in READ: digest of what Sphinx read the sources with
 
 
 @shown()
@@ -52,8 +58,9 @@ def build_book(
     """Execute the notebooks of ``_toc.yml`` and build the book; returns the folder of finished HTML.
 
     ``profile``: what chapters run (``stored`` falls back to smoke, on the page). ``out``: where the finished book goes,
-    ``_build/html`` by default; its staging folder ``html.book-source`` lies beside it. ``only``: slugs to execute, the
-    other notebooks stay without outputs (tests, previews). ``jobs``: chapters at a time. ``timeout``: seconds per cell.
+    ``_build/html`` by default; its staging folder ``html.book-source`` lies beside it. A chapter that has not changed
+    is not executed again, see `executed.state`. ``only``: slugs to execute where they have changed; each other notebook
+    stays as it was executed last, or without outputs. ``jobs``: chapters at a time. ``timeout``: seconds per cell.
     Raises `FerReproError` when a chapter fails, Sphinx warns, a link is dead, a page would load something from
     elsewhere, or another process builds the book at ``out``; the previous book there is then unchanged.
     """
@@ -65,18 +72,27 @@ def build_book(
         raise FerReproError(f"there is no results folder {results_dir}: give one with --results-dir")
     staging = out.with_name(f"{out.name}.book-source")
     try:
+        configured(root)  # a bad address is said now, not after every chapter ran
         _require_place(root, out)
         with home_folder(), _alone(out):
             _finish_publishing(out)
-            pages = stage(root, staging)
-            write_front(staging, results_dir)
-            chosen = [page for page in pages if only is None or page.stem in only]
-            execute_chapters(root, staging, chosen, profile, results_dir, jobs, timeout)
+            pages = [page for page in toc_pages(root) if page.suffix == ".ipynb"]
+            chosen = _chosen(pages, only)
+            stage(root, staging, pages)
+            copies = executed.Copies(root, staging, executed.state(profile, results_dir))
+            todo = copies.missing(chosen)
+            log.info(f"{len(chosen) - len(todo)} of {len(chosen)} chapters are as they were executed last")
+            if todo:
+                copies.execute(todo, profile, results_dir, jobs, timeout)
+            placed = place_notebooks(staging, copies, pages, chosen)
+            write_front(staging, results_dir)  # its table links to the chapters that are there
+            write_downloads(staging, results_dir)
             log.info("building the pages")
             html = build_html(staging)
             if problems := html_check.problems(html):
-                raise FerReproError(_listed(f"the built pages in {html} have {len(problems)} faults", problems))
+                raise FerReproError(listed(f"the built pages in {html} have {len(problems)} faults", problems))
             publish(html, out)
+            copies.forget_all_but(placed)
     except OSError as error:
         why = f"{error.strerror or error}{f' ({error.filename})' if error.filename else ''}"
         raise FerReproError(
@@ -132,113 +148,86 @@ def toc_pages(root: Path) -> list[Path]:
     return [Path(found[0]) for found in pages.values()]
 
 
-def stage(root: Path, staging: Path) -> list[Path]:
-    """Copy what the pages need into an empty ``staging`` folder; returns the notebooks to execute, relative to both."""
-    pages = toc_pages(root)
-    if staging.exists():
-        shutil.rmtree(staging)
-    staging.mkdir(parents=True)
-    ignore = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints", "*.failed.ipynb", "*.partial.ipynb")
-    for name in COPIED:
-        source = root / name
-        if source.is_dir():
-            shutil.copytree(source, staging / name, ignore=ignore)
-        elif source.is_file():
-            shutil.copy2(source, staging / name)
-    shutil.copytree(root / "chapters", staging / "chapters", ignore=ignore)
-    return [page for page in pages if page.suffix == ".ipynb"]
+def _chosen(pages: Collection[Path], only: Collection[str] | None) -> list[Path]:
+    """The notebooks to execute. Raises `FerReproError` for a slug that no notebook has."""
+    known = {page.stem: page for page in pages}
+    for slug in only or ():
+        if slug not in known:
+            raise FerReproError(f"there is no chapter '{slug}': {nearest(slug, known, 'the chapters are', most=2)}")
+    return [page for page in pages if only is None or page.stem in only]
 
 
-def execute_chapters(
-    root: Path, staging: Path, pages: list[Path], profile: str, results_dir: str, jobs: int, timeout: float
-) -> None:
-    """Execute each notebook in a process of its own (papermill's memory grows from one to the next)."""
-    failures, cores = [], os.cpu_count() or 1
-    jobs = max(1, min(jobs, len(pages)))
-    spawn, threads = get_context("spawn"), max(1, cores // jobs)
-    alive, ours = Pipe(duplex=False)  # the chapters' processes end when our end is closed, by us or by our death
-    with alive, ours, ProcessPoolExecutor(jobs, spawn, begin_child, (alive, threads), max_tasks_per_child=1) as pool:
-        pages_of = {pool.submit(_execute_page, root, staging, p, profile, results_dir, timeout): p for p in pages}
-        try:
-            for count, future in enumerate(as_completed(pages_of), 1):
-                page = pages_of[future]
-                try:
-                    log.info(f"[{count}/{len(pages)}] {page.stem}: {future.result():.0f} s")
-                except FerReproError as error:
-                    log.info(f"[{count}/{len(pages)}] {page.stem}: failed")
-                    failures.append(str(error))
-        except BrokenExecutor as error:
-            raise FerReproError(
-                "a process that ran a chapter died, most often for lack of memory: try --jobs 1"
-            ) from error
-        except BaseException:
-            ours.close()
-            pool.shutdown(cancel_futures=True)  # otherwise the chapters still waiting would run first
-            raise
-    if failures:
-        raise FerReproError(_listed(f"{len(failures)} of {len(pages)} chapters failed", failures))
+def sources_of(results_dir: str = "") -> list[Path]:
+    """The files and folders that the project's book is made from."""
+    root = project_root()
+    return [root / "chapters", *(root / name for name in COPIED), *executed.sources(results_dir)]
 
 
-def _execute_page(root: Path, staging: Path, page: Path, profile: str, results_dir: str, timeout: float) -> float:
-    """One chapter, executed and cleaned into its place; returns the seconds it took."""
-    started = time.monotonic()
-    wanted = {"profile": profile, "results_dir": results_dir}
-    takes = notebooks.inspect(root / page).parameters
-    given = {name: value for name, value in wanted.items() if name in takes and value != takes[name].default}
-    done = notebooks.execute(root / page, staging / page, given, timeout=timeout)
-    notebook = notebooks.read(done)
-    clean(notebook, page.stem)
-    notebooks.write(notebook, done)
-    return time.monotonic() - started
+def stage(root: Path, staging: Path, pages: Collection[Path] = ()) -> None:
+    """Make ``staging`` hold what the pages need, without touching a file that is right already.
 
-
-def clean(notebook: Any, name: str) -> None:
-    """Prepare an executed notebook for publishing, in place.
-
-    Drops papermill's metadata (paths, times) and folds the parameter cells. Raises `FerReproError` where an output
-    shows this machine's folders or user.
+    ``pages``: notebooks that `place_notebooks` puts there. What is generated or built there stays.
     """
-    for part in (notebook, *notebook.cells):
-        part.metadata.pop("papermill", None)
-        part.metadata.pop("execution", None)
-    for cell in notebook.cells:
-        tags = cell.metadata.get("tags", [])
-        for tag, prompt in PROMPTS.items():
-            if tag in tags:
-                cell.metadata.tags = [*tags, "hide-input"]
-                cell.metadata.mystnb = {"code_prompt_show": prompt, "code_prompt_hide": prompt}
-                cell.source = re.sub(r"\A# Parameters\n", "", cell.source)
-    for number, text in private_text(notebook):
-        raise FerReproError(
-            f"chapter {name}: the output of cell {number} shows {text!r}, a path of this machine: do not print it"
-        )
+    wanted = {}
+    for name in (*COPIED, "chapters"):
+        for source in [root / name] if (root / name).is_file() else sorted((root / name).rglob("*")):
+            place = source.relative_to(root)
+            left = source.name.endswith((".failed.ipynb", ".partial.ipynb")) or set(IGNORED) & set(place.parts)
+            if source.is_file() and not left and not _generated(place):
+                wanted[place] = source
+    for path in sorted(staging.rglob("*"), reverse=True):
+        place = path.relative_to(staging)
+        if _generated(place):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            if not any(path.iterdir()):
+                path.rmdir()
+        elif place not in wanted:
+            path.unlink()
+    for place, source in wanted.items():
+        if place not in pages:
+            _copy(source, staging / place)
 
 
-def private_text(notebook: Any) -> Iterator[tuple[int, str]]:
-    """(cell number, text) for each output that shows a home folder or another absolute path of this machine."""
-    folders = {str(p) for p in (Path.home(), project_root(), Path.cwd(), Path(sys.prefix))} - {"/"}
-    with suppress(KeyError, OSError):  # a container's user id needs no account
-        folders.add(f"/home/{getpass.getuser()}")
-    own = "|".join(re.escape(folder) for folder in sorted(folders, key=len, reverse=True))
-    pattern = re.compile(rf"(?<![\w.:/-])(?:{own}|/Users/\w+|[A-Z]:\\Users\\\w+)(?:/[\w./-]*)?\b")
-    for number, cell in enumerate(notebook.cells, 1):
-        for output in cell.get("outputs", []):
-            for text in _texts(output):
-                if found := pattern.search(text):
-                    yield number, found.group()[:80]
+def _generated(place: Path) -> bool:
+    return any(place.is_relative_to(folder) for folder in GENERATED)
 
 
-def _texts(output: Any) -> Iterator[str]:
-    yield str(output.get("text", ""))
-    yield "\n".join(output.get("traceback", []))
-    for kind, value in output.get("data", {}).items():
-        if not kind.startswith("image/"):
-            # Pictures inside HTML are base64, whose alphabet has slashes: not a path.
-            yield re.sub(r"base64,[\w+/=]+", "", value if isinstance(value, str) else str(value))
+def place_notebooks(
+    staging: Path, copies: executed.Copies, pages: Collection[Path], chosen: Collection[Path]
+) -> list[Path]:
+    """Put each notebook's executed copy with its pictures into ``staging``, or the source of one that has none.
+
+    Of the ``chosen`` pages it is the copy of the present state. Returns the copies.
+    """
+    shown = {page: copies.place(page) if page in chosen else copies.last(page) for page in pages}
+    for page, copy in shown.items():
+        _copy(copy or copies.root / page, staging / page)
+    placed = [copy for copy in shown.values() if copy]
+    names = (name for copy in placed for name in pictures.shown_in(copy))
+    pictures.place(names, copies.pictures, staging / pictures.PLACE)
+    return placed
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file whose content differs; its new time tells Sphinx to read it again."""
+    if not (target.is_file() and filecmp.cmp(source, target, shallow=False)):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
 
 
 def build_html(staging: Path) -> Path:
-    """jupyter-book on the staged pages, warnings as errors; returns the HTML folder. Raises `FerReproError`."""
+    """jupyter-book on the staged pages, warnings as errors; returns the HTML folder. Raises `FerReproError`.
+
+    Sphinx goes on from what the last build without a warning read: it would not repeat the warnings of a page that it
+    need not read again, and a build that was killed leaves nothing that another one uses.
+    """
+    html, reading, read = staging / BUILT / "html", staging / READING, staging / READ
+    for left in (folder for folder in (html, reading) if folder.exists()):
+        shutil.rmtree(left)
+    settings = _settings(staging)
+    if (read / SETTINGS).is_file() and (read / SETTINGS).read_text() == settings:
+        shutil.copytree(read, reading)
     alive, ours = Pipe(duplex=False)
     with alive, ours:
         begin = f"from fer_repro.processes import end_with; end_with({alive.fileno()})"
@@ -247,13 +236,26 @@ def build_html(staging: Path) -> Path:
         done = subprocess.run(
             command, capture_output=True, text=True, check=False, cwd=staging, pass_fds=[alive.fileno()]
         )
-    log = staging / "book.log"
+    log = staging / BUILT / "book.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
     log.write_text(done.stdout + done.stderr, encoding="utf-8")
     if done.returncode:
         lines = [re.sub(r"\x1b\[[\d;]*m", "", line) for line in (done.stdout + done.stderr).splitlines()]
         problems = [line.replace(f"{staging}/", "") for line in lines if re.search(r"WARNING|ERROR|[Ee]xception", line)]
-        raise FerReproError(_listed(f"jupyter-book failed (all of it: {log})", problems or lines[-5:]))
-    return staging / "_build" / "html"
+        raise FerReproError(listed(f"jupyter-book failed (all of it: {log})", problems or lines[-5:]))
+    with atomic_write(reading / SETTINGS) as file:
+        file.write(settings.encode())
+    if read.exists():
+        (read / SETTINGS).unlink(missing_ok=True)  # first: without it nothing here is used again
+        shutil.rmtree(read)
+    reading.replace(read)
+    return html
+
+
+def _settings(staging: Path) -> str:
+    """Hex digest over what Sphinx reads every source with: after a change of it, it reads all of them again."""
+    places = [staging / name for name in ("_config.yml", "_toc.yml", "_ext", "references.bib")]
+    return executed.digest_of([executed.package(), *places], executed.surroundings())
 
 
 def publish(html: Path, out: Path) -> None:
@@ -277,9 +279,3 @@ def _finish_publishing(out: Path) -> None:
 
 def _former(out: Path) -> Path:
     return out.with_name(f".{out.name}.old")
-
-
-def _listed(what: str, items: Collection[str], most: int = 12) -> str:
-    unique = list(dict.fromkeys(items))
-    more = [f"... and {len(unique) - most} more"] if len(unique) > most else []
-    return "\n  - ".join([f"{what}:", *unique[:most], *more])

@@ -1,4 +1,4 @@
-"""Checks of built pages: dead links, pictures without alternative text, resources loaded from other sites."""
+"""Checks of built pages: dead links, pictures without alternative text, resources from other sites, weight."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ LOADED = {
 }
 # Of <link>, only these name a page for a reader or a robot; all others are fetched.
 NAMING_LINKS = {"next", "prev", "canonical", "author", "search", "index", "alternate", "license", "help"}
+# Bytes of a page without its pictures, and of all files together: what a reader's line and a small host can bear.
+HEAVIEST_PAGE, HEAVIEST_SITE = 600_000, 25_000_000
 # The theme puts its search field on the search page twice, with one id.
 KNOWN = {("search.html", "search-input")}
 
@@ -58,15 +60,26 @@ def problems(folder: Path) -> list[str]:
     """Every fault of the pages below ``folder``, one sentence each; an empty list when all is well.
 
     Checked: links and resources inside the book exist, with their fragments; nothing is loaded from another host; every
-    picture has alternative text; no id appears twice on a page. Links to other sites are not followed.
+    picture has alternative text; no id appears twice on a page; no page and not the whole is too heavy. Links to other
+    sites are not followed.
     """
     folder = folder.resolve()  # a relative folder would make every fragment look foreign
     pages = {path: Page(path) for path in sorted(folder.rglob("*.html")) if "_static" not in path.parts}
     if not pages:
         return [f"{folder} holds no HTML page"]
-    return [
+    found = [
         f"{page.path.relative_to(folder)}: {what}" for page in pages.values() for what in _faults(page, pages, folder)
     ]
+    return [*_too_heavy(folder), *found]
+
+
+def _too_heavy(folder: Path) -> Iterator[str]:
+    sizes = {path: path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+    if (whole := sum(sizes.values())) > HEAVIEST_SITE:
+        largest = sorted(sizes, key=sizes.__getitem__, reverse=True)[:3]
+        named = ", ".join(f"{path.relative_to(folder)} ({sizes[path] / 1e6:.1f} MB)" for path in largest)
+        most = f"{HEAVIEST_SITE / 1e6:.0f}"
+        yield f"the book has {whole / 1e6:.1f} MB, at most {most} are allowed; the largest files are {named}"
 
 
 def _faults(page: Page, pages: dict[Path, Page], folder: Path) -> Iterator[str]:
@@ -74,6 +87,9 @@ def _faults(page: Page, pages: dict[Path, Page], folder: Path) -> Iterator[str]:
         parts = urlsplit(address)
         if parts.netloc or parts.scheme in ("http", "https"):
             yield f"loads {address} from another site"
+    if (size := page.path.stat().st_size) > HEAVIEST_PAGE:
+        most = f"{HEAVIEST_PAGE / 1e3:.0f}"
+        yield f"has {size / 1e3:.0f} kB, at most {most} are allowed: show less on it, or as a picture"
     yield from filter(None, (_dead(page, address, pages, folder) for address in [*page.loaded, *page.links]))
     yield from (f"picture {source} has no alternative text" for source in page.silent)
     for name, count in sorted(Counter(page.ids).items()):

@@ -41,7 +41,8 @@ CAUTION, CAUTION_BF16 = 1.5, 6.0
 
 @dataclass(frozen=True)
 class Work:
-    """Floating-point operations of a run: one epoch's ``training`` and ``selecting`` in each stage, and ``scoring``.
+    """Floating-point operations of a run: one epoch's ``training`` and ``selecting`` in each stage, ``scoring``, and
+    ``scoring_plain`` by the weights of one epoch.
 
     ``epochs``, ``images`` and images per batch of each stage, the network's parameters; ``at_most`` where patience may
     end a stage sooner.
@@ -52,6 +53,7 @@ class Work:
     training: tuple[float, ...]
     selecting: float
     scoring: float
+    scoring_plain: float
     batch_sizes: tuple[int, ...]
     parameters: int
     at_most: bool
@@ -102,12 +104,14 @@ def work(variant: Variant, recipe: Recipe, counts: Mapping[str, int]) -> Work:
     plain, viewed = view_count(recipe.plain), view_count(recipe.views)
     select = sum(counts[usage] for usage in protocol.select) * (viewed if recipe.selection.views else plain)
     views = plain + (viewed if recipe.views != recipe.plain else 0)
+    tested = sum(counts[half] for half in HALVES)
     return Work(
         epochs=tuple(stage.epochs for stage in recipe.stages),
         images=images,
         training=tuple(float(n * c * adds * TRAINING) for n, c in zip(images, copies, strict=True)),
         selecting=float(select * adds * FORWARD),
-        scoring=float(sum(counts[half] for half in HALVES) * views * adds * FORWARD),
+        scoring=float(tested * views * adds * FORWARD),
+        scoring_plain=float(tested * plain * adds * FORWARD),
         batch_sizes=tuple(each.batch_size for each in staged),
         parameters=cost.count_parameters(network),
         at_most=any(stage.patience is not None for stage in recipe.stages),
@@ -151,6 +155,7 @@ class Estimator:
         self.keeps = self.profile == "full" or bool(options.runs_dir)
         self.data = options.data or usual_data(self.profile)
         self.stores = self.profile == "full" and options.epochs is None and self.data == "fer2013"
+        self.modified = options.modified_copy()
         self.device = resolve_device(options.device)
         self.speeds = Speeds(self.results_dir if self.profile == "full" else None, self.device)
         self.work = cache(self._work)
@@ -163,12 +168,21 @@ class Estimator:
         """None for a method without a network."""
         if papers.get(variant).build is None:
             return None
-        sizes = SMOKE_SIZE if self.data == "synthetic" else OFFICIAL_COUNTS.sum(axis=1).tolist()
+        counts = OFFICIAL_COUNTS if self.modified is None else self.modified.counts().to_numpy()
+        sizes = SMOKE_SIZE if self.data == "synthetic" else counts.sum(axis=1).tolist()
         return work(papers.get(variant), self.recipe(variant), dict(zip(USAGES, sizes, strict=True)))
 
+    def _scoring(self, counted: Work) -> float:
+        """Operations of scoring a run that was asked for, by the weights of every epoch too if that was."""
+        return counted.scoring + (sum(counted.epochs) * counted.scoring_plain if self.options.score_epochs else 0.0)
+
     def folder(self, task: Task) -> Path:
-        o = self.options
-        return run_folder(self.runs_dir, task.variant, o.protocol, self.profile, task.seed, o.epochs, self.data)
+        o, data = self.options, self.data if self.modified is None else self.modified.folder_name
+        return run_folder(self.runs_dir, task.variant, o.protocol, self.profile, task.seed, o.epochs, data)
+
+    def place(self, task: Task) -> tuple[Path, str, str, int, str, str]:
+        """Where the result of a run is stored, as `results.folder_of` takes it."""
+        return self.results_dir, task.variant, self.options.protocol, task.seed, *results.stored_as(self.modified)
 
     def standing(self, task: Task) -> CheckpointProgress | None:
         """How far the run's checkpoint has come; None where there is none that this command would resume."""
@@ -191,7 +205,7 @@ class Estimator:
         """Whether a stored result answers for this run."""
         if self.options.profile == "smoke" or self.options.epochs is not None or self.options.data == "synthetic":
             return False
-        return results.is_stored(self.results_dir, task.variant, self.options.protocol, task.seed)
+        return results.is_stored(*self.place(task))
 
     def remaining(self, task: Task) -> Remaining:
         """What this run needs by itself; see `required` for the runs it builds on."""
@@ -200,13 +214,13 @@ class Estimator:
         own, counted = self.fitting(task), self.work(task.variant)
         if counted is None:
             return own
-        scoring = counted.scoring / self.speed(task.variant).flops_per_second
+        scoring = self._scoring(counted) / self.speed(task.variant).flops_per_second
         stuck = {"fitting": 0.0, "at_most": False} if own.state == "stuck" else {}
         return dataclasses.replace(own, scoring=scoring, **stuck)
 
     def _stored_text(self, task: Task) -> str:
         try:
-            results.find(task.variant, self.options.protocol, task.seed, self.results_dir)
+            results.read(results.folder_of(*self.place(task)))
         except FerReproError:
             return "stored, but damaged: see fer-repro verify"
         return "stored"
@@ -256,23 +270,26 @@ class Estimator:
         direct = [Task(name, task.seed) for name in papers.get(task.variant).requires]
         return list(dict.fromkeys(each for other in direct for each in [*self.builds_on(other), other]))
 
-    def tail(self, task: Task) -> float:
+    def tail(self, task: Task, teacher: bool = False) -> float:
         """Seconds to keep free at the end of a budget, cautiously: one checkpoint, or scoring, neither of which stops.
 
-        A method without a network checks the time itself: 0.
+        A method without a network checks the time itself: 0. Of a ``teacher`` of the run that was asked for no single
+        epochs are scored.
         """
         counted = self.work(task.variant)
         if counted is None:
             return 0.0
         faster = self.device == "cuda" and self.recipe(task.variant).precision == "bf16"
         caution = CAUTION_BF16 if faster else CAUTION
-        scoring = caution * counted.scoring / self.speed(task.variant).flops_per_second
+        operations = counted.scoring if teacher else self._scoring(counted)
+        scoring = caution * operations / self.speed(task.variant).flops_per_second
         standing = self.standing(task)
         size = standing.path.stat().st_size if standing else BYTES_PER_PARAMETER * counted.parameters
         return scoring + size / DISK
 
     def gained(self, task: Task) -> set[tuple]:
-        """What a run and those it builds on have on disk: the same before and after a command that gained nothing."""
+        """What a run, those it builds on and its unfinished result have on disk: the same before and after a command
+        that gained nothing."""
         found: set[tuple] = set()
         for each in [*self.builds_on(task), task] if self.keeps else ():
             for path in self.folder(each).glob("**/*"):
@@ -283,6 +300,10 @@ class Estimator:
                     found |= {(path, *done)} if any(done[1:]) else set()
                 elif path.is_file() and path.name not in ("lock", checkpoint.PREVIOUS):
                     found.add((path, path.stat().st_mtime_ns))
+        place = (self.results_dir, task.variant, self.options.protocol, task.seed, results.UNFINISHED)
+        if self.options.keep_unfinished and results.is_stored(*place):
+            path = results.folder_of(*place) / "result.json"
+            found.add((path, path.stat().st_mtime_ns))
         return found
 
 

@@ -157,7 +157,8 @@ def time_to_reserve(estimator: Estimator) -> runner.Reserve:
     def reserve(task: Task, left: float, whole: bool) -> float:
         if estimator.stored(task):
             return 0.0
-        tail = max(estimator.tail(each) for each in [*estimator.builds_on(task), task])
+        teachers = [estimator.tail(each, teacher=True) for each in estimator.builds_on(task)]
+        tail = max([*teachers, estimator.tail(task)])
         if tail <= left / 2:
             return tail
         if not whole:
@@ -201,11 +202,16 @@ def run(
 
 
 def verify(outcomes: Iterable[Outcome], before: Iterable[Task], estimator: Estimator) -> tuple[int, list[str]]:
-    """Check the result folders that were not there ``before``: how many, and one sentence for each problem."""
-    known, where = set(before), estimator.results_dir
+    """Check the result folders that were not there ``before``, and those of what was kept of stopped runs: how many of
+    the former, and one sentence for each problem."""
+    known, options, outcomes = set(before), estimator.options, list(outcomes)
     new = [o.task for o in outcomes if o.task not in known and estimator.stored(o.task)]
-    folders = [results.folder_of(where, task.variant, estimator.options.protocol, task.seed) for task in new]
-    return len(folders), results.verify(where, folders=folders)
+    stopped = [o.task for o in outcomes if o.state == "stopped" and options.keep_unfinished]
+    places = [estimator.place(task) for task in new]
+    where, protocol = estimator.results_dir, options.protocol
+    kept = [(where, task.variant, protocol, task.seed, results.UNFINISHED) for task in stopped]
+    folders = [results.folder_of(*place) for place in (*places, *kept) if results.is_stored(*place)]
+    return len(new), results.verify(estimator.results_dir, folders=folders)
 
 
 def next_runs(outcomes: Iterable[Outcome], estimator: Estimator) -> list[str]:

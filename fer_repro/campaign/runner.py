@@ -69,7 +69,8 @@ def check(tasks: Iterable[Task], options: RunOptions, writes: bool = True) -> No
     for task in (tasks := list(tasks)):
         options.check(task.variant, task.seed)
     if writes and options.profile == "full" and options.epochs is None:
-        if not all(results.is_stored(where, task.variant, options.protocol, task.seed) for task in tasks):
+        kind = results.stored_as(options.modified_copy())
+        if not all(results.is_stored(where, task.variant, options.protocol, task.seed, *kind) for task in tasks):
             results.require_writable(where)
 
 
@@ -127,7 +128,8 @@ def _one_by_one(wave: list[Task], options: RunOptions, left_for: LeftFor) -> lis
     outcomes: list[Outcome] = []
     for task in wave:
         left = left_for(task)
-        if left is not None and left <= 0:
+        # The first one may have something to keep, which takes no training.
+        if left is not None and left <= 0 and (outcomes or not options.keep_unfinished):
             break
         outcomes.append(_attempt(task, options, left))
         if outcomes[-1].state == "stopped":
@@ -139,6 +141,7 @@ def _attempt(task: Task, options: RunOptions, left: float | None, turn: Turn | N
     """One run in this process, and how it ended."""
     from fer_repro.reproduce import reproduce
 
+    options = options.of(task.variant)
     try:
         result = reproduce(task.variant, seed=task.seed, time_budget=left, turn=turn, **vars(options))
     except Interrupted as stop:
@@ -178,5 +181,7 @@ def _headline(result: Any) -> str:
     score = result.headline
     low, high = score["interval"]
     text = f"{100 * score['accuracy']:.2f} % of {score['n']:,} ({100 * low:.2f} to {100 * high:.2f} %)"
-    synthetic = "; synthetic faces - not a result" if result.synthetic else ""
-    return text + synthetic + ("" if result.status == "done" else f"; status {result.status}")
+    remarks = ["synthetic faces - not a result"] if result.synthetic else []
+    remarks += [result.changed_data] if result.modified else []
+    remarks += [] if result.status == "done" else [f"status {result.status}"]
+    return "; ".join([text, *remarks])

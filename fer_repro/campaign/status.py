@@ -21,8 +21,9 @@ def states(
     """
     stored: dict[tuple[str, str], list[int]] = {}
     whole, unreadable = found or results.survey(results_dir)
-    released, unread = results.survey(results_dir, released=True)
-    unreadable = unreadable | unread
+    released, unread = results.survey(results_dir, results.RELEASED)
+    kept, torn = results.survey(results_dir, results.UNFINISHED)
+    unreadable = unreadable | unread | torn
     for result in whole:
         stored.setdefault((result.variant, result.protocol), []).append(result.seed)
     lying = {folder.relative_to(results_dir).parts: problem for folder, problem in unreadable.items()}
@@ -34,9 +35,12 @@ def states(
             return "no module yet"
         seeds = sorted(stored.get((name, protocol), []))
         texts = [f"stored, seed {', '.join(map(str, seeds))}"] if seeds else []
+        texts += [f"{one.progress}, seed {one.seed}" for one in kept if (one.variant, one.protocol) == (name, protocol)]
         places = [place for place in lying if place[:2] in ((name, protocol), (name,), ())]
         if places:
-            texts.append(", ".join(["damaged", *(place[2].replace("-", " ", 1) for place in places if place[2:])]))
+            texts.append(
+                ", ".join(["damaged", *(" ".join(place[2:]).replace("-", " ", 1) for place in places if place[2:])])
+            )
         if texts:
             return "; ".join(texts)
         folders = [runs / name / run for run in begun.get(name, []) if run.startswith(f"{protocol}/full/")]

@@ -71,10 +71,8 @@ class Speeds:
         same, alike = {}, {}
         stored = records(self.results_dir) if self.results_dir else ()
         for record in sorted(stored, key=lambda record: record["ended"]):
-            rate = record["cost"]["images_per_second"]
-            if record["cost"]["device"] == self.device and rate and record["multiply_adds"]:
-                copies = math.prod(COPIES.get(step["name"], 1) for step in record["recipe"]["augment"])
-                alike[record["variant"]] = rate * copies * record["multiply_adds"] * TRAINING
+            if record["cost"]["device"] == self.device and (speed := speed_of(record)):
+                alike[record["variant"]] = speed
                 if self._name_in(record["environment"]) == self.name:
                     same[record["variant"]] = alike[record["variant"]]
         return same, alike
@@ -82,6 +80,14 @@ class Speeds:
     @cached_property
     def _guess(self) -> float:
         return GUESSED_SHARE * matmul_speed(self.device)
+
+
+def speed_of(record: Mapping[str, Any]) -> float | None:
+    """Operations per second of a stored run's training; None where it recorded no speed."""
+    rate, adds = record["cost"]["images_per_second"], record["multiply_adds"]
+    if not rate or not adds:
+        return None
+    return rate * math.prod(COPIES.get(step["name"], 1) for step in record["recipe"]["augment"]) * adds * TRAINING
 
 
 def records(results_dir: Path) -> Iterator[dict[str, Any]]:

@@ -73,7 +73,7 @@ def run(wave: list[Task], options: RunOptions, jobs: int, deadline: float | None
 
 def _start(task: Task, options: RunOptions, jobs: int, left: float | None, slot: int) -> subprocess.Popen:
     """This same command for one task."""
-    arguments = ["run", task.variant, "--seed", str(task.seed), *options.as_arguments()]
+    arguments = ["run", task.variant, "--seed", str(task.seed), *options.of(task.variant).as_arguments()]
     arguments += [] if left is None else ["--time-budget", f"{max(0.1, left):.1f}"]
     cores = max(1, (os.cpu_count() or 1) // jobs)
     return subprocess.Popen(

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fer_repro.claims import schema as need
+from fer_repro.claims.others import Measurement, comparable_scope
 from fer_repro.errors import FerReproError, nearest
 
 SCHEMA = 1
@@ -28,7 +29,7 @@ CLASSES = {
     "C": "other data (private, extra, merged, random split or cleaned)",
     "D": "not established by anything we could read",
 }
-KINDS = ("code", "paper", "author", "run", "third-party", "inference", "memory")
+KINDS = ("code", "paper", "author", "run", "third-party", "inference")
 HELD_OUT = ("PublicTest", "PrivateTest")
 HALF = 3589  # images in PublicTest and in PrivateTest
 
@@ -71,16 +72,6 @@ class Evidence:
     fact: Annotated[str, need.text]
     source: Annotated[str, need.text]
     kind: Annotated[str, need.one_of(KINDS)]
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """What somebody else measured; ``result`` in percent, or a text where the source gives no number."""
-
-    who: Annotated[str, need.text]
-    protocol: Annotated[str, need.text]
-    result: Annotated[float | str, need.percent_or_text]
-    source: Annotated[str, need.text]
 
 
 @dataclass(frozen=True)
@@ -256,13 +247,14 @@ def _claims(value: Any, rows: tuple[LeaderboardRow, ...], name: str) -> dict[str
         accuracy = need.percent(raw.get("accuracy") if isinstance(raw, Mapping) else None, f"{where}, field accuracy")
         nested = need.readers(Claim, paper=need.record(Paper), code=_code, audit=partial(_audit, accuracy))
         got = need.fields(raw, where, **nested)
-        paper, code = got["paper"], got["code"]
+        paper, code, audit = got["paper"], got["code"], got["audit"]
         own = LeaderboardRow(got["model"], got["accuracy"], got["date"], paper.title, paper.url, code.url)
         for field in ("model", "accuracy", "date"):
             pinned = getattr(row or own, field)
             if got[field] != pinned:
                 expected = f"{pinned!r}, as row {number} of the pinned leaderboard says"
                 raise need.wrong(f"{where}, field {field}", got[field], expected)
+        comparable_scope(got["others"], audit.usages, where)
         if got["variant"] in claims:
             raise FerReproError(f"{where}: this variant has a row already")
         claims[got["variant"]] = Claim(**got, row=row or own, pinned=row is not None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,8 +17,20 @@ import typer
 
 import fer_repro
 from fer_repro import durations
-from fer_repro.cli import runs, scoring
-from fer_repro.cli.console import AsJson, ResultsDir, Root, console, end_with_the_driver, print_json, progress, table
+from fer_repro.cli import audit, packages, runs, scoring
+from fer_repro.cli.console import (
+    AcceptModified,
+    AsJson,
+    ResultsDir,
+    Root,
+    console,
+    end_with_the_driver,
+    print_damage,
+    print_json,
+    progress,
+    table,
+)
+from fer_repro.cli.data import Ferplus, audit_data
 from fer_repro.cli.failure import Commands, reported
 from fer_repro.errors import INTERRUPTED, UNREAD, FerReproError, nearest, one_of
 from fer_repro.logs import LineHandler, nowhere, shown, unread
@@ -100,19 +112,27 @@ def _interruptible(what_stays: str) -> Iterator[None]:
 @app.command()
 def data(
     action: Annotated[
-        str, typer.Argument(help="find (where it is), check (every count and digest) or describe (counts).")
+        str,
+        typer.Argument(
+            help="find (where it is), check (every count and digest), describe (counts) or audit (duplicates, blank "
+            "images, labels that contradict each other)."
+        ),
     ] = "describe",
     root: Root = "",
     download: Annotated[
         bool, typer.Option("--download", help="Fetch the folder copy through kagglehub first.")
     ] = False,
+    ferplus: Ferplus = "",
+    accept_modified: AcceptModified = False,
     as_json: AsJson = False,
 ) -> None:
-    """Find, check or describe the FER2013 copy on this machine."""
-    actions = ("find", "check", "describe")
+    """Find, check, describe or audit the FER2013 copy on this machine."""
+    actions = ("find", "check", "describe", "audit")
     if action not in actions:
         hint = nearest(action, actions, "", most=1)
-        raise FerReproError(f"unknown action '{action}', expected find, check or describe{hint and f'; {hint}'}")
+        raise FerReproError(f"unknown action '{action}', expected find, check, describe or audit{hint and f'; {hint}'}")
+    if ferplus and action != "audit":
+        raise FerReproError("--ferplus belongs to the audit: write `fer-repro data audit --ferplus FILE`")
     from fer_repro.data import describe, load, source
 
     if download:
@@ -120,10 +140,13 @@ def data(
 
         progress("fetching the folder copy of FER2013")
         fetch(root) if root else fetch()
+    if action == "audit":
+        audit_data(root, ferplus, accept_modified, as_json)
+        return
     place = source.find(root or None)
     document: dict[str, Any] = {"path": str(place.path), "kind": place.kind}
     if action != "find":
-        document |= describe(load("fer2013", root or None))
+        document |= describe(load("fer2013", root or None, accept_modified=accept_modified))
         if not document["digest_verified"]:
             raise FerReproError(
                 f"the cached pixels of {place.path.name} are not those that were checked: delete the cache folder "
@@ -135,6 +158,8 @@ def data(
         print(f"{place.path} ({place.kind})")
     else:
         print(f"{document['source']}: {document['images']:,} images, {document['known_copy']}, {document['digest']}")
+        if document["modified"]:
+            print(f"not the official FER2013: {document['modified']['words']}")
         if document["not_read"]:
             print(f"in the same folder, not read: {', '.join(document['not_read'])}")
     if action == "describe" and not as_json:
@@ -144,7 +169,7 @@ def data(
 
 @app.command("list")
 def list_variants(results_dir: ResultsDir = "", as_json: AsJson = False) -> None:
-    """List the variants: leaderboard rows, added models and ablations, with what is stored of each."""
+    """List the variants: leaderboard rows, other models and ablations, with what is stored of each."""
     from fer_repro import papers, results
     from fer_repro.campaign import status
 
@@ -153,19 +178,22 @@ def list_variants(results_dir: ResultsDir = "", as_json: AsJson = False) -> None
         raise FerReproError(f"there is no results folder {where}: give one with --results-dir")
     found = results.survey(where)
     entries = status.states(where, found)
-    _print_damage([*found[1].values(), *results.survey(where, released=True)[1].values()])
+    others = (results.survey(where, kind) for kind in results.EVIDENCE if kind != results.FULL)
+    print_damage(dict.fromkeys(problem for _, damaged in (found, *others) for problem in damaged.values()))
     if as_json:
         print_json({"variants": entries})
         return
-    kinds = [
-        f"ablation of {e['ablation_of']}" if e["ablation_of"] else "not on the leaderboard" if e["added"] else "row"
-        for e in entries
-    ]
-    rows = [
-        [e["id"], e["slug"], kind, *e["state"].values(), ", ".join(e["released"])]
-        for e, kind in zip(entries, kinds, strict=True)
-    ]
+    rows = [[e["id"], e["slug"], _kind(e), *e["state"].values(), ", ".join(e["released"])] for e in entries]
     console.print(table(["variant", "chapter", "kind", *papers.PROTOCOLS, "released weights"], rows))
+
+
+def _kind(entry: dict[str, Any]) -> str:
+    """What a variant is to the leaderboard, in words."""
+    if entry["ablation_of"]:
+        return f"ablation of {entry['ablation_of']}"
+    if entry["claimed"] is None:
+        return "nothing claimed"
+    return "not on the leaderboard" if entry["added"] else "row"
 
 
 app.command()(runs.run)
@@ -219,83 +247,70 @@ def book(
     jobs: Annotated[int, typer.Option(min=1, help="Chapters at a time.")] = 2,
     timeout: Annotated[str, typer.Option(help="Time that one cell may take: seconds, 45m, 1h30m.")] = "30m",
     out: Annotated[str, typer.Option("-o", "--out", help="Where the finished book goes. Default: _build/html.")] = "",
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SLUG", help="Execute only this chapter; repeatable. The others stay as they were last."),
+    ] = None,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Show the book in a browser, and build it again when a source changes.")
+    ] = False,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Of --serve, on this machine alone.")] = 8000,
     results_dir: ResultsDir = "",
 ) -> None:
-    """Execute all chapters and build the book; a warning, a dead link or a failing chapter is an error."""
+    """Execute the chapters that have changed and build the book; a warning, a dead link or a failing chapter is an
+    error."""
     from fer_repro import papers
 
     one_of("profile", profile, papers.PROFILES)
-    from fer_repro.book.build import build_book
+    from fer_repro.book.build import build_book, sources_of
 
     with _interruptible("the previous book is unchanged"):
         limit = durations.parse(timeout, "timeout")
-        build_book(profile=profile, jobs=jobs, timeout=limit, out=Path(out) if out else None, results_dir=results_dir)
+        where = Path(out) if out else None
+        if serve:
+            from fer_repro.book import serve as served
+
+            command = [sys.executable, "-m", "fer_repro.cli", "book", "--profile", profile, "--jobs", str(jobs)]
+            command += ["--timeout", timeout, *(word for slug in only or () for word in ("--only", slug))]
+            command += [*(["--out", out] if out else []), *(["--results-dir", results_dir] if results_dir else [])]
+            served.serve(command, where or project_root() / "_build" / "html", sources_of(results_dir), port)
+            return
+        build_book(profile=profile, jobs=jobs, timeout=limit, out=where, only=only, results_dir=results_dir)
 
 
 @app.command()
-def verify(results_dir: ResultsDir = "", as_json: AsJson = False) -> None:
-    """Recompute every stored number from its predictions."""
-    from fer_repro import results
+def verify(
+    results_dir: ResultsDir = "",
+    book: Annotated[str, typer.Option(help="Also compare the tables of a built book in this folder.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Recompute every stored number, and compare what is made of them with its sources."""
+    from fer_repro import results, verification
 
     where = Path(results_dir) if results_dir else default_results_dir()
     if results_dir and not os.path.isdir(where):
         raise FerReproError(f"there is no results folder {where}: give one with --results-dir")
-    problems = results.verify(where)
-    checked = sum(len(results.stored_folders(where, released)) for released in (False, True))
+    checked = len(results.all_folders(where))
     if not checked:
         raise FerReproError(
             f"no stored results in {where}, expected VARIANT/PROTOCOL/seed-N/result.json: name the results folder of a "
             "checkout of the book with --results-dir (the installed package has none)"
         )
+    report = verification.verify(where if results_dir else None, Path(book) if book else None)
     if as_json:
-        print_json({"ok": not problems, "checked": checked, "problems": problems})
+        also = dict(report.checked)
+        print_json({"ok": not report.problems, "checked": checked, "also": also, "problems": report.problems})
     else:
-        print("\n".join([*problems, f"{checked} stored results checked, {len(problems)} problems"]))
-    if problems:
+        print("\n".join([*report.problems, str(report)]))
+    if report.problems:
         raise typer.Exit(1)
 
 
-@app.command()
-def audit(results_dir: ResultsDir = "", as_json: AsJson = False) -> None:
-    """Show the audit of every claim: what was scored, what selected the model, how it compares, and the verdict."""
-    from fer_repro import leaderboard
-
-    document = leaderboard.audit_json(results_dir or None)
-    _print_damage(document["problems"])
-    if as_json:
-        print_json(document)
-    else:
-        _print_audit(document)
-    if document["problems"]:
-        raise typer.Exit(1)
-
-
-def _print_damage(problems: Iterable[str]) -> None:
-    """Stored results that are left out of what a command shows, one line each."""
-    for problem in dict.fromkeys(problems):
-        print(f"damaged: {problem}", file=sys.stderr)
-
-
-def _print_audit(document: dict[str, Any]) -> None:
-    rows = []
-    for r in document["rows"]:
-        audited, verdict = r["audit"], r["verdicts"]["official"]["name"]
-        name = r["variant"] if r["pinned"] else f"{r['variant']} (not on the leaderboard)"
-        released = ", ".join(f"{one['variant']} {_percents(one['scores'])}" for one in r["released"])
-        rows.append([name, f"{r['accuracy']:.2f}", audited["comparability"], audited["scored"], verdict, released])
-    console.print(table(["variant", "claimed %", "class", "scored on", "verdict", "released weights"], rows))
-    for letter, meaning in document["classes"].items():
-        console.print(f"{letter}: {meaning}")
-
-
-def _percents(scores: dict[str, Any]) -> str:
-    """The last kind of each test set: with the paper's test-time augmentation where there is any."""
-    return ", ".join(f"{100 * [*kinds.values()][-1]['accuracy']:.2f} % on {half}" for half, kinds in scores.items())
-
-
+app.command()(audit.audit)
 app.command()(runs.export)
 app.command()(runs.predict)
 app.command()(scoring.score)
+app.add_typer(packages.app, name="packages")
 
 
 @app.command()

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 import typer
@@ -26,6 +27,9 @@ console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout and 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 Root = Annotated[
     str, typer.Option(help="Where FER2013 is: a folder, a CSV or an archive. Default: $FER2013_ROOT, data/fer2013.")
+]
+AcceptModified = Annotated[
+    bool, typer.Option("--accept-modified", help="Take a copy that was cleaned on purpose; its runs are stored apart.")
 ]
 ResultsDir = Annotated[str, typer.Option(help="Folder of stored results. Default: the project's results/.")]
 RunsDir = Annotated[str, typer.Option(help="Folder of checkpoints. Default: the project's runs/.")]
@@ -56,3 +60,9 @@ def end_with_the_driver() -> None:
     """
     if os.environ.pop(DRIVEN, ""):
         end_with(0, signal.SIGTERM)
+
+
+def print_damage(problems: Iterable[str]) -> None:
+    """Stored results that are left out of what a command shows, one line each."""
+    for problem in dict.fromkeys(problems):
+        print(f"damaged: {problem}", file=sys.stderr)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from itertools import product
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,14 +12,24 @@ from rich.markup import escape
 
 import fer_repro
 from fer_repro import durations
-from fer_repro.cli.console import AsJson, ResultsDir, Root, RunsDir, console, print_json, table
+from fer_repro.cli.console import (
+    AcceptModified,
+    AsJson,
+    ResultsDir,
+    Root,
+    RunsDir,
+    console,
+    print_json,
+    progress,
+    table,
+)
 from fer_repro.errors import INTERRUPTED, FerReproError, one_of
-from fer_repro.project import default_results_dir
 
 if TYPE_CHECKING:
     from fer_repro.campaign import Outcome, Task
     from fer_repro.campaign.estimate import Estimator
     from fer_repro.campaign.plan import Plan
+    from fer_repro.parameters import RunOptions
 
 ExportsDir = Annotated[str, typer.Option(help="Folder of exported networks. Default: exports/.")]
 checkpoints = typer.Typer(help="Move unfinished runs, or finished networks, from one machine to another.")
@@ -57,6 +66,15 @@ def run(
     runs_dir: RunsDir = "",
     root: Root = "",
     resume: Annotated[bool, typer.Option(help="Resume from the last checkpoint.")] = True,
+    keep_unfinished: Annotated[
+        bool,
+        typer.Option("--keep-unfinished", help="Score a stopped network's best weights so far; store as unfinished."),
+    ] = False,
+    score_epochs: Annotated[
+        bool,
+        typer.Option("--score-epochs", help="Keep each epoch's weights; after training, score both test sets by each."),
+    ] = False,
+    accept_modified: AcceptModified = False,
     show_plan: Annotated[bool, typer.Option("--plan", help="Print what would run and when; run nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="With --plan: one JSON document.")] = False,
 ) -> None:
@@ -77,23 +95,32 @@ def run(
     if as_json and not show_plan:
         raise FerReproError("--json goes with --plan: runs print lines as they go")
     where = (results_dir or None, runs_dir or None, root or None)
-    options = RunOptions(protocol, profile, data_set, device, epochs, *where, resume)
+    given = (protocol, profile, data_set, device, epochs, *where, resume)
+    options = RunOptions(*given, keep_unfinished, score_epochs, accept_modified)
     for name, one in product(variants or [next(iter(papers.listed()))], seed or [0]):
         options.check_values(name, one)
     # From here on torch is needed.
+    from fer_repro import results
     from fer_repro.campaign import Task, estimate, plan, runner
-    from fer_repro.reproduce import require_weights
+    from fer_repro.reproduce import require_epochs, require_weights
     from fer_repro.training.run import OUT_OF_TIME
 
+    modified = options.modified_copy()
+    if show_plan and modified is not None:  # a run says so itself
+        progress(f"a modified copy of FER2013: {modified.difference}")
+    kind = results.stored_as(modified)
     chosen = variants or [v.id for v in papers.variants().values() if ablations or v.ablation_of is None]
     if scratch:
         chosen = papers.from_scratch(chosen, lenient=everything)
+    if not everything:
+        for name in chosen:
+            require_epochs(name, protocol, keep_unfinished, score_epochs)
     if not everything and not show_plan and profile != "stored":
         for name in chosen:
-            if not _all_stored(name, protocol, profile, seed or [0], results_dir):
+            if not _all_stored(name, options, seed or [0], kind):
                 require_weights(name, protocol, profile)
     if everything:
-        done = [name for name in chosen if _all_stored(name, protocol, profile, seed or [0], results_dir)]
+        done = [name for name in chosen if _all_stored(name, options, seed or [0], kind)]
         able = _with_weights(
             [name for name in chosen if name not in done], protocol, profile, fetch=not show_plan, quiet=as_json
         )
@@ -126,12 +153,12 @@ def run(
     _exit(outcomes, sound)
 
 
-def _all_stored(name: str, protocol: str, profile: str, seeds: list[int], results_dir: str) -> bool:
-    """Whether nothing of a variant is left to run, so that nobody needs its weights."""
+def _all_stored(name: str, options: RunOptions, seeds: list[int], kind: tuple[str, str]) -> bool:
+    """Whether nothing of a variant is left to run, so that nobody needs its weights; ``kind``: as `stored_as` says."""
     from fer_repro import results
 
-    where = Path(results_dir) if results_dir else default_results_dir()
-    return profile == "full" and all(results.is_stored(where, name, protocol, seed) for seed in seeds)
+    place = (options.results_path, name, options.protocol)
+    return options.profile == "full" and all(results.is_stored(*place, seed, *kind) for seed in seeds)
 
 
 def _with_weights(chosen: list[str], protocol: str, profile: str, *, fetch: bool, quiet: bool) -> list[str]:

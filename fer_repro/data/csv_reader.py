@@ -18,7 +18,7 @@ from typing import IO
 import numpy as np
 
 from fer_repro.data import kinds
-from fer_repro.data.official import FRESH_COPY, LABELS, PIXELS, SIDE, USAGES, Parsed, damaged, printable
+from fer_repro.data.official import LABELS, PIXELS, SIDE, USAGES, Parsed, damaged, printable, too_many
 from fer_repro.errors import FerReproError
 
 BLOCK = 1 << 20
@@ -211,10 +211,7 @@ def read_csv(stream: IO[bytes], name: str, capacity: int) -> Parsed:
         some_pixels, some_labels, some_usage = future.result()
         after = filled + len(some_labels)
         if after > capacity:
-            raise FerReproError(
-                f"{name}, line {capacity + 2:,} (the header is line 1): more rows than the {capacity:,} that FER2013 "
-                f"has; rows are doubled, so {FRESH_COPY}"
-            )
+            raise too_many(f"{name}, line {capacity + 2:,} (the header is line 1)", "rows", capacity)
         images[filled:after], labels[filled:after], usage[filled:after] = some_pixels, some_labels, some_usage
         filled = after
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from fer_repro.data import source as source_module
-from fer_repro.data.official import LABELS, USAGES, count
+from fer_repro.data.official import LABELS, MODIFIED, USAGES, Difference, count, in_words
 
 SYNTHETIC_WORDS = "synthetic faces - not a result"
 
@@ -21,9 +21,10 @@ class FER2013:
 
     images uint8 [N,48,48] (memory-mapped where the cache can be written); labels int64 [N], an index into LABELS;
     usage str [N], one of USAGES; ids str [N], unique (``angry/Training_10118481`` in the folder copies, ``row-00000``
-    counting data rows from 0 in the CSV, ``synthetic-<seed>-...`` for the synthetic faces); name ``fer2013`` or
-    ``synthetic``; source: where it came from, without a path; digest: the sha256 (hex) over pixels, labels and usages
-    of the whole set, which a subset keeps; facts: how it was opened (see `describe`).
+    counting data rows from 0 in the CSV, ``synthetic-<seed>-...`` for the synthetic faces); name ``fer2013``,
+    ``fer2013-modified`` (see `load`) or ``synthetic``; source: where it came from, without a path; digest: the sha256
+    (hex) over pixels, labels and usages of the whole set, which a subset keeps; facts: how it was opened (see
+    `describe`).
     """
 
     images: np.ndarray
@@ -38,6 +39,26 @@ class FER2013:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def modified(self) -> bool:
+        """Whether it is a copy whose counts are not the official ones."""
+        return self.name == MODIFIED
+
+    @property
+    def differences(self) -> tuple[Difference, ...]:
+        """Every usage and class of a modified copy whose number of images is not the official one."""
+        return tuple(self.facts.get("differences", ()))
+
+    @property
+    def difference(self) -> str:
+        """The `differences` in words; empty for the official data."""
+        return in_words(self.differences) if self.modified else ""
+
+    @property
+    def folder_name(self) -> str:
+        """What the folder of a run calls its data: the name, of a modified copy with the first digits of its digest."""
+        return f"{self.name}-{self.digest[:12]}" if self.modified else self.name
 
     def subset(self, index: np.ndarray | slice | list) -> FER2013:
         """The images at ``index`` (positions, a slice or a boolean mask [N]) as a `FER2013` of their own.
@@ -64,4 +85,5 @@ class FER2013:
 
     def _repr_html_(self) -> str:
         warning = f"<p>{SYNTHETIC_WORDS}</p>" if self.name == "synthetic" else ""
+        warning = f"<p>a modified copy of FER2013: {self.difference}</p>" if self.modified else warning
         return f"{warning}{self.counts().to_html()}"

@@ -21,7 +21,7 @@ from PIL import Image
 
 from fer_repro.data.archive import is_litter
 from fer_repro.data.kinds import HEAD, sniff
-from fer_repro.data.official import LABELS, SIDE, USAGES, Parsed, damaged
+from fer_repro.data.official import LABELS, SIDE, USAGES, Parsed, damaged, too_many
 from fer_repro.errors import FerReproError
 
 LARGEST_PICTURE = 1 << 20
@@ -189,7 +189,7 @@ class Album:
             )
         self._names[found.id] = name
         if len(self._pictures) == self.capacity:
-            raise damaged(self.source, f"more than the {self.capacity:,} pictures that FER2013 has")
+            raise too_many(self.source, "pictures", self.capacity)
         if len(data) > LARGEST_PICTURE:
             raise damaged(
                 self.source, f"'{name}' has more than {LARGEST_PICTURE:,} bytes, expected a 48x48 JPEG, PNG or BMP"

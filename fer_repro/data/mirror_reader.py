@@ -18,7 +18,7 @@ from typing import IO, Any
 import numpy as np
 
 from fer_repro.data.folder_reader import decode
-from fer_repro.data.official import LABELS, PIXELS, SIDE, USAGES, Parsed, damaged, printable
+from fer_repro.data.official import LABELS, PIXELS, SIDE, USAGES, Parsed, damaged, printable, way_out
 from fer_repro.errors import FerReproError
 
 LARGEST = 1 << 29  # bytes of a file: FER2013 as text has 300 MB, as pictures 60 MB
@@ -68,7 +68,8 @@ def read_parquet(stream: IO[bytes], name: str, capacity: int) -> Parsed:
         unpacked = sum(table.metadata.row_group(i).total_byte_size for i in range(table.metadata.num_row_groups))
         classes = _class_names(schema.metadata or {})
     if total > capacity or unpacked > LARGEST:
-        raise damaged(name, f"{total:,} rows of {unpacked:,} bytes, expected at most {capacity:,} of {LARGEST:,}")
+        limits = f"{capacity:,} of {LARGEST:,} ({way_out(capacity)})"
+        raise damaged(name, f"{total:,} rows of {unpacked:,} bytes, expected at most {limits}")
     columns = _columns(name, schema.names)
     usage = None if "usage" in columns else _usage_of(name)
     pixels, labels, codes = list[np.ndarray](), list[int](), list[int]()
@@ -198,7 +199,7 @@ def read_arrays(arrays: dict[str, bytes], where: str, capacity: int) -> Parsed:
         raise damaged(where, f"arrays of different lengths ({shapes}), expected one label and one usage for each image")
     n = len(found["images"])
     if n > capacity:
-        raise damaged(where, f"{n:,} images, expected at most {capacity:,}")
+        raise damaged(where, f"{n:,} images, expected at most {capacity:,} ({way_out(capacity)})")
     for what in ("labels", "usage"):
         if found[what].size != n:
             raise damaged(where, f"{what} of the shape {found[what].shape}, expected one for each of {n:,} images")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +33,13 @@ KNOWN_CSV = {
 }
 
 FRESH_COPY = "fetch a fresh copy (`fer-repro data --download`, or Kaggle's fer2013.csv)"
+MODIFIED = "fer2013-modified"
+"""`FER2013.name` of a copy whose counts are not the official ones, loaded because that was asked for."""
+MOST_TIMES = 2  # how many times the images of FER2013 a modified copy may have
+ON_PURPOSE = (
+    "if it was cleaned on purpose, --accept-modified (accept_modified=True) takes it as a modified copy and stores its "
+    "runs apart"
+)
 
 
 def damaged(where: str, what: str) -> FerReproError:
@@ -74,8 +82,47 @@ def check_counts(found: np.ndarray, expected: np.ndarray, name: str) -> None:
     more = f" and {len(wrong) - 4} more" if len(wrong) > 4 else ""
     raise FerReproError(
         f"{name}: {found.sum():,} images where FER2013 has {expected.sum():,}, with wrong counts: "
-        f"{', '.join(cells)}{more}; rows or files are missing, doubled or moved, so {FRESH_COPY}"
+        f"{', '.join(cells)}{more}; rows or files are missing, doubled or moved, so {FRESH_COPY}; {ON_PURPOSE}"
     )
+
+
+def too_many(where: str, what: str, capacity: int) -> FerReproError:
+    """The error about a copy with more than ``capacity`` images; ``what``: rows or pictures."""
+    return damaged(where, f"more {what} than the {capacity:,} that are accepted ({way_out(capacity)})")
+
+
+def way_out(capacity: int) -> str:
+    """What to do about a copy with more images than ``capacity``: that of the official set, or of a modified copy."""
+    official = capacity <= int(OFFICIAL_COUNTS.sum())
+    return ON_PURPOSE if official else "a modified copy may have at most twice the official number"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Where a copy has not the official number of images: usage, class, the images found and the official ones."""
+
+    usage: str
+    label: str
+    found: int
+    official: int
+
+    def __str__(self) -> str:
+        missing = self.official - self.found
+        return f"{abs(missing):,} {self.label} {'missing' if missing > 0 else 'surplus'}"
+
+
+def differences(found: np.ndarray, expected: np.ndarray) -> tuple[Difference, ...]:
+    """Every usage and class whose count differs; ``found`` and ``expected`` int [3,7] as of `count`."""
+    return tuple(
+        Difference(USAGES[u], LABELS[c], int(found[u, c]), int(expected[u, c]))
+        for u, c in np.argwhere(found != expected).tolist()
+    )
+
+
+def in_words(differing: Sequence[Difference]) -> str:
+    """What is missing and what is surplus: "Training: 9 angry missing, 1 sad surplus; PublicTest: complete; ..."."""
+    lines = {usage: ", ".join(str(one) for one in differing if one.usage == usage) for usage in USAGES}
+    return "; ".join(f"{usage}: {line or 'complete'}" for usage, line in lines.items())
 
 
 def digest(images: np.ndarray, labels: np.ndarray, usage: np.ndarray) -> str:

@@ -67,4 +67,14 @@ class Protocol:
         return Splits(*(data.subset(np.flatnonzero(np.isin(data.usage, usages))) for usages in roles))
 
 
+def require_all_usages(data: FER2013) -> None:
+    """Raise `FerReproError` where a modified copy has no image to train on, to select by or to score."""
+    for usage, use in zip(USAGES, ("train on", "select by", "score"), strict=True):
+        if not (data.usage == usage).any():
+            raise FerReproError(
+                f"{data.source} has no image of {usage}, so there is nothing to {use}: a run needs images of "
+                f"{', '.join(USAGES)}"
+            )
+
+
 OFFICIAL = Protocol("official")

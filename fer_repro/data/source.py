@@ -213,11 +213,24 @@ def find(root: str | os.PathLike | None = None) -> Place:
             return place
         missing.append(f"{what} is '{value}', which {_holds(path)}")
         raise FerReproError(_not_found([*missing, f"{after} not tried, because {what} comes first"]))
-    for home in (HOME, Path(__file__).resolve().parents[2] / HOME):
+    for home in _homes():
         if place := recognise(home):
             return place
     missing.append(f"{HOME}/ {_holds(HOME)}")
     raise FerReproError(_not_found(missing))
+
+
+def _homes() -> tuple[Path, Path]:
+    """Where the data lie without being named: in the working folder, and in the checkout."""
+    return HOME, Path(__file__).resolve().parents[2] / HOME
+
+
+def at_hand() -> bool:
+    """Whether somebody says that FER2013 is on this machine: ``$FER2013_ROOT`` is set, or ``data/fer2013/`` holds it.
+
+    Raises `FerReproError` where the folder holds something else, or several copies.
+    """
+    return bool(os.environ.get(VARIABLE)) or any(recognise(home) for home in _homes())
 
 
 def _holds(path: Path) -> str:

@@ -7,7 +7,7 @@ import platform
 import re
 import resource
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import torchvision
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from fer_repro.markup import UNKNOWN
 from fer_repro.recipe import Recipe
 
 
@@ -93,6 +94,15 @@ def environment() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "system": f"{platform.system()} {platform.machine()}",
     }
+
+
+def hardware(record: Mapping[str, Any]) -> str:
+    """The device of a stored run: the GPU's name, or the CPU's with its cores. ``record``: of a result."""
+    environment = record["environment"]
+    if record["cost"].get("device", "").startswith("cuda"):
+        return environment.get("gpu") or UNKNOWN
+    cores = environment.get("cores")
+    return f"{environment.get('cpu') or UNKNOWN}{f', {cores} cores' if cores else ''}"
 
 
 def _driver() -> str | None:

@@ -18,9 +18,9 @@ PART = 2048  # images whose words are cached in one file
 # The options that decide the words of an image, and so the cache's files.
 REPRESENTATION = ("step", "blur", "root", "points_per_word", "iterations", "probes", "nearest")
 
-# What is recalled of the paper of 2013 or re-used in third-party code for its successor: vocabulary sizes. Patch and
-# step are unknown.
-RECALLED = {
+# Vocabulary sizes of third-party code for the successor of the paper of 2013, one of them our choice. Patch and step
+# are unknown.
+ASSUMED = {
     "step": 1,
     "blur": 0.6,
     "root": False,
@@ -31,7 +31,7 @@ RECALLED = {
     "probes": 6,
 }
 # What a search on PublicTest settled on (results/local-learning-bow/search.csv).
-SEARCHED_WORDS = RECALLED | {
+SEARCHED_WORDS = ASSUMED | {
     "step": 2,
     "root": True,
     "nearest": 3,

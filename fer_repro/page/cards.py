@@ -9,8 +9,10 @@ from pathlib import Path
 from fer_repro import leaderboard, results
 from fer_repro.claims import CLASSES, Arithmetic, Claim, Code, Total, leaderboard_claims
 from fer_repro.errors import FerReproError, nearest
+from fer_repro.evaluation import cost
 from fer_repro.leaderboard import Verdict
-from fer_repro.markup import UNKNOWN, Html, details, facts, interval, link, percent, small, table, text, whole, words
+from fer_repro.markup import Html, details, facts, interval, link, percent, small, table, text, whole, words
+from fer_repro.page.not_run import reasons
 from fer_repro.page.released import released_cards
 from fer_repro.plots.theme import CLAIMED, CLASS_COLOURS, VERDICT_COLOURS
 from fer_repro.results import Result
@@ -104,23 +106,27 @@ def verdict(slug: str, results_dir: str | Path | None = None) -> Html:
     """The verdict on each row of a paper from the stored results, where they come from, and when this page was made;
     below it the weights that were published, and what they score."""
     where, rows = Path(results_dir) if results_dir else None, claims_of(slug)
-    runs, released = results.read_all(where), results.read_all(where, released=True)
+    runs, released, unfinished = (
+        results.read_all(where, kind) for kind in (results.FULL, results.RELEASED, results.UNFINISHED)
+    )
     verdicts = [leaderboard.verdict(claim, runs) for claim in rows]
-    boxes = "".join(_verdict(claim, one, runs, len(rows) > 1) for claim, one in zip(rows, verdicts, strict=True))
+    boxes = "".join(
+        _verdict(claim, one, runs, unfinished, len(rows) > 1) for claim, one in zip(rows, verdicts, strict=True)
+    )
     boxes += released_cards(slug, released, runs)
     stamp = f'<p class="fer-small">Last executed {datetime.now(UTC):%Y-%m-%d %H:%M} UTC.</p>'
     plain = "; ".join(f"{c.model}: {v.name}. {v.reason}" for c, v in zip(rows, verdicts, strict=True))
     return Html(boxes + stamp, f"Verdict. {plain}")
 
 
-def _verdict(claim: Claim, found: Verdict, runs: list[Result], named: bool) -> str:
+def _verdict(claim: Claim, found: Verdict, runs: list[Result], unfinished: list[Result], named: bool) -> str:
     again = leaderboard.verdict(claim, runs, "claimed")
     pairs = provenance(found, claim, runs)
     outcome = f"{text(again.name)}: {text(again.reason)}" if again.n_seeds else "not run under the claimed protocol"
     pairs.append(("As claimed", outcome))
-    if not found.n_seeds:
-        command = f"fer-repro run {claim.variant} --protocol official --profile full"
-        pairs.append(("To run it", f"<code>{text(command)}</code>"))
+    stopped = [one for one in unfinished if one.variant == claim.variant]
+    pairs += [("Unfinished", "<br>".join(map(_stopped, stopped)))] if stopped else []
+    pairs += reasons(claim, runs) if not found.n_seeds else []
     model = f'<span class="fer-name">{text(claim.model)}</span>' if named else ""
     return (
         f'<div class="fer-card" style="--fer-tone:{VERDICT_COLOURS[found.name]}">'
@@ -128,6 +134,12 @@ def _verdict(claim: Claim, found: Verdict, runs: list[Result], named: bool) -> s
         f'<span class="fer-big">{verdict_mark(found.name)}</span>{model}'
         f"</div><p>{text(found.reason)}</p>{facts(pairs)}</div>"
     )
+
+
+def _stopped(run: Result) -> str:
+    """What a run that was stopped gives so far: no verdict."""
+    share, how = percent(run.headline["accuracy"]), f"{run.protocol} protocol, seed {run.seed}; {run.progress}"
+    return text(f"a run was stopped and gives {share} on {run.scored} so far ({how}); it decides nothing")
 
 
 def provenance(found: Verdict, claim: Claim, runs: Iterable[Result]) -> list[tuple[str, str]]:
@@ -139,14 +151,12 @@ def provenance(found: Verdict, claim: Claim, runs: Iterable[Result]) -> list[tup
     def distinct(values: Iterable[str]) -> str:
         return text("; ".join(dict.fromkeys(values)))
 
-    seeds = ", ".join(str(seed) for seed in found.seeds)
-    spread = "" if found.spread is None else f", standard deviation {100 * found.spread:.2f} points"
     folder = f"results/{claim.variant}/{found.protocol}/"
     return [
         ("Claimed", f"{claim.accuracy:.2f}\u00a0%"),
         ("Measured", f"<strong>{percent(found.measured)}</strong> on {words(found.usages)}, {text(found.views)}"),
         ("95 % interval", interval(found.interval)),
-        ("Seeds", text(f"{seeds}{spread}")),
+        _seeds(found),
         ("Run date", text(found.run_date)),
         ("Hardware", distinct(hardware(r) for r in own)),
         ("Data", distinct(f"{r.record['data']['name']}, sha256 {r.record['data']['digest'][:16]}…" for r in own)),
@@ -155,13 +165,18 @@ def provenance(found: Verdict, claim: Claim, runs: Iterable[Result]) -> list[tup
     ]
 
 
+def _seeds(found: Verdict) -> tuple[str, str]:
+    """The runs behind a measured number: the seed of one, or all seeds with each accuracy and their spread."""
+    if found.n_seeds == 1:
+        return "Seed", f"{found.seeds[0]} (one run)"
+    each = ", ".join(f"{seed} ({percent(a)})" for seed, a in zip(found.seeds, found.accuracies, strict=True))
+    spread = "" if found.spread is None else f"; standard deviation {100 * found.spread:.2f} points"
+    return "Seeds", text(f"{each}; the number is the mean of {found.n_seeds} runs{spread}")
+
+
 def hardware(result: Result) -> str:
     """The device of a run: the GPU's name, or the CPU's with its cores."""
-    environment = result.record["environment"]
-    if result.record["cost"].get("device", "").startswith("cuda"):
-        return environment.get("gpu") or UNKNOWN
-    cores = environment.get("cores")
-    return f"{environment.get('cpu') or UNKNOWN}{f', {cores} cores' if cores else ''}"
+    return cost.hardware(result.record)
 
 
 def computed_with(result: Result) -> str:

@@ -16,8 +16,8 @@ SIMILAR = 2  # models above and below on the leaderboard
 
 
 def claim_rows(claim: Claim, runs: Sequence[Result], released: Sequence[Result] = ()) -> list[Row]:
-    """The claim, each run of its variant and its ``released`` weights; a protocol without a run says "not run".
-    Synthetic faces never stand here.
+    """The claim, each run of its variant, unfinished ones too, and its ``released`` weights; a protocol without a run
+    says "not run". Synthetic faces never stand here.
 
     The claim has an interval only where the audit says how many images of which test set were right.
     """
@@ -67,12 +67,15 @@ def _measured_rows(variant: str, protocol: str, runs: Sequence[Result], group: s
         if run.variant != variant or run.protocol != protocol or run.synthetic:
             continue
         score = run.headline
-        state = "" if run.storable else f", {run.profile}, {run.status}"
+        state = "" if run.storable or run.unfinished else f", {run.profile}, {run.status}"
         if run.record["recipe_sha256"] != full:
             state += ", another recipe"
         words = (percent(score["accuracy"]), _where(run.record["usages"]["test"]) + state)
-        label = f"{protocol} protocol, seed {run.seed}"
-        rows.append(Row(label, score["accuracy"], tuple(score["interval"]), "measured", words, group))
+        label, kind = f"{protocol} protocol, seed {run.seed}", "measured"
+        if run.unfinished:
+            as_claimed = ", as claimed" if protocol == "claimed" else ""
+            label, kind = f"{run.progress}, seed {run.seed}{as_claimed}", "unfinished"
+        rows.append(Row(label, score["accuracy"], tuple(score["interval"]), kind, words, group))
     return rows
 
 

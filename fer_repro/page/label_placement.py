@@ -9,7 +9,7 @@ import numpy as np
 Box = tuple[float, float, float, float]  # left, low, right, high
 Point = tuple[float, float]
 
-REACHES = (9, 13, 18, 26, 38, 52)
+REACHES = (9, 13, 18, 26, 38, 52, 70, 90)
 ANGLES = (0, 180, 90, 270, 45, 315, 135, 225, 20, 340, 160, 200)
 ROUNDS = 4
 MISREAD = 120.0  # cost of a name that ends beside the point of another

@@ -10,7 +10,8 @@ from fer_repro import papers, results
 from fer_repro.claims import leaderboard_claims
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation.statistics import mcnemar, paired_difference
-from fer_repro.markup import Html, interval, note, percent, seconds, table, text
+from fer_repro.markup import Html, breaking, interval, note, percent, seconds, table, text
+from fer_repro.page.board_findings import pair_findings
 from fer_repro.papers import model_name
 from fer_repro.papers.efficientfer import lite0
 from fer_repro.plots.figure import Figure, Theme, canvas
@@ -44,10 +45,10 @@ class PretrainingPage:
                     users[weights].append(variant.id)
         rows = [
             [
-                text(", ".join(model_name(name) if name in leaderboard_claims() else name for name in names)),
+                breaking(text(", ".join(model_name(name) if name in leaderboard_claims() else name for name in names))),
                 f"{text(weights.name)}<br>{text(weights.data)}",
-                f"{text(weights.source)}<br>licence: {text(weights.licence)}",
-                f"<code>{text(weights.file)}</code><br>{text((weights.sha256 or '')[:16], 'none published')}",
+                breaking(f"{text(weights.source)}<br>licence: {text(weights.licence)}"),
+                breaking(f"<code>{text(weights.file)}</code><br>{text((weights.sha256 or '')[:16], 'none published')}"),
             ]
             for weights, names in users.items()
         ]
@@ -84,6 +85,14 @@ class PretrainingPage:
             f"<strong>{100 * gain:.2f}</strong> points (95 % interval of the paired difference: {100 * low:.2f} to "
             f"{100 * high:.2f}; McNemar's exact test: p {chance}).</p>"
         )
+
+    def findings(self) -> Html:
+        """What the pair says, in sentences: the difference on both test sets, and what it leaves open."""
+        gains = []
+        for usage in HALVES if len(self.runs) == len(PAIR) else ():
+            right = results.paired_hits(*(self.runs[name] for name in PAIR), usage)
+            gains.append((usage, paired_difference(*right)[0], mcnemar(*right)))
+        return pair_findings([NAMES[name] for name in PAIR], gains)
 
     def curves(self) -> Figure | Html:
         """Accuracy on PublicTest after every epoch of both runs."""

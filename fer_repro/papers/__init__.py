@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable
 from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from fer_repro.claims import book, leaderboard_claims
@@ -24,7 +25,18 @@ SCRATCH = "-scratch"  # ends the id of an ablation that starts from random weigh
 MODULES = tuple(sorted(module.name for module in iter_modules(__path__) if module.name != "base"))
 """Every module of this folder is a paper."""
 
-__all__ = ["MODULES", "PROFILES", "PROTOCOLS", "SCRATCH", "get", "listed", "needs", "require_listed", "variants"]
+__all__ = [
+    "MODULES",
+    "PROFILES",
+    "PROTOCOLS",
+    "SCRATCH",
+    "get",
+    "listed",
+    "module_of",
+    "needs",
+    "require_listed",
+    "variants",
+]
 
 
 def listed() -> Collection[str]:
@@ -56,6 +68,11 @@ def get(variant_id: str) -> Variant:
     if variant_id in known:
         return known[variant_id]
     raise FerReproError(f"unknown variant '{variant_id}': {nearest(variant_id, known)}")
+
+
+def module_of(slug: str) -> ModuleType:
+    """The module of the paper whose chapter is called ``slug``."""
+    return import_module(f"fer_repro.papers.{slug.replace('-', '_')}")
 
 
 def needs(variant_id: str) -> set[str]:

@@ -83,8 +83,8 @@ class Variant:
     ``fit(splits, run)`` trains and returns the classifier.
     ``ablation_of`` is the id of the model, None where the variant is itself the model that the claim is about.
     ``requires`` names variants whose fitted models this one needs. ``called``: the name of its network where that is a
-    stand-in for the claimed one, None otherwise. ``released``: the weights that its authors published, or whose names
-    are known; None otherwise.
+    stand-in for the claimed one, or where nothing is claimed; None otherwise. ``released``: the weights that its
+    authors published, or whose names are known; None otherwise.
     """
 
     id: str
@@ -96,6 +96,10 @@ class Variant:
     requires: tuple[str, ...] = ()
     called: str | None = None
     released: Released | None = None
+
+    def has_epochs(self, protocol: str, profile: str = "full") -> bool:
+        """Whether it is a network that is trained epoch by epoch, so that a stopped run has weights to be scored."""
+        return self.build is not None and bool(self.recipe(protocol, profile).stages)
 
 
 def from_release(variant: Variant, state: State, where: str = "the file") -> tuple[nn.Module, Recipe]:
@@ -134,6 +138,19 @@ def torchvision_weights(name: str, file: str) -> Pretrained:
     return Pretrained(f"{name}.IMAGENET1K_V1", "torchvision", "BSD-3-Clause", file, digits, "ImageNet-1k")
 
 
+@dataclass(frozen=True)
+class Source:
+    """Where the value of a setting comes from: ``kind`` (see `SOURCE_KINDS`) and the ``place`` there, or the reason."""
+
+    kind: str
+    place: str
+
+
+# The paper's text or figures; its authors' code or words about it; others' code or text; the challenge's own roles of
+# its images; a choice of this project, with its reason.
+SOURCE_KINDS = ("paper", "code", "third party", "challenge", "ours")
+SOURCES = "sources"  # the group of a deviations file that is none
+
 # Not stripped as in the claims: the digest of a recipe holds its deviations to the letter.
 _text = partial(need.checked, lambda value: isinstance(value, str) and bool(value.strip()), "a text")
 
@@ -144,8 +161,7 @@ def deviations(module: str) -> dict[str, tuple[Deviation, ...]]:
     ``module``: its ``__file__``. They stand beside it, in ``deviations.yaml`` of its folder or in ``<module>.yaml``.
     Raises `FerReproError` for a file that is not groups of entries with section, what and why.
     """
-    path = Path(module)
-    path = path.with_suffix(".yaml") if path.parent.name == "papers" else path.with_name("deviations.yaml")
+    path = _beside(module)
     entry = need.list_of(
         lambda value, where: Deviation(**need.fields(value, where, section=_text, what=_text, why=_text))
     )
@@ -154,13 +170,58 @@ def deviations(module: str) -> dict[str, tuple[Deviation, ...]]:
         if not isinstance(groups, dict) or not groups:
             raise need.wrong(path.name, groups, "a mapping")
         return {
-            name: entry(entries, f"{path.name}, {_text(name, path.name)[:40]!r}") for name, entries in groups.items()
+            name: entry(entries, f"{path.name}, {_text(name, path.name)[:40]!r}")
+            for name, entries in groups.items()
+            if name != SOURCES
         }
     except FerReproError as error:
         raise FerReproError(
             f"{path} cannot be read as deviations ({error}): expected groups by name, each a list of entries with "
             "section, what and why"
         ) from error
+
+
+def _beside(module: str) -> Path:
+    """The YAML file of a paper's module."""
+    path = Path(module)
+    return path.with_suffix(".yaml") if path.parent.name == "papers" else path.with_name("deviations.yaml")
+
+
+def sources(module: str) -> dict[str, dict[str, Source]]:
+    """Where the values of a paper's full recipes come from: group -> setting -> source.
+
+    ``module``: its ``__file__``. They stand in the same file as its deviations, as ``sources``. A group is ``all``, a
+    protocol, a variant's id, or both ("<id> <protocol>"); a setting is a key of `fer_repro.page.recipe_table`; a source
+    is a list of its kind and its place. Raises `FerReproError` for another form.
+    """
+    path = _beside(module)
+    try:
+        groups = _mapping(_mapping(need.load(path), path.name).get(SOURCES), SOURCES)
+        return {
+            group: {
+                key: _source(value, f"{SOURCES}, {group}, {key}")
+                for key, value in _mapping(named, f"{SOURCES}, {group}").items()
+            }
+            for group, named in groups.items()
+        }
+    except FerReproError as error:
+        raise FerReproError(
+            f"{path} cannot be read as sources ({error}): expected groups by name, each with settings and a list of a "
+            f"kind ({', '.join(SOURCE_KINDS)}) and a place for each"
+        ) from error
+
+
+def _mapping(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict) or not value:
+        raise need.wrong(where, value, "a mapping")
+    return value
+
+
+def _source(value: Any, where: str) -> Source:
+    kind, place = need.list_of(_text)(value, where) if isinstance(value, list) and len(value) == 2 else (None, None)
+    if kind not in SOURCE_KINDS:
+        raise need.wrong(where, value, "a kind and a place")
+    return Source(kind, place)
 
 
 def with_scratch(

@@ -21,6 +21,8 @@ from fer_repro.layers import ResidualBlock
 from fer_repro.papers.base import Released, Variant, deviations
 from fer_repro.recipe import Recipe, Selection, Stage, Views, step
 from fer_repro.training import loop
+from fer_repro.training.losses import CrossEntropy
+from fer_repro.transforms import mixup
 
 CLAIMED = Protocol("claimed", train=("Training",), select=("PrivateTest",), test=("PrivateTest",))
 
@@ -124,6 +126,9 @@ RELEASED = Released(
         (r"^layer(\d)\.", lambda found: f"stages.{int(found[1]) - 1}."),
     ),
 )
+
+# What the chapter shows of the source: network, loss, and what is special to the method.
+SHOWN = (ResNet18, BasicBlock, ResidualBlock, CrossEntropy, mixup)
 
 VARIANTS = (
     Variant("resnet18-tricks", "resnet18-tricks", recipe, fit=partial(loop.fit, build), build=build, released=RELEASED),

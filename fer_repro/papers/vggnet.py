@@ -122,6 +122,9 @@ RELEASED = Released(
     ),
 )
 
+# What the chapter shows of the source: network, loss, and what is special to the method.
+SHOWN = (VGGNet, VGGStage)
+
 VARIANTS = (
     Variant(
         id="vggnet",

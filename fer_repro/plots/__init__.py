@@ -20,7 +20,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocat
 from torch import Tensor
 
 from fer_repro.errors import FerReproError
-from fer_repro.markup import absent, percent, whole
+from fer_repro.markup import SYNTHETIC, absent, percent, whole
 from fer_repro.plots.architecture import Block, architecture, pipeline, trace
 from fer_repro.plots.figure import Figure, Theme, canvas
 from fer_repro.plots.forest import Row, forest
@@ -44,7 +44,7 @@ __all__ = [
 
 
 def learning_curves(
-    history: pd.DataFrame, *, selected: int | None = None, select_name: str = "PublicTest", synthetic: bool = False
+    history: pd.DataFrame, *, selected: int | None = None, select_name: str = "PublicTest", remark: str = ""
 ) -> Figure:
     """Loss and accuracy by epoch, with the learning rate below where it was recorded.
 
@@ -98,7 +98,7 @@ def learning_curves(
         best, last = np.nanmax(columns["select_accuracy"]), columns["select_accuracy"][-1]
         facts.append(f"accuracy on {select_name} at most {percent(best)}, at the end {percent(last)}")
     caption = "Training loss and accuracy by epoch." + (" Grey lines separate the stages." if len(borders) else "")
-    return Figure(draw, alt=f"Learning curves: {'; '.join(facts)}.", caption=caption, synthetic=synthetic)
+    return Figure(draw, alt=f"Learning curves: {'; '.join(facts)}.", caption=caption, remark=remark)
 
 
 def _learning_rate(axes: Axes, epochs: np.ndarray, rates: np.ndarray, theme: Theme) -> None:
@@ -115,7 +115,7 @@ def _learning_rate(axes: Axes, epochs: np.ndarray, rates: np.ndarray, theme: The
     axes.grid(axis="y")
 
 
-def confusion_matrix(score: Mapping[str, Any], title: str, *, synthetic: bool = False) -> Figure:
+def confusion_matrix(score: Mapping[str, Any], title: str, *, remark: str = "") -> Figure:
     """Counts and row shares of the label (rows) against the prediction (columns); shading is the row share."""
     counts = np.asarray(score["confusion"], dtype=np.int64)
     labels = list(score["per_class"])
@@ -152,11 +152,11 @@ def confusion_matrix(score: Mapping[str, Any], title: str, *, synthetic: bool = 
         f"{recalls}. Most frequent mistake: {labels[actual]} taken for {labels[taken]}, "
         f"{percent(shares[actual, taken], 1)}.",
         caption="Rows: the label; columns: the prediction. Each cell: images, and their share of the row.",
-        synthetic=synthetic,
+        remark=remark,
     )
 
 
-def per_class(score: Mapping[str, Any], *, title: str = "Recall by class", synthetic: bool = False) -> Figure:
+def per_class(score: Mapping[str, Any], *, title: str = "Recall by class", remark: str = "") -> Figure:
     """Recall of each class with its Wilson 95 % interval; n and F1 are printed; the line is the overall accuracy."""
     classes: Mapping[str, Mapping[str, Any]] = score["per_class"]
     rows = [
@@ -175,18 +175,18 @@ def per_class(score: Mapping[str, Any], *, title: str = "Recall by class", synth
         line_label=f"accuracy over all, {percent(score['accuracy'])}",
         columns=("recall", "images", "F1"),
         quantity="recall",
-        synthetic=synthetic,
+        remark=remark,
     )
 
 
-def ladder(steps: Sequence[Row], title: str, *, columns: Sequence[str] = (), synthetic: bool = False) -> Figure:
+def ladder(steps: Sequence[Row], title: str, *, columns: Sequence[str] = (), remark: str = "") -> Figure:
     """An ablation ladder: one row per system, each one part richer than the one above it."""
     first = steps[0].value if steps else None
     return forest(
         steps,
         title,
         alt=f"{title}: {'; '.join(f'{row.label} {percent(row.value)}' for row in steps)}.",
-        synthetic=synthetic,
+        remark=remark,
         caption="Each row adds one part to the row above it. Bars: Wilson 95 % intervals.",
         line=None if absent(first) else first,
         line_label="the plainest system",
@@ -195,13 +195,7 @@ def ladder(steps: Sequence[Row], title: str, *, columns: Sequence[str] = (), syn
 
 
 def samples(
-    images: np.ndarray,
-    labels: np.ndarray,
-    names: Sequence[str],
-    *,
-    each: int = 8,
-    title: str = "",
-    synthetic: bool = False,
+    images: np.ndarray, labels: np.ndarray, names: Sequence[str], *, each: int = 8, title: str = "", remark: str = ""
 ) -> Figure:
     """A contact sheet: the first ``each`` images of every class. ``images`` uint8 [N,48,48], ``labels`` int [N]."""
     if images.ndim != 3 or len(images) != len(labels):
@@ -224,14 +218,14 @@ def samples(
         size=(0.62 * each + 1.1, 0.64 * len(names) + (0.35 if title else 0.05)),
         rows=names,
         interpolation="bilinear",
-        synthetic=synthetic,
+        remark=remark,
     )
 
 
 def eight_pictures(pictures: Mapping[str, Tensor], alt: str, caption: str) -> Figure:
     """Two rows of four synthetic grey faces, each float [1,1,H,W] in [0, 1] on the CPU under its name."""
     faces = {name: picture[0, 0].numpy() for name, picture in pictures.items()}
-    return image_grid(faces, alt=alt, caption=caption, size=(8.2, 4.4), columns=4, synthetic=True)
+    return image_grid(faces, alt=alt, caption=caption, size=(8.2, 4.4), columns=4, remark=SYNTHETIC)
 
 
 def image_grid(
@@ -243,7 +237,7 @@ def image_grid(
     columns: int = 1,
     rows: Sequence[str] = (),
     interpolation: str = "nearest",
-    synthetic: bool = False,
+    remark: str = "",
 ) -> Figure:
     """Pictures under their names, ``columns`` in a row: grey float [H,W] in [0, 1] or RGBA uint8 [H,W,4] each.
 
@@ -264,4 +258,4 @@ def image_grid(
             axes.set_title(name, **style)
         return figure
 
-    return Figure(draw, alt=alt, caption=caption, synthetic=synthetic, photo=True)
+    return Figure(draw, alt=alt, caption=caption, remark=remark, photo=True)

@@ -125,7 +125,10 @@ def _layer(module: nn.Module) -> str:
         return "linear"
     if "Pool" in kind:
         how = "max" if "Max" in kind else "mean"
-        return f"global {how} pool" if kind.startswith("Adaptive") else f"{how} pool {edge}"
+        if not kind.startswith("Adaptive"):
+            return f"{how} pool {edge}"
+        to = module.output_size if isinstance(module.output_size, tuple) else (module.output_size,) * 2
+        return f"global {how} pool" if set(to) == {1} else f"{how} pool to {_times(to)}"
     return "" if any(True for _ in module.children()) else kind
 
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure as Canvas
 from PIL import Image
 
 from fer_repro.errors import FerReproError
-from fer_repro.markup import CSS, SYNTHETIC, text
+from fer_repro.markup import CSS, text
 from fer_repro.plots.theme import LIGHT, THEMES, Theme, canvas
 
 # What a module that draws figures needs.
@@ -27,9 +27,9 @@ class Figure:
     """One picture of the book.
 
     ``draw(theme)`` returns a matplotlib figure. ``alt`` describes it for somebody who cannot see it; ``caption`` stands
-    under it. ``synthetic``: the numbers come from synthetic faces, and picture and caption say so. ``photo``: pages
-    embed it with lossy compression. ``metadata``: text entries of its PNG files. Raises `FerReproError` for an empty
-    ``alt``.
+    under it. ``remark``: what the numbers are (`Result.remark`: of synthetic faces, of an unfinished run); picture,
+    caption and ``alt`` say so. ``photo``: pages embed it with lossy compression. ``metadata``: text entries of its PNG
+    files. Raises `FerReproError` for an empty ``alt``.
     """
 
     def __init__(
@@ -38,14 +38,14 @@ class Figure:
         *,
         alt: str,
         caption: str = "",
-        synthetic: bool = False,
+        remark: str = "",
         photo: bool = False,
         metadata: Mapping[str, str] | None = None,
     ) -> None:
         if not alt.strip():
             raise FerReproError("a figure has no alt text: say in one or two sentences what it shows")
-        self.draw, self.caption, self.synthetic, self.photo = draw, caption, synthetic, photo
-        self.alt = f"{alt} ({SYNTHETIC})" if synthetic else alt
+        self.draw, self.caption, self.remark, self.photo = draw, caption, remark, photo
+        self.alt = f"{alt} ({remark})" if remark else alt
         self.metadata = dict(metadata or {})
 
     def canvas(self, theme: str = "light") -> Canvas:
@@ -55,8 +55,8 @@ class Figure:
         style = THEMES[theme]
         with mpl.rc_context(style.rc()):
             figure = self.draw(style)
-            if self.synthetic:
-                figure.supxlabel(SYNTHETIC, fontsize=8.5, style="italic", color=style.claimed)
+            if self.remark:
+                figure.supxlabel(self.remark, fontsize=8.5, style="italic", color=style.warning)
         return figure
 
     def png(self, theme: str = "light", background: str = "none") -> bytes:
@@ -88,18 +88,20 @@ class Figure:
 
         They stand in a <div> of their own: the theme would hide a caption that follows a hidden picture.
         """
-        width = round(self.canvas("light").get_figwidth() * CSS_PIXELS_PER_INCH)
+        pictures = {theme: self.webp(theme) for theme in THEMES}
+        with Image.open(io.BytesIO(pictures["light"])) as picture:
+            width = round(picture.width / SHARPNESS)
         alt = html.escape(self.alt, quote=True)
         tags = "".join(
             f'<img class="only-{theme}" width="{width}" alt="{alt}" '
-            f'src="data:image/webp;base64,{base64.b64encode(self.webp(theme)).decode()}">'
-            for theme in THEMES
+            f'src="data:image/webp;base64,{base64.b64encode(picture).decode()}">'
+            for theme, picture in pictures.items()
         )
         return f"<div>{tags}</div>"
 
     def figure(self) -> str:
         """The <figure> element with both pictures and the caption, without the style sheet."""
-        under = f"{self.caption} {SYNTHETIC.capitalize()}." if self.synthetic else self.caption
+        under = f"{self.caption} {self.remark[0].upper()}{self.remark[1:]}." if self.remark else self.caption
         return f"<figure>{self.images()}<figcaption>{text(under.strip(), '')}</figcaption></figure>"
 
     def _repr_html_(self) -> str:

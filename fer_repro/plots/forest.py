@@ -17,9 +17,9 @@ from fer_repro.plots.figure import Figure, Theme, canvas
 class Row:
     """One line of a forest plot: a value (fraction 0..1) with its interval, and ``words`` in columns to its right.
 
-    ``kind`` is ``claimed``, ``measured``, ``released`` (weights of others, scored here), ``clean`` or ``context`` (a
-    similar model, in grey). ``group``: the heading
-    of the line's block.
+    ``kind`` is ``claimed``, ``measured``, ``unfinished`` (a run that was stopped), ``released`` (weights of others,
+    scored here), ``clean`` or ``context`` (a similar model, in grey). ``group``: the heading of the line's block.
+    ``ticks``: values of single runs, whose mean the value is (fractions).
     """
 
     label: str
@@ -28,6 +28,7 @@ class Row:
     kind: str = "measured"
     words: tuple[str, ...] = ()
     group: str = ""
+    ticks: tuple[float, ...] = ()
 
 
 def forest(
@@ -40,7 +41,7 @@ def forest(
     line_label: str = "",
     columns: Sequence[str] = (),
     quantity: str = "accuracy",
-    synthetic: bool = False,
+    remark: str = "",
 ) -> Figure:
     """Values with intervals, one line each; ``line`` is a reference (fraction) drawn through all of them.
 
@@ -49,7 +50,7 @@ def forest(
     known = [row for row in rows if row.value is not None]
     if not known:
         raise FerReproError(f"nothing to draw for '{title}': no row has a value")
-    ends = [100 * end for row in known for end in (row.interval or (row.value,))]
+    ends = [100 * end for row in known for end in (*(row.interval or (row.value,)), *row.ticks)]
     ends += [] if line is None else [100 * line]
     low, high = min(ends), max(ends)
     spare = max(0.6, 0.06 * (high - low))
@@ -74,7 +75,7 @@ def forest(
         axes = figure.add_subplot()
         axes.grid(axis="x")
         colours = {"claimed": theme.claimed, "measured": theme.measured, "released": theme.extra}
-        colours |= {"clean": theme.clean, "context": theme.soft}
+        colours |= {"clean": theme.clean, "context": theme.soft, "unfinished": theme.measured}
         offset = {"textcoords": "offset points", "va": "center"}
         if line is not None:
             axes.axvline(100 * line, 0, 0.99, color=theme.claimed, lw=1.2, ls="--")
@@ -103,17 +104,19 @@ def forest(
         axes.set_title(title)
         return figure
 
-    return Figure(draw, alt=alt, caption=caption, synthetic=synthetic)
+    return Figure(draw, alt=alt, caption=caption, remark=remark)
 
 
 def _point(axes: Axes, row: Row, place: float, colour: str, theme: Theme) -> None:
     """One value: claims are hollow diamonds (nobody stored their predictions), measurements filled dots, those of
-    published weights squares."""
+    unfinished runs hollow ones, those of published weights squares. Single runs are ticks."""
     if row.interval:
         style = (0, (2, 1.5)) if row.kind == "claimed" else "solid"
         bar = {"color": colour, "lw": 1.8, "ls": style, "solid_capstyle": "butt"}
         axes.plot([100 * end for end in row.interval], [place, place], **bar)
-    hollow = row.kind == "claimed" or (row.kind == "context" and not row.interval)
+    if row.ticks:
+        axes.plot([100 * one for one in row.ticks], [place] * len(row.ticks), "|", ms=11, mew=1.3, color=colour)
+    hollow = row.kind in ("claimed", "unfinished") or (row.kind == "context" and not row.interval)
     fill = theme.page if hollow else colour
-    mark = "D" if hollow else "s" if row.kind == "released" else "o"
+    mark = "o" if row.kind == "unfinished" else "D" if hollow else "s" if row.kind == "released" else "o"
     axes.plot(100 * row.value, place, mark, ms=6.5, color=colour, mew=1.6, mfc=fill, zorder=3)

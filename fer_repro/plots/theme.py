@@ -16,23 +16,34 @@ from matplotlib.figure import Figure as Canvas
 CLAIMED = "#D55E00"
 CLEAN = "#009E73"
 EXTRA = "#CC79A7"
-DOUBT = "#E69F00"
 # What is drawn once for both pages (charts by script, cards): a blue and two greys that read on light and dark.
 MEASURED = "#2B8CCB"
 QUIET = "#8A94A3"
 SOFT = "#6B7684"
 RULE = "rgba(128,138,150,.25)"
 
-VERDICT_COLOURS = {"reproduced": CLEAN, "above": MEASURED, "below": CLAIMED, "not comparable": EXTRA, "not run": QUIET}
-CLASS_COLOURS = {"A": CLEAN, "B": DOUBT, "C": CLAIMED, "D": QUIET}
+
+def _tone(light: str, dark: str) -> str:
+    """A CSS colour that follows the page's theme; a browser too old for it writes in the colour of the text around."""
+    return f"light-dark({light},{dark})"
+
+
+# The same hues for words and badges: as text they need a contrast of 4.5 on pages, cards and striped rows of a theme,
+# which no colour reaches on both.
+_GREEN, _BLUE = _tone("#007a59", "#00b886"), _tone("#2070a3", "#56a8dd")
+_ORANGE, _PINK = _tone("#b14e00", "#f5853f"), _tone("#b24481", "#d48cb4")
+_YELLOW, _GREY = _tone("#8a6000", "#e69f00"), _tone("#626c7c", "#98a1ae")
+VERDICT_COLOURS = {"reproduced": _GREEN, "above": _BLUE, "below": _ORANGE, "not comparable": _PINK, "not run": _GREY}
+CLASS_COLOURS = {"A": _GREEN, "B": _YELLOW, "C": _ORANGE, "D": _GREY}
 
 
 @dataclass(frozen=True)
 class Theme:
     """The colours of one page style by what they mean.
 
-    ``ink`` writes, ``soft`` explains, ``line`` rules, ``page`` is what lies behind, ``card`` a box on it. Blue
-    (``measured``) is the only hue that must be lighter on dark.
+    ``ink`` writes, ``soft`` explains, ``warning`` says what numbers are not, ``line`` rules, ``page`` is what lies
+    behind, ``card`` a box on it. The hues are for marks, which need a contrast of 3; blue (``measured``) is the only
+    one that must be lighter on dark.
     """
 
     name: str
@@ -41,6 +52,7 @@ class Theme:
     line: str
     page: str
     card: str
+    warning: str
     measured: str
     claimed: str = CLAIMED
     clean: str = CLEAN
@@ -71,8 +83,8 @@ class Theme:
 
 
 # Ink, rules, pages and cards are those of the book's theme, so that figures sit in its pages.
-LIGHT = Theme("light", "#222832", "#55616f", "#c9ced5", "#ffffff", "#f6f7f9", "#0072B2")
-DARK = Theme("dark", "#ced6dd", "#9ca4af", "#48566b", "#121212", "#29313d", "#56B4E9")
+LIGHT = Theme("light", "#222832", "#55616f", "#c9ced5", "#ffffff", "#f6f7f9", "#b14e00", "#0072B2")
+DARK = Theme("dark", "#ced6dd", "#9ca4af", "#48566b", "#121212", "#29313d", "#f5853f", "#56B4E9")
 THEMES = {"light": LIGHT, "dark": DARK}
 
 
@@ -83,8 +95,17 @@ def canvas(width: float, height: float) -> Canvas:
     return figure
 
 
-def readable_on(rgb: Sequence[float]) -> str:
-    """Black or white, whichever contrasts more with a background (WCAG relative luminance)."""
+def contrast(one: Sequence[float], other: Sequence[float]) -> float:
+    """The contrast of two colours (r, g, b in 0..1), 1 to 21 (WCAG)."""
+    dark, light = sorted(map(_luminance, (one[:3], other[:3])))
+    return (light + 0.05) / (dark + 0.05)
+
+
+def _luminance(rgb: Sequence[float]) -> float:
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in rgb]
-    luminance = float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
-    return "#000000" if (luminance + 0.05) / 0.05 > 1.05 / (luminance + 0.05) else "#ffffff"
+    return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
+
+
+def readable_on(rgb: Sequence[float]) -> str:
+    """Black or white, whichever contrasts more with a background."""
+    return "#000000" if contrast(rgb, (0, 0, 0)) > contrast(rgb, (1, 1, 1)) else "#ffffff"

@@ -8,21 +8,37 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from fer_repro.data.dataset import SYNTHETIC_WORDS
+from fer_repro.errors import FerReproError
 from fer_repro.results import schema
 from fer_repro.results.schema import FINISHED
 
 
+class NotRecorded(FerReproError):
+    """A result does not hold what a picture or table of its paper shows."""
+
+
+NOT_OURS = (schema.RELEASED, schema.PACKAGE)
+
+
 @dataclass
 class Result:
-    """One run's outcome. ``note`` is a sentence for the page (for example: nothing stored, so this is a smoke run).
+    """One run's outcome. ``note`` is a sentence for the page (for example: nothing stored, so this is a smoke run);
+    ``label`` says what it is where a page shows it in place of another one ("ablation resnet18-tricks-plain").
 
-    Of released weights ``protocol`` is "released", the seed None, and ``history`` empty; ``name`` is theirs.
+    ``epochs``: where the run was asked for it, the class that the weights of every epoch give to every image without
+    test-time augmentation: ``epoch`` int64 [E], counted from 1, and of each test set uint8 [E,N]; else empty.
+
+    ``kind`` is one of `schema.EVIDENCE`. Of released weights ``protocol`` is "released", the seed None, and ``history``
+    empty; ``name`` is theirs.
     """
 
     record: dict[str, Any]
     predictions: dict[str, np.ndarray]
     history: pd.DataFrame
+    epochs: dict[str, np.ndarray] = field(default_factory=dict)
     note: str = ""
+    label: str = ""
     classifier: Any = field(default=None, repr=False)
 
     @property
@@ -36,7 +52,16 @@ class Result:
     @property
     def name(self) -> str:
         """The folder's name: "seed-0", or that of released weights."""
-        return schema.place_of(self.record)[2]
+        return schema.place_of(self.record)[-1]
+
+    @property
+    def kind(self) -> str:
+        return schema.kind_of(self.record)
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether it is of a run that was stopped: it decides nothing."""
+        return self.kind == schema.UNFINISHED
 
     @property
     def profile(self) -> str:
@@ -56,17 +81,51 @@ class Result:
         return self.record["data"]["name"] == "synthetic"
 
     @property
+    def modified(self) -> bool:
+        """Whether it is of a run on a modified copy of FER2013: it says nothing about the official data."""
+        return self.kind == schema.MODIFIED
+
+    @property
+    def changed_data(self) -> str:
+        """Which modified copy its data are, in words; empty for others."""
+        if not self.modified:
+            return ""
+        images = sum(sum(classes.values()) for classes in self.record["modified"]["counts"].values())
+        return f"on a modified copy of FER2013 ({images:,} images): no result of the model"
+
+    @property
+    def progress(self) -> str:
+        """How far an unfinished run came, in words; empty for others."""
+        if not self.unfinished:
+            return ""
+        said = self.record["unfinished"]
+        return f"unfinished: epoch {said['epochs_done']} of {said['epochs']}"
+
+    @property
+    def remark(self) -> str:
+        """What every number and picture of it must say: that it stands for another one, is of synthetic faces, of an
+        unfinished run, or of a modified copy of the data. Empty where there is nothing to say."""
+        synthetic = SYNTHETIC_WORDS if self.synthetic else ""
+        return "; ".join(filter(None, [self.label, synthetic, self.progress, self.changed_data]))
+
+    @property
     def has_views(self) -> bool:
         return "views" in next(iter(self.record["scores"].values()))
 
     @property
     def storable(self) -> bool:
-        """Only full runs on FER2013 that ran to their end (or to the recipe's own patience) may stand in results/."""
+        """Only full runs on FER2013 that ran to their end (or to the recipe's own patience) may decide anything."""
         return self.profile == "full" and self.status in FINISHED and self.record["data"]["name"] == "fer2013"
 
     @property
+    def storable_apart(self) -> bool:
+        """The same of a run on a modified copy: it is stored, and decides nothing."""
+        return self.profile == "full" and self.status in FINISHED and self.modified
+
+    @property
     def halves(self) -> tuple[str, ...]:
-        """The test sets with predictions: both, but of released weights only those that may be scored."""
+        """The sets with predictions: both test sets, but of released weights only those that may be scored; of a
+        package a sample of Training before them."""
         return schema.scored_halves(self.record)
 
     def score(self, usage: str = "PrivateTest", views: bool | None = None) -> dict[str, Any]:
@@ -86,6 +145,6 @@ class Result:
     def headline(self) -> dict[str, Any]:
         """The score that stands beside the claim: on the protocol's test images, as the paper views an image.
 
-        Released weights are shown by PrivateTest, as all measurements are, where that may be scored.
+        Weights of others are shown by PrivateTest, as all measurements are, where that may be scored.
         """
-        return self.score(self.halves[-1] if schema.is_released(self.record) else self.scored)
+        return self.score(self.halves[-1] if self.kind in NOT_OURS else self.scored)

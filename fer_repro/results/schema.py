@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 import json
-import math
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from hashlib import sha256
 from typing import Any
 
 from fer_repro.data import LABELS, USAGES
+from fer_repro.data.official import MODIFIED as MODIFIED_DATA
+from fer_repro.results import shapes
+from fer_repro.results.shapes import (
+    ANY,
+    COUNT,
+    DIGEST,
+    FLAG,
+    FRACTION,
+    NAME,
+    NOTHING,
+    NUMBER,
+    SHARE,
+    TEXT,
+    TIME,
+    WHOLE,
+    Both,
+    Rule,
+    Shape,
+    one_of,
+    pattern_of,
+)
 
 SCHEMA = 1
 HALVES = ("PublicTest", "PrivateTest")
@@ -23,50 +41,19 @@ KEYS = frozenset(
 )
 BESIDE = ("predictions.npz", "history.csv")
 """The files that ``result.json`` is stored with; its ``files`` holds the sha256 of each."""
-RELEASED = "released"
-"""The kind of a result that scores weights which others published; it was not trained here, so it has no history."""
-
-
-@dataclass(frozen=True)
-class Rule:
-    """What a value must be, in words, by its types and by a test of a value of these types."""
-
-    words: str
-    types: tuple[type, ...]
-    holds: Callable[[Any], Any] = lambda value: True
-
-
-@dataclass(frozen=True)
-class Both:
-    """A shape whose value must also keep a rule."""
-
-    shape: Shape
-    rule: Rule
-
-
-# A dict names the fields of an object ("name?" may be absent, ... is the shape of all others), a list of one shape is a
-# list of such values, and a tuple holds alternatives.
-Shape = Rule | Both | dict[Any, Any] | list[Any] | tuple[Any, ...]
-
-
-def _pattern(pattern: str, words: str) -> Rule:
-    return Rule(words, (str,), re.compile(pattern, re.ASCII).fullmatch)
-
-
-def _one_of(*names: str) -> Rule:
-    return Rule(f"one of {', '.join(names)}", (str,), names.__contains__)
+EPOCHS = "epochs.npz"
+"""One more file of a run that was asked for it: what the weights of every epoch predict."""
+FULL, RELEASED, UNFINISHED, PACKAGE, MODIFIED = "full", "released", "unfinished", "package", "modified"
+"""The kinds of a stored result. A full run is one that came to its recipe's end. Weights that others published and
+packages were not trained here, so they have no history. An unfinished run was stopped, and was scored by its best
+weights so far. A modified one is a full run on a copy of FER2013 that somebody changed on purpose: no result of its
+model."""
 
 
 def _seven(shape: Shape) -> Both:
-    return Both([shape], Rule(f"{len(LABELS)} entries", (list,), lambda entries: len(entries) == len(LABELS)))
-
-
-def _is_time(value: str) -> bool:
-    try:
-        datetime.fromisoformat(value)
-    except ValueError:
-        return False
-    return True
+    size = len(LABELS)
+    length = {"minItems": size, "maxItems": size}
+    return Both([shape], Rule(f"{size} entries", (list,), lambda entries: len(entries) == size, length))
 
 
 def _rises(pair: list[float]) -> bool:
@@ -77,17 +64,8 @@ def _are_test_sets(names: list[str]) -> bool:
     return 0 < len(names) == len(set(names)) and set(names) <= set(HALVES)
 
 
-ANY = Rule("anything", (object,))
-TEXT, FLAG, NOTHING = Rule("a text", (str,)), Rule("true or false", (bool,)), Rule("null", (type(None),))
-NAME = _pattern(r"[A-Za-z0-9][\w.-]*", "a name of letters, digits, '.', '-' and '_'")
-DIGEST = _pattern(r"[0-9a-f]{64}", "64 hexadecimal digits")
-TIME = Rule("a time like 2026-11-24T17:57:30+00:00", (str,), _is_time)
-WHOLE = Rule("a whole number from 0 to 2**63 - 1", (int,), lambda n: 0 <= n < 2**63)
-NUMBER = Rule("a number of 0 or more", (int, float), lambda x: x >= 0)
-FRACTION = Rule("a number from 0 to 1", (int, float), lambda x: 0 <= x <= 1)
-COUNT, SHARE = (NOTHING, WHOLE), (NOTHING, FRACTION)
-USAGES_LIST = [_one_of(*USAGES)]
-INTERVAL = Both([FRACTION], Rule("two numbers, the lower one first", (list,), _rises))
+USAGES_LIST = [one_of(*USAGES)]
+INTERVAL = Both([FRACTION], Rule("two numbers, the lower one first", (list,), _rises, {"minItems": 2, "maxItems": 2}))
 STEP = {"name": TEXT, ...: ANY}
 VIEWS = {
     "kind": TEXT,
@@ -106,7 +84,7 @@ RECIPE = {
     | dict.fromkeys(("train", "select", "test"), USAGES_LIST),
     "stages": [{"name": TEXT, "epochs": WHOLE, ...: ANY}],
     "augment": [STEP],
-    "selection": {"rule": TEXT, "views": FLAG, "measure": _one_of("accuracy", "loss")},
+    "selection": {"rule": TEXT, "views": FLAG, "measure": one_of("accuracy", "loss")},
     "views": VIEWS,
     "plain": VIEWS,
     "options": STEP,
@@ -114,7 +92,7 @@ RECIPE = {
     ...: ANY,
 }
 PER_CLASS = {"n": WHOLE, "correct": WHOLE, "interval": (NOTHING, INTERVAL)}
-METRICS = {
+METRICS: dict[Any, Any] = {
     "n": WHOLE,
     "correct": WHOLE,
     "interval": INTERVAL,
@@ -123,14 +101,23 @@ METRICS = {
     "confusion": _seven(_seven(WHOLE)),
 } | dict.fromkeys(("accuracy", "balanced_accuracy", "macro_f1", "ece", "top2"), FRACTION)
 KINDS = {"plain": METRICS, "views?": METRICS}
-TEST_USAGES = Both(USAGES_LIST, Rule(f"{' or '.join(HALVES)}, or both", (list,), _are_test_sets))
+TEST_USAGES = Both(
+    USAGES_LIST,
+    Rule(
+        f"{' or '.join(HALVES)}, or both",
+        (list,),
+        _are_test_sets,
+        {"minItems": 1, "uniqueItems": True, "items": {"enum": [*HALVES]}},
+    ),
+)
+NOT_OF_A_PACKAGE = ("recipe", "recipe_sha256", "selection", "selected_epoch")
 RECORD: dict[Any, Shape] = {
-    "schema": Rule(str(SCHEMA), (int,), SCHEMA.__eq__),
+    "schema": Rule(str(SCHEMA), (int,), SCHEMA.__eq__, {"const": SCHEMA}),
     "variant": NAME,
     "protocol": NAME,
-    "profile": _one_of("smoke", "full"),
+    "profile": one_of("smoke", "full"),
     "seed": WHOLE,
-    "status": _one_of(*STATUSES),
+    "status": one_of(*STATUSES),
     "recipe": RECIPE,
     "recipe_sha256": DIGEST,
     "code_version": TEXT,
@@ -147,97 +134,145 @@ RECORD: dict[Any, Shape] = {
     "started": TIME,
     "ended": TIME,
     "facts": {...: ANY},
-    "files?": dict.fromkeys(BESIDE, DIGEST),
+    "files?": dict.fromkeys(BESIDE, DIGEST) | {f"{EPOCHS}?": DIGEST},
     "sha256?": DIGEST,
     ...: ANY,
 }
 PUBLISHED = {
-    "name": _pattern(r"(?!seed-)[A-Za-z0-9][\w.-]*", "a name of letters, digits, '.', '-' and '_', not like seed-0"),
+    "name": pattern_of(r"(?!seed-)[A-Za-z0-9][\w.-]*", "a name of letters, digits, '.', '-' and '_', not like seed-0"),
     "sha256": DIGEST,
     "url": (NOTHING, TEXT),
     ...: TEXT,
 } | dict.fromkeys("at file published_file licence conversion trained_on selected_on why differs".split(), TEXT)
 RELEASED_RECORD: dict[Any, Shape] = RECORD | {
-    "kind": _one_of(RELEASED),
+    "kind": one_of(RELEASED),
     "released": PUBLISHED,
-    "protocol": _one_of(RELEASED),
+    "protocol": one_of(RELEASED),
     "seed": NOTHING,
     "usages": {"test": TEST_USAGES},
     "scores": {f"{half}?": KINDS for half in HALVES},
     "files?": {BESIDE[0]: DIGEST},
 }
+UNFINISHED_RECORD: dict[Any, Shape] = RECORD | {
+    "kind": one_of(UNFINISHED),
+    "profile": one_of("full"),
+    "status": one_of("interrupted"),
+    "unfinished": Both(
+        dict.fromkeys(("epochs_done", "epochs"), WHOLE),
+        Rule("some epochs of a recipe, but not all", (dict,), lambda said: 0 < said["epochs_done"] < said["epochs"]),
+    ),
+}
+COUNTS = dict.fromkeys(USAGES, dict.fromkeys(LABELS, WHOLE))
+MODIFIED_RECORD: dict[Any, Shape] = RECORD | {
+    "kind": one_of(MODIFIED),
+    "data": {"name": one_of(MODIFIED_DATA), "source": TEXT, "digest": DIGEST},
+    "modified": {"counts": COUNTS},
+}
+# A package's own name may hold what a folder's must not (@owner/name), which ``slug`` leaves out.
+PACKED = {
+    "slug": NAME,
+    "version": NAME,
+    "sha256": DIGEST,
+    "files": [{"member": TEXT, "sha256": DIGEST}],
+    "labels": [one_of(*LABELS)],
+    "sample": {"usage": one_of(USAGES[0]), "images": WHOLE, "rule": TEXT},
+} | dict.fromkeys("name registry released licence family preprocessing".split(), TEXT)
+PACKAGE_RECORD: dict[Any, Shape] = {name: shape for name, shape in RECORD.items() if name not in NOT_OF_A_PACKAGE} | {
+    "kind": one_of(PACKAGE),
+    "package": PACKED,
+    "variant": one_of(PACKAGE),
+    "protocol": one_of(PACKAGE),
+    "seed": NOTHING,
+    "usages": {"test": TEST_USAGES},
+    "scores": dict.fromkeys(USAGES, KINDS),
+    "files?": {BESIDE[0]: DIGEST},
+}
 
 
-def is_released(record: Mapping[str, Any]) -> bool:
-    """Whether a record is of weights that others published."""
-    return record.get("kind") == RELEASED
+@dataclass(frozen=True)
+class Kind:
+    """One kind of stored results: the ``shape`` of its records, the files ``beside`` them, the test sets with
+    ``predictions``, its ``status``es, the name of its ``data``, and the ``place`` of a record below results/
+    (``folders``: of all of them, as patterns)."""
+
+    shape: dict[Any, Shape]
+    folders: tuple[str, ...]
+    place: Callable[[Mapping[str, Any]], tuple[str, ...]]
+    beside: tuple[str, ...] = BESIDE
+    predictions: Callable[[Mapping[str, Any]], tuple[str, ...]] = lambda record: HALVES
+    status: tuple[str, ...] = FINISHED
+    data: str = "fer2013"
+
+
+def _seed(record: Mapping[str, Any]) -> str:
+    return f"seed-{record['seed']}"
+
+
+EVIDENCE = {
+    FULL: Kind(
+        RECORD | {"kind?": one_of(FULL)},
+        ("*", "*", "seed-*"),
+        lambda record: (record["variant"], record["protocol"], _seed(record)),
+    ),
+    RELEASED: Kind(
+        RELEASED_RECORD,
+        ("*", RELEASED, "*"),
+        lambda record: (record["variant"], record["protocol"], record["released"]["name"]),
+        beside=BESIDE[:1],
+        predictions=lambda record: tuple(record["usages"]["test"]),
+    ),
+    UNFINISHED: Kind(
+        UNFINISHED_RECORD,
+        ("*", "*", UNFINISHED, "seed-*"),
+        lambda record: (record["variant"], record["protocol"], UNFINISHED, _seed(record)),
+        status=("interrupted",),
+    ),
+    PACKAGE: Kind(
+        PACKAGE_RECORD,
+        ("packages", "*"),
+        lambda record: ("packages", f"{record['package']['slug']}-{record['package']['version']}"),
+        beside=BESIDE[:1],
+        predictions=lambda record: USAGES,
+    ),
+    MODIFIED: Kind(
+        MODIFIED_RECORD,
+        ("*", "*", MODIFIED, "*", "seed-*"),
+        lambda record: (record["variant"], record["protocol"], MODIFIED, record["data"]["digest"][:12], _seed(record)),
+        data=MODIFIED_DATA,
+    ),
+}
+"""Every kind of evidence that is stored, by name."""
+
+
+def kind_of(record: Mapping[str, Any]) -> str:
+    """The kind of a record: one of `EVIDENCE`, if it is whole."""
+    return record.get("kind", FULL)
 
 
 def beside(record: Mapping[str, Any]) -> tuple[str, ...]:
     """The files that a record is stored with."""
-    return BESIDE[:1] if is_released(record) else BESIDE
+    more = (EPOCHS,) if EPOCHS in record.get("files", {}) else ()
+    return (*EVIDENCE[kind_of(record)].beside, *more)
 
 
 def scored_halves(record: Mapping[str, Any]) -> tuple[str, ...]:
-    """The test sets that a record has predictions of: both, but of released weights only those that may be scored."""
-    return tuple(record["usages"]["test"]) if is_released(record) else HALVES
+    """The test sets that a record has predictions of: both, but of released weights only those that may be scored; of a
+    package a sample of Training before them."""
+    return EVIDENCE[kind_of(record)].predictions(record)
 
 
-def place_of(record: Mapping[str, Any]) -> tuple[str, str, str]:
-    """The folder of a record below results/: its variant, its protocol or kind, its seed or name."""
-    name = record["released"]["name"] if is_released(record) else f"seed-{record['seed']}"
-    return record["variant"], record["protocol"], name
+def place_of(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """The parts of a record's folder below results/, by its kind: variant, protocol and seed of a full run."""
+    return EVIDENCE[kind_of(record)].place(record)
 
 
 def fault(record: Any) -> str:
     """The first thing that is wrong with a record (JSON data), in words; empty where it is whole."""
-    shape = RELEASED_RECORD if isinstance(record, dict) and is_released(record) else RECORD
-    return " ".join((_fault(record, shape, "") or _not_finite(record, "")).split())
-
-
-def _fault(value: Any, shape: Shape, where: str) -> str:
-    if isinstance(shape, Both):
-        return _fault(value, shape.shape, where) or _fault(value, shape.rule, where)
-    if isinstance(shape, Rule):
-        # To Python, true and false are whole numbers.
-        fits = isinstance(value, shape.types) and (not isinstance(value, bool) or shape in (FLAG, ANY))
-        return "" if fits and shape.holds(value) else f"{where} is {short(value)}, expected {shape.words}"
-    if isinstance(shape, tuple):
-        found = [_fault(value, one, where) for one in shape]
-        return "" if "" in found else found[-1]
-    if isinstance(shape, list):
-        if not isinstance(value, list):
-            return f"{where} is {short(value)}, expected a list"
-        return next(filter(None, (_fault(one, shape[0], f"{where}/{place}") for place, one in enumerate(value))), "")
-    return _object_fault(value, shape, where)
-
-
-def _object_fault(value: Any, shape: Mapping[Any, Shape], where: str) -> str:
-    if not isinstance(value, dict):
-        return f"{where or 'the content'} is {short(value)}, expected an object with named fields"
-    known = {name.removesuffix("?"): one for name, one in shape.items() if name is not ...}
-    missing = [name for name in known if name not in value and f"{name}?" not in shape]
-    if missing:
-        return f"{where or 'it'} lacks {', '.join(missing)}"
-    foreign = [name for name in value if name not in known] if ... not in shape else []
-    if foreign:
-        return f"{where} has a field {short(foreign[0])}, expected {', '.join(known)}"
-    parts = ((part, known.get(name) or shape[...], f"{where}/{name}".strip("/")) for name, part in value.items())
-    return next(filter(None, (_fault(*part) for part in parts)), "")
-
-
-def _not_finite(value: Any, where: str) -> str:
-    """The first number in JSON data that is infinite or no number."""
-    if isinstance(value, float):
-        return "" if math.isfinite(value) else f"{where} is {value}, expected a finite number"
-    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return next(filter(None, (_not_finite(part, f"{where}/{name}".strip("/")) for name, part in parts)), "")
-
-
-def short(value: Any) -> str:
-    """A value as an error message shows it."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    kind = kind_of(record) if isinstance(record, dict) else FULL
+    if wrong := shapes.fault(kind, one_of(*EVIDENCE), "kind"):
+        return wrong
+    shape = EVIDENCE[kind].shape
+    return " ".join((shapes.fault(record, shape, "") or shapes.not_finite(record, "")).split())
 
 
 def content_digest(record: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FuncFormatter
 
-from fer_repro import speed
+from fer_repro import results, speed
 from fer_repro.errors import FerReproError
 from fer_repro.markup import Html, note, table, text
 from fer_repro.plots.figure import Figure, Theme, canvas
@@ -30,15 +30,16 @@ SIDES = {
 class SpeedPage:
     """Stored measurements by benchmark and device; what is not stored is shown as not measured.
 
-    ``folder``: of measurements, empty for the project's own.
+    ``folder``: of measurements; ``results_dir``: of the stored runs beside them; empty for the project's own.
     """
 
-    def __init__(self, folder: str = "") -> None:
+    def __init__(self, folder: str = "", results_dir: str = "") -> None:
         if folder and not Path(folder).is_dir():
             raise FerReproError(
                 f"there is no folder of measurements {folder}: `fer-repro bench all --out DIR` writes one"
             )
         self.measured = speed.stored(Path(folder) if folder else None)
+        self.results_dir = Path(results_dir) if results_dir else None
 
     def machines(self) -> Html:
         """What was measured when, on what, by which code."""
@@ -60,6 +61,17 @@ class SpeedPage:
     def training(self, device: str) -> Html:
         """Images per second of this library and of the reference, network by network; what a network costs."""
         return self._section("train", device, tables.training, tables.costs)
+
+    def whole_runs(self, device: str) -> Html:
+        """The measured speed beside that of stored full runs on such a device."""
+        figures = self.measured.get(("train", device))
+        if figures is None:
+            return missing(device)
+        grid = tables.whole_runs(figures, results.read_all(self.results_dir))
+        if not grid.rows:
+            why = "no full run of a measured network on such a device is stored."
+            return Html(f'<p class="fer-small">{text(why.capitalize())}</p>', why)
+        return shown([grid])
 
     def picture(self, device: str) -> Figure | Html:
         """The same as a figure."""

@@ -9,6 +9,7 @@ from typing import Any
 from fer_repro import markup, papers
 from fer_repro.evaluation import cost
 from fer_repro.papers import model_name
+from fer_repro.results import Result
 from fer_repro.transforms import Augmenter
 
 NOT_MEASURED, UNKNOWN = "not measured", "unknown"
@@ -160,8 +161,29 @@ def costs(figures: Mapping[str, Any]) -> Grid:
     return _by_network(figures, COSTS, caption, reasons=False)
 
 
+def whole_runs(figures: Mapping[str, Any], runs: Iterable[Result]) -> Grid:
+    """Stored full runs of the measured networks on such a device, beside the estimate; chapters show their numbers."""
+    kept: dict[str, list[Result]] = {}
+    for run in runs:
+        if run.record["cost"].get("images_per_second") and run.record["cost"]["device"] == figures["device"]:
+            kept.setdefault(run.variant, []).append(run)
+    rows = []
+    for one in _networks(figures):
+        for run in sorted(kept.get(one.get("network", ""), []), key=lambda run: (run.protocol, run.seed)):
+            costs = run.record["cost"]
+            own = [f"{run.protocol}, seed {run.seed}", cost.hardware(run.record)]
+            spent = [rate(costs["images_per_second"]), seconds(costs["seconds"])]
+            rows.append([one["title"], rate(one.get("ours")), seconds(one.get("recipe_seconds")), *own, *spent])
+    caption = (
+        "Measured: the best of short turns, for which the other sides waited. Run: the mean of a whole training as the "
+        "chapter shows it, with whatever else the machine did then; its time includes selection and scoring."
+    )
+    header = ["Network", "Measured", "Estimated", "Run", "Machine", "Images a second", "Time"]
+    return Grid(header, rows, (1, 2, 5, 6), caption)
+
+
 def memory() -> Grid:
-    """What a batch of each leaderboard row's network needs of a device's memory, counted without running it."""
+    """What a batch of each model's network needs of a device's memory, counted without running it."""
     rows = []
     for variant in papers.variants().values():
         if variant.build is None or variant.ablation_of or not variant.recipe("official", "full").stages:

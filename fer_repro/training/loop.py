@@ -23,7 +23,7 @@ from fer_repro.evaluation import cost
 from fer_repro.evaluation.predict import NetworkClassifier
 from fer_repro.evaluation.tta import view_count
 from fer_repro.recipe import Recipe, Stage
-from fer_repro.training import checkpoint
+from fer_repro.training import checkpoint, epoch_weights
 from fer_repro.training.autotune import MANY_STEPS, autotune, batch_seconds, untried
 from fer_repro.training.losses import Loss
 from fer_repro.training.progress import StopRequest, duration, log_epoch, stop_requests
@@ -48,17 +48,25 @@ def fit(build: Callable[[Recipe], nn.Module], splits: Splits, run: Run, loss: Lo
     recipe mixes. If its ``wants_samples`` is true it also gets the samples' positions in the stage's images, int64 [B],
     and which were mirrored (see `Augmenter`). The buffers of a module are saved with the run. Fills ``run.history``
     (one dict per epoch) and ``run.facts``. A run folder with a checkpoint is continued (``run.resume``), a finished one
-    answers at once. Raises `Interrupted` after a checkpoint (time budget, Ctrl-C, SIGTERM), `FerReproError` for a
-    recipe that cannot be followed or a checkpoint of another run.
+    answers at once. Raises `Interrupted` after a checkpoint (time budget, Ctrl-C, SIGTERM), unless what there is is to
+    be kept (``run.keep_unfinished``); `FerReproError` for a recipe that cannot be followed or a checkpoint of another
+    run.
     """
     device = torch.device(run.device)
     with checkpoint.writer(run.folder), checkpoint.seeded(run.seed, device), stop_requests(run.stop) as stop:
         trainer = Trainer(build, splits, run, loss, stop)
         if not run.resume:
             checkpoint.discard(run.folder)
+            epoch_weights.discard(run.folder)
         else:
             trainer.resume()
-        trainer.train()
+            epoch_weights.resume(run.folder, len(trainer.state.history), run.keep_epochs)
+        try:
+            trainer.train()
+        except Interrupted as stopped:
+            if not (run.keep_unfinished and trainer.state.history):
+                raise
+            run.stops.append(stopped)
         return trainer.finish()
 
 
@@ -174,6 +182,8 @@ class Trainer:
         self._clock("total")
         state.history.append(row | {"seconds": round(state.seconds["epoch"], 3)})
         self.run.history[:] = state.history
+        if self.run.keep_epochs:  # before the checkpoint: what that says is done is never without its weights
+            epoch_weights.keep(self.run.folder, row["epoch"], state.good)
         if self.saving <= SAVING_SHARE * (time.monotonic() - self.saved_at):
             self.save()
         # After saving: what was printed is not lost, whatever happens to whoever reads it.
@@ -250,7 +260,10 @@ class Trainer:
         self.saved_at, self.saving = self.mark, self.mark - before
 
     def finish(self) -> NetworkClassifier:
-        """Load what the selection rule chose and fill the run's facts."""
+        """Load what the selection rule chose, so far if the run was stopped, and fill the run's facts.
+
+        After that the state is not the run's any more: its network has the chosen weights.
+        """
         state, size = self.state, self.recipe.input_size
         winner = winner_of(self.recipe, state.state_dict())
         assert winner.weights is not None, "the last epoch always has weights"
@@ -259,7 +272,7 @@ class Trainer:
         alone = self.run.turn is None  # the seconds are all runs' of this process; speed and memory of one are unknown
         training = state.seconds["training"] if alone else 0.0
         self.run.facts |= {
-            "status": state.status,
+            "status": "interrupted" if state.status == "running" else state.status,
             "selected_epoch": winner.epoch,
             "seconds": state.seconds["total"],
             "parameters": cost.count_parameters(state.model),

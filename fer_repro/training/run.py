@@ -32,6 +32,12 @@ class Interrupted(Exception):
 
     needs = 0.0
 
+    def saying(self, more: str) -> Interrupted:
+        """The same stop, with ``more`` at the end of what it says."""
+        other = Interrupted(f"{self}; {more}")
+        other.needs = self.needs
+        return other
+
     @property
     def why(self) -> str:
         """`OUT_OF_TIME`, or "stopped" where somebody asked for it."""
@@ -54,6 +60,10 @@ class Run:
     checkpoints (git-ignored) and is locked by one writer. ``deadline`` is a `time.monotonic` value after which the
     method saves a checkpoint and raises `Interrupted`. ``history`` gets one dict per epoch. ``required`` holds the
     fitted classifiers of the variants named in `Variant.requires`.
+
+    ``keep_unfinished``: where the run is stopped after an epoch, the training loop does not raise `Interrupted`, but
+    puts it into ``stops`` and returns the network with its best weights so far. ``keep_epochs``: the weights of every
+    epoch stay in the folder, see `fer_repro.training.epoch_weights`.
     """
 
     recipe: Recipe
@@ -68,6 +78,9 @@ class Run:
     history: list[dict[str, Any]] = field(default_factory=list)
     required: dict[str, Classifier] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
+    keep_unfinished: bool = False
+    keep_epochs: bool = False
+    stops: list[Interrupted] = field(default_factory=list)
 
     @property
     def stop(self) -> StopRequest | None:

@@ -223,7 +223,8 @@ class TrainState:
 
 
 def winner_of(recipe: Recipe, state: Mapping[str, Any]) -> Epoch:
-    """The epoch whose weights are the result of a run that has ended; ``state`` as `TrainState.state_dict` gives it."""
+    """The epoch whose weights are the result of a run that has ended, or of what a stopped one has so far (at least one
+    epoch); ``state`` as `TrainState.state_dict` gives it."""
     weights = state["good"]
     if weights is None:  # between epochs these are the average's, or the network's own
         online = isinstance(recipe.ema, Step) and recipe.ema.get("keep") == "online"

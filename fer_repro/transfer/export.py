@@ -37,7 +37,7 @@ CARD_TEMPLATE = """---
 
 # {variant}, {protocol} protocol, seed {seed}
 
-Method of: {paper}. Re-implemented and trained by fer_repro {version}; not the authors' weights.
+{origin}
 
 ## How it was made
 
@@ -202,7 +202,11 @@ def model_card(
 ) -> str:
     """A hub's README: what the weights are, how they were made and scored, what they must not be used for."""
     claim = leaderboard_claims().get(variant.ablation_of or variant.id)
-    paper = claim and f"{claim.paper.authors}: {claim.paper.title}, {claim.paper.year} ({claim.paper.url})"
+    origin = f"A model for which nothing is claimed, trained by fer_repro {code_version()}."
+    if claim is not None:
+        paper = f"{claim.paper.authors}: {claim.paper.title}, {claim.paper.year} ({claim.paper.url})"
+        origin = f"Method of: {paper}. Re-implemented and trained by fer_repro {code_version()}; "
+        origin += "not the authors' weights."
     metadata: dict[str, Any] = dict(METADATA)
     if result is not None and not bf16:  # nobody measured the rounded weights
         name = f"{variant.id}-{recipe.protocol.name}-seed-{seed}"
@@ -213,8 +217,7 @@ def model_card(
         variant=variant.id,
         protocol=recipe.protocol.name,
         seed=seed,
-        paper=paper or "an ablation",
-        version=code_version(),
+        origin=origin,
         train=" + ".join(recipe.protocol.train),
         selection=recipe.selection.name(recipe.protocol),
         size=recipe.input_size,

@@ -1,4 +1,4 @@
-"""Built books for the tests: the real one with two chapters executed, and tiny ones with the real settings."""
+"""Built books for the tests: the real one with a few chapters executed, and tiny ones with the real settings."""
 
 from __future__ import annotations
 
@@ -14,17 +14,22 @@ from fer_repro.project import project_root
 pytest.importorskip("jupyter_book", reason="the book extra is not installed")
 
 from fer_repro.book.build import build_book
+from fer_repro.book.executed import KEPT
 
 ROOT = project_root()
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
-EXECUTED = {"leaderboard", "resnet18-tricks"}
+EXECUTED = {"leaderboard", "packages", "baseline", "deep-emotion", "resnet18-tricks"}
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 @pytest.fixture(scope="session")
 def html(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The real book, built once: every page is there, the chapters in EXECUTED have outputs."""
-    return build_book(ROOT, out=tmp_path_factory.mktemp("book") / "html", only=EXECUTED)
+    """The real book, built once: every page is there, the chapters in EXECUTED have outputs; the others too where
+    ``make book`` has executed them."""
+    out = tmp_path_factory.mktemp("book") / "html"
+    if (made := ROOT / "_build" / "html.book-source" / KEPT).is_dir():
+        shutil.copytree(made, out.with_name("html.book-source") / KEPT)
+    return build_book(ROOT, out=out, only=EXECUTED)
 
 
 @pytest.fixture

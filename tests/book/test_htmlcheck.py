@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fer_repro.book.html_check import problems
+from fer_repro.book.html_check import HEAVIEST_PAGE, HEAVIEST_SITE, problems
 
 GOOD = """<!doctype html><html><head><link rel="stylesheet" href="_static/a.css"><link rel="next" href="https://x.org/">
 <script src="_static/a.js"></script></head><body><h1 id="top">T</h1><a href="sub/b.html#here">b</a>
@@ -62,3 +62,15 @@ def test_a_planted_fault_is_found(site, planted, said):
 
 def test_an_empty_folder_is_a_fault(tmp_path):
     assert problems(tmp_path) == [f"{tmp_path} holds no HTML page"]
+
+
+def test_a_page_and_a_book_that_are_too_heavy_are_named(tmp_path):
+    page = tmp_path / "index.html"
+    page.write_text(f"<p>{'x' * HEAVIEST_PAGE}</p>")
+    assert problems(tmp_path) == ["index.html: has 600 kB, at most 600 are allowed: show less on it, or as a picture"]
+    page.write_text("<p>x</p>")
+    (tmp_path / "large.bin").write_bytes(b"\0" * HEAVIEST_SITE)
+    [what] = problems(tmp_path)
+    assert what.startswith("the book has 25.0 MB, at most 25 are allowed; the largest files are large.bin (25.0 MB), ")
+    (tmp_path / "large.bin").unlink()
+    assert problems(tmp_path) == []

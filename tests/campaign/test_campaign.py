@@ -23,11 +23,12 @@ from fer_repro.campaign.estimate import Estimator, work
 from fer_repro.errors import FerReproError
 from fer_repro.parameters import RunOptions
 from fer_repro.recipe import step
+from fer_repro.results import folder as result_folder
 from fer_repro.training import checkpoint
 from fer_repro.training.run import Interrupted, Run
 
 EPOCHS = campaign_world.EPOCHS
-JUPYTER = "papermill,nbformat,nbclient,ipykernel,IPython,jupyter_client,jupyter_book,sphinx,plotly,itables,optuna,cv2"
+JUPYTER = "papermill,nbformat,nbclient,ipykernel,IPython,jupyter_client,jupyter_book,sphinx,itables,optuna,cv2"
 
 
 @pytest.fixture
@@ -240,20 +241,20 @@ def test_a_kill_while_a_result_is_written_leaves_no_partial_result(options, monk
     class Killed(BaseException):
         pass
 
-    written = results.atomic_write
+    written = result_folder.atomic_write
 
     def killed_before_the_last(path):
         if path.name == "result.json":
             raise Killed
         return written(path)
 
-    monkeypatch.setattr(results, "atomic_write", killed_before_the_last)
+    monkeypatch.setattr(result_folder, "atomic_write", killed_before_the_last)
     with pytest.raises(Killed):
         plan.run(tasks("small"), options)
     where = Path(options.results_dir)
     assert results.verify(where) == [] and results.stored_folders(where) == []
     assert Estimator(options).remaining(Task("small", 0)).text == f"trained, {EPOCHS} of {EPOCHS} epochs"
-    monkeypatch.setattr(results, "atomic_write", written)
+    monkeypatch.setattr(result_folder, "atomic_write", written)
     lines: list[str] = []
     with listening(lines.append):
         assert plan.run(tasks("small"), options)[0].state == "done"

@@ -209,7 +209,7 @@ def test_bombs_cost_little(tmp_path, small, name):
     path.write_bytes(BOMBS[name]())
     began = time.process_time()
     assert outcome(small, path) is None
-    assert time.process_time() - began < 10
+    assert time.process_time() - began < 60  # unpacked whole they would take minutes, or all memory
 
 
 def test_a_zip_with_a_huge_list_of_members(tmp_path, small, monkeypatch):

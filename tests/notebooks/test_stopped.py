@@ -59,7 +59,7 @@ def test_a_signal_is_one_line_and_leaves_nothing(tmp_path, number):
     process = start(source, out)
     kernel = kernel_of(trace)
     process.send_signal(number)
-    printed, said = process.communicate(timeout=30)
+    printed, said = process.communicate(timeout=90)
     assert process.returncode == INTERRUPTED, said
     assert said.splitlines()[-1].startswith("stopped: nothing was written") and "Traceback" not in said
     assert "after" not in said and printed == ""
@@ -73,7 +73,7 @@ def test_a_killed_chapter_takes_its_kernel_along_and_the_next_run_clears_up(tmp_
     kernel = kernel_of(trace)
     process.kill()
     process.communicate()
-    assert psutil.wait_procs([kernel], timeout=5)[1] == []
+    assert psutil.wait_procs([kernel], timeout=30)[1] == []
     assert (tmp_path / ".out.partial.ipynb").exists()
     (tmp_path / ".out.ipynb.abc.tmp").touch()  # as of one killed while it wrote
     notebooks.execute(write_notebook(tmp_path / "page.ipynb", "print(1)"), out)
@@ -99,7 +99,7 @@ def test_a_cell_that_ignores_ctrl_c_is_killed_after_a_while_or_at_the_second(tmp
     with interrupting(), pytest.raises(KeyboardInterrupt):
         notebooks.execute(source, tmp_path / "out.ipynb")
     pressing.join()
-    assert time.monotonic() - began < 40 and not kernels[0].is_running()
+    assert time.monotonic() - began < 120 and not kernels[0].is_running()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["kernel", "page.ipynb"]
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import html
+import inspect
 import logging
 import re
 from html.parser import HTMLParser
@@ -19,7 +21,8 @@ from fer_repro.data import synthetic as synthetic_faces
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation.statistics import wilson
 from fer_repro.markup import SYNTHETIC, Html, is_web, link, percent, text
-from fer_repro.page import cards, comparison, networks, tables
+from fer_repro.page import cards, comparison, networks, recipe_table
+from fer_repro.papers import vggnet
 from fer_repro.plots.figure import Figure
 from fer_repro.results import Result
 
@@ -184,17 +187,6 @@ def test_a_script_in_the_claims_stays_text(monkeypatch):
     assert str(shown(page.claim_card("vggnet"))).count("<script>alert(1)</script>") >= 7
 
 
-def test_a_script_in_the_leaderboard_stays_text():
-    board = leaderboard.leaderboard()
-    board.loc[0, ["ModelName", "Paper", "ReleaseDate"]] = EVIL
-    board.loc[0, ["PaperURL", "Code"]] = "javascript:alert(1)"
-    words = shown(page.leaderboard_table(board))
-    assert words.tags.count("script") == 1, "only the table's own"
-    assert EVIL.split('"')[0] in str(words)
-    assert not any(a.startswith("javascript") for a in words.addresses)
-    assert shown(page.verdict_summary(board)).tags.count("script") == 0
-
-
 # ---- the boxes -----------------------------------------------------------------------------------------------------
 
 
@@ -281,21 +273,6 @@ def test_several_rows_of_one_paper_each_have_their_verdict(tmp_path):
 # ---- tables --------------------------------------------------------------------------------------------------------
 
 
-def test_the_leaderboard_table_has_its_own_columns_beside_ours(stored):
-    board = leaderboard.leaderboard(stored)
-    markup = page.leaderboard_table(board)._repr_html_()
-    words = str(Words(markup))
-    for name in ("ModelName", "Accuracy", "ReleaseDate", "Paper", "Code", "Measured", "Verdict", "Class"):
-        assert f">{name}</th>" in markup
-    assert all(model in words for model in board["ModelName"]) and all(f"{a:.2f}" in words for a in board["Accuracy"])
-    row = board[board["variant"] == "vggnet"].iloc[0]
-    assert f"{100 * row['measured']:.2f}{100 * row['low']:.2f} to {100 * row['high']:.2f}" in words
-    assert words.count("not run") == 2 * (len(board) - 1)
-    assert 'href="https://arxiv.org/abs/2105.03588v1"' in markup
-    assert markup.count("<tr>") == 1 + len(board), "the table is whole without its script"
-    assert "17 rows" in words
-
-
 def test_verdicts_are_counted(stored):
     words = str(shown(page.verdict_summary(leaderboard.leaderboard(stored))))
     name = leaderboard.verdict(claim_of("vggnet"), results.read_all(stored)).name
@@ -345,7 +322,7 @@ def test_no_section_of_a_real_result_speaks_of_synthetic_faces(monkeypatch, stor
 def test_the_note_of_a_missing_result_is_seen(monkeypatch):
     result = made_up(profile="smoke", data="synthetic", n=140)
     result.note = "No full result of vggnet is stored & this is smoke."
-    words = shown(finished(monkeypatch, result, profile="stored").run())
+    words = shown(finished(monkeypatch, result).run())
     assert "Not run: No full result of vggnet is stored & this is smoke." in str(words)
 
 
@@ -395,7 +372,7 @@ def test_the_run_says_what_it_was(monkeypatch, stored):
         "official protocol, full profile, seed 0",
         "best epoch on PublicTest: epoch 2",
         "2.1 h on A GPU <of ours>",
-        "9,120 images/s",
+        "9,120 images/s, mean of the whole run",
         "0.1.0 (feed)",
         "2026-01-02",
     ):
@@ -406,6 +383,7 @@ def test_stored_data_are_told_from_the_record(stored):
     words = str(shown(opened(profile="stored", results_dir=str(stored)).data()))
     assert "a made-up source" in words and "c0ffeec0ffeec0ff" in words
     assert "PrivateTest5135135135135135125123,589" in words
+    assert "Training, as published3,9954364,0977,2154,8303,1714,96528,709" in words
 
 
 def test_beside_the_claim_draws_the_claim_every_run_and_the_neighbours(stored):
@@ -446,7 +424,21 @@ def test_the_network_is_counted_and_held_against_the_declared_number():
     assert (
         "Parameters, counted29,890,759" in words and "Parameters, declared29,890,759" in words and "Equalyes" in words
     )
-    assert "350,519,296 for one image" in words and "a shrunk network, VGGNet(" in words
+    assert "350,519,296 for one image" in words and "a shrunk network, VGGNet (dropout 0.2, hidden units 64" in words
+    assert "40 × 40 pixels, 1 channelParameters" in words
+
+
+def test_a_network_for_colour_images_says_that_it_repeats_the_one_channel():
+    colour = networks.network_summary(papers.get("resemotenet"), "official", smoke=False)
+    assert "1 channel, which the network repeats to three" in str(shown(colour))
+
+
+def test_the_source_of_network_and_loss_is_on_the_page_folded():
+    markup = opened().network()._repr_html_()
+    code = html.unescape(re.sub(r"<[^>]+>", "", markup[markup.index("<details>") :]))
+    assert inspect.getsource(vggnet.VGGNet).rstrip() in code and "class VGGStage(nn.Sequential):" in code
+    assert "# Four halvings: [B,1,40,40] -> [B,512,2,2]" in code, "the shapes as the code's comments have them"
+    assert '<span class="k">class</span>' in markup and "fer_repro.papers.vggnet" in markup
 
 
 def test_a_wrong_declaration_is_seen(monkeypatch):
@@ -466,7 +458,8 @@ def test_a_method_without_a_network_shows_its_steps(monkeypatch):
     figure = page.architecture("local-learning-bow")
     assert figure.alt.startswith("Local Learning BOW, step by step. 1. ")
     bow = papers.get("local-learning-bow")
-    assert "No network" in str(shown(networks.network_summary(bow, "official", smoke=True)))
+    words = str(shown(networks.network_summary(bow, "official", smoke=True)))
+    assert "No network" in words and "def local_decisions(" in words
     monkeypatch.delattr("fer_repro.papers.local_learning_bow.pipeline")
     with pytest.raises(FerReproError, match=r"no function pipeline\(recipe\)"):
         page.architecture("local-learning-bow")
@@ -476,7 +469,7 @@ def test_a_method_without_epochs_shows_stages_choices_and_ladder(monkeypatch):
     result = made_up("local-learning-bow", n=3589)
     chapter = finished(monkeypatch, result)
     assert "vocabulary70.0 s" in str(shown(chapter.curves())) and "62.50" in str(shown(chapter.curves()))
-    assert "chosenk 200, C 1.0" in str(shown(chapter.run()))
+    assert "chosenneighbours k 200, SVM penalty C 1" in str(shown(chapter.run()))
     ladder = chapter.ladder()
     assert len(re.findall("<figure>", ladder._repr_html_())) == 2
     assert "histogram, global 49.99" in repr(ladder) and "pyramid, local 62.50" in repr(ladder)
@@ -490,24 +483,36 @@ def test_a_method_without_a_ladder_says_so(monkeypatch):
         finished(monkeypatch, made_up(profile="smoke", data="synthetic", n=70)).ladder()
 
 
-def test_deviations_and_the_recipe_are_shown_whole(monkeypatch):
+def test_deviations_are_those_of_the_full_recipe_and_a_smoke_recipe_is_named_as_such(monkeypatch):
     result = made_up(profile="smoke", data="synthetic", n=70)
-    words = str(shown(finished(monkeypatch, result).deviations()))
-    recipe = papers.get("vggnet").recipe("official", "smoke")
-    assert all(d.what in words and d.why in words for d in recipe.deviations)
-    assert "sgd (lr 0.01, momentum 0.9, nesterov True, weight_decay 0.0001)" in words
-    assert result.record["recipe_sha256"][:16] in words
-    bow = tables.recipe_table({"channels": ((3, 1, 8000), (3, 2, 8000)), "k": (200, 400), "mix": None})
-    assert "<td>(3, 1, 8000), (3, 2, 8000)</td>" in bow and "<td>200, 400</td>" in bow and "<td>none</td>" in bow
-    assert tables.deviations_table(dataclasses.replace(recipe, deviations=())) == "<p>None that we know of.</p>"
+    markup = finished(monkeypatch, result).deviations()._repr_html_()
+    words, full = str(Words(markup)), papers.get("vggnet").recipe("official", "full")
+    assert all(d.what in words and d.why in words for d in full.deviations)
+    assert (
+        f"<summary>What the smoke run used instead of the full recipe, sha256 {result.record['recipe_sha256'][:16]}"
+        in markup
+    )
+    assert "shrunk" not in words[: words.index("What the smoke run used")] and "Batch size, images16" in words
+    assert recipe_table.deviations_table(dataclasses.replace(full, deviations=())) == "<p>None that we know of.</p>"
+
+
+def test_a_run_of_the_full_recipe_adds_no_second_table(monkeypatch):
+    assert "<details>" not in finished(monkeypatch, made_up()).deviations().body
 
 
 def test_others_are_listed_with_their_source():
     claim = claim_of("vggnet")
     words = str(shown(opened().others()))
     assert all(other.who in words and other.source in words for other in claim.others)
-    numbers = [other.result for other in claim.others if not isinstance(other.result, str)]
-    assert numbers and all(f"{number:g}\u00a0%" in words for number in numbers)
+    assert opened().others().body.count('<div class="fer-breaks">') == 3 * len(claim.others), "long names may break"
+    assert all(f"{other.result}\u00a0%" in words and other.why in words for other in claim.others)
+    assert "3 reports that can be compared with the claim: 70.88 to 72.39\u00a0%." in words
+
+
+def test_nobody_has_measured_it_is_a_sentence():
+    assert str(shown(opened("ad-corre").others())) == "No measurement known."
+    both = str(shown(opened("mini-resemotenet", variant="mini-resemotenet-a").others()))
+    assert both.count("No measurement known") == 2 and "Mini-ResEmoteNet (B): No measurement" in both
 
 
 def test_long_runs_print_few_lines(capsys):

@@ -401,7 +401,7 @@ def test_overfitting_a_batch_separates_its_classes():
     for one in (without, whole):
         assert one.within > 0.8 and one.between < 0 and min(one.terms) > 0.7
     assert whole.terms[0] < without.terms[0] - 0.02, "only the whole loss separates the embeddings of a face"
-    assert figures._matrices(panels, labels.numpy()).synthetic
+    assert figures._matrices(panels, labels.numpy()).remark == SYNTHETIC
 
 
 def test_the_disgust_row_of_the_published_matrix_needs_111_images():

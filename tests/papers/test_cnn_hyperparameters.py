@@ -298,21 +298,24 @@ def test_a_stored_search_is_shown_without_optuna_and_without_its_study(smoke_res
     record |= {"profile": "full", "recipe_sha256": full.sha256(), "data": record["data"] | {"name": "fer2013"}}
     results.write(dataclasses.replace(smoke_result, record=record), tmp_path)
     monkeypatch.setitem(sys.modules, "optuna", None)
-    shown = figures.SearchPage(chapter_for(profile="stored", results_dir=str(tmp_path)).companion(SEARCH.id))
-    assert not shown.result.synthetic and shown.searched.trials == record["facts"]["trials"]
-    table = shown.summary().body
+    result = chapter_for(profile="stored", results_dir=str(tmp_path)).companion(SEARCH.id)
+    assert not result.synthetic
+    table = figures.summary(result).body
     for trial in record["facts"]["trials"]:
         assert f"{100 * trial['PublicTest']['accuracy']:.2f}" in table and f"{trial['parameters']:,}" in table
-    assert f"{100 * record['facts']['pretence']['gap']:.2f} points" in shown.oracle_choice().body
-    assert "Too few trials" in shown.settings().body and "not a result" not in shown.settings().body
+    assert f"{100 * record['facts']['pretence']['gap']:.2f} points" in figures.oracle_choice(result).body
+    settings = figures.settings(result).body
+    assert "Too few trials" in settings and "not a result" not in settings
 
 
 def test_where_no_search_is_stored_the_page_says_so_and_runs_a_small_one(tmp_path):
-    shown = figures.SearchPage(chapter_for(profile="full", results_dir=str(tmp_path)).companion(SEARCH.id))
-    body = shown.summary().body
-    assert shown.result.profile == "smoke" and shown.result.synthetic
+    result = chapter_for(profile="full", results_dir=str(tmp_path)).companion(SEARCH.id)
+    body = figures.summary(result).body
+    assert result.profile == "smoke" and result.synthetic
     assert "not run" in body and "fer-repro run cnn-hyperparameters-search" in body
     assert "not a result" in body and "All 4 trials" in body
+    published = chapter_for(profile="stored", results_dir=str(tmp_path)).show(figures.summary, of=SEARCH.id)
+    assert published.plain == "Summary: not run on real faces", "a published page shows no search of synthetic faces"
 
 
 def test_the_claimed_row_stops_by_loss_and_scores_the_last_weights(splits, tmp_path):

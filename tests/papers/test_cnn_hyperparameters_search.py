@@ -13,6 +13,7 @@ import pytest
 from damage import damaged_bytes, damaged_documents
 
 from fer_repro.errors import FerReproError
+from fer_repro.markup import SYNTHETIC
 from fer_repro.papers.cnn_hyperparameters import search, search_plots
 from fer_repro.training.run import Interrupted
 
@@ -367,7 +368,7 @@ def searched(tmp_path):
             trial["T"] = {"n": 200, "correct": int(hit.sum()), "accuracy": float(hit.mean())}
     gain = search.selection_gain(hits, search.best(trials)["trial"])
     trials, gain = json.loads(json.dumps([trials, gain]))
-    return search_plots.Searched(trials, SPACE, "S", "T", gain, search.fanova(trials, SPACE), synthetic=True)
+    return search_plots.Searched(trials, SPACE, "S", "T", gain, search.fanova(trials, SPACE), SYNTHETIC)
 
 
 @pytest.mark.parametrize("name", ["parallel_coordinates", "importance", "best_so_far", "choices", "test_sets"])

@@ -21,6 +21,7 @@ from fer_repro.errors import FerReproError
 from fer_repro.evaluation.cost import count_parameters
 from fer_repro.evaluation.predict import NetworkClassifier
 from fer_repro.local_learning import svm
+from fer_repro.markup import SYNTHETIC
 from fer_repro.papers import deep_and_handcrafted as paper
 from fer_repro.papers.deep_and_handcrafted import figures, kernels, matconvnet
 from fer_repro.papers.deep_and_handcrafted.fusion import described
@@ -570,7 +571,7 @@ def test_the_page_shows_the_networks_and_the_blocks(fused, splits):
     run, classifier = fused
 
     class Stored:
-        variant, synthetic = ROW.id, True
+        variant, remark = ROW.id, SYNTHETIC
         record = {"facts": run.facts | classifier.extra_scores(splits)}
 
     shown = figures.blocks(Stored())

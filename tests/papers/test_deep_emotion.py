@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from torch.nn import functional
@@ -103,40 +102,23 @@ def test_outline_of_the_identity_is_the_image():
 
 
 def test_the_search_holds_what_it_says():
-    rows = recipe_search.read(recipe_search.path_of())
-    tried = {one.recipe: one for one in recipe_search.TRIED}
+    rows = recipe_search.SEARCH.read()
+    tried = {one.letter: one for one in recipe_search.TRIED}
     assert len(tried) == len(recipe_search.TRIED) <= 10 and {row["recipe"] for row in rows} == set(tried)
     for row in rows:
-        recipe = tried[row["recipe"]].whole()
+        recipe = tried[row["recipe"]].recipe
         assert row["recipe_sha256"] == recipe.sha256() and row["change"] == tried[row["recipe"]].change
         assert recipe.protocol == OFFICIAL and row["n"] == 3589
         assert row["accuracy"] == pytest.approx(row["correct"] / row["n"], abs=6e-5)
 
 
 def test_the_official_recipe_is_the_best_of_the_search_trained_for_longer():
-    rows = recipe_search.read(recipe_search.path_of())
-    best = max(rows, key=lambda row: row["accuracy"])
-    searched = next(t for t in recipe_search.TRIED if t.recipe == best["recipe"]).whole()
+    best = max(recipe_search.SEARCH.read(), key=lambda row: row["accuracy"])
+    searched = next(tried for tried in recipe_search.TRIED if tried.letter == best["recipe"]).recipe
     official = papers.get("deep-emotion").recipe("official", "full")
     assert official.epochs > searched.epochs
     longer = dataclasses.replace(searched, stages=(searched.stages[0].shortened(official.epochs),))
     assert longer.sha256() == official.sha256()
-
-
-def test_a_searched_recipe_trains_without_the_scored_images(tmp_path, monkeypatch):
-    monkeypatch.setattr(recipe_search, "EPOCHS", 1)
-    faces = data.load("synthetic", size=(64, 32, 16))
-    seen = faces.subset(np.flatnonzero(faces.usage != "PrivateTest"))
-    row = recipe_search.train(recipe_search.TRIED[0], seen, tmp_path, "cpu")
-    assert tuple(row) == recipe_search.COLUMNS
-    assert row["n"] == 32 and row["correct"] == round(row["accuracy"] * 32) and row["epochs"] == 1
-
-
-def test_a_search_file_with_other_columns_is_refused(tmp_path):
-    path = tmp_path / "search.csv"
-    pd.DataFrame({"recipe": ["A"]}).to_csv(path, index=False)
-    with pytest.raises(FerReproError, match="other columns"):
-        recipe_search.read(path)
 
 
 def test_all_networks_share_the_official_training():

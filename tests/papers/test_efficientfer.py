@@ -228,5 +228,5 @@ def test_the_picture_counts_every_parameter():
 
 def test_the_augmented_face_says_that_it_is_synthetic():
     figure = figures.augmented()
-    assert figure.synthetic and "synthetic faces" in figure.alt
+    assert figure.remark and "synthetic faces" in figure.alt
     figure.canvas("dark")

@@ -373,6 +373,6 @@ def test_pictures_say_what_they_show():
     alt = figures.architecture().alt
     assert "conv 2×2, SqueezeExcite, 27 × CNBlock to 1024×14×14" in alt and "362,312,331 parameters in all" in alt
     figure = figures.crops_of_a_face()
-    assert figure.synthetic and "synthetic faces" in figure.alt
+    assert figure.remark and "synthetic faces" in figure.alt
     figure.canvas("dark")
     figures.schedule().canvas("dark")

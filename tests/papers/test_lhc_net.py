@@ -538,7 +538,7 @@ def test_the_page_shows_matrices_only_where_there_is_a_network(result):
 
 def test_the_picture_of_views_holds_all_sixty():
     figure = page.sixty_copies()
-    assert "60 copies" in figure.alt and "sum to 62" in figure.caption and figure.synthetic
+    assert "60 copies" in figure.alt and "sum to 62" in figure.caption and figure.remark == SYNTHETIC
     (image,) = figure.canvas("dark").axes[0].images
     sheet = np.asarray(image.get_array().filled(np.nan))
     tiles = [sheet[r * 76 : r * 76 + 72, c * 76 : c * 76 + 72] for r in range(5) for c in range(12)]

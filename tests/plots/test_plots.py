@@ -14,14 +14,13 @@ import pytest
 from PIL import Image
 from torch import nn
 
-from fer_repro import leaderboard, plots
+from fer_repro import plots
 from fer_repro.data import LABELS
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation import cost, metrics
 from fer_repro.markup import SYNTHETIC
-from fer_repro.page import timeline
-from fer_repro.page.label_placement import overlap, place_names
 from fer_repro.plots import Row
+from fer_repro.plots.architecture import content
 from fer_repro.plots.figure import Figure, canvas
 from fer_repro.plots.theme import DARK, LIGHT
 
@@ -48,22 +47,6 @@ def score() -> dict:
     chances = random.dirichlet(np.ones(7), 300)
     chances[np.arange(300), labels] += 0.3
     return metrics.evaluate(chances / chances.sum(1, keepdims=True), labels)
-
-
-@pytest.fixture(scope="module")
-def board() -> pd.DataFrame:
-    """The leaderboard with two models measured."""
-    table = leaderboard.leaderboard()
-    table = table[table["pinned"]]  # added papers are not on the chart
-    for variant, measured, low, high, verdict in (
-        ("vggnet", 0.7214, 0.7065, 0.7358, "reproduced"),
-        ("local-learning-bow", 0.6411, 0.6252, 0.6566, "below"),
-    ):
-        row = table["variant"] == variant
-        table.loc[row, ["measured", "low", "high"]] = measured, low, high
-        table.loc[row, "verdict"] = verdict
-    table.loc[~table["variant"].isin(["vggnet", "local-learning-bow"]), ["measured", "low", "high"]] = np.nan
-    return table
 
 
 def plain(theme):
@@ -109,13 +92,13 @@ def test_a_wheel_carries_the_style_sheet_and_the_scripts():
     named = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["fer_repro"]
     carried = {path for pattern in named for path in (root / "fer_repro").glob(pattern)}
     read = {path for kind in ("css", "js", "yaml") for path in (root / "fer_repro").rglob(f"*.{kind}")}
-    assert {"style.css", "leaderboard.js", "chart.js", "claims.yaml"} <= {
+    assert {"style.css", "board_table.css", "board_table.js", "chart.js", "claims.yaml"} <= {
         path.name for path in read
     } and read <= carried
 
 
 def test_synthetic_faces_are_named_in_picture_caption_and_alt():
-    figure = Figure(plain, alt="a line", synthetic=True)
+    figure = Figure(plain, alt="a line", remark=SYNTHETIC)
     assert SYNTHETIC == "synthetic faces - not a result"
     assert SYNTHETIC in texts(figure) and SYNTHETIC in figure.alt and SYNTHETIC.capitalize() in figure.figure()
     assert SYNTHETIC not in " ".join(texts(Figure(plain, alt="a line"))) + Figure(plain, alt="a line").figure()
@@ -267,7 +250,7 @@ def test_a_pipeline_shows_its_steps_in_order(count):
 
 
 def test_samples_put_every_class_in_its_row(few_synthetic):
-    figure = plots.samples(few_synthetic.images, few_synthetic.labels, LABELS, each=3, synthetic=True)
+    figure = plots.samples(few_synthetic.images, few_synthetic.labels, LABELS, each=3, remark=SYNTHETIC)
     sheet = figure.canvas().axes[0].get_images()[0].get_array()
     assert sheet.shape == (7 * 51 - 3, 3 * 51 - 3, 4)
     for label in range(7):
@@ -278,97 +261,7 @@ def test_samples_put_every_class_in_its_row(few_synthetic):
         plots.samples(few_synthetic.images, few_synthetic.labels[:5], LABELS)
 
 
-def test_the_chart_has_its_toggles_and_every_point(board):
-    board = board.assign(released=None, released_low=None, released_high=None)
-    weights = {"released": 0.5155, "released_low": 0.4991, "released_high": 0.5318}
-    board.loc[board["variant"] == "deep-emotion", list(weights)] = list(weights.values())
-    chart = timeline.accuracy_over_time(board)
-    names = [trace.name for trace in chart.figure.data]
-    known = ["record line", "claimed", "clean subset (class A, 4)", f"measured (2 of {len(board)})"]
-    assert names == [*known, "released weights"]
-    claimed = chart.figure.data[1]
-    order = board.assign(day=pd.to_datetime(board["date"])).sort_values(["day", "claimed"], kind="stable")
-    assert list(claimed.x) == list(order["date"]) and list(claimed.y) == pytest.approx(list(100 * order["claimed"]))
-    assert set(chart.figure.data[2].y) == set(board.loc[board["comparability"] == "A", "Accuracy"])
-    measured = chart.figure.data[3]
-    assert list(measured.y) == [64.11, 72.14]
-    assert list(measured.error_y.array) == pytest.approx([100 * (0.6566 - 0.6411), 100 * (0.7358 - 0.7214)])
-    assert list(measured.error_y.arrayminus) == pytest.approx([100 * (0.6411 - 0.6252), 100 * (0.7214 - 0.7065)])
-    released = chart.figure.data[4]
-    assert list(released.y) == [51.55] and list(released.error_y.array) == pytest.approx([1.63])
-    bare = timeline.accuracy_over_time(board.assign(released=None))
-    assert [trace.name for trace in bare.figure.data] == known, "no entry without a point"
-    record = chart.figure.data[0]
-    assert list(record.y)[:-1] == list(leaderboard.record_line(board)["Accuracy"]) and record.y[-1] == record.y[-2]
-
-
-def test_hovering_tells_model_claim_and_verdict(board):
-    chart = timeline.accuracy_over_time(board)
-    told = {words.split("</b>")[0]: words for words in chart.figure.data[1].customdata}
-    assert "claimed 73.28\u00a0%" in told["<b>VGGNet"] and "verdict: reproduced" in told["<b>VGGNet"]
-    assert "verdict: not run" in told["<b>EmoNeXt"]
-    assert all(trace.hovertemplate.endswith("<extra></extra>") for trace in chart.figure.data[1:])
-
-
-def test_the_chart_is_complete_without_anything_from_elsewhere(board):
-    markup = timeline.accuracy_over_time(board)._repr_html_()
-    loaded = re.findall(r'(?:src|href)=["\']?([^"\'>]*)', markup)
-    assert loaded and all(address.startswith("data:") for address in loaded)
-    assert "http" not in re.sub(r"base64,[^\"]+", "", markup)
-    assert markup.count('class="plotly-graph-div"') == 1 and f'id="{timeline.DIV}"' in markup
-    label = "Accuracy on FER2013 over time, 17 claims from 2013 to 2025, 2 of them measured."
-    assert f'<figure role="group" aria-label="{label}">' in markup
-    assert 'role="img"' not in markup
-    assert "paper_bgcolor" in markup and "rgba(0,0,0,0)" in markup
-    assert markup.index('class="fer-still"') < markup.index("plotly-graph-div"), (
-        "the script hides what stands before it"
-    )
-    assert set(pictures(markup)) == {"only-light", "only-dark"}
-    rows = re.findall(r"<tr><th scope=row>(.*?)</th>", markup)
-    assert sorted(rows) == sorted(board["model"]), "the numbers can be read without the chart"
-
-
-def test_a_name_cannot_break_out_of_the_chart(board):
-    bad = board.copy()
-    bad.loc[0, ["model", "ModelName"]] = "</script><script>alert('x')</script>"
-    markup = timeline.accuracy_over_time(bad)._repr_html_()
-    assert "alert('x')" not in markup and "<script>alert" not in markup
-    assert markup.count("<script") == timeline.accuracy_over_time(board)._repr_html_().count("<script")
-
-
-def test_a_chart_without_results_keeps_its_toggle(board):
-    none = board.assign(measured=np.nan, low=np.nan, high=np.nan)
-    chart = timeline.accuracy_over_time(none)
-    assert chart.figure.data[3].name == f"measured (0 of {len(board)})" and list(chart.figure.data[3].x) == [None]
-    assert len(texts(timeline.accuracy_over_time_static(none))) > 17
-
-
-def test_a_foreign_table_is_refused(board):
-    with pytest.raises(FerReproError, match="lacks verdict"):
-        timeline.accuracy_over_time(board.drop(columns="verdict"))
-
-
-def test_the_still_picture_names_every_model_and_carries_the_digest_of_its_data(board, tmp_path):
-    figure = timeline.accuracy_over_time_static(board)
-    assert set(board["model"]) <= set(texts(figure))
-    path = figure.save(tmp_path / "chart.png")
-    assert timeline.picture_digest(path) == timeline.data_digest(board)
-    changed = board.copy()
-    changed.loc[changed["variant"] == "vggnet", "measured"] = 0.7215
-    assert timeline.data_digest(changed) != timeline.picture_digest(path), "a new result makes the picture stale"
-    Image.new("L", (2, 2)).save(tmp_path / "other.png")
-    assert timeline.picture_digest(tmp_path / "other.png") == ""
-
-
-def test_names_are_placed_apart_and_inside():
-    random = np.random.default_rng(1)
-    marks = [tuple(point) for point in random.uniform(60, 540, (12, 2))]
-    sizes = [(60.0, 10.0)] * 12
-    frame = (0.0, 0.0, 600.0, 600.0)
-    boxes = []
-    for (x, y), (dx, dy) in zip(marks, place_names(sizes, marks, [], frame, 1.0), strict=True):
-        left = x + dx if dx > 1 else x + dx - 60 if dx < -1 else x - 30
-        boxes.append((left, y + dy - 5, left + 60, y + dy + 5))
-    assert all(0 <= b[0] and b[2] <= 600 and 0 <= b[1] and b[3] <= 600 for b in boxes)
-    assert sum(overlap(a, b) for i, a in enumerate(boxes) for b in boxes[:i]) == 0
-    assert overlap((0, 0, 2, 2), (1, 1, 3, 3)) == 61 and overlap((0, 0, 1, 1), (1, 0, 2, 1)) == 0
+def test_a_pool_is_global_only_where_one_position_is_left():
+    pools = [nn.AdaptiveAvgPool2d(1), nn.AdaptiveMaxPool2d((1, 1)), nn.AdaptiveAvgPool2d((7, 7)), nn.AvgPool2d(2)]
+    found = [content(pool) for pool in pools]
+    assert found == ["global mean pool", "global max pool", "mean pool to 7×7", "mean pool 2×2"]

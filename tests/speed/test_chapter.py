@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from fer_repro import papers, speed
+from fer_repro import papers, results, speed
 from fer_repro.errors import FerReproError
 from fer_repro.markup import Html
 from fer_repro.plots.figure import Figure
@@ -121,7 +121,7 @@ MEASURED = {
         "goals": [],
     },
 }
-SECTIONS = ("training", "picture", "techniques", "evaluation", "seeds")
+SECTIONS = ("training", "whole_runs", "picture", "techniques", "evaluation", "seeds")
 
 
 @pytest.fixture
@@ -143,6 +143,22 @@ def test_without_any_measurement_everything_is_not_measured(tmp_path):
             assert repr(shown).startswith("not measured")
     for shown in (page.goals(), page.machines(), page.augmentation()):
         assert "Not measured:" in words(shown)
+
+
+def test_stored_runs_stand_beside_the_measurement_with_their_machine(tmp_path):
+    measured = {
+        "train": MEASURED["train"] | {"networks": {"vggnet": ONE, "deep-emotion": ONE | {"network": "deep-emotion"}}}
+    }
+    speed.store(measured, tmp_path)
+    runs = [run for run in results.read_all() if run.variant == "deep-emotion"]
+    shown = SpeedPage(str(tmp_path)).whole_runs("cpu")
+    assert len(runs) > 1 and shown.body.count("<tr>") == len(runs) + 1
+    for run in runs:
+        assert f"{run.record['cost']['images_per_second']:,.0f}" in words(shown)
+        assert run.record["environment"]["cpu"] in words(shown)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert "no full run" in words(SpeedPage(str(tmp_path), str(empty)).whole_runs("cpu")).lower()
 
 
 def test_a_folder_that_is_not_there_is_one_sentence(tmp_path):

@@ -121,7 +121,8 @@ def test_tuning_leaves_no_trace(said, tmp_path, monkeypatch, compiler):
     fitted = loop.fit(small.build, small.splits(), tuned)
     assert any(line.startswith("autotune, per batch: eager") for line in said) and compiler
     assert set(tuned.facts["rehearsal"]["seconds_per_batch"]) == {"eager", "compiled"}
-    assert tuned.facts["rehearsal"]["channels_last"] and tuned.facts["rehearsal"]["forward"] == "eager"
+    safe = execution.channels_last_is_safe(torch.device("cpu"))
+    assert (tuned.facts["rehearsal"]["channels_last"], tuned.facts["rehearsal"]["forward"]) == (safe, "eager")
     same(plain, fitted)
 
 
@@ -298,3 +299,14 @@ def test_a_loss_that_is_not_finite_is_left_to_the_run(tmp_path):
     run = small.run(tmp_path, recipe=small.PLAIN, execution=COMPILED)
     loop.fit(small.build, small.splits(), run, loss=lambda output, targets: (output * float("nan")).mean())
     assert run.facts["status"] == "diverged"
+
+
+@pytest.mark.parametrize(("capability", "safe"), [("AVX2", False), ("AVX512", True)])
+def test_a_cpu_without_avx512_trains_in_contiguous_memory(monkeypatch, capability, safe):
+    """Its backward pass in channels-last layout writes beyond its memory for some convolutions."""
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    cpu, network = torch.device("cpu"), torch.nn.Conv2d(8, 16, 3, stride=2)
+    mode = execution.first_mode(ExecutionOptions(), small.PLAIN, network, cpu)
+    moved = ExecutionOptions().to_device(network, cpu).weight
+    assert mode.channels_last == safe == (not moved.is_contiguous())
+    assert execution.channels_last_is_safe(torch.device("cuda"))

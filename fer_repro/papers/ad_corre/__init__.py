@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from fer_repro.data.protocol import OFFICIAL, Protocol, Splits
 from fer_repro.evaluation.predict import NetworkClassifier
 from fer_repro.layers import GreyAsRgb, keras_batch_norm, keras_init_
+from fer_repro.papers.ad_corre import losses
 from fer_repro.papers.ad_corre.losses import TERMS, AdCorreLoss
 from fer_repro.papers.base import Released, State, deviations, family
 from fer_repro.pretrained import keras
@@ -251,6 +252,21 @@ RELEASED = Released(
     head="classify",
     classes=("neutral", "happy", "sad", "surprise", "fear", "disgust", "angry"),
     recipe=_scored,
+)
+
+# What the chapter shows of the source: network, loss, and what is special to the method.
+SHOWN = (
+    AdCorre,
+    XceptionBlock,
+    SeparableConv,
+    Embeddings,
+    AdCorreLoss,
+    losses.correlation,
+    losses.embedding_discriminator,
+    losses.feature_discriminator,
+    losses.mean_discriminator,
+    losses.RunningRecall,
+    losses.pair_weights,
 )
 
 VARIANTS = tuple(family("ad-corre", KINDS, recipe, build=build, fit=fit, released={"ad-corre": RELEASED}))

@@ -21,7 +21,7 @@ from fer_repro import papers
 from fer_repro.data import FER2013, LABELS, Splits
 from fer_repro.data.synthetic import SMOKE_SIZE
 from fer_repro.layers import as_input, normalise_
-from fer_repro.markup import SYNTHETIC, Html, synthetic_note, table, text
+from fer_repro.markup import SYNTHETIC, Html, remark_note, table, text
 from fer_repro.papers.ad_corre import losses
 from fer_repro.papers.ad_corre.losses import AdCorreLoss, correlation, floor, floor_of_features
 from fer_repro.plots.figure import Canvas, Figure, Theme, canvas
@@ -154,7 +154,7 @@ def gradients(variant: str, seed: int) -> Html:
     norms = "; ".join(
         f"{t.name} {number(t.norm, 'none')} here, {number(t.released_norm, 'none')} released" for t in terms
     )
-    body = synthetic_note(True) + table(header, rows, caption, numeric=range(1, 6))
+    body = remark_note(SYNTHETIC) + table(header, rows, caption, numeric=range(1, 6))
     return Html(body, f"Gradient norms: {norms} ({SYNTHETIC})")
 
 
@@ -213,7 +213,7 @@ def correlations(seed: int) -> Html:
     rows = [[text(title), *(f"{value:.3f}" for value in values)] for title, values in numbers.items()]
     header = ["Network", "r, same class", "r, other class", "r, embeddings of a face", "ED", "FD", "MD"]
     caption = "Mean correlations of the batch, and the three terms of the loss (FD without adaptive weights)."
-    return Html(figure.figure() + synthetic_note(True) + table(header, rows, caption, range(1, 7)), repr(figure))
+    return Html(figure.figure() + remark_note(SYNTHETIC) + table(header, rows, caption, range(1, 7)), repr(figure))
 
 
 def _matrices(panels: Sequence[Panel], labels: np.ndarray) -> Figure:
@@ -258,5 +258,5 @@ def _matrices(panels: Sequence[Panel], labels: np.ndarray) -> Figure:
         caption=f"One batch of {len(labels)} synthetic faces. Above: correlation of every pair of faces, mean over the "
         "embeddings; below: of every pair of embeddings, mean over the faces. The trained networks overfit these very "
         "faces.",
-        synthetic=True,
+        remark=SYNTHETIC,
     )

@@ -371,6 +371,9 @@ RELEASED = Released(
     ),
 )
 
+# What the chapter shows of the source: network, loss, and what is special to the method.
+SHOWN = (SearchedCNN, Block)
+
 VARIANTS = (
     Variant(
         id=SLUG,

@@ -19,7 +19,7 @@ from fer_repro.markup import percent, whole
 from fer_repro.papers.cnn_hyperparameters import search
 from fer_repro.plots.figure import Figure, Theme, canvas
 from fer_repro.plots.forest import Row, forest
-from fer_repro.results import Result
+from fer_repro.results import NotRecorded, Result
 
 SHUFFLES = 2000
 FEWEST = 3  # complete trials below which no importance is computed
@@ -39,7 +39,7 @@ class Searched:
     test: str
     gain: dict[str, Any]
     fanova: dict[str, float]
-    synthetic: bool
+    remark: str
 
     @classmethod
     def of(cls, result: Result) -> Searched:
@@ -47,10 +47,10 @@ class Searched:
         record = result.record
         facts = record["facts"]
         if "trials" not in facts:
-            raise FerReproError(f"the result of {result.variant} holds no trials: its method searches nothing")
+            raise NotRecorded(f"the result of {result.variant} holds no trials: its method searches nothing")
         space = {name: tuple(values) for name, values in record["recipe"]["options"]["space"]}
         select, test = ("+".join(record["usages"][role]) for role in ("select", "test"))
-        return cls(facts["trials"], space, select, test, facts["pretence"], facts.get("fanova") or {}, result.synthetic)
+        return cls(facts["trials"], space, select, test, facts["pretence"], facts.get("fanova") or {}, result.remark)
 
     @property
     def complete(self) -> list[dict[str, Any]]:
@@ -119,7 +119,7 @@ def parallel_coordinates(searched: Searched) -> Figure:
         alt=f"Parallel coordinates of {len(trials)} trials over {', '.join(names)}; accuracy on {searched.select} from "
         f"{percent(low)} to {percent(low + spread)}. Chosen: trial {chosen['trial']}, {described(chosen)}.",
         caption=f"The stronger the blue, the higher the {searched.select} accuracy. Failed trials have no line.",
-        synthetic=searched.synthetic,
+        remark=searched.remark,
     )
 
 
@@ -160,7 +160,7 @@ def importance(searched: Searched) -> Figure:
         f"95 % of {whole(SHUFFLES)} random reorderings of the accuracies stay below. Filled dots lie beyond it; among "
         f"{len(order)} settings without any effect {0.05 * len(order):.2g} would be expected to. At the right: "
         "Optuna's fANOVA, whose shares sum to 100 % whether or not there is an effect.",
-        synthetic=searched.synthetic,
+        remark=searched.remark,
     )
 
 
@@ -196,7 +196,7 @@ def best_so_far(searched: Searched) -> Figure:
         alt=f"Best {searched.select} accuracy so far over {len(numbers)} complete trials: {percent(values[0])} after "
         f"the first, {percent(heights[-1])} after the last, reached by trial {searched.chosen['trial']}.{ending}",
         caption="Where the curve is flat, more trials gave no gain.",
-        synthetic=searched.synthetic,
+        remark=searched.remark,
     )
 
 
@@ -221,7 +221,7 @@ def choices(searched: Searched) -> Figure:
         caption="Short trainings of the search, before the chosen configuration is trained in full. Hollow: what a "
         f"report would claim that had ranked its trials on {searched.test}. Bars: Wilson 95 %.",
         columns=("accuracy", "trial"),
-        synthetic=searched.synthetic,
+        remark=searched.remark,
     )
 
 
@@ -253,7 +253,7 @@ def test_sets(searched: Searched) -> Figure:
         draw,
         alt=f"{pair[1]} against {pair[0]} accuracy of {len(both)} trials; correlation {correlation}.",
         caption=f"Each dot is a trial. Correlation of the two accuracies over the trials: {correlation}.",
-        synthetic=searched.synthetic,
+        remark=searched.remark,
     )
 
 

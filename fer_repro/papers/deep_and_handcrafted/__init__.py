@@ -29,11 +29,13 @@ from fer_repro.errors import FerReproError
 from fer_repro.evaluation import cost
 from fer_repro.evaluation.predict import NetworkClassifier, require_network
 from fer_repro.local_learning import LEARNING_DEVIATIONS, staged_fit
-from fer_repro.local_learning.pyramid import RECALLED, SEARCHED_WORDS, channel_words, local_steps
+from fer_repro.local_learning.pyramid import ASSUMED, SEARCHED_WORDS, channel_words, local_steps
+from fer_repro.local_learning.svm import local_decisions, neighbours
 from fer_repro.papers import SCRATCH
 from fer_repro.papers.base import Variant, deviations, with_scratch
 from fer_repro.papers.deep_and_handcrafted.fusion import WORDS, Fused, fuse
-from fer_repro.papers.deep_and_handcrafted.networks import Three, Vgg13, VggF, VggFace
+from fer_repro.papers.deep_and_handcrafted.kernels import Pool, unit_rows
+from fer_repro.papers.deep_and_handcrafted.networks import Masked, Three, Vgg, Vgg13, VggF, VggFace, smallest
 from fer_repro.recipe import Deviation, Pretrained, Recipe, Selection, Stage, step
 from fer_repro.training import loop
 from fer_repro.training.run import Run
@@ -195,7 +197,7 @@ def network_recipe(name: str, protocol: str, profile: str) -> Recipe:
     return full.shrunk(network=SMOKE[name], input_size=size, batch_size=20, stages=small, options=options)
 
 
-CLAIMED_MACHINE = RECALLED | {"weights": (1, 1, 1, 1), "pool": "mirrored", "blocks": (BLOCKS,)}
+CLAIMED_MACHINE = ASSUMED | {"weights": (1, 1, 1, 1), "pool": "mirrored", "blocks": (BLOCKS,)}
 CLAIMED_MACHINE |= {"start": ((200,), (100.0,)), "k": (200,), "C": (100.0,), "global_C": (1.0,)}
 OFFICIAL_MACHINE = SEARCHED_WORDS | {
     "weights": (2, 2, 1, 1),  # the level weights that the run of the 2013 method chose
@@ -290,4 +292,7 @@ NETWORK_VARIANTS = with_scratch(
     *(Variant(f"{ROW}-{name}", ROW, partial(network_recipe, name), fit, build, ablation_of=ROW) for name in NAMES),
     scratch=without_weights,
 )
+# What the chapter shows of the source: network, loss, and what is special to the method.
+SHOWN = (Vgg, VggFace, VggF, Vgg13, Masked, smallest, unit_rows, Pool, neighbours, local_decisions)
+
 VARIANTS = (_row(scratch=False), *NETWORK_VARIANTS, _row(scratch=True))

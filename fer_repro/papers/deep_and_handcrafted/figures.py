@@ -185,7 +185,7 @@ def blocks(result: Result) -> Html:
                 alt="; ".join(f"{row.group}, {row.label} {row.words[0]}" for row in rows) + ".",
                 caption=f"Wilson 95 % intervals. Local machines: k = {chosen['k']}, C = {chosen['C']:g}.",
                 columns=("accuracy",),
-                synthetic=result.synthetic,
+                remark=result.remark,
             )
         )
     return Html("".join(figure.figure() for figure in figures), "\n".join(map(repr, figures)))

@@ -7,7 +7,7 @@ parameters, cost, hardware) stand in the claim and in ``results/deep-emotion/``;
 There is no released code. The leaderboard's variant follows the architecture figure; three ablations are the networks
 of the linked third-party repository (the transformer warps the image), of another re-implementation (a wide
 localisation network) and one without a transformer. Protocols: nothing known contradicts the official one, so
-``claimed`` uses its splits too; its recipe is what is recalled of the paper, or the re-implementation's own.
+``claimed`` uses its splits too; its recipe is what re-implementations say of the paper, or their own.
 """
 
 from __future__ import annotations
@@ -200,8 +200,8 @@ LIGHT = (
 DEVIATIONS = deviations(__file__)
 
 
-def recalled(variant: str, network: Step) -> Recipe:
-    """What is recalled of the paper: Adam at 0.005, 500 epochs, a weight penalty on linear layers. The rest is ours."""
+def as_claimed(variant: str, network: Step) -> Recipe:
+    """What re-implementations say of the paper: Adam at 0.005, 500 epochs, a weight penalty. The rest is ours."""
     return Recipe(
         variant=variant,
         network=network,
@@ -218,7 +218,7 @@ def recalled(variant: str, network: Step) -> Recipe:
 def as_linked(variant: str, network: Step) -> Recipe:
     """The linked repository's training (omarsayed7/Deep-Emotion, main.py), its dropout corrected."""
     return dataclasses.replace(
-        recalled(variant, network),
+        as_claimed(variant, network),
         stages=(Stage("train", 100, step("adam", lr=0.005)),),
         mean=0.5,
         std=0.5,
@@ -233,7 +233,7 @@ def as_wide(variant: str, network: Step) -> Recipe:
     """The other re-implementation's training (mkmohangb/deep-emotion, train.py)."""
     plateau = step("reduce-on-plateau", on="loss", factor=0.1, patience=10)
     return dataclasses.replace(
-        recalled(variant, network),
+        as_claimed(variant, network),
         stages=(Stage("train", 100, step("adam", lr=0.005), plateau),),
         augment=(),
         loss=step("penalised-cross-entropy", weight=5e-4),
@@ -248,7 +248,7 @@ def official(variant: str, network: Step) -> Recipe:
     unknown = (*DEVIATIONS["unknown"][:2], DEVIATIONS["unknown"][3])
     dropout = {"dropout": 0.1} | ({"between": 0.1} if network.get("between") else {})
     return dataclasses.replace(
-        recalled(variant, network.having(gaussian=None, **dropout)),
+        as_claimed(variant, network.having(gaussian=None, **dropout)),
         protocol=OFFICIAL,
         stages=(Stage("train", 80, step("adam", lr=0.005), step("cosine", per="batch")),),
         loss=step("penalised-cross-entropy", weight=0.0),
@@ -257,15 +257,15 @@ def official(variant: str, network: Step) -> Recipe:
 
 
 RECIPES = {
-    "deep-emotion": (recalled, FIGURE),
+    "deep-emotion": (as_claimed, FIGURE),
     "deep-emotion-input-stn": (as_linked, INPUT_STN),
     "deep-emotion-wide-localisation": (as_wide, WIDE),
-    "deep-emotion-no-stn": (recalled, NO_STN),
+    "deep-emotion-no-stn": (as_claimed, NO_STN),
 }
 
 
 def recipe(variant: str, protocol: str, profile: str) -> Recipe:
-    """claimed: the paper's training as far as it is recalled, or a re-implementation's; official: the searched one."""
+    """claimed: the training that re-implementations give as the paper's, or their own; official: the searched one."""
     make, network = RECIPES[variant] if protocol == "claimed" else (official, RECIPES[variant][1])
     full = make(variant, network)
     return full if profile == "full" else full.shrunk(stages=(full.stages[0].shortened(8),), batch_size=16)
@@ -303,5 +303,8 @@ RELEASED = {
         ),
     ),
 }
+
+# What the chapter shows of the source: network, loss, and what is special to the method.
+SHOWN = (DeepEmotion, Localisation, warp, PenalisedCrossEntropy)
 
 VARIANTS = tuple(family("deep-emotion", RECIPES, recipe, build=build, fit=fit, released=RELEASED))

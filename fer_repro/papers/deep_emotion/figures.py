@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,10 @@ from fer_repro import data as data_sets
 from fer_repro import papers, results
 from fer_repro.data import LABELS
 from fer_repro.data.synthetic import SMOKE_SIZE
-from fer_repro.errors import FerReproError
-from fer_repro.markup import Html, percent, synthetic_note, table, text
+from fer_repro.markup import SYNTHETIC, Html, percent, remark_note, table, text
 from fer_repro.papers.deep_emotion import warp
 from fer_repro.plots.figure import Canvas, Figure, Theme, canvas
-from fer_repro.results import Result
+from fer_repro.results import NotRecorded, Result
 
 ENTRIES = ("x from x", "x from y", "x shift", "y from x", "y from y", "y shift")
 IDENTITY = (1, 0, 0, 0, 1, 0)
@@ -28,7 +27,7 @@ def recorded(result: Result) -> Mapping[str, Any]:
     """The ``windows`` that a run with a transformer recorded; `FerReproError` for a result without any."""
     windows = result.record["facts"].get("windows")
     if not windows:
-        raise FerReproError(
+        raise NotRecorded(
             f"the result of {result.variant} records no windows: its network has no transformer; "
             "run the chapter with variant deep-emotion, -input-stn or -wide-localisation"
         )
@@ -87,6 +86,7 @@ def before_and_after(result: Result) -> Figure:
             axes[row, 0].set_ylabel(title, color=theme.ink)
         return figure
 
+    remark = "; ".join(dict.fromkeys(filter(None, [result.remark, SYNTHETIC if synthetic else ""])))
     caption = "One face per class, the window that the localisation network chose, and the face through it."
     if synthetic and not result.synthetic:
         caption = (
@@ -96,7 +96,7 @@ def before_and_after(result: Result) -> Figure:
     size = np.sqrt(np.abs(np.linalg.det(theta[:, :, :2])))
     shares = ", ".join(f"{name} {share:.0%}" for name, share in zip(names, size, strict=True))
     alt = f"Seven faces before and after the transformer; edge of the window against that of the image: {shares}."
-    return Figure(draw, alt=alt, caption=caption, synthetic=synthetic)
+    return Figure(draw, alt=alt, caption=caption, remark=remark)
 
 
 def spread(result: Result, results_dir: Path | None = None) -> Html:
@@ -106,7 +106,7 @@ def spread(result: Result, results_dir: Path | None = None) -> Html:
     rows = [[name, f"{identity}", f"{mean:+.3f}", f"{deviation:.3f}"] for name, identity, mean, deviation in entries]
     caption = f"The affine map over {windows['n']:,} scored faces"
     body = table(["entry", "identity", "mean", "standard deviation"], rows, caption, numeric=range(1, 4))
-    return Html(synthetic_note(result.synthetic) + body + stored_runs(results_dir), caption)
+    return Html(remark_note(result.remark) + body + stored_runs(results_dir), caption)
 
 
 def stored_runs(results_dir: Path | None = None) -> str:
@@ -123,3 +123,38 @@ def stored_runs(results_dir: Path | None = None) -> str:
         return "<p>No full run with a transformer is stored.</p>"
     header = ["stored run", "accuracy", "largest standard deviation", "windows"]
     return table(header, rows, "Windows of the stored runs", numeric=(1, 2))
+
+
+def stopped_transformers(runs: Sequence[Result]) -> list[str]:
+    """Sentences on the full runs ``runs`` whose localisation network stopped learning, and whether the accuracy shows
+    it; none where no run has a transformer."""
+    seeing = [run for run in runs if run.record["facts"].get("windows")]
+    if not seeing:
+        return []
+    stopped = [run for run in seeing if max(recorded(run)["deviation"]) < SAME]
+    named = ", ".join(f"{run.variant} seed {run.seed}" for run in stopped)
+    lines = [
+        f"In {len(stopped)} of {len(seeing)} runs with a spatial transformer the localisation network stopped "
+        f"learning, so that its window is the same for every face{f': {named}' if named else ''}."
+    ]
+    for variant in dict.fromkeys(run.variant for run in stopped):
+        dead, alive = (
+            [
+                run.headline["accuracy"]
+                for run in seeing
+                if run.variant == variant and (max(recorded(run)["deviation"]) < SAME) == state
+            ]
+            for state in (True, False)
+        )
+        if alive:
+            shown = "The accuracy is lower there in every run" if max(dead) < min(alive) else "No loss shows"
+            lines.append(
+                f"{shown}: {variant} gives {_range(dead)} where the transformer stopped learning and {_range(alive)} "
+                f"where it did not ({len(dead)} run{'s' * (len(dead) > 1)} against {len(alive)})."
+            )
+    return lines
+
+
+def _range(shares: Sequence[float]) -> str:
+    low, high = percent(min(shares)), percent(max(shares))
+    return low if low == high else f"{low} to {high}"

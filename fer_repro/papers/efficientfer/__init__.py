@@ -31,6 +31,7 @@ from fer_repro.papers.base import Released, Variant, deviations, torchvision_wei
 from fer_repro.papers.efficientfer import lite0
 from fer_repro.recipe import Recipe, Selection, Stage, Step, Views, step
 from fer_repro.training import loop
+from fer_repro.training.losses import Focal
 
 # The usages are the official ones; what makes it "claimed" is the released code's recipe.
 CLAIMED = Protocol("claimed")
@@ -260,6 +261,9 @@ def _variant(variant: str, attend: str) -> Variant:
         released=RELEASED if variant == "efficientfer" else None,
     )
 
+
+# What the chapter shows of the source: network, loss, and what is special to the method.
+SHOWN = (EfficientFER, SelfAttention, Cbam, Classifier, Focal)
 
 VARIANTS = (
     *with_scratch(_variant("efficientfer", "pooled"), _variant("efficientfer-map-attention", "map")),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ from fer_repro.data import LABELS
 from fer_repro.evaluation.cost import input_shape, weightless
 from fer_repro.markup import Html, table
 from fer_repro.papers.efficientfer import EfficientFER, build, recipe
+from fer_repro.plots import idea
 from fer_repro.plots.figure import Canvas, Figure, Theme, canvas
 from fer_repro.recipe import step
 from fer_repro.training import traces
@@ -47,7 +49,9 @@ def architecture() -> Figure:
         "content, parameters as counted. SelfAttention and Cbam stand side by side: both take what the global mean "
         "leaves, and their outputs are added."
     )
-    return plots.architecture(boxes, shape[1:], "EfficientFER", caption=caption)
+    return idea.illustrated(
+        plots.architecture(boxes, shape[1:], "EfficientFER", caption=caption), Path(__file__).with_name("idea.yaml")
+    )
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from fer_repro.papers.base import Released, State, Variant, deviations, with_scr
 from fer_repro.papers.emonext.weights import torchvision_names
 from fer_repro.recipe import Pretrained, Recipe, Selection, Stage, Step, Views, step
 from fer_repro.training import loop
-from fer_repro.training.losses import SmoothedWithSpread, make_loss
+from fer_repro.training.losses import SmoothedWithSpread, make_loss, spread
 from fer_repro.training.run import Run
 
 # The usages are the official ones; what makes it "claimed" is the released code's recipe.
@@ -330,5 +330,8 @@ def _variant(size: str) -> Variant:
         released=RELEASED,
     )
 
+
+# What the chapter shows of the source: network, loss, and what is special to the method.
+SHOWN = (EmoNeXt, SpatialTransformer, sampling_grid, SqueezeExcite, BatchAttention, SmoothedWithSpread, spread)
 
 VARIANTS = with_scratch(*(_variant(size) for size in reversed(SIZES)), scratch=from_scratch)

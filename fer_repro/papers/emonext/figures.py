@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,15 +18,15 @@ from torch import Tensor
 from fer_repro import data as data_sets
 from fer_repro import plots
 from fer_repro.data import LABELS
-from fer_repro.errors import FerReproError
 from fer_repro.evaluation import cost
 from fer_repro.evaluation.cost import input_shape, weightless
 from fer_repro.layers import SqueezeExcite
-from fer_repro.markup import SYNTHETIC, Html, percent, synthetic_note, table, text, whole
+from fer_repro.markup import SYNTHETIC, Html, percent, remark_note, table, text, whole
 from fer_repro.papers.emonext import RESIZED, SIZE, SIZES, BatchAttention, EmoNeXt, build, recipe
+from fer_repro.plots import idea
 from fer_repro.plots.figure import Canvas, Figure, Theme, canvas
 from fer_repro.recipe import step
-from fer_repro.results import HALVES, Result
+from fer_repro.results import HALVES, NotRecorded, Result
 from fer_repro.training import traces
 from fer_repro.training.losses import make_loss, spread
 from fer_repro.training.optim import make_optimiser
@@ -62,7 +63,9 @@ def architecture() -> Figure:
         "content, parameters as counted; the last stage's with the norm behind the mean over all positions. "
         "BatchAttention is a side branch: only the loss uses its weights."
     )
-    return plots.architecture(boxes, shape[1:], "EmoNeXt", caption=caption)
+    return idea.illustrated(
+        plots.architecture(boxes, shape[1:], "EmoNeXt", caption=caption), Path(__file__).with_name("idea.yaml")
+    )
 
 
 @cache
@@ -226,7 +229,7 @@ def loss_parts(result: Result) -> Html:
     """What a trained network has of both parts of the loss on the two test sets."""
     recorded = result.record["facts"].get("loss_parts")
     if not recorded:
-        raise FerReproError(f"the result of {result.variant} holds no parts of its loss: train with the recipe's loss")
+        raise NotRecorded(f"the result of {result.variant} holds no parts of its loss: train with the recipe's loss")
     rows = []
     for usage in HALVES:
         part = recorded[usage]
@@ -235,7 +238,7 @@ def loss_parts(result: Result) -> Html:
         rows.append([text(usage), f"{part['batches']} × {size}", *parts, f"{ceiling(size):.4f}"])
     header = ["Test set", "Batches × images", "Cross-entropy", "Spread", "Its share", "Largest spread"]
     caption = "Middle crops, the weights that are scored; smoothed labels, the spread with its weight in the loss"
-    body = synthetic_note(result.synthetic) + table(header, rows, caption, numeric=range(1, 6))
+    body = remark_note(result.remark) + table(header, rows, caption, numeric=range(1, 6))
     return Html(body, f"spread {rows[-1][3]} beside a cross-entropy of {rows[-1][2]}")
 
 

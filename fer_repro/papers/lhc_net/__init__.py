@@ -318,6 +318,9 @@ def fit(splits: Splits, run: Run) -> LhcClassifier:
     return LhcClassifier(fitted.model, fitted.recipe, fitted.device)
 
 
+# What the chapter shows of the source: network, loss, and what is special to the method.
+SHOWN = (LhcNet, ChannelAttention, mean_of_neighbours, Unit, ShiftNorm)
+
 VARIANTS = with_scratch(
     *family("lhc-net", [BACKBONE], recipe, build=build, fit=fit),
     *family("lhc-net", [ROW, CONTINUED], recipe, {ROW: RELEASED}, build=build, fit=fit, requires=(BACKBONE,)),

@@ -20,7 +20,7 @@ from fer_repro import results
 from fer_repro.data.synthetic import SMOKE_SIZE
 from fer_repro.evaluation.tta import posed
 from fer_repro.layers import as_input
-from fer_repro.markup import Html, note, synthetic_note, table, text
+from fer_repro.markup import SYNTHETIC, Html, note, remark_note, table, text
 from fer_repro.papers.lhc_net.scoring import ATTENTION_IMAGES, poses
 from fer_repro.plots.figure import Canvas, Figure, Theme, canvas
 from fer_repro.results import Result
@@ -39,12 +39,12 @@ def attention(result: Result) -> Html:
         return Html(note("No blocks:", f"{text(result.variant)} has no attention blocks."), "no attention blocks")
     picture = "<p>The matrices need the network itself, and this result was loaded. The numbers it recorded:</p>"
     if result.classifier is not None:
-        picture = matrices(result.classifier.attention(scored_faces(result)), result.synthetic).figure()
+        picture = matrices(result.classifier.attention(scored_faces(result)), result.remark).figure()
     summary = "; ".join(
         f"LHC {place}: evenness {_range(block['evenness'])}, added/input {block['share']:.3f}"
         for place, block in enumerate(recorded["blocks"], 1)
     )
-    return Html(synthetic_note(result.synthetic) + picture + blocks_table(recorded), summary)
+    return Html(remark_note(result.remark) + picture + blocks_table(recorded), summary)
 
 
 def scored_faces(result: Result) -> np.ndarray:
@@ -73,7 +73,7 @@ def _range(values: Sequence[float]) -> str:
     return f"{low:.2f}" if round(low, 2) == round(high, 2) else f"{low:.2f} to {high:.2f}"
 
 
-def matrices(blocks: Sequence[Mapping[str, np.ndarray]], synthetic: bool) -> Figure:
+def matrices(blocks: Sequence[Mapping[str, np.ndarray]], remark: str) -> Figure:
     """Above: the first head of every block; below: the heads of the first block, from the top of the face down."""
     first = [(f"LHC {place}", block["attention"][0]) for place, block in enumerate(blocks, 1)]
     heads = blocks[0]["attention"]
@@ -110,7 +110,7 @@ def matrices(blocks: Sequence[Mapping[str, np.ndarray]], synthetic: bool) -> Fig
         caption="Mean attention weights over scored faces: row i shows from which channels (columns) channel i takes "
         "its mixture. White or black: the even share. Above: the first head of every block. Below: heads of the first "
         "block, each of which sees one strip of the face.",
-        synthetic=synthetic,
+        remark=remark,
     )
 
 
@@ -143,7 +143,7 @@ def sixty_copies() -> Figure:
         alt=f"{len(copies)} copies of one face: rotated, shifted, mirrored, and six of them enlarged.",
         caption=f"The {len(copies)} copies of one face; the framed one counts three times, so that the weights sum to "
         f"{total:.0f}. Outside the image the border is repeated.",
-        synthetic=True,
+        remark=SYNTHETIC,
         photo=True,
     )
 

@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from fer_repro.data.protocol import Splits
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation.predict import NetworkClassifier
-from fer_repro.layers import logits_of
+from fer_repro.layers import SqueezeExcite, logits_of
 from fer_repro.papers import resemotenet
 from fer_repro.papers.base import Variant, deviations
 from fer_repro.recipe import Recipe, step
@@ -178,6 +178,17 @@ def recipe(protocol: str, profile: str, student: str, alone: bool = False) -> Re
 
 
 CLAIMED_STUDENT = {"a": "mini-resemotenet-a", "b": "mini-resemotenet-b", "c": "mini-resemotenet-b"}
+# What the chapter shows of the source: network, loss, and what is special to the method.
+SHOWN = (
+    resemotenet.ResEmoteNet,
+    resemotenet.stem,
+    SqueezeExcite,
+    resemotenet.ResidualBlock,
+    Distillation,
+    soft_loss,
+    teacher_table,
+)
+
 VARIANTS = tuple(
     Variant(
         id=name_of(student, alone),

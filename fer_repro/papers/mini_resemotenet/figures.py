@@ -8,21 +8,23 @@ from pathlib import Path
 from fer_repro import papers, results
 from fer_repro.claims import declared_parameters, leaderboard_claims
 from fer_repro.evaluation.statistics import paired_comparison
-from fer_repro.markup import Html, interval, percent, small, synthetic_note, table, text, whole, with_interval
+from fer_repro.markup import Html, interval, percent, remark_note, small, table, text, whole, with_interval
 from fer_repro.papers import model_name
 from fer_repro.papers.mini_resemotenet import TEACHER
-from fer_repro.results import HALVES, Result, merged_score, paired_hits
+from fer_repro.results import HALVES, NotRecorded, Result, merged_score, paired_hits
 
 BOTH = "both test sets, includes the selection set"
 
 
 def students(protocol: str, results_dir: Path | None = None) -> Html:
-    """Teacher, students and controls under ``protocol``: every stored run, "not run" where there is none."""
-    stored = [run for run in results.read_all(results_dir) if run.protocol == protocol]
+    """Teacher, students and controls under ``protocol``: every stored run, also a stopped one, "not run" where there is
+    none."""
+    everything = (results.read_all(results_dir, kind) for kind in (results.FULL, results.UNFINISHED))
+    stored, stopped = ([run for run in kind if run.protocol == protocol] for kind in everything)
     known, claims = papers.variants(), leaderboard_claims()
     rows = []
     for name in [TEACHER, *(v for v in known if known[v].slug == "mini-resemotenet")]:
-        own = [run for run in stored if run.variant == name]
+        own = [run for run in (*stored, *stopped) if run.variant == name]
         training = f", distilled from {model_name(TEACHER)}" if known[name].requires else ", no teacher"
         sentence = small(f"{whole(declared_parameters(name))} parameters{training}")
         claimed = f"{claims[name].accuracy:.2f}\u00a0%" if name in claims else ""
@@ -39,7 +41,8 @@ def students(protocol: str, results_dir: Path | None = None) -> Html:
 
 def _measured(run: Result) -> list[str]:
     scores = [run.score(usage, views=False) for usage in HALVES] + [merged_score(run)]
-    return [f"{run.seed}", *(with_interval(score["accuracy"], score["interval"]) for score in scores)]
+    seed = f"{run.seed}" + (f"<br>{small(run.progress)}" if run.unfinished else "")
+    return [seed, *(with_interval(score["accuracy"], score["interval"]) for score in scores)]
 
 
 def _gain_of_distillation(stored: list[Result]) -> str:
@@ -71,12 +74,14 @@ def agreement(result: Result) -> Html:
     header = ["Test set", "Images", "Teacher right", "Student right", "Both right", "Same answer", "Same mistake"]
     body = table(header, rows, f"{result.variant} beside its teacher", range(1, len(header)))
     same = ", ".join(f"{usage} {percent(c['same'] / c['n'])}" for usage, c in counts.items())
-    return Html(synthetic_note(result.synthetic) + body, f"student and teacher give the same answer: {same}")
+    return Html(remark_note(result.remark) + body, f"student and teacher give the same answer: {same}")
 
 
 def merged(result: Result) -> Html:
     """The accuracy on PublicTest and PrivateTest as one set, the number of images that the claims fit."""
+    if result.halves != HALVES:
+        raise NotRecorded(f"the {result.remark} were scored on {' and '.join(result.halves)} only")
     score = merged_score(result)
     rows = [[BOTH, whole(score["n"]), percent(score["accuracy"]), interval(score["interval"])]]
     body = table(["Images", "Number", "Accuracy", "95 % interval"], rows, result.variant, (1, 2, 3))
-    return Html(synthetic_note(result.synthetic) + body, f"{result.variant}, {BOTH}: {percent(score['accuracy'])}")
+    return Html(remark_note(result.remark) + body, f"{result.variant}, {BOTH}: {percent(score['accuracy'])}")

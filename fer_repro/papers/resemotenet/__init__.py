@@ -183,4 +183,7 @@ RELEASED = Released(
     classes=("happy", "surprise", "sad", "angry", "disgust", "fear", "neutral"),
 )
 
+# What the chapter shows of the source: network, loss, and what is special to the method.
+SHOWN = (ResEmoteNet, stem, SqueezeExcite, ResidualBlock)
+
 VARIANTS = (Variant("resemotenet", "resemotenet", recipe, build=build, fit=fit, released=RELEASED),)

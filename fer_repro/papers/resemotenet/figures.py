@@ -3,61 +3,64 @@ the released evaluation, the demonstration of leakage."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from fer_repro.claims import claim_of
+from fer_repro.claims import arithmetic, claim_of
+from fer_repro.claims.published import matrix_of
 from fer_repro.data import LABELS, USAGES
 from fer_repro.data.official import OFFICIAL_COUNTS
-from fer_repro.errors import FerReproError
 from fer_repro.logs import quiet
-from fer_repro.markup import SYNTHETIC, Html, interval, note, percent, synthetic_note, table, text, whole, with_interval
+from fer_repro.markup import (
+    SMOKE_TEST,
+    SYNTHETIC,
+    Html,
+    details,
+    interval,
+    note,
+    percent,
+    remark_note,
+    table,
+    text,
+    whole,
+    with_interval,
+)
 from fer_repro.papers.resemotenet import leakage
 from fer_repro.papers.resemotenet.leakage import Leakage
 from fer_repro.plots.figure import Figure
 from fer_repro.plots.forest import Row, forest
-from fer_repro.results import Result
+from fer_repro.results import NotRecorded, Result
 
 PRIVATE_TEST = tuple(int(n) for n in OFFICIAL_COUNTS[USAGES.index("PrivateTest")])
-# arXiv 2409.10545v2, in the order of LABELS: the diagonal of the FER2013 confusion matrix, printed with two decimals,
-# and the number of test images that its table of data sets gives for each class.
-PUBLISHED_RECALL = (0.71, 0.75, 0.70, 0.89, 0.71, 0.81, 0.82)
-PUBLISHED_COUNTS = (491, 416, 626, 594, 879, 55, 528)
-ROUNDING = 0.005
 TITLE = leakage.LABEL[0].upper() + leakage.LABEL[1:]
-
-
-def implied_accuracy(recall: Sequence[float], counts: Sequence[int]) -> tuple[float, float, float]:
-    """The accuracy that class recalls give with ``counts`` images per class: (value, least, most); the bounds follow
-    from the rounding of the printed recalls."""
-    share = np.asarray(counts) / np.sum(counts)
-    value = float(share @ np.asarray(recall))
-    return value, value - ROUNDING, value + ROUNDING
 
 
 def published_matrix() -> Html:
     """The published recalls beside PrivateTest's class counts and the paper's, and the accuracies that follow."""
-    claimed = claim_of("resemotenet").accuracy / 100
-    classes = zip(LABELS, PUBLISHED_RECALL, PRIVATE_TEST, PUBLISHED_COUNTS, strict=True)
-    rows = [[text(name), f"{recall:.2f}", *map(whole, counts)] for name, recall, *counts in classes]
-    implied = [implied_accuracy(PUBLISHED_RECALL, counts) for counts in (PRIVATE_TEST, PUBLISHED_COUNTS)]
+    matrix, claimed = matrix_of("resemotenet"), claim_of("resemotenet").accuracy / 100
+    assert matrix.class_counts is not None, "the paper's table of classes stands beside its matrix"
+    recalls, sets = np.diag(arithmetic.values(matrix)), (PRIVATE_TEST, matrix.class_counts)
+    rows = [
+        [text(name), f"{recall:.2f}", *map(whole, counts)]
+        for name, recall, *counts in zip(LABELS, recalls, *sets, strict=True)
+    ]
+    implied = [arithmetic.implied(matrix, counts) for counts in sets]
     rows += [
-        ["all", "", *(whole(sum(counts)) for counts in (PRIVATE_TEST, PUBLISHED_COUNTS))],
-        ["accuracy that follows", percent(claimed) + " claimed", *(percent(value) for value, _, _ in implied)],
-        ["bounds from rounding", "", *(interval(bounds) for _, *bounds in implied)],
+        ["all", "", *(whole(sum(counts)) for counts in sets)],
+        ["accuracy that follows", percent(claimed) + " claimed", *(percent(value) for _, value, _ in implied)],
+        ["bounds from rounding", "", *(interval((low, high)) for low, _, high in implied)],
     ]
     header = ["Class", "Recall, published", "Images in PrivateTest", "Images by the paper’s table"]
-    plain = f"implied by the published recalls: {percent(implied[0][0])}, claimed: {percent(claimed)}"
-    return Html(table(header, rows, "Recalls: arXiv 2409.10545v2, confusion matrix of FER2013.", (1, 2, 3)), plain)
+    plain = f"implied by the published recalls: {percent(implied[0][1])}, claimed: {percent(claimed)}"
+    return Html(table(header, rows, f"Recalls: {matrix.source}.", (1, 2, 3)), plain)
 
 
 def mirror(result: Result) -> Html:
     """The accuracy on the images, on the flipped images and on both, and the average of a random flip."""
     scores = result.record["facts"].get("mirror")
     if not scores:
-        raise FerReproError(f"the result of {result.variant} records no scores of flipped images: run it again")
+        raise NotRecorded(f"the result of {result.variant} records no scores of flipped images: run it again")
     rows = []
     for usage, score in scores.items():
         each = [score[key] / score["n"] for key in ("correct_plain", "correct_mirrored")]
@@ -65,18 +68,22 @@ def mirror(result: Result) -> Html:
         rows.append([text(usage), whole(score["n"]), *map(percent, each + both)])
     header = ["Test set", "Images", "As it is", "Flipped", "Random flip, on average", "Mean logits of both"]
     body = table(header, rows, "The effect of the released evaluation’s random flip on the accuracy", range(1, 6))
-    return Html(synthetic_note(result.synthetic) + body, f"{result.variant}: scores of images and flipped images")
+    return Html(remark_note(result.remark) + body, f"{result.variant}: scores of images and flipped images")
 
 
 def leakage_demonstration(profile: str, seed: int, device: str = "auto", results_dir: str | Path | None = None) -> Html:
-    """The stored demonstration on FER2013; in a smoke profile, and where none is stored, one on synthetic faces."""
+    """The stored demonstration on FER2013; in a smoke profile, and where none is stored, one on synthetic faces, which
+    a profile that shows what is stored folds away."""
     full = None if profile == "smoke" else leakage.stored(seed, results_dir)
     with quiet():
         measured = full or leakage.demonstrate("smoke", seed, device)
     command = "<code>python -m fer_repro.papers.resemotenet.leakage</code> measures it there."
     missing = "" if full else note("Not run on FER2013:", command)
     picture = _leakage_figure(measured)
-    return Html(missing + picture.figure() + _leakage_table(measured), repr(picture))
+    body = picture.figure() + _leakage_table(measured)
+    if full is None and profile == "stored":
+        body = details(SMOKE_TEST, body)
+    return Html(missing + body, repr(picture))
 
 
 def _leakage_figure(measured: Leakage) -> Figure:
@@ -98,7 +105,7 @@ def _leakage_figure(measured: Leakage) -> Figure:
         rows,
         TITLE,
         alt=f"{leakage.LABEL}: {listed}.",
-        synthetic=measured.synthetic,
+        remark=SYNTHETIC if measured.synthetic else "",
         caption="One network and recipe, two orders of work. Bars: Wilson 95 % intervals; copies of one original are "
         "not independent, so the intervals of oversampled parts are too narrow.",
         columns=("accuracy", "images"),

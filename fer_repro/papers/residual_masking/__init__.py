@@ -33,7 +33,7 @@ from fer_repro.errors import FerReproError
 from fer_repro.evaluation import cost
 from fer_repro.evaluation.predict import NetworkClassifier, require_network
 from fer_repro.evaluation.tta import TURNS, turned_views
-from fer_repro.layers import MaskingBlock
+from fer_repro.layers import MaskingBlock, ResidualBlock
 from fer_repro.papers import SCRATCH
 from fer_repro.papers.base import Variant, with_scratch
 from fer_repro.papers.residual_masking.members import EfficientNet, ResNet
@@ -307,4 +307,7 @@ def _ensemble(suffix: str) -> Variant:
 
 
 NETWORK_VARIANTS = with_scratch(*(_variant(name) for name in KINDS))
+# What the chapter shows of the source: network, loss, and what is special to the method.
+SHOWN = (ResidualMaskingNetwork, MaskingBlock, ResNet, ResidualBlock, Sum)
+
 VARIANTS = (*NETWORK_VARIANTS, _ensemble(""), _ensemble(SCRATCH))

@@ -20,14 +20,15 @@ from fer_repro.data.synthetic import SMOKE_SIZE
 from fer_repro.evaluation.cost import input_shape, weightless
 from fer_repro.evaluation.statistics import paired_difference
 from fer_repro.layers import as_input, normalise_
-from fer_repro.markup import SYNTHETIC, Html, interval, note, percent, small, synthetic_note, table, text, whole
+from fer_repro.markup import SYNTHETIC, Html, interval, note, percent, remark_note, small, table, text, whole
 from fer_repro.papers import model_name
 from fer_repro.papers.residual_masking import ENSEMBLE, ResidualMaskingNetwork, build, recipe
 from fer_repro.papers.residual_masking.recipes import KINDS, MEMBERS, ROW, SHORT
+from fer_repro.plots import idea
 from fer_repro.plots.architecture import Block
 from fer_repro.plots.figure import Figure, Theme, canvas
 from fer_repro.recipe import Pretrained
-from fer_repro.results import HALVES, Result
+from fer_repro.results import HALVES, NotRecorded, Result
 from fer_repro.training.execution import one_thread
 from fer_repro.transforms.geometry import resize
 
@@ -68,7 +69,9 @@ def architecture() -> Figure:
             block = Block(stage.name, content, stage.shape, stage.parameters + block.parameters)
         if block.name != "rgb":  # it only repeats the grey channel
             boxes.append(block)
-    return plots.architecture(boxes, shape[1:], model_name(ROW))
+    return idea.illustrated(
+        plots.architecture(boxes, shape[1:], model_name(ROW)), Path(__file__).with_name("idea.yaml")
+    )
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,7 @@ def masks(result: Result) -> Html:
     header += ["Channels here", "Mean here", "Largest here", "Mean gain here"]
     caption = "Left: arithmetic of the full network. Right (here): this page's network on four synthetic faces."
     figure = _gains(images, found)
-    body = figure.figure() + synthetic_note(True) + table(header, rows, caption, numeric=range(1, 8))
+    body = figure.figure() + remark_note(SYNTHETIC) + table(header, rows, caption, numeric=range(1, 8))
     return Html(body, repr(figure))
 
 
@@ -158,7 +161,7 @@ def _gains(images: np.ndarray, found: Sequence[Masked]) -> Figure:
         f"each position: {ranges}.",
         caption="How much each position of a stage's maps is amplified by its mask. Where the softmax is even over C "
         "channels, every position gains 1/C; only a peaked mask on a strong channel gains more.",
-        synthetic=True,
+        remark=SYNTHETIC,
     )
 
 
@@ -177,12 +180,12 @@ def views(result: Result) -> Html:
         ["standard deviation", *(f"{100 * statistics.stdev(one):.2f} points" for one in shares.values())],
     ]
     body = table(["Views", *HALVES], rows, f"{result.variant}: the same network, other seeds of the views", (1, 2))
-    return Html(synthetic_note(result.synthetic) + body, f"{result.variant}: {len(found)} seeds of {count} views")
+    return Html(remark_note(result.remark) + body, f"{result.variant}: {len(found)} seeds of {count} views")
 
 
 def ensemble(result: Result) -> Html:
     """Each member's accuracy by its summed views, and all of them added, on both test sets."""
-    found = result.predictions
+    found = _with_votes(result).predictions
     # Was member m right about image n: bool [M,N]
     right = {usage: found[f"{usage}_votes"].argmax(axis=2) == found[f"{usage}_labels"] for usage in HALVES}
     added = {usage: _hits(result, usage, (1,) * len(MEMBERS)) for usage in HALVES}
@@ -197,6 +200,13 @@ def ensemble(result: Result) -> Html:
     shown = [[name, *(percent(float(hits.mean())) for hits in both)] for name, *both in rows]
     body = _source(result) + table(["Network", *HALVES], shown, caption, (1, 2))
     return Html(body, f"all seven added: {percent(score['accuracy'])} ({_origin(result)})")
+
+
+def _with_votes(result: Result) -> Result:
+    """The result of an ensemble; raises `NotRecorded` for one without its members' votes."""
+    if f"{HALVES[0]}_votes" not in result.predictions:
+        raise NotRecorded(f"the result of {result.variant} holds no votes of several networks")
+    return result
 
 
 def _source(result: Result) -> str:
@@ -235,7 +245,7 @@ def every_subset(result: Result) -> Subsets:
 
 def subsets(result: Result) -> Html:
     """The effect of choosing the members on the scored images: all subsets, chosen on either test set."""
-    found = every_subset(result)
+    found = every_subset(_with_votes(result))
     public, private = (found.best(usage) for usage in HALVES)
     rules = {
         "all seven, fixed in advance": len(found.members) - 1,
@@ -254,11 +264,11 @@ def subsets(result: Result) -> Html:
         f"Choosing on PrivateTest instead of PublicTest moves the PrivateTest accuracy by {gain} points "
         f"({low} to {high}, bootstrap over the same {whole(len(hits[0]))} images)"
     )
-    figure = _scatter(found, rules, result.synthetic).figure()
+    figure = _scatter(found, rules, result.remark).figure()
     return Html(f"{_source(result)}{figure}{body}<p>{text(effect)}.</p>", f"{effect} ({_origin(result)})")
 
 
-def _scatter(found: Subsets, rules: dict[str, int], synthetic: bool) -> Figure:
+def _scatter(found: Subsets, rules: dict[str, int], remark: str) -> Figure:
     sizes = np.array([sum(one) for one in found.members])
     x, y = (100 * found.accuracies[usage] for usage in HALVES)
 
@@ -281,5 +291,5 @@ def _scatter(found: Subsets, rules: dict[str, int], synthetic: bool) -> Figure:
         alt=f"Accuracy of all {len(x)} subsets of the members on PublicTest and PrivateTest. {chosen}.",
         caption=f"All {len(x)} subsets of the seven members. The published search takes the highest point, a fair one "
         "the point farthest right.",
-        synthetic=synthetic,
+        remark=remark,
     )

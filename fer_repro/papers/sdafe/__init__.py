@@ -32,7 +32,7 @@ from fer_repro.errors import FerReproError
 from fer_repro.evaluation.predict import NetworkClassifier
 from fer_repro.layers import IMAGENET_MEAN, IMAGENET_STD, GreyAsRgb
 from fer_repro.papers.base import Variant, deviations
-from fer_repro.papers.sdafe import generated
+from fer_repro.papers.sdafe import diffusion, generated, mini_clip
 from fer_repro.papers.sdafe.generated import WITHOUT_FACES, Generated
 from fer_repro.papers.sdafe.synthesis import LabelSimilarity, Maker, settings_of
 from fer_repro.recipe import Deviation, Pretrained, Recipe, Selection, Stage, Step, step
@@ -259,6 +259,20 @@ def _arm(arm: str) -> Variant:
         called="fernext-proxy" if arm == "both" else None,
     )
 
+
+# What the chapter shows of the source: network, loss, and what is special to the method.
+SHOWN = (
+    FernextProxy,
+    diffusion.Unet,
+    diffusion.NoiseLoss,
+    diffusion.ddim,
+    diffusion.edit,
+    generated.psnr,
+    generated.passes_psnr,
+    generated.passes_cosine,
+    mini_clip.DualEncoder,
+    mini_clip.contrastive,
+)
 
 VARIANTS = (
     _arm("both"),

@@ -15,7 +15,7 @@ from fer_repro.claims import claim_of, declared_parameters, leaderboard_claims
 from fer_repro.data import LABELS, USAGES
 from fer_repro.data.official import OFFICIAL_COUNTS
 from fer_repro.errors import FerReproError
-from fer_repro.markup import SYNTHETIC, Html, note, percent, synthetic_note, table, text, whole, with_interval
+from fer_repro.markup import SYNTHETIC, Html, note, percent, remark_note, table, text, whole, with_interval
 from fer_repro.papers.sdafe import IMAGES, generated
 from fer_repro.papers.sdafe.generated import Generated
 from fer_repro.plots.figure import Canvas, Figure, Theme, canvas
@@ -101,7 +101,7 @@ def faces(result: Result) -> Figure | Html:
         alt=f"Pairs of a neutral source face and the face generated from it, below it, by class: {counts}.",
         caption=f"The first {EACH} candidates of each class, without any choice: above the neutral source, below the "
         f"face generated from it. A frame: both filters accept it.{smoke}",
-        synthetic=result.synthetic,
+        remark=result.remark,
         photo=True,
     )
 
@@ -111,7 +111,7 @@ def filtered(result: Result) -> Html:
     counts, made = acceptance(result), getattr(result.classifier, "generated", None)
     if made is None:
         return counts
-    figure = distributions(made, result.synthetic)
+    figure = distributions(made, result.remark)
     return Html(counts.body + figure.figure(), f"{counts.plain}; {figure!r}")
 
 
@@ -135,12 +135,12 @@ def acceptance(result: Result) -> Html:
     )
     filters = of_images.get("filters", {})
     bound = f"<p>PSNR bound: {filters['psnr_lowest']:.2f} dB.</p>" if filters else ""
-    body = synthetic_note(result.synthetic) + table(header, rows, caption, range(1, len(header))) + bound
-    synthetic = f" ({SYNTHETIC})" if result.synthetic else ""
-    return Html(body, f"accepted by both filters: {total['both']} of {total['candidates']}{synthetic}")
+    body = remark_note(result.remark) + table(header, rows, caption, range(1, len(header))) + bound
+    remark = f" ({result.remark})" if result.remark else ""
+    return Html(body, f"accepted by both filters: {total['both']} of {total['candidates']}{remark}")
 
 
-def distributions(made: Generated, synthetic: bool) -> Figure:
+def distributions(made: Generated, remark: str) -> Figure:
     """Histograms of PSNR and of the similarity to the wanted label."""
     finite = made.psnr[np.isfinite(made.psnr)]
 
@@ -175,7 +175,7 @@ def distributions(made: Generated, synthetic: bool) -> Figure:
         f"{made.cosine.max():.2f}, {int(made.fitting.sum())} pass.",
         caption="Left: the PSNR filter cuts at one bound. Right: the label filter also requires the label to be the "
         "most similar of the seven, so the two kinds overlap.",
-        synthetic=synthetic,
+        remark=remark,
     )
 
 

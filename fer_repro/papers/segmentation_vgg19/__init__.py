@@ -29,7 +29,7 @@ from fer_repro import pretrained
 from fer_repro.data.protocol import OFFICIAL, Protocol, Splits
 from fer_repro.evaluation.predict import NetworkClassifier
 from fer_repro.evaluation.tta import TURNS, turned_views
-from fer_repro.layers import MaskingBlock, as_input
+from fer_repro.layers import MaskingBlock, ResidualBlock, as_input
 from fer_repro.papers.base import Released, Variant, deviations, torchvision_weights, with_scratch
 from fer_repro.papers.segmentation_vgg19.gates import gate_statistics
 from fer_repro.recipe import Recipe, Selection, Stage, Views, step
@@ -254,6 +254,9 @@ RELEASED = Released(
     ),
 )
 FIRST = dataclasses.replace(RELEASED, at="loaded by the release's second training, not published", file="")
+
+# What the chapter shows of the source: network, loss, and what is special to the method.
+SHOWN = (SegmentationVgg19, Gate, MaskingBlock, ResidualBlock)
 
 VARIANTS = with_scratch(
     Variant(PLAIN, ROW, partial(recipe, variant=PLAIN), build=build, fit=fit, ablation_of=ROW, released=FIRST),

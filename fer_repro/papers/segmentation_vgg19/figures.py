@@ -19,17 +19,16 @@ from fer_repro import data as data_sets
 from fer_repro import results
 from fer_repro.claims import HALF, claim_of, counts_that_print
 from fer_repro.data.synthetic import SMOKE_SIZE
-from fer_repro.errors import FerReproError
 from fer_repro.evaluation import cost
 from fer_repro.evaluation.cost import input_shape, weightless
 from fer_repro.evaluation.statistics import mcnemar, paired_difference, wilson
 from fer_repro.layers import as_input
-from fer_repro.markup import Html, interval, percent, synthetic_note, table, text, whole
+from fer_repro.markup import SYNTHETIC, Html, interval, percent, remark_note, table, text, whole
 from fer_repro.papers import model_name
 from fer_repro.papers.segmentation_vgg19 import PLAIN, ROW, SegmentationVgg19, build, recipe
 from fer_repro.papers.segmentation_vgg19.gates import GateFacts, gate_statistics
 from fer_repro.plots.figure import Figure, Theme, canvas
-from fer_repro.results import HALVES, Result
+from fer_repro.results import HALVES, NotRecorded, Result
 from fer_repro.training import checkpoint
 from fer_repro.training.execution import one_thread
 
@@ -86,6 +85,8 @@ def batch_mean(hits: np.ndarray, batch: int = BATCH) -> float:
 
 def readings(result: Result) -> Html:
     """A run's accuracy in every way that the claim could have been formed, from its predictions."""
+    if result.halves != HALVES:
+        raise NotRecorded(f"the {result.remark} were scored on {' and '.join(result.halves)} only")
     kinds = {"plain": "as it is"} | ({"views": "random views"} if result.has_views else {})
     rows, shown = [], []
     for kind, views in kinds.items():
@@ -104,14 +105,14 @@ def readings(result: Result) -> Html:
             rows.append([f"PublicTest, mean over batches of {BATCH}", views, whole(len(public)), "", mean, ""])
     header = ["Images", "Test-time augmentation", "Number", "Correct", "Accuracy", "95 % interval"]
     caption = "PublicTest selected the epoch: a score that contains it is not a test score. Only PrivateTest is scored."
-    return Html(synthetic_note(result.synthetic) + table(header, rows, caption, range(2, 6)), "; ".join(shown))
+    return Html(remark_note(result.remark) + table(header, rows, caption, range(2, 6)), "; ".join(shown))
 
 
 def views(result: Result) -> Html:
     """The same network on the same test images with several seeds of the random views."""
     found = result.record["facts"].get("random_views")
     if not found:
-        raise FerReproError(f"the result of {result.variant} records no random views: run it again")
+        raise NotRecorded(f"the result of {result.variant} records no random views: run it again")
     n, count, scores = found["n"], found["count"], [right / found["n"] for right in found["views"]]
     names = ["the image as it is", *(f"{count} random views, seed {seed}" for seed in range(len(scores)))]
     counts = [found["plain"], *found["views"]]
@@ -120,7 +121,7 @@ def views(result: Result) -> Html:
     rows.append(["their mean ± standard deviation", "", spread])
     header = ["Test-time augmentation", f"Correct of {n:,}", "Accuracy"]
     body = table(header, rows, f"{result.variant} on {result.scored}", (1, 2))
-    return Html(synthetic_note(result.synthetic) + body, f"plain {percent(found['plain'] / n)}, random views {spread}")
+    return Html(remark_note(result.remark) + body, f"plain {percent(found['plain'] / n)}, random views {spread}")
 
 
 @one_thread()
@@ -137,7 +138,7 @@ def measure_start(seed: int) -> list[GateFacts]:
 
 def gates_at_start(seed: int) -> Html:
     """How far the gates are from the identity before training, at full width."""
-    return _gates(measure_start(seed), "Before training, at full width", synthetic=True)
+    return _gates(measure_start(seed), "Before training, at full width", remark=SYNTHETIC)
 
 
 def gates_of_run(result: Result) -> Html:
@@ -145,21 +146,21 @@ def gates_of_run(result: Result) -> Html:
     found = [GateFacts(**gate) for gate in result.record["facts"].get("gates", [])]
     if not found:
         return Html(f"<p>{text(result.variant)} has no gates to measure.</p>", f"{result.variant}: no gates")
-    return _gates(found, f"After training: {result.variant}", synthetic=result.synthetic)
+    return _gates(found, f"After training: {result.variant}", remark=result.remark)
 
 
-def _gates(gates: Sequence[GateFacts], title: str, synthetic: bool) -> Html:
-    figure, rows = _ranges(gates, title, synthetic), []
+def _gates(gates: Sequence[GateFacts], title: str, remark: str) -> Html:
+    figure, rows = _ranges(gates, title, remark), []
     for g in gates:
         values = [f"{1 / g.channels:.5f}", f"{g.mean:.5f}", f"{g.median:.5f}", f"{g.high:.4f}", f"{g.largest:.4f}"]
         rows.append([f"after stage {text(g.name)}", whole(g.channels), *values, percent(g.change), percent(g.shaped)])
     header = ["Gate", "C", "1/C", "Mean of m", "Median", "99th percentile", "Largest", "Maps move by"]
     header.append("No common factor")
     caption = "Maps move by: |x m| / |x|. No common factor: what is left of it when one factor for all of x is allowed."
-    return Html(figure.figure() + synthetic_note(synthetic) + table(header, rows, caption, range(1, 9)), repr(figure))
+    return Html(figure.figure() + remark_note(remark) + table(header, rows, caption, range(1, 9)), repr(figure))
 
 
-def _ranges(gates: Sequence[GateFacts], title: str, synthetic: bool) -> Figure:
+def _ranges(gates: Sequence[GateFacts], title: str, remark: str) -> Figure:
     def draw(theme: Theme) -> Canvas:
         figure = canvas(7.2, 0.9 + 0.42 * len(gates))
         axes = figure.add_subplot()
@@ -191,7 +192,7 @@ def _ranges(gates: Sequence[GateFacts], title: str, synthetic: bool) -> Figure:
         alt=f"{title}. Values of the masks: {values}.",
         caption="Values of the masks over all channels, positions and faces, on a logarithmic axis. A gate that is the "
         "identity has m = 0 everywhere, one that doubles the maps has m = 1.",
-        synthetic=synthetic,
+        remark=remark,
     )
 
 

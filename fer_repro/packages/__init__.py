@@ -1,0 +1,1 @@
+"""What installable packages score."""

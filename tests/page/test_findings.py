@@ -1,0 +1,213 @@
+"""What we found: every sentence follows from stored results and claims, and changes or goes with them."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import statistics
+
+import numpy as np
+import pytest
+from test_evidence import released, unfinished
+from test_page import made_up, shown
+
+from fer_repro import leaderboard, page, results
+from fer_repro.claims import leaderboard_claims
+from fer_repro.evaluation.statistics import mean_interval, separate_difference
+from fer_repro.leaderboard import baseline_band
+from fer_repro.leaderboard.stored import Stored, read_stored
+from fer_repro.markup import interval, percent
+from fer_repro.page import findings
+from fer_repro.page.pretraining import PretrainingPage
+from fer_repro.papers import local_learning_bow
+from fer_repro.papers.baseline import comparison
+from fer_repro.papers.deep_emotion import figures as deep_emotion
+from fer_repro.results import HALVES, Result
+
+
+def claims_of(slug: str):
+    return [claim for claim in leaderboard_claims().values() if claim.slug == slug]
+
+
+def found(slug: str, *runs: Result, more=()) -> str:
+    """The findings of a paper from made-up results, as a reader sees them."""
+    kinds = {kind: [run for run in runs if run.kind == kind] for kind in results.EVIDENCE}
+    stored = Stored(kinds[results.FULL], kinds[results.RELEASED], kinds[results.UNFINISHED])
+    return str(shown(findings.chapter_findings(slug, claims_of(slug), stored, more)))
+
+
+@pytest.fixture(scope="module")
+def stored() -> Stored:
+    return read_stored()
+
+
+def test_nothing_stored_is_one_sentence_with_what_others_report():
+    words = found("vggnet")
+    assert words.startswith("Nothing was measured on real faces yet. The claim of 73.28\u00a0% for VGGNet")
+    assert "3 reports that can be compared" in words and "PrivateTest" not in words
+
+
+def test_a_result_of_synthetic_faces_is_nothing():
+    assert found("vggnet", made_up(profile="smoke", data="synthetic", n=140)) == found("vggnet")
+
+
+def test_a_claim_against_its_runs():
+    runs = [made_up(seed=seed, right=right) for seed, right in ((0, 0.70), (1, 0.71), (2, 0.72))]
+    words, values = found("vggnet", *runs), [run.headline["accuracy"] for run in runs]
+    mean = statistics.fmean(values)
+    assert f"VGGNet recognises {percent(mean)} of PrivateTest (95 % interval" in words
+    assert f"{interval(mean_interval(values, 3589))}, mean of 3 seeds)" in words
+    assert f"The paper claims 73.28\u00a0%, {100 * (0.7328 - mean):.2f} points more than measured" in words
+    assert f"between {percent(min(values))} and {percent(max(values))}" in words
+    assert f"standard deviation {100 * statistics.stdev(values):.2f} points" in words
+    public = statistics.fmean(run.score("PublicTest")["accuracy"] for run in runs)
+    assert f"PublicTest, which selected what is scored, gives {percent(public)}" in words
+    gain = mean - statistics.fmean(run.score(views=False)["accuracy"] for run in runs)
+    assert f"changes the accuracy on PrivateTest by {100 * gain:+.2f} points" in words
+
+
+def test_the_place_of_the_claim_and_the_verdict_follow_the_runs():
+    high, low = found("vggnet", made_up(right=0.733)), found("vggnet", made_up(right=0.6))
+    assert "lies inside the interval" in high and "verdict: reproduced" in high
+    assert "lies outside the interval" in low and "verdict: below" in low and "points more than measured" in low
+    assert "Only one seed of VGGNet is stored" in low and "Not decided: what another seed of VGGNet gives" in low
+
+
+def test_classes_are_those_of_the_confusion_matrix():
+    run = made_up()
+    labels, rows = run.predictions["PrivateTest_labels"], run.predictions["PrivateTest_views"]
+    rows[labels == 2] = np.eye(7)[4] * 0.65 + 0.05  # all fear is taken for sad
+    rows[labels == 5] = np.eye(7)[5] * 0.65 + 0.05
+    run.record["scores"] = results.score_all(run.predictions, ["PrivateTest"])
+    words = found("vggnet", run)
+    assert "The easiest class is surprise (recall 100.0\u00a0%), the hardest fear (0.0\u00a0% of" in words
+    assert "fear taken for sad, 100.0\u00a0% of that class" in words
+
+
+def test_the_baseline_stands_beside_a_paper_and_not_beside_itself():
+    baseline = made_up("baseline", right=0.68)
+    words = found("vggnet", made_up(right=0.70), baseline)
+    gap = 100 * (made_up(right=0.70).headline["accuracy"] - baseline.headline["accuracy"])
+    assert f"{gap:.2f} points less than VGGNet" in words
+    own = found("baseline", baseline)
+    assert own.startswith("The plain baseline recognises") and "of this book" not in own and "claim" not in own
+
+
+def test_the_claimed_protocol_is_said_against_the_official_one():
+    words = found("vggnet", made_up(right=0.70), made_up(protocol="claimed", right=0.73))
+    assert re.search(r"Run as the claim was made, VGGNet gives [\d.]+.% on PublicTest, [\d.]+ points more than", words)
+
+
+def test_ablations_unfinished_runs_and_released_weights_are_named_for_what_they_are():
+    words = found("efficientfer", made_up("efficientfer-lite0", right=0.66), made_up("efficientfer-lite0-scratch"))
+    assert words.startswith("efficientfer-lite0 recognises") and words.count("efficientfer-lite0 recognises") == 1
+    assert re.search(
+        r"efficientfer-lite0-scratch recognises .* points less than efficientfer-lite0; on the same", words
+    )
+    assert "Not decided: the claim of 82.47" in words
+    words = found("vggnet", unfinished(done=7), released())
+    assert "was stopped after 7 of 350 epochs" in words and "this decides nothing" in words
+    assert "Released weights of VGGNet (of-theirs) give" in words and "; trained on words, selected on words." in words
+    assert "Not decided: the claim of 73.28" in words
+
+
+def test_runs_of_another_recipe_are_not_mixed():
+    other = made_up(seed=1, right=0.5)
+    other.record["recipe_sha256"], other.record["ended"] = "0" * 64, "2020-01-01T00:00:00+00:00"
+    groups = findings._groups([made_up(), other])
+    assert [[run.seed for run in group] for group in groups] == [[0]]
+
+
+@pytest.mark.parametrize("slug", sorted({claim.slug for claim in leaderboard_claims().values()} | {"baseline"}))
+def test_every_chapter_says_something_of_what_is_stored(slug, stored):
+    words = str(shown(findings.chapter_findings(slug, claims_of(slug), stored)))
+    assert len(words) > 40 and "nan" not in words.lower() and "None" not in words
+
+
+# ---- what only one paper can say -------------------------------------------------------------------------------------
+
+
+def ladder(*correct: int) -> list[dict]:
+    steps = zip(local_learning_bow.LADDER, correct, strict=True)
+    return [{"step": s, **{half: {"n": 3589, "correct": k, "accuracy": k / 3589} for half in HALVES}} for s, k in steps]
+
+
+def test_a_claim_is_named_by_its_model_and_released_weights_say_what_made_them():
+    claim = next(claim for claim in leaderboard_claims().values() if claim.slug == "vggnet")
+    proxy = dataclasses.replace(claim, variant="efficientfer-lite0", model="A <model>")
+    name = "A &lt;model&gt;"
+    assert f"% for {name} is not tested" in findings._nothing([proxy])
+    [line] = findings._undecided(proxy, Stored([], [], []))
+    assert f"% for {name}, because" in line
+    weights = released()
+    weights.record["released"] |= {"trained_on": "Training & more", "selected_on": "<nothing>"}
+    said = findings._released(weights, [], [])
+    assert said.endswith("; trained on Training &amp; more, selected on &lt;nothing&gt;.")
+
+
+def test_presence_vectors_are_below_the_histogram_in_the_stored_run(stored):
+    [run] = [one for one in stored.runs if one.variant == "local-learning-bow" and one.seed == 0]
+    first, second, *_ = run.record["facts"]["ladder"]
+    assert all(second[half]["correct"] < first[half]["correct"] for half in HALVES)
+    lost, gained = local_learning_bow.presence_against_counts([run])
+    assert lost.startswith("Presence vectors are below the histogram on both test sets: PublicTest -1.98 points")
+    gap, low, high = (100 * x for x in separate_difference(2002, 3589, 2055, 3589))
+    points = f"PrivateTest {gap:+.2f} points ({low:+.2f} to {high:+.2f}; 55.78\u00a0% against 57.26\u00a0%)"
+    assert points in lost and lost.endswith("The abstract’s gain is not seen.") and "by 8.50 points" in gained
+    run.record["facts"]["ladder"] = ladder(2000, 2050, 2100, 2120)
+    won, small = local_learning_bow.presence_against_counts([run])
+    assert won.startswith("Presence vectors are above the histogram on both test sets") and "does not agree" in small
+    assert "gain is not seen" not in won
+    steps = run.record["facts"]["ladder"]
+    steps[1]["PublicTest"] = steps[0]["PublicTest"]
+    assert "above the histogram on PrivateTest only" in local_learning_bow.presence_against_counts([run])[0]
+    steps[1]["PrivateTest"] = steps[0]["PrivateTest"]
+    assert "not above the histogram on both" in local_learning_bow.presence_against_counts([run])[0]
+    assert local_learning_bow.presence_against_counts([made_up()]) == []
+
+
+def test_the_transformer_stopped_learning_in_one_seed_and_no_loss_shows(stored):
+    runs = [run for run in stored.runs if run.variant == "deep-emotion" and run.seed < 3]
+    assert len(runs) == 3
+    dead = [run for run in runs if max(run.record["facts"]["windows"]["deviation"]) == 0]
+    assert len(dead) == 1 and dead[0].headline["accuracy"] == max(run.headline["accuracy"] for run in runs)
+    which, shown_by = deep_emotion.stopped_transformers(runs)
+    assert which.startswith("In 1 of 3 runs") and which.endswith(": deep-emotion seed 0.")
+    assert shown_by.startswith("No loss shows: deep-emotion gives 51.60\u00a0%") and shown_by.endswith(
+        "(1 run against 2)."
+    )
+    for run in dead:
+        run.record["scores"]["PrivateTest"]["plain"]["accuracy"] = 0.4
+    assert "The accuracy is lower there in every run: " in deep_emotion.stopped_transformers(runs)[1]
+    assert deep_emotion.stopped_transformers([made_up()]) == []
+
+
+def test_the_claims_beside_the_baseline():
+    runs = [made_up("baseline", seed=seed, right=0.68) for seed in (0, 1)]
+    ensemble, claims = comparison.claims_beside(runs)
+    assert "The mean of the probabilities of 2 seeds gives" in ensemble
+    numbers = [int(n) for n in re.findall(r"\d+", claims)]
+    assert numbers[0] == sum(numbers[1:]) and comparison.claims_beside([]) == []
+
+
+# ---- pages of more than one paper ------------------------------------------------------------------------------------
+
+
+def test_the_leaderboards_findings_count_its_rows():
+    board = leaderboard.leaderboard()
+    words = str(shown(page.leaderboard_findings(board, baseline_band())))
+    pinned = board[board["pinned"]]
+    for name in pinned["verdict"].unique():
+        assert f"{(pinned['verdict'] == name).sum()} {name}" in words
+    for row in pinned[pinned["measured"].notna()].itertuples():
+        assert f"{row.ModelName} is claimed at {percent(row.claimed)} and measured at {percent(row.measured)}" in words
+    other = board.assign(verdict="reproduced", measured=board["claimed"], low=0.1, high=0.2)
+    changed = str(shown(page.leaderboard_findings(other)))
+    assert f"Of {len(pinned)} claims, {len(pinned)} reproduced" in changed and "plain baseline" not in changed
+    assert "as much as the measurement" in changed and "Not decided: 0 claims" in changed
+
+
+def test_the_pair_of_the_chapter_on_pretraining(tmp_path):
+    words = str(shown(PretrainingPage().findings()))
+    assert "31.18 points more than the run from random weights" in words and "on every test set" in words
+    assert "not both stored" in str(shown(PretrainingPage(str(tmp_path)).findings()))
