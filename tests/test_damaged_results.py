@@ -422,7 +422,7 @@ def test_a_clone_with_other_line_ends_verifies(tmp_path):
 
     def git(*words: str) -> str:
         identity = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "core.autocrlf=true")
-        done = subprocess.run(["git", *identity, *words], capture_output=True, text=True, check=True, timeout=60)
+        done = subprocess.run(["git", *identity, *words], capture_output=True, text=True, check=True, timeout=600)
         return done.stdout
 
     git("init", "-q", str(source))

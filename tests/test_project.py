@@ -18,7 +18,7 @@ VERSION = fer_repro.__version__
 def git(folder: Path, *words: str) -> str:
     identity = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "safe.directory=*")
     done = subprocess.run(
-        ["git", *identity, *words], cwd=folder, capture_output=True, text=True, check=True, timeout=60
+        ["git", *identity, *words], cwd=folder, capture_output=True, text=True, check=True, timeout=600
     )
     return done.stdout.strip()
 

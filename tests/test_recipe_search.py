@@ -56,7 +56,7 @@ def recording(seen, barrier=None):
         ]
         run.facts["seconds"] = 1.6
         if barrier:
-            barrier.wait(10)
+            barrier.wait(600)
 
     return fit
 

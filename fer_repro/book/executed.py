@@ -25,7 +25,6 @@ from fer_repro.claims import leaderboard_claims
 from fer_repro.data.cache import VARIABLE as CACHE
 from fer_repro.data.place import VARIABLE
 from fer_repro.errors import FerReproError
-from fer_repro.page.citing import CitingPage
 from fer_repro.processes import begin_child
 from fer_repro.project import default_results_dir
 
@@ -78,6 +77,10 @@ def state(profile: str, results_dir: str) -> str:
 
 
 def _titles() -> list[str]:
+    from fer_repro.page.citing import (
+        CitingPage,
+    )  # here: it brings torch, which a process that runs a chapter never uses
+
     citing = CitingPage(default_results_dir().parent)
     return [citing.chapter_title(claim.slug) for claim in leaderboard_claims().values()]
 

@@ -46,6 +46,7 @@ def is_known(fault: dict) -> bool:
 @pytest.fixture
 def page(browser):
     one = browser.new_page(viewport=DESK, color_scheme="light")
+    one.set_default_timeout(600_000)  # ms: a slow machine is no fault of a page
     yield one
     one.close()
 

@@ -26,6 +26,7 @@ class Visit:
     def __init__(self, browser, html: Path, width: int = 1280, scheme: str = "light") -> None:
         self.html = html
         self.page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        self.page.set_default_timeout(600_000)  # ms: a slow machine is no fault of a page
         self.requests: list[str] = []
         self.complaints: list[str] = []
         self.page.on("request", lambda request: self.requests.append(request.url))

@@ -31,6 +31,7 @@ def visit(browser, html) -> Iterator[Callable[..., Any]]:
     def make(name: str, width: int = 1280, height: int = 1600, **options: Any) -> Any:
         contexts.append(browser.new_context(**{"viewport": {"width": width, "height": height}, **options}))
         page = contexts[-1].new_page()
+        page.set_default_timeout(600_000)  # ms: a slow machine is no fault of a page
         page.goto(f"file://{html}/chapters/{name}.html")
         return page
 

@@ -38,6 +38,7 @@ def board():
 def opened(browser, html) -> Iterator:
     """The leaderboard's page at a desk, loaded once for all tests of this file."""
     page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.set_default_timeout(600_000)  # ms: a slow machine is no fault of a page
     page.goto(f"file://{html}/chapters/leaderboard.html")
     yield page
     page.close()

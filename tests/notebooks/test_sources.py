@@ -9,6 +9,8 @@ import sys
 
 import nbformat
 import pytest
+from click.testing import CliRunner
+from papermill.cli import papermill
 
 from fer_repro.book import notebooks
 from fer_repro.project import project_root
@@ -47,12 +49,11 @@ def test_its_parameters_are_typed_and_explained(source):
 
 
 def test_papermill_lists_every_parameter_with_type_and_help(source):
-    command = [sys.executable, "-m", "papermill", "--help-notebook", str(source)]
-    listed = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "Unable to parse" not in listed.stderr + listed.stdout
+    listed = CliRunner().invoke(papermill, ["--help-notebook", str(source)])
+    assert listed.exit_code == 0 and "Unable to parse" not in listed.output
     for parameter in notebooks.inspect(source).parameters.values():
         line = rf"{parameter.name}: {parameter.type} \(default "
-        assert re.search(line, listed.stdout), listed.stdout
+        assert re.search(line, listed.output), listed.output
 
 
 def test_no_path_of_a_machine_in_its_cells(source):

@@ -156,7 +156,7 @@ def test_without_fcntl_everything_but_the_lock_works(tmp_path):
         "main(['run', 'vggnet', '--profile', 'smoke', '--device', 'cpu', '--runs-dir', sys.argv[1]])"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 1 and done.stderr == "" and "offers no locks" in done.stdout, done
 
 

@@ -208,7 +208,7 @@ def test_fit_works_outside_the_main_thread(tmp_path):
     told = small.run(tmp_path, small.PLAIN)
     thread = threading.Thread(target=lambda: results.append(fit(small.build, small.splits(), told)))
     thread.start()
-    thread.join(60)
+    thread.join(600)
     assert len(results) == 1 and told.facts["status"] == "done"
 
 
@@ -237,7 +237,7 @@ def test_killed_at_random_times_it_ends_as_if_nothing_had_happened(tmp_path, mon
             if checkpoint.NAME in os.listdir(folder) or checkpoint.PREVIOUS in os.listdir(folder):
                 final_state(folder)  # whatever is there can be read
             continue
-        lines = process.communicate(timeout=120)[0].splitlines()
+        lines = process.communicate(timeout=600)[0].splitlines()
         assert lines[-1] == f"fingerprint {expected}", lines
         break
     assert not list(folder.glob(".*.tmp"))
@@ -248,6 +248,6 @@ def test_one_writer(tmp_path):
         with pytest.raises(FerReproError, match=f"is in use by process {os.getpid()}"):
             fit(small.build, small.splits(), small.run(tmp_path))
         process = worker(tmp_path)
-        output = process.communicate(timeout=120)[0]
+        output = process.communicate(timeout=600)[0]
         assert process.returncode != 0 and "is in use by process" in output
     fit(small.build, small.splits(), small.run(tmp_path, small.PLAIN))
