@@ -99,7 +99,7 @@ def test_a_cell_that_ignores_ctrl_c_is_killed_after_a_while_or_at_the_second(tmp
     with interrupting(), pytest.raises(KeyboardInterrupt):
         notebooks.execute(source, tmp_path / "out.ipynb")
     pressing.join()
-    assert time.monotonic() - began < 120 and not kernels[0].is_running()
+    assert time.monotonic() - began < 600 and not kernels[0].is_running()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["kernel", "page.ipynb"]
 
 
