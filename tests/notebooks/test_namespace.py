@@ -28,7 +28,7 @@ def test_it_runs_twice_in_one_kernel_and_beside_a_users_own_names(name):
     cells = code_cells(notebooks.locate(name))
     again = [nbformat.v4.new_code_cell(source) for source in (OWN, *(cell.source for cell in cells))]
     notebook = nbformat.v4.new_notebook(cells=[*cells, *again])
-    NotebookClient(notebook, timeout=240, kernel_name="python3").execute()
+    NotebookClient(notebook, timeout=900, kernel_name="python3").execute()
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
@@ -41,12 +41,6 @@ def test_no_cell_sets_a_name_that_a_second_run_all_would_refuse(path):
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
                 assert node.id not in taken, f"{node.id} would hide the parameter"
                 assert parameters.set_in({node.id: 1}, list(taken)) == {}
-
-
-@pytest.mark.parametrize("given", [["epoch", "3"], ["Profile", "full"], ["foo", "1"]])
-def test_plain_papermill_refuses_every_unknown_parameter_of_a_chapter(given, tmp_path):
-    done = papermill("vggnet", tmp_path, "-p", *given)
-    assert done.returncode != 0 and f"unknown parameter '{given[0]}'" in done.stderr
 
 
 def test_papermills_own_names_run(tmp_path):

@@ -18,7 +18,7 @@ from fer_repro.project import project_root
 ROOT = project_root()
 SOURCES = sorted((ROOT / "chapters").rglob("*.ipynb"))
 SOURCES = [path for path in SOURCES if ".ipynb_checkpoints" not in path.parts]
-CELL_LIMIT = 240  # seconds; a smoke chapter takes seconds, but a loaded machine may take minutes
+CELL_LIMIT = 900  # seconds; a smoke chapter takes seconds, but a loaded machine may take minutes
 
 
 @pytest.fixture(params=SOURCES, ids=lambda path: path.stem)
