@@ -3,15 +3,22 @@
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
-BIN := $(VENV)/bin
+BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 STAMP := $(VENV)/.set-up
 EXTRAS := book,classical,search,pretrained,diffusion,download,parquet,test,lint
 PROFILE ?= stored
 CODE := fer_repro tests benchmarks _ext
+COLAB := .venv-colab
+FORMS = $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
+CORE := $(addprefix tests/,test_elsewhere.py test_contract.py test_golden_recipes.py test_reproduce.py test_results.py \
+	data evaluation results training transforms)
+PORTABLE := $(addprefix tests/,test_elsewhere.py test_claims.py test_contract.py test_durations.py test_golden_recipes.py \
+	test_layers.py test_leaderboard.py test_logs.py test_parameters.py test_results.py test_workflows.py claims comparisons \
+	evaluation local_learning page papers plots results transforms)
 # Threads that wait must not spin: chapters and tests share the cores with each other and with a browser.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: setup book front repository test lint audit format clean
+.PHONY: setup book front repository test test-portable test-colab lint actionlint links audit format clean
 .DEFAULT_GOAL := book
 
 setup: $(STAMP)
@@ -39,13 +46,39 @@ repository: setup
 test: setup
 	$(BIN)/python -m pytest -n auto --maxprocesses 4
 
-# Format and rules, the direction of imports, types of the core, and what is imported against what is declared.
+# Those that need nothing of POSIX (signals between processes, named pipes, bash): what runs on Windows.
+test-portable: setup
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 $(PORTABLE)
+
+# The core with the versions that Google Colab has installed, in an environment of its own, by the Python that is given.
+test-colab:
+	test -x $(COLAB)/bin/python || $(PYTHON) -m venv $(COLAB)
+	PIP_CONSTRAINT=constraints-colab.txt $(COLAB)/bin/python -m pip install --quiet -e '.[test]'
+	$(COLAB)/bin/python -m pytest -n auto --maxprocesses 4 $(CORE)
+
+# Format and rules, the direction of imports, types of the core, what is imported against what is declared, and the files
+# of GitHub and Docker.
 lint: setup
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 	$(BIN)/deptry fer_repro _ext
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows $(wildcard .github/workflows/*.yml)
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms $(FORMS)
+	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
+	$(BIN)/hadolint Dockerfile
+
+# Workflows in depth: expressions, permissions, shells. Its package fetches the program from the page of its releases when
+# it is installed, so this is no part of lint, which needs only the package index.
+actionlint: setup
+	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet -e '.[actionlint]'
+	$(BIN)/actionlint
+
+# Every external link of the pages, one request each; a report of the dead ones.
+links: setup
+	$(BIN)/jupyter-book build . --builder linkcheck --path-output _build/links
 
 # Known weaknesses of what is installed here. Asks a database on the internet, so it is no part of the tests.
 audit: setup

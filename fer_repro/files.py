@@ -10,7 +10,7 @@ import tempfile
 import warnings
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,6 +19,7 @@ from fer_repro.errors import FerReproError
 # The disk, the user's share of it, or a file (`ulimit -f`) may not grow any more.
 FULL = {errno.ENOSPC, errno.EFBIG, *([errno.EDQUOT] if hasattr(errno, "EDQUOT") else [])}
 
+HOLDER = 20  # bytes that a lock file has for the number of its holder
 AT_FDCWD, EXCHANGE = -100, 2  # of fcntl.h and of renameat2(2); RENAME_SWAP of renamex_np(2) on macOS is 2 as well
 
 
@@ -124,6 +125,65 @@ def lock(handle: int, wait: bool = False) -> bool:
         from filelock import lock_descriptor
 
     return lock_descriptor(handle, blocking=wait)
+
+
+class InUse(Exception):
+    """Another process holds a lock file; ``holder`` names it, and ``way_out`` says what to do if it has ended."""
+
+    def __init__(self, holder: str, way_out: str = "") -> None:
+        super().__init__(holder, way_out)
+        self.holder, self.way_out = holder, way_out
+
+
+@contextmanager
+def owned(path: Path) -> Iterator[None]:
+    """Hold the lock file ``path`` while the block runs; it is released when the process ends, however it ends.
+
+    The file names its holder. On a file system without locks (some network folders) a file beside it, ".NAME.marker",
+    stands for the lock; it too is taken over from a process that has ended, but only on the same machine. Raises
+    `InUse` where another process holds it, `OSError` where the file cannot be written.
+    """
+    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0) as file:
+        marked: AbstractContextManager[None] = nullcontext()
+        try:
+            mine = lock(file.fileno())
+        except OSError:
+            mine, marked = True, _marked(path.with_name(f".{path.name}.marker"))
+        if not mine:
+            raise InUse(f"process {_holder(file)}")
+        with marked:
+            # On Windows nobody else can read the locked first byte, so the number begins at the second one. Nothing is
+            # truncated: the line always has the same length.
+            file.write(f" {os.getpid():<{HOLDER - 2}}\n".encode())
+            yield
+
+
+def _holder(file: BinaryIO) -> str:
+    try:
+        file.seek(1)
+        text = file.read(HOLDER).decode().strip()
+    except (OSError, UnicodeDecodeError):
+        return "unknown"
+    return text if text.isdigit() else "unknown"
+
+
+@contextmanager
+def _marked(marker: Path) -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as in `lock`
+        from filelock import SoftFileLock, Timeout
+
+    try:
+        held = SoftFileLock(marker).acquire(timeout=0)
+    except Timeout as error:
+        try:
+            process, machine = marker.read_text(encoding="utf-8").split("\n")[:2]
+        except (OSError, ValueError):  # released just now, or not whole yet
+            process, machine = "unknown", "unknown"
+        way_out = f" (if that has ended, delete {marker}: the file system offers no locks that end with their process)"
+        raise InUse(f"process {process} on machine {machine}", way_out) from error
+    with held:
+        yield
 
 
 def remove_stale_temporaries(folder: Path, name: str) -> None:

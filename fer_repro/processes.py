@@ -7,7 +7,7 @@ import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
@@ -49,16 +49,18 @@ def handling_stops(handler: Callable[[int, FrameType | None], None]) -> Iterator
             signal.signal(number, old)
 
 
-def end_with(pipe: int, number: int | None = None) -> None:
-    """End this process when nobody holds the writing end of ``pipe``, a file descriptor open for reading.
+def end_with(pipe: int | Connection, number: int | None = None) -> None:
+    """End this process when nobody holds the writing end of ``pipe``: a file descriptor, or a connection.
 
     The parent holds it, so this sees kill -9 too, on every system. ``number``: a signal that the process gets then;
     None ends it at once.
     """
 
     def watch() -> None:
-        while os.read(pipe, 1):  # not a file of Python's, whose lock this thread would hold when Python ends
-            pass
+        # Not a file of Python's, whose lock this thread would hold when Python ends.
+        with suppress(EOFError):
+            while os.read(pipe, 1) if isinstance(pipe, int) else pipe.recv_bytes():
+                pass
         os._exit(INTERRUPTED) if number is None else signal.raise_signal(number)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -71,7 +73,7 @@ def begin_child(alive: Connection, threads: int) -> None:
     terminal reaches every process of it, and the parent decides.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    end_with(os.dup(alive.fileno()))
+    end_with(alive)
     for name in THREADS:
         os.environ.setdefault(name, str(threads))
 

@@ -57,6 +57,6 @@ def project_root() -> Path:
         if (folder / "_toc.yml").is_file():
             return folder
     raise FerReproError(
-        "no chapters found: they are not part of the installed package, so run this in a checkout of the book (a "
-        "folder with _toc.yml and chapters/)"
+        "chapters, benchmarks and the book's settings are not part of the installed package: run this in a checkout of "
+        "the book (a folder with _toc.yml and chapters/)"
     )

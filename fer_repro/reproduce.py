@@ -229,6 +229,7 @@ def _score(
         facts |= classifier.extra_scores(recipe.protocol.split(faces))
     taken = {key: facts.pop(key, None) for key in ("status", "selected_epoch", "parameters", "multiply_adds")}
     costs = {key: facts.pop(key, None) for key in ("seconds", "images_per_second", "peak_memory_bytes")}
+    costs["peak_memory_bytes"] = costs["peak_memory_bytes"] or None  # 0: the system does not tell
     protocol = recipe.protocol
     record: dict[str, Any] = {
         "schema": results.SCHEMA,

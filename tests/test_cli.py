@@ -316,59 +316,6 @@ def test_export_writes_weights_that_load_and_a_model_card(capsys, tmp_path):
     assert json.loads((out / "config.json").read_text())["labels"][0] == "angry"
 
 
-def test_the_core_works_without_the_extras(tmp_path):
-    """A GPU machine without Jupyter: everything but the book runs, and the book says what is missing."""
-    names = [
-        "papermill",
-        "nbformat",
-        "nbclient",
-        "ipykernel",
-        "IPython",
-        "jupyter_client",
-        "jupyter_book",
-        "sphinx",
-        "sphinx_external_toc",
-        "itables",
-        "latex2mathml",
-        "faiss",
-        "cv2",
-        "kagglehub",
-        "timm",
-        "huggingface_hub",
-        "diffusers",
-        "transformers",
-        "h5py",
-    ]
-    script = f"""
-import sys
-class Missing:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {names!r}:
-            raise ModuleNotFoundError("No module named " + name, name=name)
-sys.meta_path.insert(0, Missing())
-from fer_repro import cli
-cli.main(sys.argv[1:])
-"""
-
-    def without(*words: str) -> subprocess.CompletedProcess:
-        return subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True, check=False)
-
-    listed = without("list", "--json")
-    assert listed.returncode == 0, listed.stderr
-    assert json.loads(listed.stdout)
-    for words in (["chapter", "vggnet"], ["book", "--out", str(tmp_path / "html")]):
-        done = without(*words)
-        assert done.returncode == 1 and "pip install 'fer-repro[book]'" in done.stderr, done.stderr
-        assert "Traceback" not in done.stderr
-    planned = without("run", "--all", "--ablations", "--plan", "--results-dir", str(tmp_path), "--device", "cpu")
-    assert planned.returncode == 0, planned.stderr
-    assert "efficientfer-lite0-scratch: left out" in planned.stdout and "vggnet" in planned.stdout
-    budget = without(
-        "run", "vggnet", "--profile", "smoke", "--time-budget", "0.1", "--runs-dir", str(tmp_path / "runs")
-    )
-    assert budget.returncode == 130, budget.stderr
-
-
 def test_the_installed_command_is_this_one():
     script = Path(sys.executable).with_name("fer-repro")
     if not script.exists():

@@ -16,10 +16,7 @@ import subprocess
 import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from multiprocessing import Pipe
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from fer_repro.book import executed, html_check, notebooks, pictures
 from fer_repro.book.downloads import write_downloads
@@ -27,7 +24,7 @@ from fer_repro.book.executed import listed
 from fer_repro.book.front import FOLDER, write_front
 from fer_repro.book.repository import configured
 from fer_repro.errors import FerReproError, nearest
-from fer_repro.files import atomic_write
+from fer_repro.files import InUse, atomic_write, owned
 from fer_repro.logs import shown
 from fer_repro.papers import PROFILES
 from fer_repro.processes import home_folder
@@ -119,14 +116,13 @@ def _alone(out: Path) -> Iterator[None]:
     out.parent.mkdir(parents=True, exist_ok=True)
     path = out.with_name(f".{out.name}.lock")
     try:
-        with FileLock(path, timeout=0):
-            path.write_text(str(os.getpid()))
+        with owned(path):
             yield
-    except Timeout as error:
+    except InUse as other:
         raise FerReproError(
-            f"the book in {out} is being built by process {path.read_text() or 'unknown'}: wait until that ends, or "
-            "name another folder with --out"
-        ) from error
+            f"the book in {out} is being built by {other.holder}: wait until that ends, or name another folder with "
+            f"--out{other.way_out}"
+        ) from other
 
 
 def toc_pages(root: Path) -> list[Path]:
@@ -228,14 +224,12 @@ def build_html(staging: Path) -> Path:
     settings = _settings(staging)
     if (read / SETTINGS).is_file() and (read / SETTINGS).read_text() == settings:
         shutil.copytree(read, reading)
-    alive, ours = Pipe(duplex=False)
-    with alive, ours:
-        begin = f"from fer_repro.processes import end_with; end_with({alive.fileno()})"
-        command = [sys.executable, "-c", f"{begin}; from jupyter_book.cli.main import main; main()"]
-        command += ["build", str(staging), "-W", "-n", "--keep-going"]
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=False, cwd=staging, pass_fds=[alive.fileno()]
-        )
+    begin = "from fer_repro.processes import end_with; end_with(0)"
+    command = [sys.executable, "-c", f"{begin}; from jupyter_book.cli.main import main; main()"]
+    command += ["build", str(staging), "-W", "-n", "--keep-going"]
+    alive, ours = os.pipe()  # its standard input stays open as long as this process lives
+    with os.fdopen(alive), os.fdopen(ours, "wb"):
+        done = subprocess.run(command, stdin=alive, capture_output=True, text=True, check=False, cwd=staging)
     log = staging / BUILT / "book.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_text(done.stdout + done.stderr, encoding="utf-8")

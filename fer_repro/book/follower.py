@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-import os
 import signal
 import time
-from concurrent.futures import Future, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from typing import Any
 
@@ -58,7 +58,7 @@ class Follower:
         A second Ctrl-C kills it at once.
         """
         self.stopping = True
-        for number in (signal.SIGINT, signal.SIGKILL):
+        for number in (signal.SIGINT, getattr(signal, "SIGKILL", signal.SIGTERM)):  # Windows has no SIGKILL
             self._signal(number)
             try:
                 if wait([running], PATIENCE).done:
@@ -69,9 +69,12 @@ class Follower:
     def _signal(self, number: int) -> None:
         for kernel in self.kernels:
             process = getattr(kernel.provisioner, "process", None)
-            if process is not None and process.poll() is None:
-                with suppress(ProcessLookupError):  # it ended just now
-                    os.killpg(process.pid, number)  # a kernel leads a group of its own
+            if process is None or process.poll() is not None:
+                continue
+            # It reaches the group that a kernel leads, and knows the interrupt of Windows. In a thread, because an
+            # event loop may be running in this one.
+            with suppress(ProcessLookupError), ThreadPoolExecutor(1) as thread:  # the kernel may have ended just now
+                thread.submit(asyncio.run, kernel.provisioner.send_signal(number)).result()
 
 
 def first_line(source: str) -> str:

@@ -60,7 +60,7 @@ def run(wave: list[Task], options: RunOptions, jobs: int, deadline: float | None
         with lock:
             stopping.set()
             for process in running:
-                process.send_signal(signal.SIGINT)
+                _interrupt(process)
 
     with unread.handled(stop), ThreadPoolExecutor(jobs) as pool:
         attempts = [pool.submit(attempt, task) for task in wave]
@@ -90,7 +90,16 @@ def _start(task: Task, options: RunOptions, jobs: int, left: float | None, slot:
         errors="replace",
         # Ctrl-C in a terminal reaches a whole session; a second one would end a run before its checkpoint.
         start_new_session=True,
+        creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),  # what a session is on Windows
     )
+
+
+def _interrupt(process: subprocess.Popen) -> None:
+    """Ask a run to stop at its checkpoint."""
+    if os.name == "nt":  # it has no signals between processes; see `end_with_the_driver`
+        process.stdin.close()
+    else:
+        process.send_signal(signal.SIGINT)
 
 
 def _gpu(device: str, slot: int) -> dict[str, str]:

@@ -45,12 +45,13 @@ def _expanded(given: str | os.PathLike) -> Path:
     if not path.parts or not path.parts[0].startswith("~"):
         return path
     try:
-        path = Path(tempfile.gettempdir()) / f"fer_repro-{os.getuid()}"
+        user = getattr(os, "getuid", lambda: 0)()  # Windows has no numbers of users, and 0 as the owner of all files
+        path = Path(tempfile.gettempdir()) / f"fer_repro-{user}"
         try:
             path.mkdir(mode=0o700)
         except FileExistsError:
             s = path.lstat()  # another user may have made it, to plant a cache of his own
-            if not stat.S_ISDIR(s.st_mode) or s.st_uid != os.getuid() or s.st_mode & 0o022:
+            if not stat.S_ISDIR(s.st_mode) or s.st_uid != user or s.st_mode & 0o022:
                 path = Path(tempfile.mkdtemp(prefix="fer_repro-"))
     except OSError:  # nothing can be written anywhere, which `Cache.write` will find, too, and say
         return path

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import re
-import resource
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -69,9 +68,16 @@ def reset_peak_memory(device: torch.device) -> None:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes: the most torch held on a GPU since `reset_peak_memory`; on a CPU the process's largest resident size."""
+    """Bytes: the most torch held on a GPU since `reset_peak_memory`; on a CPU the process's largest resident size.
+
+    0 where the system does not tell (Windows).
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:
+        return 0
     largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return largest if sys.platform == "darwin" else largest * 1024
 

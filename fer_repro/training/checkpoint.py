@@ -7,16 +7,16 @@ import math
 import os
 import random
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
 
 from fer_repro.errors import FerReproError
-from fer_repro.files import atomic_write, lock, remove_stale_temporaries, require_whole_zip, space_in
+from fer_repro.files import InUse, atomic_write, owned, remove_stale_temporaries, require_whole_zip, space_in
 from fer_repro.training.soundness import digest, require
 
 log = logging.getLogger(__name__)
@@ -30,38 +30,22 @@ STATUSES = ("running", "done", "stopped early", "diverged")
 @contextmanager
 def writer(folder: Path) -> Iterator[None]:
     """Own ``folder`` while the block runs; a second writer gets a `FerReproError`. The lock dies with the process."""
-    try:
-        with space_in(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError as error:
-        raise FerReproError(f"run folder {folder} cannot be written ({error.strerror}): choose another one") from error
-    with os.fdopen(handle, "r+b", buffering=0) as file:
+    with ExitStack() as stack:
         try:
-            owned = lock(handle)
+            with space_in(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(owned(folder / "lock"))
+        except InUse as other:
+            raise FerReproError(
+                f"run folder {folder} is in use by {other.holder}: wait until it ends, stop it, or use another runs "
+                f"folder{other.way_out}"
+            ) from other
         except OSError as error:
             raise FerReproError(
-                f"the file system of {folder} offers no locks ({error.strerror}), and two processes must not write one "
-                "run: choose a local folder with --runs-dir"
+                f"run folder {folder} cannot be written ({error.strerror}): choose another one"
             ) from error
-        if not owned:
-            raise FerReproError(
-                f"run folder {folder} is in use by process {_owner(file)}: "
-                "wait until it ends, stop it, or use another runs folder"
-            )
-        with space_in(folder):
-            file.truncate(0)
-            file.write(f"{os.getpid()}\n".encode())
         remove_stale_temporaries(folder, NAME)
         yield
-
-
-def _owner(file: BinaryIO) -> str:
-    try:
-        text = file.read(20).decode().strip()
-    except (OSError, UnicodeDecodeError):  # Windows lets nobody else read what is locked
-        return "unknown"
-    return text if text.isdigit() else "unknown"
 
 
 def save(folder: Path, identity: Mapping[str, Any], state: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 import platform
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -124,6 +125,11 @@ def test_peak_memory_is_the_high_water_mark_in_bytes():
     status = Path("/proc/self/status").read_text()
     kibibytes = int(re.search(r"VmHWM:\s+(\d+) kB", status).group(1))
     assert cost.peak_memory(torch.device("cpu")) == pytest.approx(kibibytes * 1024, rel=0.02)
+
+
+def test_peak_memory_where_the_system_does_not_tell(monkeypatch):
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert cost.peak_memory(torch.device("cpu")) == 0
 
 
 def test_environment_names_versions_but_not_the_machine():
