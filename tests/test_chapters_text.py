@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import json
 import re
 import sys
@@ -101,6 +103,34 @@ def test_formulas_become_mathml(page, monkeypatch):
     inline = re.findall(r"\$([^$]+)\$", re.sub(r"\$\$.+?\$\$", "", prose, flags=re.S))
     for tex in shown + inline:
         assert fer_mathml.to_mathml(tex, display=tex in shown).startswith("<math")
+
+
+def python_blocks() -> list[tuple[str, str]]:
+    """(page, code) of every Python example in the Markdown pages but the module of "Add a paper", tested below."""
+    shown = [
+        (page.name, code) for page in PAGES for code in re.findall(r"```python\n(.*?)```", text_of(page), flags=re.S)
+    ]
+    return [(name, code) for name, code in shown if not code.startswith("# ")]
+
+
+@pytest.mark.parametrize(("name", "code"), python_blocks(), ids=lambda text: text.partition("\n")[0])
+def test_the_examples_in_python_call_what_exists(name, code):
+    """Their imports work, and what they call of this library takes the arguments that they give."""
+    space: dict[str, object] = {}
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            exec(compile(ast.Module([node], []), name, "exec"), space)
+    for call in [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call)]:
+        first = ast.unparse(call.func).partition(".")[0]
+        if getattr(space.get(first), "__module__", getattr(space.get(first), "__name__", "")).startswith("fer_repro"):
+            called = eval(ast.unparse(call.func), space)
+            inspect.signature(called).bind(*call.args, **{given.arg: given.value for given in call.keywords})
+
+
+def test_no_page_calls_a_module():
+    assert python_blocks()
+    for page in PAGES:
+        assert not re.findall(r"fer_repro\.reproduce\(", text_of(page)), page.name
 
 
 def test_the_table_of_parameters_is_the_real_one():

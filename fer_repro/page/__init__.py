@@ -198,10 +198,14 @@ class Chapter:
 
     def recipe(self) -> Html:
         """The full recipe of the chapter's model with the source of every value, whatever was run here; folded below
-        it what the other protocol changes, and the full recipes of the paper's other models."""
+        it what the other protocol changes, and the full recipes of the paper's other models and of its search."""
         p, own = self.parameters, self.variant.ablation_of or self.variant.id
-        others = tuple(papers.get(claim.variant) for claim in self.claims if claim.variant != own)
-        return Html(full_recipe(self.variant, p.protocol, others), f"{p.variant}: full recipe, {p.protocol} protocol")
+        others = [papers.get(claim.variant) for claim in self.claims if claim.variant != own]
+        family = [one for one in papers.variants().values() if one.slug == self.variant.slug and one.ablation_of]
+        others += [one for one in family if one.recipe(p.protocol, "full").options.get("space")]
+        return Html(
+            full_recipe(self.variant, p.protocol, tuple(others)), f"{p.variant}: full recipe, {p.protocol} protocol"
+        )
 
     def run(self) -> Html:
         """Train, or load what is stored; shows in one box what was done and what it cost.

@@ -30,6 +30,8 @@ NAME_ROOM, TRACK, GAP = 9.5, 8.0, 8.0  # of a row, in points: its name, each lin
 # Marker, its size and the width of its edge, in points.
 SHAPES = {"claimed": ("D", 6.5, 1.5), "clean": ("D", 6.5, 1.5)}
 SHAPES |= {"measured": ("o", 6.5, 1.0), "released": ("s", 6.0, 1.0), "unfinished": ("^", 6.5, 1.2)}
+SHAPES |= {"ablation": ("p", 7.0, 1.2)}
+OPEN = ("claimed", "unfinished", "ablation")
 
 
 @dataclass(frozen=True)
@@ -144,8 +146,8 @@ def _draw_mark(axes: Axes, layout: Layout, mark: Mark, theme: Theme) -> None:
     marker, size, edge = SHAPES[mark.kind]
     colour = {"claimed": theme.claimed, "clean": theme.clean, "released": theme.extra}.get(mark.kind, theme.measured)
     if mark.kind not in CLAIMS:
-        _plot(axes, layout, *ends, color=colour, lw=1.0 if mark.kind == "unfinished" else 1.6, **cap, **common)
-    fill = theme.page if mark.kind in ("claimed", "unfinished") else colour
+        _plot(axes, layout, *ends, color=colour, lw=1.0 if mark.kind in OPEN else 1.6, **cap, **common)
+    fill = theme.page if mark.kind in OPEN else colour
     style = {"marker": marker, "ms": size, "mew": edge, "mec": colour, "mfc": fill, "ls": "", "label": label}
     _plot(axes, layout, [mark.at], [mark.value], **style, **common)
 

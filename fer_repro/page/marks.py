@@ -16,6 +16,7 @@ BOUNDED = ("released", "unfinished", "ablation")
 COLUMNS = (
     *("variant", "slug", "model", "date", "claimed", "comparability", "verdict", "measured", "low", "high"),
     *(name + end for name in BOUNDED for end in ("", "_low", "_high")),
+    *("ablation_variant", "ablation_state"),
     *("unfinished_epoch", "unfinished_epochs", "others_low", "others_high", "others_n", "others_comparable"),
     *("evidence", "evidence_text"),
 )
@@ -25,6 +26,7 @@ EVIDENCE = {
     "measured": "measured",
     "released": "released weights",
     "unfinished": "unfinished",
+    "ablation": "ablation",
     "others": "measured by others",
     "incomparable": "measured by others, not comparable",
 }
@@ -34,6 +36,7 @@ ACCURACIES: dict[str, tuple[str | None, str, str]] = {
     "measured": ("measured", "low", "high"),
     "released": ("released", "released_low", "released_high"),
     "unfinished": ("unfinished", "unfinished_low", "unfinished_high"),
+    "ablation": ("ablation", "ablation_low", "ablation_high"),
     "others": (None, "others_low", "others_high"),
     "incomparable": (None, "others_low", "others_high"),
 }
@@ -41,6 +44,7 @@ LEAST = 0.008  # half the extent of a mark without bounds, as a fraction
 # In steps beside a model's place, the nearest first: on both sides, or one below the other.
 BESIDE = {"claimed": (0, 1, -1, 2, -2), "clean": (0, 1, -1, 2, -2)}
 BESIDE |= {"measured": (0, 1, -1, 2), "released": (1, 2, -1, 3), "unfinished": (0, 1, -1, 2)}
+BESIDE |= {"ablation": (0, 1, -1, 2)}
 BESIDE |= dict.fromkeys(("others", "incomparable"), (-1, -2, 1, -3, 2, 3))
 BELOW = dict.fromkeys(KINDS, tuple(range(len(EVIDENCE) + 1)))
 
@@ -129,8 +133,10 @@ def words(row: Any) -> list[str]:
         bounds = interval((row.unfinished_low, row.unfinished_high))
         state = f"unfinished: epoch {row.unfinished_epoch} of {row.unfinished_epochs}"
         lines.append(f"{state}, {percent(row.unfinished)} ({bounds})")
-    if row.evidence == "ablation":
-        lines.append(row.evidence_text)
+    if not absent(row.ablation):
+        bounds = interval((row.ablation_low, row.ablation_high))
+        state = "" if absent(row.ablation_state) else f", {row.ablation_state}"
+        lines.append(f"ablation {row.ablation_variant} {percent(row.ablation)} ({bounds}{state})")
     if found := reported(row._asdict()):
         lines.append(f"others: {found}")
     return [*lines, f"verdict: {row.verdict}", row.date.strftime("%d %B %Y").lstrip("0")]

@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from fer_repro import papers
+from fer_repro.data.official import SIDE
 from fer_repro.data.protocol import Protocol
 from fer_repro.markup import absent, details, small, table, text
-from fer_repro.page.setting_names import RANGES, SAID_ELSEWHERE, STEPS, setting
+from fer_repro.page.setting_defaults import completed
+from fer_repro.page.setting_names import RANGES, SAID_ELSEWHERE, STEPS, VALUES, setting
 from fer_repro.papers import model_name
 from fer_repro.papers.base import Source, Variant, sources
+from fer_repro.papers.base import details as details_of
 from fer_repro.recipe import Recipe, Selection, Views
 
 KINDS = {
@@ -26,6 +29,12 @@ KINDS = {
 }
 # A plain number stands for the usual form of these.
 _number_of = {"clip_norm": "to a norm of {:g}".format, "ema": "exponential moving average (decay {:g})".format}
+EVERY_EPOCH = (
+    "In all trainings here an epoch takes every image once, in a new random order; its last batch may be smaller. Each "
+    "stage has a new optimiser, weight decay acts on all trained parameters, and of equally good epochs the first is "
+    "selected."
+)
+BF16 = "trained in bf16 autocast where the device has it, scored in fp32"
 TRAINED = ("augment", "mix", "loss", "batch_size", "clip_norm", "ema")
 
 
@@ -45,8 +54,8 @@ class Row:
 
 def rows(recipe: Mapping[str, Any]) -> list[Row]:
     """The settings of a recipe (`Recipe.as_dict`) that apply to its method: what is not trained has no batch size, what
-    has no network has no input size."""
-    return list(_rows(recipe))
+    has no network has no input size. Values that a recipe leaves to a default are there too (`setting_defaults`)."""
+    return list(_rows(completed(recipe)))
 
 
 def _rows(recipe: Mapping[str, Any]) -> Iterator[Row]:
@@ -62,11 +71,13 @@ def _rows(recipe: Mapping[str, Any]) -> Iterator[Row]:
         if stages:
             weights = recipe.get("pretrained")
             yield row("pretrained", one_line(weights) if weights else _own_start(recipe["variant"]))
-        yield row("input_size", f"{recipe['input_size']} × {recipe['input_size']} pixels")
+        size, sized = recipe["input_size"], any("size" in step for step in recipe["augment"])
+        after = "" if sized or size == SIDE or not stages else ", bilinear resize after the augmentation"
+        yield row("input_size", f"{size} × {size} pixels{after}")
         yield row("normalisation", _normalisation(recipe["mean"], recipe["std"]))
     if stages:
         for stage in stages:
-            yield from _stage(stage, several=len(stages) > 1)
+            yield from _stage(stage, recipe, several=len(stages) > 1)
         for key in TRAINED:
             if not absent(recipe[key]):
                 yield row(
@@ -79,7 +90,7 @@ def _rows(recipe: Mapping[str, Any]) -> Iterator[Row]:
         if recipe["plain"] not in (recipe["views"], _as_dict(Views())):
             yield row("plain", views(recipe["plain"]))
     if stages:
-        yield row("precision", "bf16 autocast where the device has it" if recipe["precision"] == "bf16" else "fp32")
+        yield row("precision", BF16 if recipe["precision"] == "bf16" else "fp32")
     options = recipe["options"]
     for key, value in options.items():
         if key != "name" and not absent(value):
@@ -114,15 +125,16 @@ def _normalisation(mean: float, std: float) -> str:
     return f"{-mean / std:g} to {(1 - mean) / std:g}"
 
 
-def _stage(stage: Mapping[str, Any], several: bool) -> Iterator[Row]:
+def _stage(stage: Mapping[str, Any], recipe: Mapping[str, Any], several: bool) -> Iterator[Row]:
     before, after = (f"{stage['name']}.", f" ({stage['name']})") if several else ("", "")
-    patience = stage["patience"]
+    patience, roles = stage["patience"], recipe["protocol"]
+    better = {"accuracy": "a higher accuracy", "loss": "a lower loss"}[recipe["selection"]["measure"]]
     values = {
-        "epochs": str(stage["epochs"]),
+        "epochs": f"{stage['epochs']}{'' if patience else ', without early stopping'}",
         "optimiser": one_line(stage["optimiser"]),
         "schedule": one_line(stage["schedule"]),
-        "patience": f"after {patience} epochs in a row without improvement" if patience else "",
-        "images": "its own images" if stage["images"] == "finetune" else "",
+        "patience": f"after {patience} epochs in a row without {better}, by however little" if patience else "",
+        "images": " + ".join(roles.get("finetune") or roles["train"]) if stage["images"] == "finetune" else "",
         "start": "" if stage["start"] == "fresh" else f"the {stage['start']} weights of the stage before",
         "augment": one_line(stage.get("augment")) if stage.get("augment") else "",
         "batch_size": str(stage["batch_size"]) if stage.get("batch_size") else "",
@@ -139,7 +151,7 @@ def views(recorded: Mapping[str, Any]) -> str:
     of = f" of {size} pixels" if size else ""
     of += f" from the image at {resize} pixels" if resize else ""
     known = {
-        "plain": f"none, the image{of} as it is",
+        "plain": f"none, the image enlarged to {resize} pixels" if resize else f"none, the image{of} as it is",
         "centre-crop": f"one crop from the middle{of}",
         "lanczos4": f"none, the whole image enlarged to {size} pixels (Lanczos)",
         "flip": f"the image and its mirror image{mean}",
@@ -161,6 +173,11 @@ def _option(name: str, value: Any) -> str:
         return ", ".join(member for member, _ in value)
     if name == "channels" and nested:
         return "; ".join(f"{grid}×{grid} fields: {n:,} words of {4 * cell}-pixel patches" for cell, grid, n in value)
+    if name in ("first", "space") and nested:
+        choices = ((option, values if name == "space" else [values]) for option, values in value)
+        return "; ".join(
+            f"{setting(option).format('').strip().lower()}: {one_line(values)}" for option, values in choices
+        )
     if name == "blocks" and nested:
         every = dict.fromkeys(block for blocks in value for block in blocks)
         return " + ".join(every) if len(value) == 1 else f"the best of {len(value)} combinations of {', '.join(every)}"
@@ -180,6 +197,8 @@ def one_line(value: Any, name: str = "") -> str:
             return f"{one_line(value[0])} to {one_line(value[1])}"
         items = [f"({one_line(v)})" if isinstance(v, (list, tuple)) else one_line(v) for v in value]
         return ("; " if any(isinstance(item, Mapping) for item in value) else ", ").join(items)
+    if not isinstance(value, Mapping) and (name, value) in VALUES:
+        return VALUES[name, value]
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
@@ -239,6 +258,9 @@ def recipe_table(variant: Variant, protocol: str, profile: str = "full") -> str:
     """The recipe of a variant with the source of every value; markup. Raises `FerReproError` as the variant does."""
     recipe, known = variant.recipe(protocol, profile), Sources(variant, protocol)
     body = [[text(row.name), text(row.value), _source(known.of(row))] for row in rows(recipe.as_dict())]
+    groups = details_of(str(papers.module_of(variant.slug).__file__))
+    for name, (value, source) in (groups.get("all", {}) | groups.get(variant.id, {})).items():
+        body.append([text(name), text(value), _source(source)])
     return _wrapped(table(["Setting", "Value", "Source"], body))
 
 
@@ -264,6 +286,8 @@ def full_recipe(variant: Variant, protocol: str, others: tuple[Variant, ...] = (
     recipe = variant.recipe(protocol, "full")
     title = f"Full recipe of {model_name(variant.id)}, {protocol} protocol, sha256 {recipe.sha256()[:16]}…"
     body = f"<p>{text(title)}</p>" + recipe_table(variant, protocol)
+    if variant.has_epochs(protocol):
+        body += f"<p>{text(EVERY_EPOCH)}</p>"
     for other in (name for name in papers.PROTOCOLS if name != protocol):
         body += _differences(variant, recipe, other)
     for one in others:

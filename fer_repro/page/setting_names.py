@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
 # Fields of a recipe and options of its steps; "step.option" where the same option means something else in that step.
 SETTINGS: Mapping[str, str] = MappingProxyType(
@@ -54,6 +55,7 @@ SETTINGS: Mapping[str, str] = MappingProxyType(
         "gate": "activation of the mask",
         "gates": "masks after stages",
         "gaussian": "standard deviation of the initial weights",
+        "grid": "edge of the last maps",
         "head": "channels of the last layer",
         "heads": "attention heads",
         "hidden": "hidden units",
@@ -65,17 +67,25 @@ SETTINGS: Mapping[str, str] = MappingProxyType(
         "middle": "middle blocks",
         "momentum": "momentum",
         "AdCorre.momentum": "momentum of batch norm",
+        "LhcNet.momentum": "momentum of batch norm",
         "SearchedCNN.momentum": "momentum of batch norm",
+        "DeepEmotion.norm": "batch norm after the fourth convolution",
         "normalise": "ImageNet's mean and deviation",
         "pool": "last pooling",
+        "EmoNeXt.power": "attention scores over the channels to the power {}",
+        "EfficientFER.ratio": "channel gate's divisor",
         "scale_fc": "linear layers divided too",
         "size": "size",
         "stages": "stages",
         "stem": "channels of the stem",
         "stochastic_depth": "stochastic depth",
+        "LhcNet.size": "input size",
+        "EmoNeXt.input_size": "input size",
         "units": "hidden units",
+        "LhcNet.units": "units per stage",
         "warps": "spatial transformer acts on",
         "width": "channels of the first stage",
+        "EfficientFER.width": "channels of an attention head",
         "widths": "channels",
         # Options of augmentations.
         "alpha": "alpha",
@@ -86,13 +96,14 @@ SETTINGS: Mapping[str, str] = MappingProxyType(
         "clip": "clip limit",
         "contrast": "contrast ± {}",
         "degrees": "± {} degrees",
-        "fill": "border",
+        "fill": "beyond the image {}",
         "fraction": "± {} of the edge",
         "interpolation": "interpolation",
         "p": "probability",
         "per_axis": "each axis by itself",
         "ratio": "aspect ratio",
         "scale": "zoom",
+        "dense-sparse-dense.scale": "input values times",
         "random_resized_crop.scale": "share of the area",
         "shares": "shares",
         "shift": "shift ± {} of the edge",
@@ -139,10 +150,11 @@ SETTINGS: Mapping[str, str] = MappingProxyType(
         "t_max": "half period of {} epochs",
         "temperature": "temperature",
         "terms": "terms",
-        "threshold": "threshold",
-        "threshold_mode": "kind of threshold",
+        "threshold": "smallest improvement",
+        "threshold_mode": "{}",
         "total_steps": "{} steps in all",
         "warmup": "warm-up of {} batches",
+        "warmup_start": "from {} of the learning rate",
         "weight": "weight",
         "weight_decay": "weight decay",
         # Options of methods beyond networks.
@@ -169,10 +181,13 @@ SETTINGS: Mapping[str, str] = MappingProxyType(
         "encoder_channels": "label filter: channels",
         "encoder_rate": "label filter: learning rate",
         "encoder_steps": "label filter: batches of training",
+        "random-search.epochs": "epochs of a trial, at most",
+        "random-search.first": "trial 0",
+        "random-search.patience": "early stopping of a trial, epochs without a higher accuracy",
         "frozen": "convolutions frozen",
         "generator": "generator",
         "global_C": "SVM penalty C of the SVM for all faces",
-        "grid": "generator: steps of the whole noise schedule",
+        "synthesis.grid": "generator: steps of the whole noise schedule",
         "guidance": "generator: classifier-free guidance",
         "iterations": "k-means iterations",
         "k": "neighbours k",
@@ -233,7 +248,8 @@ STEPS: Mapping[str, str] = MappingProxyType(
         "brightness_contrast": "brightness and contrast",
         "gaussian_noise": "Gaussian noise",
         "gaussian_blur": "Gaussian blur",
-        "random_resized_crop": "random resized crop",
+        "resize": "bilinear resize",
+        "random_resized_crop": "bilinear random resized crop",
         "five_crop": "five crops",
         "ten_crop": "ten crops",
         "one_of": "one of",
@@ -244,6 +260,17 @@ STEPS: Mapping[str, str] = MappingProxyType(
         "scaled": "scaled",
         "fernext-proxy": "stand-in for FERNeXt",
         "Three": "VGG-face, VGG-f and VGG-13",
+    }
+)
+
+# Values of options that a reader would have to look up.
+VALUES: Mapping[tuple[str, Any], str] = MappingProxyType(
+    {
+        ("fill", 0.0): "black",
+        ("fill", "edge"): "its outermost pixels repeated",
+        ("fill", "blended"): "black, blended with its outermost pixels",
+        ("threshold_mode", "abs"): "absolute",
+        ("threshold_mode", "rel"): "relative to the best",
     }
 )
 

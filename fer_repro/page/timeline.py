@@ -33,6 +33,9 @@ SWATCHES = {
     "released": BARS.format("extra") + '<path d="M8 3h8v8h-8z" fill="var(--chart-extra)"/>',
     "unfinished": BARS.format("measured")
     + '<path d="M12 2l4.5 8h-9z" stroke="var(--chart-measured)" stroke-width="1.6" fill="var(--chart-page)"/>',
+    "ablation": BARS.format("measured")
+    + '<path d="M12 2l5 3.6-1.9 5.8h-6.2L7 5.6z" stroke="var(--chart-measured)" stroke-width="1.6" '
+    'fill="var(--chart-page)"/>',
     "others": '<path d="M9 0h6v14h-6z" fill="var(--chart-soft)"/>',
     "incomparable": BARS.format("soft"),
     "baseline": '<path d="M0 1h24v12h-24z" fill="var(--chart-measured)" opacity=".25"/>',
@@ -42,6 +45,7 @@ EXPLAINED = {
     "measured": "Dots with bars: measured here, with 95 % intervals.",
     "released": "Squares: weights that others published, scored here.",
     "unfinished": "Triangles: our runs that were stopped before their recipe's end.",
+    "ablation": "Pentagons: our best ablation of the model, a method that was changed on purpose.",
     "others": "Wide bars: the range of what third parties report.",
     "incomparable": "Thin bars: the same, where no report can be compared with the claim.",
 }

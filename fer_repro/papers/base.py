@@ -149,7 +149,7 @@ class Source:
 # The paper's text or figures; its authors' code or words about it; others' code or text; the challenge's own roles of
 # its images; a choice of this project, with its reason.
 SOURCE_KINDS = ("paper", "code", "third party", "challenge", "ours")
-SOURCES = "sources"  # the group of a deviations file that is none
+SOURCES, DETAILS = "sources", "details"  # the groups of a deviations file that are none
 
 # Not stripped as in the claims: the digest of a recipe holds its deviations to the letter.
 _text = partial(need.checked, lambda value: isinstance(value, str) and bool(value.strip()), "a text")
@@ -172,7 +172,7 @@ def deviations(module: str) -> dict[str, tuple[Deviation, ...]]:
         return {
             name: entry(entries, f"{path.name}, {_text(name, path.name)[:40]!r}")
             for name, entries in groups.items()
-            if name != SOURCES
+            if name not in (SOURCES, DETAILS)
         }
     except FerReproError as error:
         raise FerReproError(
@@ -209,6 +209,36 @@ def sources(module: str) -> dict[str, dict[str, Source]]:
             f"{path} cannot be read as sources ({error}): expected groups by name, each with settings and a list of a "
             f"kind ({', '.join(SOURCE_KINDS)}) and a place for each"
         ) from error
+
+
+def details(module: str) -> dict[str, dict[str, tuple[str, Source]]]:
+    """What a method's rebuilding needs and no setting of a recipe says: group -> name -> its text and source.
+
+    ``module``: its ``__file__``. They stand in the same file as its deviations, as ``details``; none is fine. A group
+    is ``all`` or a variant's id; an entry is a list of a text, the kind of its source and the place. Raises
+    `FerReproError` for another form.
+    """
+    path = _beside(module)
+    try:
+        groups = _mapping(need.load(path), path.name).get(DETAILS)
+        return {
+            group: {
+                name: _detail(value, f"{DETAILS}, {group}, {name}")
+                for name, value in _mapping(named, f"{DETAILS}, {group}").items()
+            }
+            for group, named in ({} if groups is None else _mapping(groups, DETAILS)).items()
+        }
+    except FerReproError as error:
+        raise FerReproError(
+            f"{path} cannot be read as details ({error}): expected groups by name, each with names and a list of a "
+            "text, a kind of source and a place for each"
+        ) from error
+
+
+def _detail(value: Any, where: str) -> tuple[str, Source]:
+    if not isinstance(value, list) or len(value) != 3:
+        raise need.wrong(where, value, "a text, a kind and a place")
+    return _text(value[0], where), _source(value[1:], where)
 
 
 def _mapping(value: Any, where: str) -> dict[str, Any]:

@@ -28,6 +28,8 @@ OPTIMISERS: dict[str, type[torch.optim.Optimizer]] = {
     "adadelta": torch.optim.Adadelta,
 }
 
+WARMUP_START = 0.01  # of the learning rate, where a warm-up begins
+
 
 def make_optimiser(step: Step, parameters: Iterable[nn.Parameter], fused: bool = True) -> torch.optim.Optimizer:
     """The optimiser ``step`` names over the parameters that want a gradient; options as in torch (lr, ...).
@@ -151,8 +153,8 @@ def make_schedule(step: Step, optimiser: torch.optim.Optimizer, epochs: int, bat
     """The schedule ``step`` names for a stage of ``epochs`` of ``batches`` each.
 
     Beside its own options (see `SCHEDULES`) any but the plateau takes ``per`` ("epoch" or "batch": when it steps) and
-    ``warmup`` (that many of its steps of linear rise first, from ``warmup_start`` times the rate, 0.01 by default); the
-    plateau takes ``on`` ("accuracy" or "loss" of the select images).
+    ``warmup`` (that many of its steps of linear rise first, from ``warmup_start`` times the rate, `WARMUP_START` by
+    default); the plateau takes ``on`` ("accuracy" or "loss" of the select images).
     """
     if step.name not in SCHEDULES:
         raise FerReproError(f"recipe: unknown schedule '{step.name}', expected one of {', '.join(SCHEDULES)}")
@@ -174,7 +176,7 @@ def make_schedule(step: Step, optimiser: torch.optim.Optimizer, epochs: int, bat
             return Schedule(maker(optimiser, steps, mode="max" if on == "accuracy" else "min", **options), False, on)
         if not warmup:
             return Schedule(maker(optimiser, steps, **options), per == "batch", None)
-        rise = lr_scheduler.LinearLR(optimiser, step.get("warmup_start", 0.01), total_iters=warmup)
+        rise = lr_scheduler.LinearLR(optimiser, step.get("warmup_start", WARMUP_START), total_iters=warmup)
         if step.name == "constant":
             return Schedule(rise, per == "batch", None)
         then = maker(optimiser, max(1, steps - warmup), **options)

@@ -8,10 +8,12 @@ from fer_repro import page, papers, parameters
 from fer_repro.claims import leaderboard_claims
 from fer_repro.errors import FerReproError
 from fer_repro.page import recipe_table
+from fer_repro.page.setting_defaults import completed
 from fer_repro.page.setting_names import SETTINGS
-from fer_repro.papers.base import SOURCE_KINDS, sources
+from fer_repro.papers.base import SOURCE_KINDS, details, deviations, sources
 
 CLAIMS = leaderboard_claims()
+SEG = "segmentation-vgg19"
 each_model = pytest.mark.parametrize("name", CLAIMS)
 each_paper = pytest.mark.parametrize("slug", dict.fromkeys(claim.slug for claim in CLAIMS.values()))
 
@@ -64,7 +66,7 @@ def test_every_option_of_every_recipe_has_a_readable_name():
     shown_otherwise |= {"train", "select", "test", "finetune", "rule", "seed", "poses", "section", "what"}
     for variant in papers.variants().values():
         for protocol in papers.PROTOCOLS:
-            data = variant.recipe(protocol, "full").as_dict()
+            data = completed(variant.recipe(protocol, "full").as_dict())
             assert names_in(data) - readable - shown_otherwise == set(), variant.id
 
 
@@ -75,11 +77,71 @@ def test_values_are_on_one_line_in_standard_terms():
         == "Training trains, PrivateTest selects, PublicTest is scored, Training + PrivateTest fine-tunes"
     )
     assert found["Optimiser (train)"] == "SGD (learning rate 0.01, momentum 0.9, Nesterov, weight decay 0.0001)"
-    assert found["Learning rate schedule (train)"] == "reduce on plateau (factor 0.75, patience of 5 epochs)"
+    assert found["Learning rate schedule (train)"] == (
+        "reduce on plateau (factor 0.75, patience of 5 epochs, smallest improvement 0.0001, relative to the best, "
+        "watches accuracy)"
+    )
+    assert found["Epochs, at most (train)"] == "300, without early stopping"
+    assert found["Trains on (fine-tune)"] == "Training + PrivateTest"
     assert found["Test-time augmentation"] == "ten crops of 40 pixels, mean of logits"
     assert found["Input values"] == "[0, 1]" and found["Initial weights"] == "random"
     assert "share of the area 0.8 to 1.2" in found["Augmentation"]
     assert not any("\n" in row.value or "_" in row.name for row in rows_of("vggnet", "claimed"))
+
+
+def test_values_that_a_recipe_leaves_to_a_default_are_shown():
+    """Of the network, of torch's optimisers and of the augmentation; what is off in a network is left out."""
+    found = {row.key: row.value for row in rows_of("lhc-net", "official")}
+    assert "hidden units 4096, 1024, dropout 0.4" in found["network"]
+    found = {row.key: row.value for row in rows_of("segmentation-vgg19", "claimed")}
+    assert "activation of the mask softmax" in found["network"]
+    assert found["optimiser"].endswith("betas 0.9, 0.999, epsilon 1e-08)")
+    assert found["patience"] == "after 9 epochs in a row without a higher accuracy, by however little"
+    assert "beyond the image black, blended with its outermost pixels" in found["augment"]
+    found = {row.key: row.value for row in rows_of("cnn-hyperparameters", "claimed")}
+    assert found["optimiser"].endswith("weight decay 0)") and "a lower loss" in found["patience"]
+    assert "batch norm" not in {row.key: row.value for row in rows_of("deep-emotion", "official")}["network"]
+    assert "beyond the image black" in {row.key: row.value for row in rows_of("emonext", "official")}["augment"]
+    assert "aspect ratio 0.3 to 3.3" in {row.key: row.value for row in rows_of("sdafe", "official")}["augment"]
+    assert {row.key: row.value for row in rows_of("ad-corre", "official")}["input_size"].endswith(
+        "after the augmentation"
+    )
+
+
+def test_showing_defaults_leaves_the_recipe_as_it_is():
+    data = papers.get("segmentation-vgg19").recipe("official", "full").as_dict()
+    before = repr(data)
+    assert completed(data) != data and repr(data) == before
+
+
+def test_the_search_lists_the_values_that_it_draws_from():
+    found = {row.key: row.value for row in rows_of("cnn-hyperparameters-search", "official")}
+    assert found["options.space"].startswith("conv1: 64, 128, 192, 256; conv2: 128, 256, 384, 512; conv3: ")
+    assert found["options.space"].endswith("optimiser: adam, sgd; learning rate: 0.01, 0.001, 0.0001")
+    assert "conv2: 512; conv3: 384" in found["options.first"]
+
+
+@each_paper
+def test_details_of_a_method_belong_to_the_paper_or_to_one_of_its_variants(slug):
+    known = {"all"} | {variant.id for variant in papers.variants().values() if variant.slug == slug}
+    groups = details(papers.module_of(slug).__file__)
+    assert set(groups) <= known and not {"details", "sources"} & set(deviations(papers.module_of(slug).__file__))
+
+
+def test_details_of_a_method_stand_below_its_settings():
+    gated, plain = (recipe_table.recipe_table(papers.get(name), "official") for name in (SEG, f"{SEG}-plain"))
+    assert "<th scope=row>First weights of the head</th>" in gated and "First weights of the head" in plain
+    assert "First weights of the gates" in gated and "First weights of the gates" not in plain
+    assert "authors’ code: " in gated.partition("First weights of the gates")[2]
+
+
+def test_wrong_details_are_one_sentence(tmp_path):
+    (tmp_path / "deviations.yaml").write_text("details:\n  all:\n    Order: [first this, paper]\n")
+    with pytest.raises(FerReproError, match="cannot be read as details.*a text, a kind and a place"):
+        details(str(tmp_path / "__init__.py"))
+    (tmp_path / "deviations.yaml").write_text("details:\n  all:\n    Order: [first this, hearsay, page 3]\n")
+    with pytest.raises(FerReproError, match="a kind and a place"):
+        details(str(tmp_path / "__init__.py"))
 
 
 def test_a_method_without_a_network_shows_only_what_applies():
@@ -109,7 +171,7 @@ def test_the_chapter_shows_the_full_recipe_whatever_it_runs():
     assert opened.parameters.profile == "smoke"
     body = opened.recipe().body
     assert papers.get("mini-resemotenet-b").recipe("official", "full").sha256()[:16] in body
-    assert "<td>80</td><td>our choice: " in body
+    assert "<td>80, without early stopping</td><td>our choice: " in body
     assert "What the claimed protocol changes: 1 setting</summary>" in body
     assert "Full recipe of Mini-ResEmoteNet (A), official protocol</summary>" in body
 

@@ -23,6 +23,8 @@ from fer_repro.plots.theme import LIGHT
 RELEASED = {"released": 0.5155, "released_low": 0.4991, "released_high": 0.5318}
 UNFINISHED = {"unfinished": 0.6, "unfinished_low": 0.584, "unfinished_high": 0.616}
 UNFINISHED |= {"unfinished_epoch": 3, "unfinished_epochs": 80}
+ABLATION = {"ablation": 0.6, "ablation_low": 0.584, "ablation_high": 0.616}
+ABLATION |= {"ablation_variant": "resemotenet-small", "ablation_state": None}
 REPORTS = {"others_low": 0.58, "others_high": 0.66, "others_n": 6, "others_comparable": True}
 BAND = leaderboard.Band(0.688, 0.715, 0.702, (0, 1, 2), "")
 LAYOUTS = {"wide": wide, "narrow": narrow}
@@ -52,7 +54,7 @@ def markup(board) -> str:
 def only(board: pd.DataFrame, **changes: dict[str, object]) -> pd.DataFrame:
     """The board with no evidence beside the claims but what two models measured and ``changes`` (by variant)."""
     gone = ["others_low", "others_high"]
-    gone += [name + end for name in ("released", "unfinished") for end in ("", "_low", "_high")]
+    gone += [name + end for name in ("released", "unfinished", "ablation") for end in ("", "_low", "_high")]
     board = board.assign(**dict.fromkeys(gone, np.nan))
     for variant, values in changes.items():
         for name, value in values.items():
@@ -102,10 +104,27 @@ def test_unfinished_runs_and_reports_of_others_have_marks_and_words_of_their_own
     assert "others: 72\u00a0% (1 report, not comparable)" in words
 
 
+def test_an_ablation_has_a_mark_of_its_own_beside_other_evidence(board):
+    stopped = {"ablation_state": "unfinished: epoch 2 of 9", "ablation_variant": "emonext-small"}
+    changed = only(board, resemotenet=RELEASED | ABLATION, emonext=ABLATION | stopped)
+    chart = timeline.accuracy_over_time(changed).body
+    assert legend(chart) == ["record", "claimed", "clean", "measured", "released", "ablation"]
+    for layout in LAYOUTS:
+        words = [link.findtext("title") for link in links(chart, layout, "k-ablation")]
+        assert [text.partition("\n")[0] for text in words] == ["EmoNeXt: ablation", "ResEmoteNet: ablation"]
+        assert "\nablation emonext-small 60.00\u00a0% (58.40 to 61.60\u00a0%, unfinished: epoch 2 of 9)\n" in words[0]
+        assert "\nablation resemotenet-small 60.00\u00a0% (58.40 to 61.60\u00a0%)\n" in words[1]
+    assert "Pentagons" in timeline.accuracy_over_time_static(changed).caption
+    none = timeline.accuracy_over_time_static(only(board))
+    assert "Pentagons" not in none.caption
+    shown = {artist.get_text() for artist in none.canvas("light").findobj(lambda one: hasattr(one, "get_text"))}
+    assert "measured" in shown and "ablation" not in shown
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_marks_that_coincide_stand_apart(board, layout):
     """Two models of one day with equal ranges and claims, and one with every kind of mark at one height."""
-    everything = RELEASED | UNFINISHED | REPORTS | {"measured": 0.6, "low": 0.58, "high": 0.62}
+    everything = RELEASED | UNFINISHED | ABLATION | REPORTS | {"measured": 0.6, "low": 0.58, "high": 0.62}
     same = {name: {**REPORTS, "claimed": 0.7} for name in ("mini_resemotenet_a", "mini_resemotenet_b")}
     changed = only(board, resemotenet=everything | {"released": 0.6, "released_high": 0.62}, **same)
     found = LAYOUTS[layout](changed).marks
@@ -113,7 +132,7 @@ def test_marks_that_coincide_stand_apart(board, layout):
     for one, other in itertools.combinations(found, 2):
         apart = abs(one.at - other.at) >= room
         assert apart or one.high < other.low or other.high < one.low, (one.kind, other.kind, one.row.variant)
-    assert len(found) == 17 + 2 + 4 + 2
+    assert len(found) == 17 + 2 + 5 + 2
 
 
 def test_the_plain_baseline_is_a_band(board, markup):
