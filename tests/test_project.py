@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -120,3 +121,9 @@ def test_where_git_does_not_run_the_version_says_so(checkout, monkeypatch, prese
 def test_without_a_repository_it_is_the_version_alone(checkout):
     shutil.rmtree(checkout / ".git")
     assert project.code_version() == VERSION
+
+
+def test_no_two_files_of_tests_have_one_name():
+    """pytest imports them by their bare names, and collects nothing of the second one."""
+    names = Counter(path.name for path in Path(__file__).parent.rglob("*.py") if path.name != "conftest.py")
+    assert [name for name, count in names.items() if count > 1] == []

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -114,7 +115,8 @@ def test_a_changed_source_is_built_and_browsers_load_it_again(server, source, po
     page = until(lambda: shown(port))
     assert "first" in page and "livereload.js" in page
     time.sleep(3)  # the library answers changes of its first three seconds with nothing
-    asyncio.run(reloaded(port, lambda: source.write_text("the second")))
+    with ThreadPoolExecutor(1) as thread:  # an event loop of its own: in this thread a browser's may be running
+        thread.submit(asyncio.run, reloaded(port, lambda: source.write_text("the second"))).result()
     assert "the second" in shown(port)
     source.write_text("fail")
     until(lambda: (tmp_path / "builds").read_text() == "xxx")
