@@ -183,7 +183,7 @@ def weights() -> Fact:
         return Fact("weights", OK, f"all {len(begun)} pretrained files are here", values)
     text = (
         f"not here for {len(absent)} of {len(begun)} variants that start from pretrained ones ({', '.join(absent)}): a "
-        f"run fetches them, or takes them from the folder that ${pretrained.FOLDER} names"
+        f"run fetches those that may be fetched; the others go into a folder that ${pretrained.FOLDER} names"
     )
     return Fact("weights", NOTE, text, values)
 
@@ -270,7 +270,6 @@ def possible(facts: dict[str, Fact]) -> dict[str, str]:
         "smoke runs on synthetic faces": core,
         "chapters and the book": without["book"] or _no_checkout(),
         "the visual words": without["classical"],
-        "generated faces (SDAFE's Stable Diffusion)": without["diffusion"],
         "runs on a GPU": core or ("" if gpu else "no GPU that this torch can use"),
         "tests in a browser": without["test"] or ("" if facts["browser"].state == OK else "no Chromium"),
     }

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fer_repro.cli.console import AsJson, Root, console, print_json, table
+from fer_repro.cli.console import AsJson, Root, print_json
 
 
 def doctor(
@@ -23,11 +23,12 @@ def doctor(
     if as_json:
         print_json(report.as_json())
     else:
-        rows = [[one.name, one.state, one.text] for one in report.facts.values()]
-        console.print(table(["what", "state", "here"], rows), markup=False)
-        console.print(
-            table(["can run here", "", "why not"], [[w, "no" if y else "yes", y] for w, y in report.can.items()])
-        )
+        for one in report.facts.values():
+            print(f"{one.name:<10}{one.state:<9}{one.text}")
+        print("\ncan run here:")
+        for what, why in report.can.items():
+            print(f"{what:<31}{f'no: {why}' if why else 'yes'}")
+        print()
         print(_times(report.time) if report.time else "times: unknown until the problems above are solved")
     if not report.ok:
         raise typer.Exit(1)

@@ -156,8 +156,10 @@ def test_fp16_scales_its_loss_and_learns_nearly_what_fp32_does(tmp_path, half, m
 
 def test_fp16_goes_on_where_it_stopped(tmp_path, half):
     whole, fitted = trained(tmp_path / "whole")
-    trained(tmp_path / "parts", stop_after=7)
+    trained(tmp_path / "parts", stop_after=18)  # in the second stage
     run, again = trained(tmp_path / "parts")
+    scalers = [torch.load(tmp_path / name / checkpoint.NAME)["state"]["scaler"] for name in ("whole", "parts")]
+    assert scalers[0] == scalers[1] and scalers[0]["_growth_tracker"] == 10, "10 updates"
     assert [row["loss"] for row in run.history] == [row["loss"] for row in whole.history]
     states = [one.model.state_dict() for one in (fitted, again)]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
