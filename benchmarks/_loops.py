@@ -234,7 +234,7 @@ class Ours:
             "input_size": size,
             "epochs": self.case.recipe().epochs,
             "parameters": cost.count_parameters(self.model),
-            "precision": "bf16" if self.step.mode.autocast else "fp32",
+            "precision": self.step.mode.precision,
             "forward": self.step.mode.forward,
             "channels_last": self.step.mode.channels_last,
             "rehearsal": self.rehearsal,

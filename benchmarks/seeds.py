@@ -95,7 +95,7 @@ class Stacked(InTurn):
         self.loss, self.pace = case.loss(first.recipe), first.pace
 
         def forward(weights: dict[str, Tensor], buffers: dict[str, Tensor], inputs: Tensor, targets: Tensor) -> Tensor:
-            with torch.autocast(first.device.type, torch.bfloat16, enabled=first.step.mode.autocast):
+            with torch.autocast(first.device.type, first.step.mode.dtype, enabled=first.step.mode.autocast):
                 output = functional_call(models[0], (weights, buffers), (inputs,))
             output = output.float() if isinstance(output, Tensor) else tuple(part.float() for part in output)
             return self.loss(output, targets)

@@ -30,7 +30,8 @@ def load(source: str | os.PathLike[str], variant: str = "", device: str = "auto"
 
     ``source``: a folder that `fer-repro export` wrote; ``hf://USER/REPO`` or ``hf://USER/REPO@REVISION``, where such a
     folder lies on the Hugging Face hub (needs huggingface_hub; its three files are fetched into that library's cache
-    and nothing else is); or a file that the authors of ``variant`` released. ``device``: auto, cpu or cuda.
+    and nothing else is); or a file that the authors of ``variant`` released. ``device``: auto, cpu, cuda,
+    cuda:1 or mps.
 
     Its ``predict_proba(pictures)`` takes uint8 [N,48,48] arrays, PIL pictures or paths of picture files, one or a list
     (`fer_repro.data.pictures`), and gives float32 [N,7], one column per label of its ``labels``; ``model`` is the

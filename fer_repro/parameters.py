@@ -19,7 +19,7 @@ from fer_repro.data import FER2013
 from fer_repro.data.protocol import require_all_usages
 from fer_repro.errors import FerReproError, nearest, one_of
 from fer_repro.project import default_results_dir, default_runs_dir
-from fer_repro.training import DEVICES, SEED_LIMIT, checked_seed, whole_number
+from fer_repro.training import DEVICES, SEED_LIMIT, checked_device, checked_seed, whole_number
 
 DATA_SETS = ("fer2013", "synthetic")
 INJECTED = "# Parameters\n"  # the first line of the cell that papermill writes
@@ -41,7 +41,7 @@ class ChapterParameters:
     profile: str = _parameter("smoke", "smoke (seconds, synthetic faces), full (the recipe) or stored", papers.PROFILES)
     seed: int = _parameter(0, f"seed of initialisation, order and augmentation, from 0 to {SEED_LIMIT - 1}")
     data: str = _parameter("", "fer2013 or synthetic; empty = what the profile needs", ("", *DATA_SETS))
-    device: str = _parameter("auto", "auto, cpu or cuda", DEVICES)
+    device: str = _parameter("auto", "auto, cpu, cuda, cuda:1 or mps", DEVICES)
     epochs: int | None = _parameter(None, "epochs instead of the recipe's; such a run is never stored")
     results_dir: str = _parameter("", "folder of stored results; empty = the project's own")
     resume: bool = _parameter(True, "go on from the last checkpoint if there is one")
@@ -229,7 +229,9 @@ def check_values(values: Mapping[str, Any]) -> ChapterParameters:
         value, allowed = getattr(whole, name), described.metadata["allowed"]
         if isinstance(described.default, str) and not isinstance(value, str):
             raise FerReproError(f"parameter {name} is {value!r}, expected a text")
-        if allowed:
+        if name == "device":
+            checked_device(value)
+        elif allowed:
             one_of(name, value, allowed)
     papers.require_listed(whole.variant)
     return whole

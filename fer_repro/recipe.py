@@ -191,7 +191,8 @@ class Recipe:
     crops are ten samples). ``mix`` acts on inputs and targets together (mixup). ``views`` is how the paper scores a
     test image; ``plain`` is the single view the same network is scored with beside it. ``clip_norm``: gradient norm
     limit (or a step, see `step.norm_limit`). ``ema``: decay of the averaged weights that are scored (or a step with
-    more options, see `optim.Ema`), None = no averaging. ``precision``: ``fp32`` or ``bf16`` (autocast, on CUDA only).
+    more options, see `optim.Ema`), None = no averaging. ``precision``: ``fp32``, or ``bf16``: autocast to half
+    precision where the device is fast in it (`training.execution.precision`).
     ``options``: whatever a method needs beyond this (the visual-word method keeps its settings here). ``pretrained``:
     the weights the network starts from, None = random ones.
     """

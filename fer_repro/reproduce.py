@@ -28,7 +28,7 @@ from fer_repro.project import code_version
 from fer_repro.recipe import Recipe
 from fer_repro.results import HALVES, Result
 from fer_repro.training import epoch_weights
-from fer_repro.training.execution import ExecutionOptions, one_thread, resolve_device
+from fer_repro.training.execution import ExecutionOptions, enough_memory, one_thread, resolve_device
 from fer_repro.training.interleave import Turn
 from fer_repro.training.run import OUT_OF_TIME, Classifier, Interrupted, Run
 
@@ -140,6 +140,7 @@ def _run(
     with (
         tempfile.TemporaryDirectory() if temporary else nullcontext(options.runs_path) as runs,
         one_thread() if smoke else nullcontext(),
+        enough_memory(device, variant),
     ):
 
         def fit(variant_id: str) -> tuple[Run, Classifier]:
@@ -250,8 +251,8 @@ def _score(
         },
         "selection": recipe.selection.name(protocol),
         "scores": results.score_all(predictions, protocol.test),
-        "cost": costs | {"device": run.device},
-        "environment": cost.environment(),
+        "cost": costs | {"device": run.device.partition(":")[0]},
+        "environment": cost.environment(run.device),
         "started": started.isoformat(timespec="seconds"),
         "ended": datetime.now(UTC).isoformat(timespec="seconds"),
         "facts": facts,

@@ -25,13 +25,13 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """What tests share was dear to make, so they stay on one worker: those of a file, or of a folder with fixtures of
-    its own. The contract's tests and the chapters share nothing."""
+    its own. The contract's tests, the chapters and the GPU's tests share nothing."""
     from xdist.scheduler import LoadScopeScheduling
 
     class Together(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             path = config.rootpath / nodeid.split("::")[0]
-            if path.name in ("test_contract.py", "test_sources.py"):
+            if path.name in ("test_contract.py", "test_sources.py", "test_gpu.py"):
                 return nodeid
             own = path.parent != HERE and (path.parent / "conftest.py").exists()
             return str(path.parent if own else path)

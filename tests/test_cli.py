@@ -39,7 +39,7 @@ MISTAKES = [
     (["run", "vggnet", "--profile", "FULL"], "did you mean 'full'?"),
     (["run", "vggnet", "--protocol", "Official"], "did you mean 'official'?"),
     (["run", "vggnet", "--device", "CPU"], "did you mean 'cpu'?"),
-    (["run", "vggnet", "--device", "cuda:7"], "did you mean 'cuda'?"),
+    (["run", "vggnet", "--device", "cuda7"], "did you mean 'cuda'?"),
     (["run", "vggnet", "--seed", "0", "--seed", "2147483648"], "seed is 2147483648, expected a whole number from 0 to"),
     (["run", "local-learning-bow", "--profile", "smoke", "--seed", str(2**64)], "seed is 18446744073709551616"),
     (["run", "vggnet", "--seed", "-1"], "seed is -1"),

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from fer_repro import papers, results
 from fer_repro.campaign import Task, status
@@ -156,8 +157,9 @@ class Estimator:
         self.data = options.data or usual_data(self.profile)
         self.stores = self.profile == "full" and options.epochs is None and self.data == "fer2013"
         self.modified = options.modified_copy()
-        self.device = resolve_device(options.device)
-        self.speeds = Speeds(self.results_dir if self.profile == "full" else None, self.device)
+        place = resolve_device(options.device)
+        self.device = place.partition(":")[0]  # the kind of device, as in a run's identity
+        self.speeds = Speeds(self.results_dir if self.profile == "full" else None, place)
         self.work = cache(self._work)
 
     def recipe(self, variant: str) -> Recipe:
@@ -225,6 +227,26 @@ class Estimator:
             return "stored, but damaged: see fer-repro verify"
         return "stored"
 
+    def whole(self, variant: str) -> tuple[float, str] | None:
+        """Seconds of a run from its beginning and of all runs that it builds on, whatever of them is done, and how the
+        speed of ``variant`` is known; None where a part of it has no network to count and no stored run."""
+        total, source = 0.0, ""
+        for name in [*sorted(papers.needs(variant)), variant]:
+            if (counted := self.work(name)) is not None:
+                speed = self.speed(name)
+                total += (counted.left(None) + counted.scoring) / speed.flops_per_second
+                source = speed.source
+            elif (known := self._stored_run(name)) is not None:
+                total, source = total + known["cost"]["seconds"], _source(known)
+            else:
+                return None
+        return total, source
+
+    def _stored_run(self, variant: str) -> dict[str, Any] | None:
+        """The record of a stored run of a method without a network that says most about the one that is asked for."""
+        known = [r for r in records(self.results_dir) if r["variant"] == variant and r["cost"]["seconds"]]
+        return min(known, key=lambda r: (r["protocol"] != self.options.protocol, r["seed"]), default=None)
+
     def fitting(self, task: Task) -> Remaining:
         """What fitting this run takes, whether or not its result is stored: another run needs its weights here."""
         counted, standing = self.work(task.variant), self.standing(task)
@@ -252,13 +274,11 @@ class Estimator:
         folder = self.folder(task)
         files = [path for path in folder.glob("**/*") if path.is_file() and path.name != "lock"] if self.keeps else []
         state = ("begun", "begun") if files and self.options.resume else ("new", "not begun")
-        known = [r for r in records(self.results_dir) if r["variant"] == task.variant and r["cost"]["seconds"]]
-        if self.profile != "full" or not known:
+        record = self._stored_run(task.variant) if self.profile == "full" else None
+        if record is None:
             return Remaining(*state, source="no network to count, and no stored run to compare with")
-        record = min(known, key=lambda record: (record["protocol"] != self.options.protocol, record["seed"]))
         saved = sum(_seconds_of(path) for path in files if path.suffix == ".npz") if state[0] == "begun" else 0.0
-        source = f"stored result, {record['protocol']}, seed {record['seed']}"
-        return Remaining(*state, max(0.0, record["cost"]["seconds"] - saved), source=source)
+        return Remaining(*state, max(0.0, record["cost"]["seconds"] - saved), source=_source(record))
 
     def required(self, task: Task) -> list[Task]:
         """The runs of the same seed that this one builds on and that are not fitted yet."""
@@ -305,6 +325,10 @@ class Estimator:
             path = results.folder_of(*place) / "result.json"
             found.add((path, path.stat().st_mtime_ns))
         return found
+
+
+def _source(record: Mapping[str, Any]) -> str:
+    return f"stored result, {record['protocol']}, seed {record['seed']}"
 
 
 def _seconds_of(path: Path) -> float:

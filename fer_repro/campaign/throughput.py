@@ -10,7 +10,7 @@ import statistics
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import torch
 from fer_repro import results
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation import cost
+from fer_repro.training.execution import native_bf16
 from fer_repro.transforms import COPIES
 
 TRAINING = 6  # operations per multiply-add of a trained sample: two forward, twice that backward
@@ -34,15 +35,15 @@ class Speed:
 
 
 class Speeds:
-    """What is known of the speed of ``device`` (cpu or cuda); ``results_dir``: of stored results, or None."""
+    """What is known of the speed of ``device`` (cpu, cuda:1, ...); ``results_dir``: of stored results, or None."""
 
     def __init__(self, results_dir: Path | None, device: str) -> None:
-        self.results_dir, self.device = results_dir, device
+        self.results_dir, self.place, self.device = results_dir, device, device.partition(":")[0]
 
     @cached_property
     def name(self) -> str:
         """What the device is called."""
-        return self._name_in(cost.environment()) or self.device
+        return self._name_in(cost.environment(self.place)) or self.device
 
     def _name_in(self, environment: Mapping[str, Any]) -> str | None:
         return environment.get("gpu" if self.device == "cuda" else "cpu")
@@ -79,7 +80,7 @@ class Speeds:
 
     @cached_property
     def _guess(self) -> float:
-        return GUESSED_SHARE * matmul_speed(self.device)
+        return GUESSED_SHARE * matmul_speed(self.place)
 
 
 def speed_of(record: Mapping[str, Any]) -> float | None:
@@ -100,10 +101,13 @@ def records(results_dir: Path) -> Iterator[dict[str, Any]]:
 
 
 def matmul_speed(device: str, seconds: float = 0.5) -> float:
-    """Operations per second of a large matrix product, measured for about ``seconds``: bf16 on a GPU, else float32."""
-    size, kind = (4096, torch.bfloat16) if device == "cuda" else (1024, torch.float32)
+    """Operations per second of a large matrix product, measured for about ``seconds``: half precision on a CUDA
+    GPU (the one it trains in), else float32."""
+    kind, size, place = torch.float32, 1024, torch.device(device)
+    if place.type == "cuda":
+        kind, size = torch.bfloat16 if native_bf16(place) else torch.float16, 4096
     matrix = torch.ones(size, size, device=device, dtype=kind)
-    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+    wait = partial(torch.cuda.synchronize, place) if place.type == "cuda" else lambda: None
     matrix @ matrix  # the first one sets up the libraries
     wait()
     begin, done = time.monotonic(), 0

@@ -106,7 +106,7 @@ def _gpu(device: str, slot: int) -> dict[str, str]:
     """One GPU for each slot in turn, out of those that this process may use."""
     import torch
 
-    count = 0 if device == "cpu" else torch.cuda.device_count()
+    count = 0 if device not in ("auto", "cuda") else torch.cuda.device_count()
     if count < 2:
         return {}
     allowed = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))

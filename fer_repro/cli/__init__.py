@@ -17,7 +17,7 @@ import typer
 
 import fer_repro
 from fer_repro import durations
-from fer_repro.cli import audit, packages, runs, scoring
+from fer_repro.cli import audit, doctor, packages, runs, scoring
 from fer_repro.cli.console import (
     AcceptModified,
     AsJson,
@@ -307,6 +307,7 @@ def verify(
 
 
 app.command()(audit.audit)
+app.command()(doctor.doctor)
 app.command()(runs.export)
 app.command()(runs.predict)
 app.command()(scoring.score)
@@ -319,17 +320,17 @@ def bench(
     only: Annotated[str | None, typer.Option(help="Networks, separated by commas, instead of all.")] = None,
     seconds: Annotated[str | None, typer.Option(help="How long a turn of one side lasts: seconds, 2m.")] = None,
     turns: Annotated[int | None, typer.Option(min=1, help="How often each side has its turn.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = None,
     keep: Annotated[bool, typer.Option("--store", help="Also write to benchmarks/measured, for the chapter.")] = False,
     out: Annotated[str, typer.Option("-o", "--out", help="Also write the figures into this folder.")] = "",
     as_json: AsJson = False,
 ) -> None:
     """Measure speed and memory side by side with what a user would do instead."""
     from fer_repro import speed as benchmarks
-    from fer_repro.training import DEVICES
+    from fer_repro.training import checked_device
 
     if device is not None:
-        one_of("device", device, DEVICES)
+        checked_device(device)
     turn = None if seconds is None else durations.parse(seconds, "turn")
     options = {"only": only, "seconds": turn, "turns": turns, "device": device}
     with _interruptible("nothing was written"), shown(LineHandler("stderr")):

@@ -56,8 +56,9 @@ def reported(debug: bool) -> Iterator[None]:
         said = sentence(error)
     except MemoryError:
         said = "not enough memory: close other programs, or use a machine with more"
-    except Exception:  # noqa: BLE001 - shown whole; the last line says whose fault it is
-        said = ""
+    except Exception as error:  # noqa: BLE001 - shown whole; the last line says whose fault it is
+        # Known by its name: torch is not imported for this.
+        said = NO_GPU_MEMORY if type(error).__name__ == "OutOfMemoryError" else ""
     else:
         return
     if debug or not said:
@@ -66,6 +67,9 @@ def reported(debug: bool) -> Iterator[None]:
     sys.exit(1)
 
 
+NO_GPU_MEMORY = (
+    "the GPU's memory is too small for this, or other programs hold it: end those, use a larger GPU, or --device cpu"
+)
 DEFECT = (
     "this is a defect of fer-repro, not of your command: please report it, with the lines above, to whoever gave you "
     "this copy"

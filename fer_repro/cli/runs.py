@@ -23,7 +23,7 @@ from fer_repro.cli.console import (
     progress,
     table,
 )
-from fer_repro.errors import INTERRUPTED, FerReproError, one_of
+from fer_repro.errors import INTERRUPTED, FerReproError
 
 if TYPE_CHECKING:
     from fer_repro.campaign import Outcome, Task
@@ -51,7 +51,7 @@ def run(
     data_set: Annotated[
         str, typer.Option("--data", help="fer2013 or synthetic instead of what the profile needs.")
     ] = "",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     epochs: Annotated[
         int | None, typer.Option(help="Epochs instead of the recipe's; such a run is never stored.")
     ] = None,
@@ -247,15 +247,15 @@ def predict(
     model: Annotated[str, typer.Argument(help="An exported folder, hf://USER/REPO[@REVISION], or a released file.")],
     picture: Annotated[list[str], typer.Argument(help="Picture files; they become grey and 48x48.")],
     variant: Annotated[str, typer.Option(help="Of a released file: the variant whose authors released it.")] = "",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Show what a trained network sees in pictures of faces: the probability of each class."""
     from fer_repro import papers
     from fer_repro.data.pictures import faces
-    from fer_repro.training import DEVICES
+    from fer_repro.training import checked_device
 
-    one_of("device", device, DEVICES)
+    checked_device(device)
     if variant:
         papers.require_listed(variant)
     images = faces(picture)  # before torch is imported and anything is fetched

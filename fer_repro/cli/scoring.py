@@ -20,7 +20,7 @@ def score(
     checkpoint: Annotated[str, typer.Option("-c", "--checkpoint", help="File of weights, or an exported folder.")],
     root: Root = "",
     data_set: Annotated[str, typer.Option("--data", help="fer2013, or synthetic to try a file.")] = "fer2013",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     keep: Annotated[
         bool, typer.Option("--store", help="Also write results/VARIANT/released/NAME (no weights).")
     ] = False,

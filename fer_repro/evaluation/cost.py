@@ -82,10 +82,10 @@ def peak_memory(device: torch.device) -> int:
     return largest if sys.platform == "darwin" else largest * 1024
 
 
-def environment() -> dict[str, Any]:
+def environment(device: str = "auto") -> dict[str, Any]:
     """Versions and hardware (python, torch, torchvision, cuda, driver, gpu, cpu, cores, system), no host name.
 
-    ``threads``: those that torch computes with in this process.
+    ``threads``: those that torch computes with in this process. ``device``: names one of several GPUs, ``cuda:1``.
     """
     available = torch.cuda.is_available()
     return {
@@ -94,7 +94,7 @@ def environment() -> dict[str, Any]:
         "torchvision": torchvision.__version__,
         "cuda": torch.version.cuda if available else None,
         "driver": _driver() if available else None,
-        "gpu": torch.cuda.get_device_name() if available else None,
+        "gpu": torch.cuda.get_device_name(device if device.startswith("cuda:") else None) if available else None,
         "cpu": _cpu(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from numbers import Integral
 from typing import Any
 
-from fer_repro.errors import FerReproError
+from fer_repro.errors import FerReproError, one_of
 
-DEVICES = ("auto", "cpu", "cuda")
+DEVICES = ("auto", "cpu", "cuda", "mps")
+"""Where a run may be computed; one of several GPUs is ``cuda:1``."""
 SEED_LIMIT = 2**31
 """Seeds are smaller than this, for all variants: faiss, which some of them use, takes an int32."""
 
@@ -22,6 +24,13 @@ def whole_number(name: str, value: Any, least: int, limit: int | None = None) ->
         expected = f"of {least} or more" if limit is None else f"from {least} to {limit - 1:,}"
         raise FerReproError(f"parameter {name} is {value!r}, expected a whole number {expected}")
     return int(value)
+
+
+def checked_device(value: Any) -> None:
+    """Raise `FerReproError` unless ``value`` is one of `DEVICES` or ``cuda:N``; `resolve_device` asks whether it is
+    here."""
+    if not (isinstance(value, str) and re.fullmatch(r"cuda:[0-9]+", value)):
+        one_of("device", value, DEVICES)
 
 
 def checked_seed(value: Any) -> int:

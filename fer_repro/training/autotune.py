@@ -1,7 +1,8 @@
 """A long run on a GPU times the ways to compute its first batch, and goes on with the fastest that works here.
 
 Only compilation is timed: precision and memory format decide the numbers of a run, so they follow a rule
-(`fer_repro.training.execution.first_mode`) and not a clock.
+(`fer_repro.training.execution.first_mode`) and not a clock. Where the rule says fp16, its numbers are compared with
+fp32's first.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ Seconds = dict[str, float | None]
 TIMED = 8  # batches of which each way is timed, or as many as begin within `PATIENCE`
 PATIENCE = 4.0  # seconds
 FEW = 4  # images that show how long a batch takes
+TRIED = 32  # images on which fp16 is compared with fp32
+ALIKE = 0.25  # two losses of one batch differ by less than this share: rounding and dropout explain no more
 COMPILING = 180.0  # seconds that compiling one way may take
 CLEARLY = 0.97  # another way must take less than this share of the present one's time
 
@@ -91,6 +94,46 @@ def autotune(
     listed = ", ".join(f"{way} {1000 * took:.1f} ms" for way, took in seconds.items() if took is not None)
     log.info(f"autotune, per batch: {listed}; chosen: {mode.forward}")
     return mode, seconds
+
+
+def agreeing(step: TrainStep, images: Tensor, labels: Tensor) -> ExecutionMode:
+    """The mode that ``step`` has by rule, but fp32 in place of an fp16 that does not agree with it on a first batch.
+
+    Few images, so that it fits in both: the losses must be alike and no gradient of fp16 may overflow at every scale.
+    Some GPUs give numbers in fp16 that are not finite. Weights, buffers and random states are the same after it.
+    """
+    mode = step.mode
+    if mode.precision != "fp16":
+        return mode
+    single = dataclasses.replace(mode, autocast=False, fp16=False)
+    with _undone(step):
+        batch, state, losses = step.first_batch(images, labels, TRIED), random_state(step.device), []
+        for each in (single, mode):
+            set_random_state(state, step.device)  # the same dropout, as far as kernels of two precisions draw alike
+            step.set_mode(each)
+            losses.append(step.gradients(*batch).item())
+        overflow = _always_overflows(step, batch)
+    alike = abs(losses[0] - losses[1]) <= ALIKE * max(1.0, abs(losses[0]))
+    if alike and not overflow:
+        return mode
+    why = "its gradients overflow" if alike else f"a first loss is {losses[1]:.4g} in it and {losses[0]:.4g} in fp32"
+    log.info(f"fp16 does not agree with fp32 here ({why}): going on in fp32")
+    return single
+
+
+def _always_overflows(step: TrainStep, batch: tuple) -> bool:
+    """Whether a gradient is not finite at the scaler's factor and at any smaller one down to 1."""
+    scaler = step.scaler
+    try:
+        for power in range(16, -1, -4):
+            step.scaler = torch.amp.GradScaler(step.device.type, init_scale=2.0**power)
+            step.gradients(*batch)
+            gradients = [one.grad for one in step.model.parameters() if one.grad is not None]
+            if all(bool(one.isfinite().all()) for one in gradients):
+                return False
+    finally:
+        step.scaler = scaler
+    return True
 
 
 def batch_seconds(step: TrainStep, images: Tensor, labels: Tensor) -> float:

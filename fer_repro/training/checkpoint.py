@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 NAME, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
 DAMAGED = f".{NAME}.damaged"  # where a damaged newest one is kept, out of the way of the whole one before it
 FORMAT = 1
+GENERATORS: dict[str, Any] = {"cuda": torch.cuda, "mps": torch.mps}  # devices with a global one of their own
 STATUSES = ("running", "done", "stopped early", "diverged")
 
 
@@ -235,8 +236,8 @@ def random_state(device: torch.device) -> dict[str, Any]:
         "numpy": (name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss),  # type: ignore[attr-defined]
         "torch": torch.get_rng_state(),
     }
-    if device.type == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state(device)
+    if device.type in GENERATORS:
+        state[device.type] = GENERATORS[device.type].get_rng_state(device)
     return state
 
 
@@ -246,5 +247,5 @@ def set_random_state(state: Mapping[str, Any], device: torch.device) -> None:
     name, keys, position, has_gauss, gauss = state["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, gauss))
     torch.set_rng_state(state["torch"])
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(state["cuda"], device)
+    if device.type in GENERATORS:
+        GENERATORS[device.type].set_rng_state(state[device.type], device)

@@ -24,7 +24,8 @@ from fer_repro.evaluation.predict import NetworkClassifier
 from fer_repro.evaluation.tta import view_count
 from fer_repro.recipe import Recipe, Stage
 from fer_repro.training import checkpoint, epoch_weights
-from fer_repro.training.autotune import MANY_STEPS, autotune, batch_seconds, untried
+from fer_repro.training.autotune import MANY_STEPS, agreeing, autotune, batch_seconds, untried
+from fer_repro.training.execution import exact
 from fer_repro.training.losses import Loss
 from fer_repro.training.progress import StopRequest, duration, log_epoch, stop_requests
 from fer_repro.training.run import OUT_OF_TIME, Interrupted, Run
@@ -101,7 +102,7 @@ class Trainer:
             mode, new = self.state.mode, self.state.step.mode
             assert mode is not None, "what is loaded has a mode"
             other = (
-                "" if mode.autocast == new.autocast else f" as it began (a new run computes in {new.precision} here)"
+                "" if mode.precision == new.precision else f" as it began (a new run computes in {new.precision} here)"
             )
             log.info(
                 f"going on after epoch {len(self.state.history)} of {self.recipe.epochs} in {mode.precision}{other}"
@@ -196,13 +197,16 @@ class Trainer:
             return None, None
         classifier = NetworkClassifier(self.state.measured, self.recipe, self.device, self.state.step.memory_format)
         scores = classifier.log_probabilities(images, with_views=self.recipe.selection.views)
-        hits, loss = (scores.argmax(dim=1) == labels).double().mean(), nn.functional.nll_loss(scores, labels)
+        hits, loss = (
+            (scores.argmax(dim=1) == labels).to(exact(self.device)).mean(),
+            nn.functional.nll_loss(scores, labels),
+        )
         return hits.item(), loss.item()
 
     def _settle(self, stage: Stage, images: Tensor, labels: Tensor) -> None:
         """How this run computes: by rule at its start, then as it was begun; a long run times the rest on a GPU."""
         state, compile_ = self.state, self.run.execution.compile
-        state.mode = state.mode or state.step.mode
+        state.mode = state.mode or agreeing(state.step, images, labels)
         left = stage.epochs * math.ceil(len(labels) / state.step.recipe.batch_size)
         worth = left >= MANY_STEPS or compile_ not in ("auto", "eager")
         again = not self.settled and (worth or state.mode.forward != "eager")
@@ -223,9 +227,11 @@ class Trainer:
         state, done = self.state, len(self.state.history)
         state.model.load_state_dict(state.good)
         state.status = "diverged"
+        fp16 = state.mode is not None and state.mode.precision == "fp16"
+        beside = ", or a GPU with bf16: this one computed in fp16, whose numbers end at 65,504" if fp16 else ""
         log.info(
             f"diverged: loss or weights of epoch {done + 1} ({stage.name}) are not finite; the weights of epoch "
-            f"{done} are kept; try a smaller learning rate or clip_norm"
+            f"{done} are kept; try a smaller learning rate or clip_norm{beside}"
         )
         self.save()
 

@@ -132,6 +132,7 @@ class TrainState:
             "order": self.order,
             "totals": self.step.totals,
             "updates": self.step.done,
+            "scaler": self.step.scaler.state_dict(),
             "choice": vars(self.mode) if self.mode else None,
             "ways": self.ways,
             "threads": self.threads,
@@ -159,7 +160,9 @@ class TrainState:
         # Where nothing had been timed, earlier code wrote no choice, and computed in bf16 on every GPU and on no CPU.
         bf16 = self.recipe.precision == "bf16" and self.device.type == "cuda"
         before = ExecutionMode(self.execution.channels_last, bf16)
-        choice = vars(before) if state.get("choice") is None else state["choice"]
+        choice = {"fp16": False} | (
+            vars(before) if state.get("choice") is None else state["choice"]
+        )  # an earlier one knew no fp16
         require_like(vars(ExecutionMode()), choice, "choice")
         require(choice["forward"] in FORWARDS, "choice")
         self.mode, self.ways, self.threads = ExecutionMode(**choice), state.get("ways", {}), state.get("threads", [])
@@ -174,6 +177,9 @@ class TrainState:
         for name in ("totals", "ema", "schedule", "loss", "generator", "random"):
             require_like(own[name], state[name], name)
         require_optimiser(self.optimiser, state["optimiser"])
+        self.step.scaler = self.mode.scaler(self.device)
+        require_like(self.step.scaler.state_dict(), state.get("scaler", {}), "scaler")  # earlier code had none
+        self.step.scaler.load_state_dict(state.get("scaler", {}))
         self.step.totals.copy_(state["totals"])
         self.step.done = state.get("updates", 0)
         if self.ema:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fer_repro.layers import as_input, logits_of, normalise_
 from fer_repro.recipe import Recipe, Step, bind
-from fer_repro.training.execution import FORWARDS, ExecutionMode, ExecutionOptions, first_mode, memory_format
+from fer_repro.training.execution import FORWARDS, ExecutionMode, ExecutionOptions, exact, first_mode, memory_format
 from fer_repro.training.losses import Loss, make_loss, soft
 from fer_repro.transforms import Augmenter, mixer
 from fer_repro.transforms.geometry import resize
@@ -22,7 +22,8 @@ def norm_limit(clip: float | Step, done: int) -> float:
 
     A number is that limit. ``step("scaled", norm, start, every)`` is the limit that a loop sets which clips before it
     takes the loss scaler's factor off again: ``norm`` over the factor, which begins at ``start`` and doubles after
-    ``every`` updates without an overflow (torch's `GradScaler`; bf16 and fp32 never overflow here).
+    ``every`` updates without an overflow (torch's `GradScaler`; bf16 and fp32 never overflow here, and in fp16 the
+    real scaler's factor is off before the clipping).
     """
     if not isinstance(clip, Step):
         return clip
@@ -35,7 +36,8 @@ class TrainStep:
 
     ``model`` and ``optimiser`` belong together, ``generator`` lies on their device and feeds the augmentation.
     ``loss`` replaces the recipe's, see `fer_repro.training.loop.fit`. ``totals`` float64 [3] sums loss, hits and
-    samples until somebody clears it. ``done`` counts the updates.
+    samples until somebody clears it. ``done`` counts the updates. ``scaler`` scales the loss in fp16: an update whose
+    gradients overflow is left out.
     """
 
     def __init__(
@@ -55,15 +57,19 @@ class TrainStep:
         self.loss = loss or make_loss(recipe.loss)
         if isinstance(self.loss, nn.Module):
             self.loss.to(self.device)
-        self.totals = torch.zeros(3, dtype=torch.float64, device=self.device)
+        self.totals = torch.zeros(3, dtype=exact(self.device), device=self.device)
         self.done = 0
         self.compiled_size = recipe.batch_size * self.augment.copies
         self._compiled: dict[str, Callable[[Tensor], Any]] = {}
-        self.set_mode(first_mode(execution, recipe, model, self.device))
+        mode = first_mode(execution, recipe, model, self.device)
+        self.scaler = mode.scaler(self.device)
+        self.set_mode(mode)
 
     def set_mode(self, mode: ExecutionMode) -> None:
         """Compute in ``mode`` from now on."""
         self.mode = mode
+        if self.scaler.is_enabled() != (mode.precision == "fp16"):
+            self.scaler = mode.scaler(self.device)
         self.memory_format = memory_format(mode.channels_last)
         self.model.to(memory_format=self.memory_format)
         # A fused optimiser walks through memory: its state must lie in the order in which its parameter lies.
@@ -98,14 +104,16 @@ class TrainStep:
         """Forward, backward and update on what `prepare` gave."""
         self.gradients(inputs, targets, extras, counted=True)
         if self.recipe.clip_norm is not None:
+            self.scaler.unscale_(self.optimiser)
             nn.utils.clip_grad_norm_(self.model.parameters(), norm_limit(self.recipe.clip_norm, self.done))
-        self.optimiser.step()
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
         self.done += 1
 
     def gradients(
         self, inputs: Tensor, targets: Tensor, extras: tuple[Tensor | None, ...] = (), counted: bool = False
     ) -> Tensor:
-        """The loss (a scalar on the device), with its gradients left in the parameters."""
+        """The loss (a scalar on the device), with its gradients left in the parameters, in fp16 times a factor."""
         # A last batch of another size would be compiled for itself.
         compiled = self._compiled.get(self.mode.forward) if len(inputs) == self.compiled_size else None
         if compiled is not None and self.mode.forward == "cuda-graphs":
@@ -116,12 +124,12 @@ class TrainStep:
             else nullcontext()
         )
         with held:
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mode.autocast):
+            with torch.autocast(self.device.type, self.mode.dtype, enabled=self.mode.autocast):
                 output = (self.model if compiled is None else compiled)(inputs)
             output = output.float() if isinstance(output, Tensor) else tuple(part.float() for part in output)
             loss = self.loss(output, targets, *extras)
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        self.scaler.scale(loss).backward()
         if counted:
             self._count(loss.detach(), logits_of(output).detach(), targets)
         return loss.detach()
@@ -130,7 +138,9 @@ class TrainStep:
         """Add the batch to the sums, on the device."""
         true = targets.argmax(dim=1) if targets.is_floating_point() else targets
         hits, n = (logits.argmax(dim=1) == true).sum(), len(targets)
-        self.totals += torch.stack((loss.double() * n, hits.double(), torch.ones_like(hits) * n))
+        self.totals += torch.stack(
+            (loss.to(self.totals.dtype) * n, hits.to(self.totals.dtype), torch.ones_like(hits) * n)
+        )
 
     def first_batch(
         self, images: Tensor, labels: Tensor, most: int | None = None

@@ -170,7 +170,8 @@ def lightness_tables(device: torch.device) -> tuple[Tensor, Tensor]:
 
     Forth in OpenCV's fixed-point steps, since a level in the wrong bin would change the histogram; back by formula.
     """
-    share = torch.arange(LEVELS, device=device, dtype=torch.float64) / (LEVELS - 1)
+    place = torch.device("cpu") if device.type == "mps" else device  # Apple's GPUs have no float64
+    share = torch.arange(LEVELS, device=place, dtype=torch.float64) / (LEVELS - 1)
     luminance = torch.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055).pow(2.4))
     luminance = (luminance * 2040).round_() / 2040
     curved = torch.where(luminance < 0.008856, luminance * 7.787 + 16 / 116, luminance.pow(1 / 3))
@@ -178,4 +179,4 @@ def lightness_tables(device: torch.device) -> tuple[Tensor, Tensor]:
     luminance = torch.where(share > 0.08, ((share + 0.16) / 1.16).pow(3), share / 9.033)
     back = torch.where(luminance <= 0.0031308, 12.92 * luminance, 1.055 * luminance.pow(1 / 2.4) - 0.055)
     back = back.mul_(LEVELS - 1).round_()
-    return forth.clamp_(0, LEVELS - 1).float(), back.clamp_(0, LEVELS - 1).float()
+    return forth.clamp_(0, LEVELS - 1).float().to(device), back.clamp_(0, LEVELS - 1).float().to(device)

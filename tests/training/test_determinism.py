@@ -14,7 +14,7 @@ from torch import nn
 from worker import fingerprint
 
 from fer_repro.training import autotune, checkpoint, execution, loop
-from fer_repro.training.execution import ExecutionOptions, native_bf16, uses_bf16
+from fer_repro.training.execution import ExecutionOptions, native_bf16, precision
 from fer_repro.training.interleave import interleave
 from fer_repro.training.run import Interrupted
 
@@ -142,17 +142,17 @@ class Depthwise(nn.Sequential):
 @pytest.mark.parametrize(
     ("native", "wide", "recipe", "allowed", "expected"),
     [
-        (True, 100, "bf16", True, True),
-        (True, 1, "bf16", True, False),  # nearly all of it is depthwise
-        (False, 100, "bf16", True, False),
-        (True, 100, "fp32", True, False),
-        (True, 100, "bf16", False, False),
+        (True, 100, "bf16", True, "bf16"),
+        (True, 1, "bf16", True, "fp32"),  # nearly all of it is depthwise
+        (False, 100, "bf16", True, "fp32"),
+        (True, 100, "fp32", True, "fp32"),
+        (True, 100, "bf16", False, "fp32"),
     ],
 )
 def test_precision_is_a_rule(monkeypatch, native, wide, recipe, allowed, expected):
     monkeypatch.setattr(execution, "native_bf16", lambda device: native)
     changed = small.dataclasses.replace(small.PLAIN, precision=recipe)
-    assert uses_bf16(ExecutionOptions(autocast=allowed), changed, Depthwise(wide), CPU) is expected
+    assert precision(ExecutionOptions(autocast=allowed), changed, Depthwise(wide), CPU) == expected
 
 
 @pytest.mark.parametrize(("found", "native"), [({"avx512_bf16": True}, True), ({"amx_bf16": True}, True), ({}, False)])
