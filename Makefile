@@ -38,7 +38,7 @@ book: setup
 front: setup
 	$(BIN)/python -m fer_repro.book.front
 
-# The repository's address of _config.yml, into README.md, CITATION.cff and the first cell of every notebook.
+# The repository's address of _config.yml, into README.md, CITATION.cff and the notebooks.
 repository: setup
 	$(BIN)/python -m fer_repro.book.repository
 

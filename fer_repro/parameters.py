@@ -44,6 +44,7 @@ class ChapterParameters:
     device: str = _parameter("auto", "auto, cpu, cuda, cuda:1 or mps", DEVICES)
     epochs: int | None = _parameter(None, "epochs instead of the recipe's; such a run is never stored")
     results_dir: str = _parameter("", "folder of stored results; empty = the project's own")
+    runs_dir: str = _parameter("", "folder of checkpoints; empty = the project's own, and none of a smoke run")
     resume: bool = _parameter(True, "go on from the last checkpoint if there is one")
 
 
@@ -128,7 +129,8 @@ class RunOptions:
         return faces
 
     def _values(self, variant: str, seed: int) -> dict[str, Any]:
-        given = vars(self) | {"results_dir": str(self.results_dir or ""), "variant": variant, "seed": seed}
+        folders = {name: str(getattr(self, name) or "") for name in ("results_dir", "runs_dir")}
+        given = vars(self) | folders | {"variant": variant, "seed": seed}
         return {name: value for name, value in given.items() if name in FIELDS}
 
     def of(self, variant: str) -> RunOptions:

@@ -40,6 +40,7 @@ def test_defaults_pass_and_are_smoke():
         ({"epochs": "3"}, ["epochs", "'3'"]),
         ({"resume": "no"}, ["resume", "no"]),
         ({"results_dir": 3}, ["results_dir", "3"]),
+        ({"runs_dir": None}, ["runs_dir", "None", "expected a text"]),
     ],
 )
 def test_wrong_names_and_values_are_one_sentence(change, words):
@@ -67,7 +68,7 @@ OWN = """x y i n seeds epoch variants profiles protocols device_name device_id d
  root name results results_path result out data_dir data1 xdata lr learning_rate n_epochs num_epochs max_epochs
  SEED EPOCHS DATA_DIR seed0 seed_1 my_seed random_seed speed need feed date metadata variance variable resumed
  profiler folder file title label color size count total index row key text line word url start end step steps
- state run runs run_dir slug chapter board page score accuracy loss best version threshold verbose workers jobs
+ state run runs run_folder slug chapter board page score accuracy loss best version threshold verbose workers jobs
  config debug checkpoint""".split()
 
 
@@ -79,7 +80,7 @@ def test_a_users_own_names_are_not_judged(value):
 
 
 @pytest.mark.parametrize(
-    "name", ["profil", "Profile", "Seed", "devic", "dvice", "epohs", "protcol", "resum", "result_dir"]
+    "name", ["profil", "Profile", "Seed", "devic", "dvice", "epohs", "protcol", "resum", "result_dir", "run_dir"]
 )
 def test_almost_a_parameters_name_is_refused_wherever_it_was_set(name):
     with pytest.raises(FerReproError, match=f"unknown parameter '{name}'"):

@@ -2,8 +2,8 @@
 
 The setting is ``repository.url`` of ``_config.yml``, empty where the project has no public address; the environment
 variable ``FER_REPRO_REPOSITORY`` comes before it. `write` puts the address into the committed files that name it
-(README, CITATION.cff, the first cell of every notebook), or takes it out of them. Buttons and the front page get it
-when the book is built (``_ext/fer_repository.py``).
+(README, CITATION.cff, the first cell of every chapter, the set-up cell of the notebooks for Colab and Kaggle), or takes
+it out of them. Buttons and the front page get it when the book is built (``_ext/fer_repository.py``).
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ HOSTS = {"github": "GitHub", "gitlab": "GitLab", "bitbucket": "Bitbucket"}
 COLAB, BINDER = "https://colab.research.google.com", "https://mybinder.org"
 # What begins the lines that `write` puts in, so that it finds them again.
 README_LINE, CELL_LINE, CITATION_LINE = "Repository: ", "Run this page elsewhere: ", "repository-code: "
+SET_UP_LINE = re.compile(r'(REPOSITORY = \\")[^"\\]*(\\")')
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,17 @@ def _citation(text: str, repository: Repository | None) -> str:
     return kept + (f'{CITATION_LINE}"{repository.url}"\n' if repository else "")
 
 
-EDITS = {"README.md": _readme, "CITATION.cff": _citation}
+def _set_up(text: str, repository: Repository | None) -> str:
+    """The line of a notebook's set-up cell that says what is cloned; ``text``: the file, where a quote is escaped."""
+    return SET_UP_LINE.sub(lambda found: f"{found[1]}{repository.url if repository else ''}{found[2]}", text)
+
+
+EDITS = {
+    "README.md": _readme,
+    "CITATION.cff": _citation,
+    "notebooks/colab.ipynb": _set_up,
+    "notebooks/kaggle.ipynb": _set_up,
+}
 
 
 def first_cell_line(path: str, repository: Repository | None) -> str:

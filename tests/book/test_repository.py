@@ -84,7 +84,7 @@ def test_a_host_that_launches_nothing_has_the_other_buttons():
 @pytest.fixture
 def checkout(tmp_path):
     """The files that name the repository, and two notebooks."""
-    for name in ("_config.yml", "README.md", "CITATION.cff", "chapters/papers/vggnet.ipynb", "chapters/speed.ipynb"):
+    for name in ("_config.yml", *repository.EDITS, "chapters/papers/vggnet.ipynb", "chapters/speed.ipynb"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     return tmp_path
@@ -93,25 +93,29 @@ def checkout(tmp_path):
 def test_the_address_is_written_into_the_files_that_name_it_and_taken_out_again(checkout, monkeypatch):
     config = checkout / "_config.yml"
     config.write_text(config.read_text().replace('  url: ""', f"  url: {GITHUB}"))
-    names = ["README.md", "CITATION.cff", "chapters/papers/vggnet.ipynb", "chapters/speed.ipynb"]
+    names = [*repository.EDITS, "chapters/papers/vggnet.ipynb", "chapters/speed.ipynb"]
     before = {name: (checkout / name).read_bytes() for name in names}
     assert repository.write(checkout, repository.configured(checkout)) == names
     assert repository.write(checkout, repository.configured(checkout)) == []
     assert (checkout / "README.md").read_text().split("\n\n")[1] == f"Repository: [owner/name]({GITHUB})"
     assert yaml.safe_load((checkout / "CITATION.cff").read_text())["repository-code"] == GITHUB
-    first = notebooks.read(checkout / names[2]).cells[0].source
-    assert f"(https://colab.research.google.com/github/owner/name/blob/main/{names[2]})" in first
+    for hosted in ("colab", "kaggle"):
+        cells = {cell.id: cell.source for cell in notebooks.read(checkout / "notebooks" / f"{hosted}.ipynb").cells}
+        assert cells["set-up"].splitlines()[0] == f'REPOSITORY = "{GITHUB}"  # https://host/owner/name'
+    first = notebooks.read(checkout / names[-2]).cells[0].source
+    assert f"(https://colab.research.google.com/github/owner/name/blob/main/{names[-2]})" in first
     assert first.startswith("# ") and f"`%pip install git+{GITHUB}`" in first
     assert (
         repository.write(checkout, parse("https://example.org/owner/name", "here")) == names
     )  # nothing launches there
-    assert not any(repository.CELL_LINE in (checkout / name).read_text() for name in names[2:])
+    assert not any(repository.CELL_LINE in (checkout / name).read_text() for name in names[-2:])
     repository.write(checkout, None)
     assert {name: (checkout / name).read_bytes() for name in names} == before
 
 
 def test_the_committed_files_are_as_the_setting_says(tmp_path):
-    shutil.copytree(ROOT / "chapters", tmp_path / "chapters")
+    for folder in ("chapters", "notebooks"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
     for name in ("README.md", "CITATION.cff"):
         shutil.copy(ROOT / name, tmp_path)
     assert repository.write(tmp_path, repository.configured(ROOT)) == []
