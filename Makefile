@@ -5,6 +5,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 STAMP := $(VENV)/.set-up
+# Snakemake for workflow/Snakefile, in an environment of its own: its packages and the book's exclude each other.
+CLUSTER := .venv-cluster
 EXTRAS := book,classical,search,pretrained,diffusion,download,parquet,test,lint
 PROFILE ?= stored
 CODE := fer_repro tests benchmarks _ext
@@ -18,7 +20,7 @@ PORTABLE := $(addprefix tests/,test_elsewhere.py test_claims.py test_contract.py
 # Threads that wait must not spin: chapters and tests share the cores with each other and with a browser.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: setup book front repository test test-portable test-colab lint actionlint links audit format clean
+.PHONY: setup setup-cluster book front repository test test-portable test-colab lint actionlint links audit format clean
 .DEFAULT_GOAL := book
 
 setup: $(STAMP)
@@ -29,6 +31,13 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11, 3.12 or 3.13 is needed, this is " + sys.version.split()[0] + ": make setup PYTHON=python3.11") if not (3, 11) <= sys.version_info[:2] <= (3, 13) else None'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet -e '.[$(EXTRAS)]'
+	touch $@
+
+setup-cluster: $(CLUSTER)/.set-up
+
+$(CLUSTER)/.set-up: workflow/requirements.txt workflow/constraints.txt
+	test -x $(CLUSTER)/bin/python || $(PYTHON) -m venv $(CLUSTER)
+	PIP_CONSTRAINT=workflow/constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(CLUSTER)/bin/python -m pip install --quiet -r workflow/requirements.txt
 	touch $@
 
 book: setup

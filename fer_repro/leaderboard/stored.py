@@ -15,7 +15,7 @@ from fer_repro.results import FULL, RELEASED, UNFINISHED, Result
 
 @dataclass(frozen=True)
 class Stored:
-    """Full runs, scores of released weights, and unfinished runs."""
+    """Full runs, scores of released weights, and unfinished runs: their records, without predictions."""
 
     runs: Sequence[Result] = ()
     released: Sequence[Result] = ()
@@ -34,13 +34,13 @@ def folder(results_dir: Path | str | None) -> Path:
 def read_stored(results_dir: Path | str | None = None) -> Stored:
     """Everything below a folder of results. Raises `FerReproError` for a damaged one; `survey_stored` goes on."""
     where = folder(results_dir)
-    return Stored(*(results.read_all(where, kind) for kind in (FULL, RELEASED, UNFINISHED)))
+    return Stored(*(results.read_all(where, kind, arrays=False) for kind in (FULL, RELEASED, UNFINISHED)))
 
 
 def survey_stored(results_dir: Path | str | None = None) -> tuple[Stored, dict[Path, str], dict[Path, str]]:
     """Everything that can be read; of the full runs that cannot, the folder with one sentence; the same of the rest."""
     where = folder(results_dir)
-    runs, damaged = results.survey(where, FULL)
-    released, unread = results.survey(where, RELEASED)
-    unfinished, also_unread = results.survey(where, UNFINISHED)
+    runs, damaged = results.survey(where, FULL, arrays=False)
+    released, unread = results.survey(where, RELEASED, arrays=False)
+    unfinished, also_unread = results.survey(where, UNFINISHED, arrays=False)
     return Stored(runs, released, unfinished), damaged, unread | also_unread

@@ -34,7 +34,9 @@ class StatusPage:
         if results_dir and not Path(results_dir).is_dir():
             raise FerReproError(f"there is no folder of results {results_dir}: `fer-repro run --results-dir` makes one")
         self.results_dir = Path(results_dir) if results_dir else None
-        self.stored: list[Result] = [one for kind in EVIDENCE for one in results.read_all(self.results_dir, kind)]
+        self.stored: list[Result] = [
+            one for kind in EVIDENCE for one in results.read_all(self.results_dir, kind, arrays=False)
+        ]
 
     @cached_property
     def board(self) -> list[dict[str, Any]]:
@@ -113,7 +115,7 @@ def command(one: Result) -> str:
     if one.kind == PACKAGE:
         return f"fer-repro packages score {one.record['package']['name']} --store"
     more = {UNFINISHED: " --keep-unfinished", MODIFIED: " --accept-modified"}.get(one.kind, "")
-    epochs = " --score-epochs" if one.epochs else ""
+    epochs = " --score-epochs" if results.schema.EPOCHS in one.record["files"] else ""
     return f"fer-repro run {one.variant} --protocol {one.protocol} --profile full --seed {one.seed}{more}{epochs}"
 
 

@@ -79,21 +79,27 @@ __all__ = [
 ]
 
 
-def survey(results_dir: Path | None = None, kind: str = FULL) -> tuple[list[Result], dict[Path, str]]:
-    """Every stored result of a ``kind`` that can be read, and of the others the folder with one sentence."""
+def survey(
+    results_dir: Path | None = None, kind: str = FULL, arrays: bool = True
+) -> tuple[list[Result], dict[Path, str]]:
+    """Every stored result of a ``kind`` that can be read, and of the others the folder with one sentence.
+
+    ``arrays`` False: for whoever needs records alone; predictions and histories are compared with their digests and
+    stay empty.
+    """
     whole, damaged = [], {}
     for folder in stored_folders(results_dir, kind):
         try:
-            whole.append(read(folder))
+            whole.append(read(folder, arrays))
         except FerReproError as error:
             damaged[folder] = str(error)
     return whole, damaged
 
 
-def read_all(results_dir: Path | None = None, kind: str = FULL) -> list[Result]:
+def read_all(results_dir: Path | None = None, kind: str = FULL, arrays: bool = True) -> list[Result]:
     """Every stored result of a ``kind`` below ``results_dir`` (the project's own by default). Raises `FerReproError`
-    for a damaged one; `survey` goes on."""
-    whole, damaged = survey(results_dir, kind)
+    for a damaged one; `survey` goes on. ``arrays``: as in `survey`."""
+    whole, damaged = survey(results_dir, kind, arrays)
     if damaged:
         more = f" (and {len(damaged) - 1} more, see `fer-repro verify`)" if len(damaged) > 1 else ""
         raise FerReproError(f"{next(iter(damaged.values()))}{more}")

@@ -65,10 +65,13 @@ def _is_run(record: Mapping[str, Any]) -> bool:
     return kind_of(record) in (FULL, UNFINISHED, MODIFIED)
 
 
-def disagreements(record: Mapping[str, Any], predictions: Arrays) -> list[str]:
-    """Whether a record has scores of just what its test sets and its predictions ask for."""
+def disagreements(record: Mapping[str, Any], predictions: Arrays | None) -> list[str]:
+    """Whether a record has scores of just what its test sets and its predictions ask for; None: these were not read."""
     scores, halves = record["scores"], scored_halves(record)
-    kinds = {kind for kind in ("plain", "views") if f"{halves[0]}_{kind}" in predictions}
+    if predictions is None:
+        kinds = set(scores.get(halves[0], ()))
+    else:
+        kinds = {kind for kind in ("plain", "views") if f"{halves[0]}_{kind}" in predictions}
     expected = {*halves, *(["+".join(record["usages"]["test"])] if _is_run(record) else [])}
     if scores.keys() != expected or any(scores[name].keys() != kinds for name in expected):
         return [OTHER_SCORES]

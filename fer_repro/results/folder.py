@@ -103,10 +103,10 @@ def _as_text(record: Mapping[str, Any]) -> bytes:
     return (json.dumps(record, indent=1) + "\n").encode()
 
 
-def read(folder: Path) -> Result:
+def read(folder: Path, arrays: bool = True) -> Result:
     """Read one result folder. Raises `FerReproError` for files that are missing, damaged, of a foreign schema, or not
-    those that were written."""
-    result, problems = load(Path(folder))
+    those that were written. ``arrays`` False: as `load` says."""
+    result, problems = load(Path(folder), arrays=arrays)
     require_none(problems, folder)
     return result
 
@@ -155,15 +155,21 @@ def _load_record(folder: Path, strict: bool = False) -> tuple[dict[str, Any], li
     return record, problems
 
 
-def load(folder: Path, strict: bool = False) -> tuple[Result, list[str]]:
-    """A result, and what speaks against its being what was written."""
+def load(folder: Path, strict: bool = False, arrays: bool = True) -> tuple[Result, list[str]]:
+    """A result, and what speaks against its being what was written.
+
+    ``arrays`` False: predictions and history are held to their digests and stay empty. That is enough for whoever needs
+    scores alone, takes a fraction of the time, and a thousand results are not a gigabyte.
+    """
     record, problems = _load_record(folder, strict)
     found: dict[str, Any] = {}
     halves = schema.scored_halves(record)
     for name in schema.beside(record):
         with contents.reading(folder, name):
             content = contents.content(folder / name)
-            if name.endswith(".csv"):
+            if not arrays:
+                pass
+            elif name.endswith(".csv"):
                 found[name] = contents.table(content)
             else:
                 found[name] = contents.arrays(content, halves if name == schema.BESIDE[0] else ())
@@ -171,6 +177,8 @@ def load(folder: Path, strict: bool = False) -> tuple[Result, list[str]]:
         known = record.get("files", {}).get(name)
         if known is not None and known not in [sha256(form).hexdigest() for form in forms]:
             problems.append(f"{name} is not the file that result.json was written with")
+    if not arrays:
+        return Result(record, {}, pd.DataFrame()), problems + checks.disagreements(record, None)
     predictions, history = (found.get(name, pd.DataFrame()) for name in schema.BESIDE)
     epochs = found.get(schema.EPOCHS, {})
     problems += checks.disagreements(record, predictions) + checks.epoch_faults(epochs, predictions)
