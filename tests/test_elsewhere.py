@@ -42,7 +42,7 @@ def done(tmp_path_factory, few_synthetic: FER2013) -> dict[str, list]:
 
 
 @pytest.mark.parametrize(
-    "step", ["list", "packages", "data", "resumed", "finished", "export", "predict", "score", "verify", "audit", "plan"]
+    "step", ["list", "packages", "data", "resumed", "export", "predict", "score", "verify", "audit"]
 )
 def test_it_works(done, step):
     assert done[step][0] == 0, done[step]
@@ -55,7 +55,7 @@ def test_what_it_answers(done):
     (seen,) = json.loads(done["predict"][1])["pictures"]
     assert seen["picture"] == "Gesicht ä.png" and np.isclose(sum(seen["probabilities"].values()), 1, atol=1e-3)
     assert done["verify"][1].startswith("1 stored results")
-    assert "efficientfer-lite0-scratch: left out" in done["plan"][1]
+    assert done["all"][1].startswith("efficientfer-lite0-scratch: left out") and done["all"][2] == "vggnet"
 
 
 def test_a_run_stops_resumes_and_has_one_writer(done):
