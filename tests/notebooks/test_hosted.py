@@ -55,7 +55,7 @@ class Session:
 def outside(tmp_path, monkeypatch):
     """kagglehub and google.colab as those machines have them; yields what was asked of them."""
     asked: list[str] = []
-    faces = data.load("synthetic", size=(2, 1, 1))
+    faces = data.load("synthetic", size=(7, 7, 7))
     for at, usage in enumerate(faces.usage):
         folder = tmp_path / "hub" / ("train" if usage == "Training" else "test") / data.LABELS[faces.labels[at]]
         folder.mkdir(parents=True, exist_ok=True)
