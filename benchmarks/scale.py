@@ -4,7 +4,8 @@
 
 The results are made of random predictions and the real recipes, in a temporary folder: every model of the leaderboard
 under both protocols, with as many seeds as it takes. Each measurement runs in a process of its own, so that its peak
-memory is its own; seconds are wall-clock seconds after all imports.
+memory is its own. Seconds count after all imports; the goal is one of processor seconds, which other work on the same
+machine does not change.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any
 
 import pandas as pd
 
-GOALS = {"seconds": 10.0, "peak_bytes": 1024**3, "page_bytes": 5 * 10**6}
+GOALS = {"processor_seconds": 10.0, "peak_bytes": 1024**3, "page_bytes": 5 * 10**6}
 TESTS = Path(__file__).resolve().parents[1] / "tests"  # `made_results` lies there
 
 # What each measured process does with ``where``, the folder of results; ``bytes``: of the page it makes.
@@ -46,11 +47,11 @@ SCRIPT = """
 import json, resource, sys, time
 from pathlib import Path
 {imports}
-where, began = Path(sys.argv[1]), time.perf_counter()
+where, began, used = Path(sys.argv[1]), time.perf_counter(), time.process_time()
 {work}
-seconds = time.perf_counter() - began
+seconds, used = time.perf_counter() - began, time.process_time() - used
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-print(json.dumps({{"seconds": seconds, "peak_bytes": peak, "page_bytes": size}}))
+print(json.dumps({{"seconds": seconds, "processor_seconds": used, "peak_bytes": peak, "page_bytes": size}}))
 """
 
 
@@ -91,15 +92,13 @@ def _measure(script: str, folder: str) -> dict[str, Any]:
 
 def table(result: dict[str, Any]) -> str:
     """The result for people: one line a step."""
-    rows = [
-        f"{name:<14}{step['seconds']:>8.2f} s{step['peak_bytes'] / 1e6:>10,.0f} MB{step['page_bytes'] / 1e3:>10,.0f} kB"
-        for name, step in result["steps"].items()
-    ]
-    limits = (
-        f"{GOALS['seconds']:.0f} s, {GOALS['peak_bytes'] / 1e6:,.0f} MB, {GOALS['page_bytes'] / 1e3:,.0f} kB a page"
-    )
-    states = ", ".join(f"{goal} {'met' if met else 'MISSED'}" for goal, met in result["met"].items())
-    return "\n".join([f"{result['count']} results", *rows, f"goals: at most {limits}: {states}"])
+    lines = [f"{result['count']} results: processor seconds, wall-clock seconds, peak memory, size of the page"]
+    for name, step in result["steps"].items():
+        times = f"{step['processor_seconds']:>8.2f} s{step['seconds']:>8.2f} s"
+        lines.append(f"{name:<12}{times}{step['peak_bytes'] / 1e6:>8,.0f} MB{step['page_bytes'] / 1e3:>8,.0f} kB")
+    for name, limit in result["goals"].items():
+        lines.append(f"goal: {name} at most {limit:,.0f}: {'met' if result['met'][name] else 'MISSED'}")
+    return "\n".join(lines)
 
 
 def main() -> int:

@@ -2,8 +2,8 @@
 
     python workflow/runs.py '{"protocols": ["official"], "seeds": [0], "profile": "full"}'
 
-`Snakefile` runs it in the project's environment, because Snakemake has one of its own. The order is that of
-`fer-repro run --plan`: a run comes after those that fit the models it needs. The models are those of the leaderboard,
+`Snakefile` runs it in the project's environment, because Snakemake has one of its own. A run comes after those that fit
+the models it needs, as in `fer-repro run --plan`. The models are those of the leaderboard,
 or ``variants``; what they need is added and marked ``needed``. GPU hours are counted operations over an assumed speed
 (`fer_repro.campaign.hours`), of the run alone, and None for a method without a network and for smoke runs.
 """
@@ -19,7 +19,6 @@ from fer_repro import papers, results
 from fer_repro.campaign import Task
 from fer_repro.campaign.estimate import Estimator
 from fer_repro.campaign.hours import gpu_hours
-from fer_repro.campaign.plan import STORED, plan
 from fer_repro.claims import leaderboard_claims
 from fer_repro.errors import FerReproError
 from fer_repro.parameters import RunOptions
@@ -55,11 +54,12 @@ def table(
 def _of_protocol(tasks: Sequence[Task], options: RunOptions, needed: Sequence[str]) -> list[Row]:
     estimator, rows = Estimator(options), []
     fitted_by: dict[Task, Task] = {}  # a stored teacher without weights here is fitted by the first run that needs it
-    for entry in plan(tasks, estimator).entries:
-        task, stored = entry.task, entry.group == STORED
-        after = [] if stored else [fitted_by[each] for each in estimator.builds_on(task) if each in fitted_by]
+    for task in sorted(tasks, key=lambda task: len(estimator.builds_on(task))):
+        stored, after = estimator.stored(task), []
         if not stored:
-            fitted_by |= dict.fromkeys(entry.teachers, task) | {task: task}
+            after = [fitted_by[each] for each in estimator.builds_on(task) if each in fitted_by]
+            new = [each for each in estimator.required(task) if each not in fitted_by]
+            fitted_by |= dict.fromkeys([*new, task], task)
         rows.append(
             vars(task)
             | {

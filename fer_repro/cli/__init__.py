@@ -316,7 +316,7 @@ app.add_typer(packages.app, name="packages")
 
 @app.command()
 def bench(
-    what: Annotated[str, typer.Argument(help="data, augment, train, evaluate, seeds or all.")] = "all",
+    what: Annotated[str, typer.Argument(help="data, augment, train, evaluate, seeds, scale or all.")] = "all",
     only: Annotated[str | None, typer.Option(help="Networks, separated by commas, instead of all.")] = None,
     seconds: Annotated[str | None, typer.Option(help="How long a turn of one side lasts: seconds, 2m.")] = None,
     turns: Annotated[int | None, typer.Option(min=1, help="How often each side has its turn.")] = None,

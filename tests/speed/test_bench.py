@@ -73,7 +73,7 @@ def test_figures_are_stored_by_device_and_read_again(folder, tmp_path):
 def test_the_benchmarks_of_this_project_are_known():
     folder = project_root() / "benchmarks"
     names = {path.stem for path in folder.glob("[a-z]*.py")}
-    assert names == {"data", "augment", "train", "evaluate", "seeds"}
+    assert names == {"data", "augment", "train", "evaluate", "scale", "seeds"}
     for name in ("train", "evaluate", "seeds"):
         assert speed.takes(folder / f"{name}.py")[:4] == ["only", "seconds", "turns", "device"]
 
