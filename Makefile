@@ -62,7 +62,7 @@ test-portable: setup
 # The core with the versions that Google Colab has installed, in an environment of its own, by the Python that is given.
 test-colab:
 	test -x $(COLAB)/bin/python || $(PYTHON) -m venv $(COLAB)
-	PIP_CONSTRAINT=constraints-colab.txt $(COLAB)/bin/python -m pip install --quiet -e '.[test]'
+	PIP_CONSTRAINT=notebooks/colab-versions.txt $(COLAB)/bin/python -m pip install --quiet -e '.[test]'
 	$(COLAB)/bin/python -m pytest -n auto --maxprocesses 4 $(CORE)
 
 # Format and rules, the direction of imports, types of the core, what is imported against what is declared, and the files
