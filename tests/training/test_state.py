@@ -15,7 +15,7 @@ from fer_repro.training.state import winner_of
 KEYS = {
     *("status", "stage", "epoch", "batch", "seconds", "images_seen", "peak", "history", "order", "totals", "updates"),
     *("choice", "ways", "model", "optimiser", "ema", "schedule", "loss", "best", "stage_best", "good"),
-    *("generator", "random", "threads"),
+    *("generator", "random", "threads", "scaler"),
 }
 
 
