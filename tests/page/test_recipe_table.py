@@ -171,7 +171,7 @@ def test_the_chapter_shows_the_full_recipe_whatever_it_runs():
     assert opened.parameters.profile == "smoke"
     body = opened.recipe().body
     assert papers.get("mini-resemotenet-b").recipe("official", "full").sha256()[:16] in body
-    assert "<td>80, without early stopping</td><td>our choice: " in body
+    assert "<td>80</td><td>our choice: " in body
     assert "What the claimed protocol changes: 1 setting</summary>" in body
     assert "Full recipe of Mini-ResEmoteNet (A), official protocol</summary>" in body
 
