@@ -72,7 +72,7 @@ def outside(tmp_path, monkeypatch):
 
 @pytest.fixture
 def short_chapter(tmp_path, monkeypatch):
-    """The chapter that the notebooks run, without cells that only its readers need: those have tests of their own."""
+    """The chapter that the notebooks run, without what only its readers need: the whole one has its own tests."""
     whole = notebooks.read(notebooks.locate("deep-emotion"))
     whole.cells = [cell for cell in whole.cells if cell.id in {*SHOWN, "parameters", "open", "run"}]
     path = tmp_path / "deep-emotion.ipynb"
