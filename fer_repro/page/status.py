@@ -115,7 +115,7 @@ def command(one: Result) -> str:
     if one.kind == PACKAGE:
         return f"fer-repro packages score {one.record['package']['name']} --store"
     more = {UNFINISHED: " --keep-unfinished", MODIFIED: " --accept-modified"}.get(one.kind, "")
-    epochs = " --score-epochs" if results.schema.EPOCHS in one.record["files"] else ""
+    epochs = " --score-epochs" if results.schema.EPOCHS in one.record.get("files", {}) else ""
     return f"fer-repro run {one.variant} --protocol {one.protocol} --profile full --seed {one.seed}{more}{epochs}"
 
 

@@ -159,7 +159,7 @@ def load(folder: Path, strict: bool = False, arrays: bool = True) -> tuple[Resul
     """A result, and what speaks against its being what was written.
 
     ``arrays`` False: predictions and history are held to their digests and stay empty. That is enough for whoever needs
-    scores alone, takes a fraction of the time, and a thousand results are not a gigabyte.
+    scores alone, and nothing is held in memory but the record.
     """
     record, problems = _load_record(folder, strict)
     found: dict[str, Any] = {}
