@@ -21,13 +21,13 @@ from fer_repro.errors import INTERRUPTED, FerReproError
 from fer_repro.processes import home_folder
 from fer_repro.project import project_root
 
-# What `fer-repro book` does, with sources of its own.
+# What `fer-repro book` does, with sources of its own. The processes of chapters import this file, and need none of it.
 DRIVER = """
 import sys
 from pathlib import Path
-from fer_repro.book import build_book
-from fer_repro.processes import interrupting
 if __name__ == "__main__":
+    from fer_repro.book import build_book
+    from fer_repro.processes import interrupting
     try:
         with interrupting():
             build_book(Path(sys.argv[1]))
