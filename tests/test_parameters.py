@@ -90,7 +90,7 @@ def test_almost_a_parameters_name_is_refused_wherever_it_was_set(name):
 CELL = "\n".join(f"{name}: object = {value!r}  # what it is" for name, value in GOOD.items())
 
 
-@pytest.mark.parametrize("name", ["sed", "epoch", "foo", "SEED", "Profile", "x"])
+@pytest.mark.parametrize("name", ["sed", "epoch", "foo", "SEED", "x"])
 def test_all_that_the_parameters_cells_assign_is_judged(name):
     """IPython keeps the cells that ran: the last run of the parameters cell, and papermill's own behind it."""
     for history in ([CELL, f"# Parameters\n{name} = 1\n"], [f"{CELL}\n{name} = 1"], [CELL, f"{CELL}\n{name} = 1"]):

@@ -111,9 +111,9 @@ def test_an_ablation_has_a_mark_of_its_own_beside_other_evidence(board):
     assert legend(chart) == ["record", "claimed", "clean", "measured", "released", "ablation"]
     for layout in LAYOUTS:
         words = [link.findtext("title") for link in links(chart, layout, "k-ablation")]
-        assert [text.partition("\n")[0] for text in words] == ["EmoNeXt: ablation", "ResEmoteNet: ablation"]
-        assert "\nablation emonext-small 60.00\u00a0% (58.40 to 61.60\u00a0%, unfinished: epoch 2 of 9)\n" in words[0]
-        assert "\nablation resemotenet-small 60.00\u00a0% (58.40 to 61.60\u00a0%)\n" in words[1]
+        assert [text.partition("\n")[0] for text in words] == ["ResEmoteNet: ablation", "EmoNeXt: ablation"]
+        assert "\nablation emonext-small 60.00\u00a0% (58.40 to 61.60\u00a0%, unfinished: epoch 2 of 9)\n" in words[1]
+        assert "\nablation resemotenet-small 60.00\u00a0% (58.40 to 61.60\u00a0%)\n" in words[0]
     assert "Pentagons" in timeline.accuracy_over_time_static(changed).caption
     none = timeline.accuracy_over_time_static(only(board))
     assert "Pentagons" not in none.caption

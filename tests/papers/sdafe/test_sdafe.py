@@ -275,6 +275,7 @@ def test_the_page_shows_faces_and_rates(monkeypatch):
         "device": "cpu",
         "epochs": None,
         "results_dir": "",
+        "runs_dir": "",
         "resume": True,
     }
     chapter = page.open_chapter("sdafe", parameters)
