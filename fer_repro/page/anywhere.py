@@ -77,7 +77,8 @@ class AnywherePage:
             f"{n} on {names.get(device, device)}, {seconds(took[device])} in all" for device, n in counts.items()
         )
         gpu = "" if counts["cuda"] else " None ran on a GPU, so no hour of the table above has been measured."
-        sentence = f"Measured: {len(self.stored)} full runs are stored: {shown}.{gpu}"
+        are = "run is" if len(self.stored) == 1 else "runs are"
+        sentence = f"Measured: {len(self.stored)} full {are} stored: {shown}.{gpu}"
         return Html(f"<p>{text(sentence)}</p>", sentence)
 
 

@@ -14,6 +14,7 @@ import campaign_world
 import pytest
 
 from fer_repro.errors import UNREAD
+from fer_repro.files import lock
 from fer_repro.training import checkpoint
 
 PROGRAM = str(Path(campaign_world.__file__))
@@ -39,7 +40,7 @@ def folder(where: Path, variant: str = "large", seed: int = 0) -> Path:
 def free(where: Path) -> bool:
     """Whether nobody writes a run's folder."""
     with open(where / "lock", "rb") as file:
-        return checkpoint.lock(file.fileno())
+        return lock(file.fileno())
 
 
 @pytest.mark.parametrize("merged", [False, True], ids=["stdout", "stdout and stderr"])

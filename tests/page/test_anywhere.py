@@ -18,10 +18,10 @@ from fer_repro.page.anywhere import AnywherePage
 @pytest.fixture
 def counted(monkeypatch):
     """One hour a run at the best on an A100, three on a T4, without the time that counting takes; "sdafe" uncounted."""
-    times = dict(zip(hours.DEVICES, (3.0, 1.0, 0.3), strict=True))
+    times = dict(zip((one.name for one in hours.DEVICES), (3.0, 1.0, 0.3), strict=True))
 
     def made(name, protocol, fitted=frozenset(), hardware=hours.ASSUMED):
-        low = 0.0 if name == "sdafe" else times[hardware]
+        low = 0.0 if name == "sdafe" else times[hardware.name]
         return Hours(low, 10 * low, False, (name,), ("sdafe",) if name == "sdafe" else ())
 
     for module in (hours, anywhere):
@@ -50,7 +50,7 @@ def test_every_model_is_listed_the_cheapest_first(counted, tmp_path):
 def test_it_says_what_was_measured_and_on_what(tmp_path):
     assert "nothing of this was measured" in AnywherePage(str(tmp_path)).measured().body
     results.write(made_result(seed=1), tmp_path)
-    assert "1 full runs are stored: 1 on a CPU" in AnywherePage(str(tmp_path)).measured().body
+    assert "1 full run is stored: 1 on a CPU" in AnywherePage(str(tmp_path)).measured().body
     assert "None ran on a GPU" in AnywherePage(str(tmp_path)).measured().body
     cost = {"seconds": 60.0, "images_per_second": None, "peak_memory_bytes": 1, "device": "cuda"}
     results.write(made_result(seed=2, cost=cost), tmp_path)
