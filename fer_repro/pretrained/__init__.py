@@ -244,7 +244,7 @@ def tensors_of(path: Path, wrapper: str = "") -> dict[str, Tensor]:
         else:
             if zipfile.is_zipfile(path):
                 require_whole_zip(path)  # torch compares no checksum, and unpacks to any size
-            with warnings.catch_warnings(action="ignore"):  # of a damaged file torch asks to be told
+            with warnings.catch_warnings(action="ignore"):  # torch asks for a report of a damaged file
                 state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001 - damaged bytes make the unpickler and torch raise nearly anything
         raise kinds.unreadable(path, kinds.refused(error)) from error

@@ -160,9 +160,8 @@ class TrainState:
         # Where nothing had been timed, earlier code wrote no choice, and computed in bf16 on every GPU and on no CPU.
         bf16 = self.recipe.precision == "bf16" and self.device.type == "cuda"
         before = ExecutionMode(self.execution.channels_last, bf16)
-        choice = {"fp16": False} | (
-            vars(before) if state.get("choice") is None else state["choice"]
-        )  # an earlier one knew no fp16
+        written = vars(before) if state.get("choice") is None else state["choice"]
+        choice = {"fp16": False} | written  # an earlier one knew no fp16
         require_like(vars(ExecutionMode()), choice, "choice")
         require(choice["forward"] in FORWARDS, "choice")
         self.mode, self.ways, self.threads = ExecutionMode(**choice), state.get("ways", {}), state.get("threads", [])
