@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -101,40 +102,79 @@ def terminal_handler() -> logging.Handler:
     return handler
 
 
+class _Display:
+    """How often `shown` and `quiet` are entered at this moment, by all threads; the logger follows.
+
+    Without the count, of two threads that enter and leave at once the later one would restore what the other had set.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.shown = 0
+        self.quiet = 0
+        self.handler: logging.Handler | None = None
+        self.before = (logging.NOTSET, True)
+
+    def change(self, shown: int = 0, quiet: int = 0) -> None:
+        """Add to the counts and set the logger's level and propagation; the caller's own come back with the last."""
+        if not (self.shown or self.quiet):
+            self.before = PACKAGE.level, PACKAGE.propagate
+        self.shown += shown
+        self.quiet += quiet
+        level, propagate = self.before
+        PACKAGE.setLevel(logging.CRITICAL if self.quiet else logging.INFO if self.shown else level)
+        PACKAGE.propagate = propagate and not self.shown  # a handler of the root logger would show every line again
+
+    def enter(self, handler: logging.Handler | None) -> bool:
+        """Show the lines, by ``handler`` where nobody does yet; False where the caller has configured logging."""
+        with self.lock:
+            if not self.shown:
+                if PACKAGE.handlers or PACKAGE.level or (PACKAGE.hasHandlers() and PACKAGE.isEnabledFor(logging.INFO)):
+                    return False
+                self.handler = handler or (terminal_handler() if sys.stdout.isatty() else LineHandler())
+                PACKAGE.addHandler(self.handler)
+            self.change(shown=1)
+            return True
+
+    def leave(self) -> None:
+        """Undo one `enter`."""
+        with self.lock:
+            self.change(shown=-1)
+            if not self.shown and self.handler is not None:
+                PACKAGE.removeHandler(self.handler)
+                self.handler.close()
+                self.handler = None
+
+
+_display = _Display()
+
+
 @contextmanager
 def shown(handler: logging.Handler | None = None) -> Iterator[None]:
     """Show the package's lines inside the block: on a terminal with rich, else plain, or by ``handler``.
 
-    Does nothing where the lines are shown already: in another such block, or because the caller has configured the
-    logger ``fer_repro`` or the root logger for lines of level INFO.
+    Where the lines are shown already, in another such block of this or another thread, nothing changes until the last
+    of these blocks ends; nor where the caller has configured the logger ``fer_repro``, or the root logger for lines of
+    level INFO.
     """
-    if PACKAGE.handlers or PACKAGE.level or (PACKAGE.hasHandlers() and PACKAGE.isEnabledFor(logging.INFO)):
-        yield
-        return
-    if handler is None:
-        handler = terminal_handler() if sys.stdout.isatty() else LineHandler()
-    before = PACKAGE.propagate
-    PACKAGE.addHandler(handler)
-    PACKAGE.setLevel(logging.INFO)
-    PACKAGE.propagate = False  # a handler of the root logger would show every line once more
+    entered = _display.enter(handler)
     try:
         yield
     finally:
-        PACKAGE.propagate = before
-        PACKAGE.setLevel(logging.NOTSET)
-        PACKAGE.removeHandler(handler)
-        handler.close()
+        if entered:
+            _display.leave()
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
     """Show none of the package's lines inside the block."""
-    before = PACKAGE.level
-    PACKAGE.setLevel(logging.CRITICAL)
+    with _display.lock:
+        _display.change(quiet=1)
     try:
         yield
     finally:
-        PACKAGE.setLevel(before)
+        with _display.lock:
+            _display.change(quiet=-1)
 
 
 @contextmanager

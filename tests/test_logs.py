@@ -7,6 +7,7 @@ import logging
 import re
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -57,6 +58,41 @@ def test_quiet_shows_nothing(capsys, caplog):
     with logs.quiet():
         work()
     assert capsys.readouterr() == ("", "") and caplog.records == []
+
+
+@pytest.mark.parametrize("block", [logs.shown, logs.quiet])
+def test_threads_that_enter_and_leave_at_once_leave_the_logger_as_it_was(block):
+    """What two searches side by side once left behind: a logger that no longer told the root logger anything."""
+    together = threading.Barrier(8)
+
+    def many(_: int) -> None:
+        together.wait()
+        for _ in range(300):
+            with logs.shown(logging.StreamHandler(io.StringIO())), block():
+                pass
+
+    switching = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(many, range(8)))
+    finally:
+        sys.setswitchinterval(switching)
+    assert logs.PACKAGE.handlers == [] and logs.PACKAGE.propagate and logs.PACKAGE.level == logging.NOTSET
+
+
+def test_lines_are_shown_until_the_last_block_ends(capsys):
+    first, second = logs.shown(), logs.shown()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)  # as where one of two threads ends before the other
+    LOG.info("epoch 2")
+    with logs.quiet():
+        LOG.info("nobody reads this")
+        second.__exit__(None, None, None)
+    LOG.info("after the last")
+    assert capsys.readouterr().out == "epoch 2\n"
+    assert logs.PACKAGE.handlers == [] and logs.PACKAGE.propagate and logs.PACKAGE.level == logging.NOTSET
 
 
 def test_lines_are_rewritten_from_inside_out_and_in_this_thread_only(capsys):

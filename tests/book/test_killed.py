@@ -98,7 +98,7 @@ def test_all_processes_of_a_killed_build_end_with_it(tiny, number):
     _with_code(root, WAITING.format(folder=str(root.parent)))
     index = published(root)
     driver = start(root)
-    until((root.parent / "kernel").exists)
+    until(lambda: (root.parent / "kernel").exists() and (root.parent / "kernel").read_text())
     family = psutil.Process(driver.pid).children(recursive=True)
     assert int((root.parent / "kernel").read_text()) in [process.pid for process in family]
     driver.send_signal(number)
