@@ -51,7 +51,7 @@ front: setup
 repository: setup
 	$(BIN)/python -m fer_repro.book.repository
 
-# The suite executes every chapter's cells too (tests/notebooks runs nbval on them).
+# What `make book` does not execute is executed here: the smoke runs of chapters that show stored results, under nbval.
 test: setup
 	$(BIN)/python -m pytest -n auto --maxprocesses 4
 
