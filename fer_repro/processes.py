@@ -6,7 +6,7 @@ import os
 import signal
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -66,14 +66,18 @@ def end_with(pipe: int | Connection, number: int | None = None) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def begin_child(alive: Connection, threads: int) -> None:
+def begin_child(alive: Connection, threads: int, environment: Mapping[str, str]) -> None:
     """How a process of a pool starts that ends with its parent: see `end_with`; it has ``threads`` for itself.
+
+    ``environment``: of the parent; a process that is forked from a server has that of the server.
 
     Here, because the module of a pool's first function is all that is imported before SIGINT is ignored: Ctrl-C in a
     terminal reaches every process of it, and the parent decides.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with(alive)
+    os.environ.clear()
+    os.environ.update(environment)
     for name in THREADS:
         os.environ.setdefault(name, str(threads))
 

@@ -63,7 +63,7 @@ def _run_once() -> list[str]:
 
 
 def _smoke_runs() -> list[tuple[str, str]]:
-    """Variant and protocol: the official one for every variant, another for the first variant of a paper that has it."""
+    """Variant and protocol: the official one for every variant, each other one for the first of a paper that has it."""
     others: dict[object, tuple[str, str]] = {}
     for name in _run_once():
         protocol = VARIANTS[name].recipe("claimed", "smoke").protocol

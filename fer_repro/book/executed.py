@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Collection, Iterable
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
+from contextlib import nullcontext
 from importlib.metadata import distributions
 from multiprocessing import Pipe, get_context
 from pathlib import Path
@@ -131,13 +132,16 @@ class Copies:
 
         Raises `FerReproError` with the reasons of all that failed.
         """
+        from fer_repro.book import forked_kernel  # here: Jupyter belongs to an extra
+
         failures, cores = [], os.cpu_count() or 1
         jobs = max(1, min(jobs, len(pages)))
-        spawn, threads = get_context("spawn"), max(1, cores // jobs)
+        threads, forks = max(1, cores // jobs), forked_kernel.pays(len(pages))
+        context = forked_kernel.context() if forks else get_context("spawn")
         alive, ours = Pipe(duplex=False)  # the chapters' processes end when our end is closed, by us or by our death
-        begin = (alive, threads)
-        with alive, ours, ProcessPoolExecutor(jobs, spawn, begin_child, begin, max_tasks_per_child=1) as pool:
-            pages_of = {pool.submit(self._execute, page, profile, results_dir, timeout): page for page in pages}
+        begin, given = (alive, threads, dict(os.environ)), (profile, results_dir, timeout, threads if forks else 0)
+        with alive, ours, ProcessPoolExecutor(jobs, context, begin_child, begin, max_tasks_per_child=1) as pool:
+            pages_of = {pool.submit(self._execute, page, *given): page for page in pages}
             try:
                 for count, future in enumerate(as_completed(pages_of), 1):
                     page = pages_of[future]
@@ -157,13 +161,19 @@ class Copies:
         if failures:
             raise FerReproError(listed(f"{len(failures)} of {len(pages)} chapters failed", failures))
 
-    def _execute(self, page: Path, profile: str, results_dir: str, timeout: float) -> float:
-        """One chapter, executed, cleaned and lightened into its place; returns the seconds it took."""
+    def _execute(self, page: Path, profile: str, results_dir: str, timeout: float, forked: int) -> float:
+        """One chapter, executed, cleaned and lightened into its place; returns the seconds it took.
+
+        ``forked``: the threads of its forked kernel; 0 for a kernel that is started.
+        """
+        from fer_repro.book.forked_kernel import forked_kernel  # here: Jupyter belongs to an extra
+
         started, source, place = time.monotonic(), self.root / page, self.place(page)
         wanted = {"profile": profile, "results_dir": results_dir}
         takes = notebooks.inspect(source).parameters
         given = {name: value for name, value in wanted.items() if name in takes and value != takes[name].default}
-        raw = notebooks.execute(source, place.parent / page.name, given, timeout=timeout)
+        with forked_kernel(forked) if forked else nullcontext():
+            raw = notebooks.execute(source, place.parent / page.name, given, timeout=timeout)
         notebook = notebooks.read(raw)
         clean(notebook, page.stem)
         pictures.lighten(notebook, page, self.pictures)

@@ -34,9 +34,9 @@ def html(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def tiny(tmp_path: Path) -> Callable[..., Path]:
-    """Makes the sources of a small book: the real settings and extensions, two Markdown pages and a notebook."""
+    """Makes the sources of a small book: the real settings and extensions, two Markdown pages, and notebooks."""
 
-    def make(front: str = "", code: str = "print(profile, seed)") -> Path:
+    def make(front: str = "", code: str = "print(profile, seed)", notebooks: int = 1) -> Path:
         root = tmp_path / "tiny"
         for name in ("_ext", "_static"):
             shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -46,6 +46,7 @@ def tiny(tmp_path: Path) -> Callable[..., Path]:
         )
         (root / "_toc.yml").write_text(
             "format: jb-book\nroot: chapters/index\nchapters:\n- file: chapters/page\n- file: chapters/plain\n"
+            + "".join(f"- file: chapters/page-{number}\n" for number in range(2, notebooks + 1))
         )
         (root / "chapters").mkdir()
         (root / "chapters" / "plain.md").write_text("# Plain\n\nNo chart. [Front](index.md)\n")
@@ -55,6 +56,8 @@ def tiny(tmp_path: Path) -> Callable[..., Path]:
         parameters.metadata.tags = ["parameters"]
         notebook.cells = [nbformat.v4.new_markdown_cell("# A page"), parameters, nbformat.v4.new_code_cell(code)]
         nbformat.write(notebook, root / "chapters" / "page.ipynb")
+        for number in range(2, notebooks + 1):
+            shutil.copy(root / "chapters" / "page.ipynb", root / "chapters" / f"page-{number}.ipynb")
         return root
 
     return make

@@ -92,9 +92,15 @@ def test_a_second_build_of_the_same_book_is_refused_and_one_beside_it_is_not(tin
         assert "A page" in (html / "chapters" / "page.html").read_text()
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
-def test_all_processes_of_a_killed_build_end_with_it(tiny, number):
-    root = tiny()
+STARTED, FORKED = 1, 2  # notebooks: of one the kernel is started, of several they are forked
+
+
+@pytest.mark.parametrize(
+    ("number", "notebooks"),
+    [(signal.SIGKILL, STARTED), (signal.SIGTERM, STARTED), (signal.SIGHUP, STARTED), (signal.SIGKILL, FORKED)],
+)
+def test_all_processes_of_a_killed_build_end_with_it(tiny, number, notebooks):
+    root = tiny(notebooks=notebooks)
     _with_code(root, WAITING.format(folder=str(root.parent)))
     index = published(root)
     driver = start(root)
