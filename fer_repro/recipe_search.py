@@ -7,7 +7,9 @@ of the data before anything is trained.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from fer_repro import logs
 from fer_repro.data.protocol import OFFICIAL, Splits
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation.statistics import wilson
-from fer_repro.files import atomic_write, lock
+from fer_repro.files import InUse, atomic_write, owned, writable
 from fer_repro.markup import Html, note, percent, text
 from fer_repro.plots.figure import Figure
 from fer_repro.plots.forest import Row, forest
@@ -32,6 +34,28 @@ log = logging.getLogger(__name__)
 
 COLUMNS = ("recipe", "change", "recipe_sha256", "epochs", "seed", "train_accuracy", "n", "correct", "accuracy")
 COLUMNS += ("epoch", "seconds", "device", "code_version")
+PATIENCE = 60.0  # seconds; adding a line takes milliseconds
+
+
+@contextmanager
+def _alone(path: Path, what: str) -> Iterator[None]:
+    """Hold the lock file ``path``, waiting up to `PATIENCE` for others that add their line. Raises `FerReproError`."""
+    deadline = time.monotonic() + PATIENCE
+    with ExitStack() as stack:
+        while True:
+            try:
+                with writable(path):
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    stack.enter_context(owned(path))
+                break
+            except InUse as other:
+                if time.monotonic() > deadline:
+                    raise FerReproError(
+                        f"{path} has been in use by {other.holder} for {PATIENCE:.0f} seconds, so the line of {what} "
+                        f"is not added: stop it, then the same command adds the line from the checkpoint{other.way_out}"
+                    ) from other
+                time.sleep(0.1)
+        yield
 
 
 @dataclass(frozen=True)
@@ -91,9 +115,7 @@ class Search:
                 continue
             log.info(f"recipe {letter}: {tried.change}")
             row = self.train(tried, faces, runs / letter, device)
-            runs.mkdir(parents=True, exist_ok=True)
-            with open(runs / "search.lock", "ab") as handle:
-                lock(handle.fileno(), wait=True)
+            with _alone(runs / "search.lock", f"recipe {letter}"):
                 self._add(row, self.path(results_dir), self.read(results_dir))
         return self.path(results_dir)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import time
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
@@ -78,13 +79,39 @@ def test_it_trains_what_the_file_lacks_on_data_without_the_scored_images(faces, 
     assert first["recipe_sha256"] == TRIED[0].recipe.sha256() != second["recipe_sha256"]
 
 
+def without_locks(monkeypatch):
+    def none(handle, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", none)
+
+
+@pytest.mark.parametrize("locks", [True, False], ids=["locks", "no locks"])
 @pytest.mark.parametrize("letters", ["AB", "AA"], ids=["different", "the same"])
-def test_two_processes_at_once_lose_and_repeat_no_line(faces, tmp_path, letters):
+def test_two_processes_at_once_lose_and_repeat_no_line(faces, tmp_path, monkeypatch, letters, locks):
+    if not locks:
+        without_locks(monkeypatch)
     search = SlowSearch("made-up", TRIED, recording([], Barrier(2)), "a.module")
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda only: search.run(results_dir=tmp_path, runs_dir=tmp_path / "runs", only=only), letters))
     assert [row["recipe"] for row in Search.read(search, tmp_path)] == sorted(set(letters))
+
+
+def test_a_lock_that_is_not_released_is_named_with_the_way_out(faces, tmp_path, monkeypatch):
+    without_locks(monkeypatch)
+    monkeypatch.setattr("fer_repro.recipe_search.PATIENCE", 0.0)
+    runs = tmp_path / "runs" / "made-up-search"
+    runs.mkdir(parents=True)
+    marker = runs / ".search.lock.marker"
+    marker.write_text("1\nanother machine\n")
+    search = Search("made-up", TRIED, recording([]), "a.module")
+    said = f"in use by process 1 on machine another machine for 0 seconds, so the line of recipe A .*delete {marker}"
+    with pytest.raises(FerReproError, match=said):
+        search.run(results_dir=tmp_path, runs_dir=tmp_path / "runs")
+    marker.unlink()
+    search.run(results_dir=tmp_path, runs_dir=tmp_path / "runs", only="A")
+    assert [row["recipe"] for row in search.read(tmp_path)] == ["A"] and not marker.exists()
 
 
 def test_a_file_with_other_columns_is_refused(tmp_path):

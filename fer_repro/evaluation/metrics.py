@@ -26,11 +26,11 @@ def evaluate(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     """
     scores, labels = _checked(probabilities, labels)
     n = len(labels)
-    predicted = scores.argmax(axis=1)
+    predicted = scores.argmax(axis=0)
     hit = predicted == labels
     confusion = np.bincount(labels * CLASSES + predicted, minlength=CLASSES**2).reshape(CLASSES, CLASSES)
     per_class = {label: _class_scores(confusion, index) for index, label in enumerate(LABELS)}
-    true_score = scores[np.arange(n), labels]
+    own = scores[labels, np.arange(n)]
     return {
         "n": n,
         "correct": int(hit.sum()),
@@ -38,25 +38,27 @@ def evaluate(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
         "interval": list(wilson(int(hit.sum()), n)),
         "balanced_accuracy": float(np.mean([row["recall"] for row in per_class.values() if row["recall"] is not None])),
         "macro_f1": float(np.mean([row["f1"] for row in per_class.values() if row["f1"] is not None])),
-        "log_loss": float(-np.log(np.maximum(true_score, SMALLEST)).mean()),
-        "ece": expected_calibration_error(scores.max(axis=1), hit),
-        "top2": float((_rank(scores, labels) < 2).mean()),
+        "log_loss": float(-np.log(np.maximum(own, SMALLEST)).mean()),
+        "ece": expected_calibration_error(scores.max(axis=0), hit),
+        "top2": float((_rank(scores, labels, own) < 2).mean()),
         "per_class": per_class,
         "confusion": confusion.tolist(),
     }
 
 
 def _checked(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """float64 rows that sum to 1, and int64 labels; anything else than predictions for these labels is an error."""
-    scores, labels = np.asarray(probabilities, dtype=np.float64), np.asarray(labels)
-    if scores.ndim != 2 or scores.shape[1] != CLASSES or labels.shape != (len(scores),) or len(labels) == 0:
+    """float64 [7,N], a column per image that sums to 1, and int64 labels; anything else than predictions for these
+    labels is an error. numpy is several times faster along N than along 7."""
+    rows, labels = np.asarray(probabilities), np.asarray(labels)
+    if rows.ndim != 2 or rows.shape[1] != CLASSES or labels.shape != (len(rows),) or len(labels) == 0:
         raise FerReproError(
-            f"predictions {list(scores.shape)} and labels {list(labels.shape)} do not match: "
+            f"predictions {list(rows.shape)} and labels {list(labels.shape)} do not match: "
             f"expected [N,{CLASSES}] and [N] of the same images, N > 0"
         )
     if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0 or labels.max() >= CLASSES:
         raise FerReproError(f"labels must be whole numbers from 0 to {CLASSES - 1}")
-    total = scores.sum(axis=1, keepdims=True)
+    scores = rows.T.astype(np.float64, order="C")
+    total = scores.sum(axis=0)
     # float16 storage rounds each of seven numbers to about three digits.
     if not np.isfinite(scores).all() or scores.min() < 0 or np.abs(total - 1).max() > 0.01:
         raise FerReproError("predictions must be probabilities: finite, not negative, each row summing to 1")
@@ -77,11 +79,10 @@ def _class_scores(confusion: np.ndarray, index: int) -> dict[str, Any]:
     }
 
 
-def _rank(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """int [N]: how many classes stand before the true one, an equal earlier class included."""
-    own = np.take_along_axis(scores, labels[:, None], axis=1)
-    earlier = np.arange(CLASSES) < labels[:, None]
-    return ((scores > own) | ((scores == own) & earlier)).sum(axis=1)
+def _rank(scores: np.ndarray, labels: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """int [N]: how many classes stand before the true one, whose score is ``own``; an equal earlier one included."""
+    earlier = np.arange(CLASSES)[:, None] < labels
+    return ((scores > own) | ((scores == own) & earlier)).sum(axis=0)
 
 
 def expected_calibration_error(confidence: np.ndarray, hit: np.ndarray, bins: int = ECE_BINS) -> float:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 
 import numpy as np
 from scipy import stats
 from sklearn.metrics import cohen_kappa_score
 from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
+from statsmodels.stats.proportion import confint_proportions_2indep
 
 from fer_repro.data import LABELS
 from fer_repro.errors import FerReproError
@@ -25,16 +26,26 @@ CHUNK = 500  # of the draws of a bootstrap, at a time: a table of 500 by 3,589 c
 def wilson(correct: float, n: int, level: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval for ``correct`` of ``n``; (0, 1) when there is nothing to count. (Wilson 1927)
 
-    ``correct`` may be a fraction: the mean count of several seeds.
+    ``correct`` may be a fraction: the mean count of several seeds. The formula stands here because statsmodels takes
+    two hundred times as long for one interval, and every stored result has at least sixteen.
     """
     if not 0 <= correct <= n:
         raise FerReproError(f"{correct} correct of {n}: expected a count between 0 and {n}")
     if n == 0:
         return 0.0, 1.0
-    low, high = proportion_confint(correct, n, 1 - level, method="wilson")
+    share, z = correct / n, _normal_quantile(level)
+    scale = 1 + z**2 / n
+    center = (share + z**2 / (2 * n)) / scale
+    half = z * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)) / scale
     # At 0 and n the formula is exact only up to rounding.
-    low, high = 0.0 if correct == 0 else low, 1.0 if correct == n else high
-    return float(low), float(high)
+    low, high = 0.0 if correct == 0 else center - half, 1.0 if correct == n else center + half
+    return max(0.0, float(low)), min(1.0, float(high))
+
+
+@cache
+def _normal_quantile(level: float) -> float:
+    """How many standard deviations around the mean hold the share ``level`` of a normal distribution."""
+    return float(stats.norm.isf((1 - level) / 2))
 
 
 def mean_interval(accuracies: Iterable[float], n: int, level: float = 0.95) -> tuple[float, float]:

@@ -15,7 +15,7 @@ named by the first digits of the copy's digest. `read_all` and `survey` give one
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,7 @@ __all__ = [
     "all_folders",
     "check_predictions",
     "compare_labels",
+    "examined",
     "find",
     "folder_of",
     "is_stored",
@@ -147,8 +148,14 @@ def verify(
     ``folders``: only these result folders. ``faces``: the data set at hand; results made from the same copy (equal
     digest) are then held to its ids and labels.
     """
-    everything = []
-    for folder in all_folders(results_dir) if folders is None else folders:
+    found = examined(all_folders(results_dir) if folders is None else folders, faces)
+    return [problem for _, _, problem in found if problem]
+
+
+def examined(folders: Sequence[Path], faces: FER2013 | None = None) -> Iterator[tuple[Path, dict[str, Any], str]]:
+    """Each result folder with its record and what `verify` says of it: an empty record and a sentence where it is not
+    well, else no sentence."""
+    for folder in folders:
         try:
             result, problems = load(Path(folder), strict=True)
             problems += checks.problems(result.record, result.predictions, result.history, result.epochs)
@@ -156,5 +163,6 @@ def verify(
                 problems = compare_labels(result.predictions, faces)
             require_none(problems, folder)
         except FerReproError as error:
-            everything.append(str(error))
-    return everything
+            yield folder, {}, str(error)
+        else:
+            yield folder, result.record, ""

@@ -111,14 +111,13 @@ def _array(content: bytes, name: str) -> np.ndarray:
     if version not in ((1, 0), (2, 0)):
         raise ValueError(f"{name} has the npy version {version}")
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(file)
+    shape, by_column, dtype = read(file)
     if dtype.hasobject:
         raise ValueError(f"{name} holds pickled objects, which are never unpacked")
     expected, left = math.prod(shape) * dtype.itemsize, len(content) - file.tell()
     if dtype.itemsize == 0 or min(shape, default=0) < 0 or expected != left:
         raise ValueError(f"{name} says {shape} of {dtype}, {expected:,} bytes, and holds {left:,}")
-    file.seek(0)
-    return np.lib.format.read_array(file, allow_pickle=False)
+    return np.frombuffer(bytearray(content), dtype, offset=file.tell()).reshape(shape, order="F" if by_column else "C")
 
 
 def _require_known(found: dict[str, np.ndarray], halves: Sequence[str]) -> None:

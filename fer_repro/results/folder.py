@@ -179,7 +179,7 @@ def load(folder: Path, strict: bool = False, arrays: bool = True) -> tuple[Resul
             problems.append(f"{name} is not the file that result.json was written with")
     if not arrays:
         return Result(record, {}, pd.DataFrame()), problems + checks.disagreements(record, None)
-    predictions, history = (found.get(name, pd.DataFrame()) for name in schema.BESIDE)
-    epochs = found.get(schema.EPOCHS, {})
+    predictions, epochs = found[schema.BESIDE[0]], found.get(schema.EPOCHS, {})
+    history = found[schema.BESIDE[1]] if schema.BESIDE[1] in found else pd.DataFrame()
     problems += checks.disagreements(record, predictions) + checks.epoch_faults(epochs, predictions)
     return Result(record, predictions, history, epochs), problems

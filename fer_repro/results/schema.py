@@ -242,6 +242,7 @@ EVIDENCE = {
     ),
 }
 """Every kind of evidence that is stored, by name."""
+KIND = one_of(*EVIDENCE)
 
 
 def kind_of(record: Mapping[str, Any]) -> str:
@@ -269,10 +270,10 @@ def place_of(record: Mapping[str, Any]) -> tuple[str, ...]:
 def fault(record: Any) -> str:
     """The first thing that is wrong with a record (JSON data), in words; empty where it is whole."""
     kind = kind_of(record) if isinstance(record, dict) else FULL
-    if wrong := shapes.fault(kind, one_of(*EVIDENCE), "kind"):
+    if wrong := shapes.fault(kind, KIND, ((), "kind")):
         return wrong
     shape = EVIDENCE[kind].shape
-    return " ".join((shapes.fault(record, shape, "") or shapes.not_finite(record, "")).split())
+    return " ".join((shapes.fault(record, shape) or shapes.not_finite(record)).split())
 
 
 def content_digest(record: Mapping[str, Any]) -> str:

@@ -31,6 +31,7 @@ class Both:
 
 # A dict names the fields of an object ("name?" may be absent, ... is the shape of all others), a list of one shape is a
 # list of such values, and a tuple holds alternatives.
+Path = tuple[Any, ...]  # of a value: the path of what holds it and its own name there; empty for the whole
 Shape = Rule | Both | dict[Any, Any] | list[Any] | tuple[Any, ...]
 
 
@@ -65,45 +66,66 @@ FRACTION = Rule("a number from 0 to 1", (int, float), lambda x: 0 <= x <= 1, {"m
 COUNT, SHARE = (NOTHING, WHOLE), (NOTHING, FRACTION)
 
 
-def fault(value: Any, shape: Shape, where: str) -> str:
-    """The first thing in JSON data that is not of the ``shape``, in words; empty where there is nothing. ``where``: the
-    name of the value."""
-    if isinstance(shape, Both):
-        return fault(value, shape.shape, where) or fault(value, shape.rule, where)
+def fault(value: Any, shape: Shape, path: Path = ()) -> str:
+    """The first thing in JSON data that is not of the ``shape``, in words; empty where there is nothing.
+
+    ``path``: the names that lead to the value. They are joined only for the sentence: a record has a thousand values.
+    """
     if isinstance(shape, Rule):
-        # To Python, true and false are whole numbers.
-        fits = isinstance(value, shape.types) and (not isinstance(value, bool) or shape in (FLAG, ANY))
-        return "" if fits and shape.holds(value) else f"{where} is {short(value)}, expected {shape.words}"
+        return "" if _keeps(value, shape) else f"{_joined(path)} is {short(value)}, expected {shape.words}"
+    if isinstance(shape, dict):
+        return _object_fault(value, shape, path)
+    if isinstance(shape, Both):
+        return fault(value, shape.shape, path) or fault(value, shape.rule, path)
     if isinstance(shape, tuple):
-        found = [fault(value, one, where) for one in shape]
+        if any(_keeps(value, one) for one in shape if isinstance(one, Rule)):
+            return ""
+        found = [fault(value, one, path) for one in shape]
         return "" if "" in found else found[-1]
-    if isinstance(shape, list):
-        if not isinstance(value, list):
-            return f"{where} is {short(value)}, expected a list"
-        return next(filter(None, (fault(one, shape[0], f"{where}/{place}") for place, one in enumerate(value))), "")
-    return _object_fault(value, shape, where)
+    if not isinstance(value, list):
+        return f"{_joined(path)} is {short(value)}, expected a list"
+    for place, one in enumerate(value):
+        if wrong := fault(one, shape[0], (path, place)):
+            return wrong
+    return ""
 
 
-def _object_fault(value: Any, shape: Mapping[Any, Shape], where: str) -> str:
+def _keeps(value: Any, rule: Rule) -> bool:
+    # To Python, true and false are whole numbers.
+    fits = isinstance(value, rule.types) and (not isinstance(value, bool) or rule in (FLAG, ANY))
+    return fits and bool(rule.holds(value))
+
+
+def _object_fault(value: Any, shape: Mapping[Any, Shape], path: Path) -> str:
     if not isinstance(value, dict):
-        return f"{where or 'the content'} is {short(value)}, expected an object with named fields"
+        return f"{_joined(path) or 'the content'} is {short(value)}, expected an object with named fields"
     known = {name.removesuffix("?"): one for name, one in shape.items() if name is not ...}
     missing = [name for name in known if name not in value and f"{name}?" not in shape]
     if missing:
-        return f"{where or 'it'} lacks {', '.join(missing)}"
+        return f"{_joined(path) or 'it'} lacks {', '.join(missing)}"
     foreign = [name for name in value if name not in known] if ... not in shape else []
     if foreign:
-        return f"{where} has a field {short(foreign[0])}, expected {', '.join(known)}"
-    parts = ((part, known.get(name) or shape[...], f"{where}/{name}".strip("/")) for name, part in value.items())
-    return next(filter(None, (fault(*part) for part in parts)), "")
+        return f"{_joined(path)} has a field {short(foreign[0])}, expected {', '.join(known)}"
+    for name, part in value.items():
+        if wrong := fault(part, known.get(name) or shape[...], (path, name)):
+            return wrong
+    return ""
 
 
-def not_finite(value: Any, where: str) -> str:
+def not_finite(value: Any, path: Path = ()) -> str:
     """The first number in JSON data that is infinite or no number."""
     if isinstance(value, float):
-        return "" if math.isfinite(value) else f"{where} is {value}, expected a finite number"
-    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return next(filter(None, (not_finite(part, f"{where}/{name}".strip("/")) for name, part in parts)), "")
+        return "" if math.isfinite(value) else f"{_joined(path)} is {value}, expected a finite number"
+    if isinstance(value, (dict, list)):
+        for name, part in value.items() if isinstance(value, dict) else enumerate(value):
+            if wrong := not_finite(part, (path, name)):
+                return wrong
+    return ""
+
+
+def _joined(path: Path) -> str:
+    """The names as a text: "a/0/b" for (((), "a"), 0), "b")."""
+    return f"{_joined(path[0])}/{path[1]}".strip("/") if path else ""
 
 
 def short(value: Any) -> str:

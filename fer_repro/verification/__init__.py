@@ -1,7 +1,7 @@
 """Everything that pages show, recomputed from where it comes: results, tables of searches, measurements of speed, the
 claims, what is generated for the front page, and the pages of a built book.
 
-`fer_repro.results.verify` holds the results to their predictions; ``sources`` all other stored data; ``pages`` a book.
+`results.examined` holds the results to their predictions, ``sources`` all other stored data, ``pages`` a book.
 """
 
 from __future__ import annotations
@@ -40,14 +40,18 @@ def verify(results_dir: Path | None = None, book: Path | None = None) -> Report:
     where = Path(results_dir) if results_dir is not None else default_results_dir()
     report = Report()
     stored = results.all_folders(where)
-    report.add("stored results", len(stored), results.verify(where, folders=stored))
+    stated, damaged = {}, []
+    for folder, record, problem in results.examined(stored):
+        damaged += [problem] if problem else []
+        stated[folder] = {name: record.get(name) for name in sources.DECLARED}
+    report.add("stored results", len(stored), damaged)
     whole = not report.problems  # what is made of damaged results cannot be compared with them
     report.add("tables of searches", *sources.searches(where))
     if own:
         report.add("claims", *sources.claims())
         report.add("measurements of speed", *sources.measurements())
     if whole:
-        report.add("records of packages and networks", *sources.declared(where))
+        report.add("records of packages and networks", *sources.declared(stated))
     if own and whole and not report.problems:
         report.add("generated files of the front page", *sources.front(where.parent))
     if book is not None and not report.problems:

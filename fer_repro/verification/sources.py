@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from fer_repro import claims as claims_of_book
-from fer_repro import papers, results, speed
+from fer_repro import papers, speed
 from fer_repro.book import front as front_page
 from fer_repro.claims import declared_parameters
 from fer_repro.errors import FerReproError
@@ -23,6 +23,7 @@ from fer_repro.results import PACKAGE
 
 Found = tuple[int, list[str]]
 DECIMALS = 4  # of the accuracies in a table of a search
+DECLARED = ("kind", "variant", "parameters", "package")  # fields of a record that are declared elsewhere as well
 # A stored ratio is of speeds before they were rounded to four digits.
 RATIO = 0.01
 # Ratio -> what is divided by what, in a measurement of one network or of the augmentation.
@@ -119,13 +120,14 @@ def _wrong_ratios(figures: Any, where: str) -> Iterator[str]:
         yield from _wrong_ratios(inner, f"{where}{name}/")
 
 
-def declared(results_dir: Path) -> Found:
-    """What results say of their network and package, against `claims.yaml` and the table of packages."""
+def declared(stated: Mapping[Path, Mapping[str, Any]]) -> Found:
+    """What results say of their network and package, against `claims.yaml` and the table of packages.
+
+    ``stated``: the fields `DECLARED` of the record in each folder.
+    """
     found, packages = [], {(one.name, one.version): one for one in package_table().scored}
-    folders = results.all_folders(results_dir)
-    for folder in folders:
-        record = results.read_record(folder)
-        if record.get("kind") == PACKAGE:
+    for folder, record in stated.items():
+        if record["kind"] == PACKAGE:
             own = packages.get((record["package"]["name"], record["package"]["version"]))
             wrong = [
                 f"package/{name} is {record['package'].get(name)}, the table of packages says {value}"
@@ -141,7 +143,7 @@ def declared(results_dir: Path) -> Found:
                 else []
             )
         found += [f"{folder}: {wrong[0]}"] if wrong else []
-    return len(folders), found
+    return len(stated), found
 
 
 def front(root: Path) -> Found:

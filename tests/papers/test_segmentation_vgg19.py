@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from apple_gpu import WithoutFloat64, exact_there
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchvision.models.vgg import cfgs, make_layers
@@ -19,7 +20,7 @@ from fer_repro.evaluation.cost import count_parameters
 from fer_repro.evaluation.predict import NetworkClassifier
 from fer_repro.page import open_chapter
 from fer_repro.papers import segmentation_vgg19 as paper
-from fer_repro.papers.segmentation_vgg19 import PLAIN, ROW, Gate, SegmentationVgg19, Vgg19Classifier, figures
+from fer_repro.papers.segmentation_vgg19 import PLAIN, ROW, Gate, SegmentationVgg19, Vgg19Classifier, figures, gates
 from fer_repro.papers.segmentation_vgg19.gates import describe, gate_statistics
 from fer_repro.parameters import FIELDS
 from fer_repro.recipe import step
@@ -139,6 +140,14 @@ def test_the_statistics_of_a_mask():
     half = describe("b", maps, mask)
     assert (half.mean, half.high, half.largest) == (0.5, 1.0, 1.0)
     assert half.change == pytest.approx(math.sqrt(0.5)) and half.shaped == pytest.approx(0.5)
+
+
+def test_a_mask_is_measured_on_a_device_without_float64(monkeypatch):
+    maps = torch.rand(2, 4, 5, 5)
+    monkeypatch.setattr(gates, "exact", exact_there)
+    with WithoutFloat64():
+        even = describe("a", maps, torch.full_like(maps, 0.25))
+    assert even.mean == 0.25 and even.change == pytest.approx(0.25)
 
 
 def test_gates_are_measured_by_name_and_left_unchanged():

@@ -176,19 +176,24 @@ def test_a_planted_number_in_a_claims_row_is_named(tmp_path, monkeypatch, true, 
     assert re.search(words, problem), problem
 
 
+def declared(root: Path) -> sources.Found:
+    stated = {folder: results.read_record(folder) for folder in results.all_folders(root)}
+    return sources.declared({folder: {"kind": None, **record} for folder, record in stated.items()})
+
+
 def test_a_planted_count_of_parameters_is_named(copy_of, tmp_path, monkeypatch):
     copy_of(ONE_OF_EACH["full"])
-    assert sources.declared(tmp_path) == (1, [])
+    assert declared(tmp_path) == (1, [])
     monkeypatch.setattr(sources, "declared_parameters", lambda variant: 12345)
-    [problem] = sources.declared(tmp_path)[1]
+    [problem] = declared(tmp_path)[1]
     assert "claims.yaml declares 12,345" in problem
 
 
 def test_a_package_is_what_the_table_says(copy_of, tmp_path):
     folder = copy_of(ONE_OF_EACH["package"])
-    assert sources.declared(tmp_path) == (1, [])
+    assert declared(tmp_path) == (1, [])
     sealed(folder, lambda record: record["package"].update(licence="none"))
-    [problem] = sources.declared(tmp_path)[1]
+    [problem] = declared(tmp_path)[1]
     assert "package/licence is none, the table of packages says MIT" in problem
 
 

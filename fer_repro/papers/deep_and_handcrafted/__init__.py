@@ -38,6 +38,7 @@ from fer_repro.papers.deep_and_handcrafted.kernels import Pool, unit_rows
 from fer_repro.papers.deep_and_handcrafted.networks import Masked, Three, Vgg, Vgg13, VggF, VggFace, smallest
 from fer_repro.recipe import Deviation, Pretrained, Recipe, Selection, Stage, step
 from fer_repro.training import loop
+from fer_repro.training.execution import exact
 from fer_repro.training.run import Run
 
 log = logging.getLogger(__name__)
@@ -75,7 +76,8 @@ def fit(splits: Splits, run: Run) -> NetworkClassifier:
     """Train one network; the facts get the count of all its parameters, frozen or not, and the share of zeros."""
     log.info(f"{run.recipe.variant}: {', '.join(f'{s.epochs} {s.name}' for s in run.recipe.stages)} (epochs, stage)")
     fitted = loop.fit(pretrained.loaded(build), splits, run)
-    zeros = {name: float((layer.weight == 0).double().mean()) for name, layer in fitted.model.masked()}
+    layers = dict(fitted.model.masked())
+    zeros = {name: float((one.weight == 0).to(exact(one.weight.device)).mean()) for name, one in layers.items()}
     trained = cost.count_parameters(fitted.model)
     fitted.model.requires_grad_(True)
     run.facts |= {"parameters": cost.count_parameters(fitted.model), "trained_parameters": trained}

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from fer_repro.training.execution import exact
+
 
 @dataclass(frozen=True)
 class GateFacts:
@@ -48,7 +50,8 @@ def gate_statistics(network: nn.Module, gates: Mapping[str, nn.Module], inputs: 
 
 def describe(name: str, maps: Tensor, mask: Tensor) -> GateFacts:
     """The statistics of one mask [B,C,H,W] and of the maps x that it multiplies."""
-    maps, mask = maps.detach().double(), mask.detach().double()
+    longest = exact(maps.device)
+    maps, mask = maps.detach().to(longest), mask.detach().to(longest)
     values = mask.flatten().sort().values
     moved, squared = maps * mask, maps.square().sum()
     along = (moved * maps).sum()  # the best common factor is 1 + along / squared

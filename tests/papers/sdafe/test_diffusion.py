@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from apple_gpu import WithoutFloat64, exact_there
 
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation.cost import count_multiply_adds, count_parameters
-from fer_repro.papers.sdafe import diffusion
+from fer_repro.papers.sdafe import diffusion, training
 from fer_repro.papers.sdafe.diffusion import NoiseLoss, Unet
 from fer_repro.papers.sdafe.training import ClassSampler
 
@@ -130,6 +131,15 @@ def test_half_a_batch_has_the_datas_proportions_and_half_balanced_ones():
     assert draws.float().mean().item() == pytest.approx(0.5 * 0.1 + 0.5 * 0.5, abs=0.015)
     draws = labels[ClassSampler(labels, 20_000, balanced=1.0)(torch.Generator().manual_seed(0))]
     assert draws.float().mean().item() == pytest.approx(0.5, abs=0.015)
+
+
+def test_batches_are_sampled_on_a_device_without_float64(monkeypatch):
+    labels = torch.arange(7).repeat_interleave(torch.tensor([3995, 436, 4097, 7215, 4830, 3171, 4965]))
+    monkeypatch.setattr(training, "exact", exact_there)
+    with WithoutFloat64():
+        chosen = ClassSampler(labels, 200_000, balanced=1.0)(torch.Generator().manual_seed(0))
+    assert chosen.max() < len(labels) and chosen.unique().numel() > 0.95 * len(labels)
+    assert labels[chosen].bincount().div(200_000).tolist() == pytest.approx([1 / 7] * 7, abs=0.005)
 
 
 def test_it_learns_to_predict_the_noise(few_synthetic):
