@@ -26,8 +26,8 @@ from fer_repro.training.run import Interrupted, Run
 from fer_repro.training.step import TrainStep
 
 pytestmark = pytest.mark.cuda
-# torch.compile writes thousands of lines there, in which the reason of a failed test would be lost.
-logging.getLogger("torch.__trace").propagate = False
+# pytest shows the thousands of lines that torch.compile writes there: the reason of a failed test would be lost in them.
+logging.getLogger("torch.__trace").disabled = True
 DEVICE = os.environ.get("FER_REPRO_TEST_DEVICE", "cuda")
 if DEVICE == "cuda" and not torch.cuda.is_available():
     pytest.skip("torch sees no CUDA GPU here: nothing of this was tried on one", allow_module_level=True)
