@@ -26,7 +26,7 @@ from fer_repro.training.run import Interrupted, Run
 from fer_repro.training.step import TrainStep
 
 pytestmark = pytest.mark.cuda
-# pytest shows the thousands of lines that torch.compile writes there: the reason of a failed test would be lost in them.
+# pytest shows the thousands of lines that torch.compile writes there, and the reason of a failed test is lost in them.
 logging.getLogger("torch.__trace").disabled = True
 DEVICE = os.environ.get("FER_REPRO_TEST_DEVICE", "cuda")
 if DEVICE == "cuda" and not torch.cuda.is_available():
