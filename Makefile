@@ -59,11 +59,12 @@ test: setup
 test-portable: setup
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 $(PORTABLE)
 
-# The core with the versions that Google Colab has installed, in an environment of its own, by the Python that is given.
+# The core and the notebooks for Colab and Kaggle with the versions that Colab has installed, in an environment of its own, by
+# the Python that is given.
 test-colab:
 	test -x $(COLAB)/bin/python || $(PYTHON) -m venv $(COLAB)
-	PIP_CONSTRAINT=notebooks/colab-versions.txt $(COLAB)/bin/python -m pip install --quiet -e '.[test]'
-	$(COLAB)/bin/python -m pytest -n auto --maxprocesses 4 $(CORE)
+	PIP_CONSTRAINT=notebooks/colab-versions.txt $(COLAB)/bin/python -m pip install --quiet -e '.[chapter,download,test]'
+	$(COLAB)/bin/python -m pytest -n auto --maxprocesses 4 $(CORE) tests/notebooks/test_hosted.py
 
 # Format and rules, the direction of imports, types of the core, what is imported against what is declared, and the files
 # of GitHub and Docker.

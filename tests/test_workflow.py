@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import shutil
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -16,6 +21,15 @@ from fer_repro.errors import FerReproError
 from fer_repro.project import project_root
 
 WORKFLOW = project_root() / "workflow"
+SNAKEMAKE = project_root() / ".venv-cluster" / "bin" / "snakemake"
+# In place of the project's Python: the table of runs, and commands that fail where a file says so, which they remove.
+STAND_IN = """#!/bin/sh
+case "$*" in *runs.py*) exec cat table.json;; esac
+echo "$*" >> commands
+case "$*" in *" run "*) variant=$(echo "$*" | sed 's/.* run \\([a-z]*\\).*/\\1/');; *) exit 0;; esac
+[ ! -e "$variant.broken" ] || exit 1
+[ ! -e "$variant.fails-once" ] || { rm "$variant.fails-once"; exit 1; }
+"""
 
 
 @pytest.fixture(scope="module")
@@ -87,3 +101,49 @@ def test_the_environment_of_the_cluster_is_pinned():
     assert all(re.fullmatch(r"[\w.-]+==[\w.+!-]+", line) for line in pins)
     wanted = (WORKFLOW / "requirements.txt").read_text(encoding="utf-8").split()
     assert wanted and all(any(line.startswith(f"{name}==") for line in pins) for name in wanted)
+
+
+@pytest.fixture
+def snakemake(tmp_path):
+    """Runs Snakemake in a copy of the workflow without the project; ``commands``: those of `fer-repro` that it gave."""
+    if not SNAKEMAKE.exists():
+        pytest.skip("Snakemake is not here: make setup-cluster")
+    shutil.copytree(WORKFLOW, tmp_path / "workflow", ignore=shutil.ignore_patterns("__pycache__"))
+    row = {"protocol": "official", "seed": 0, "stored": False, "needed": False, "hours": None, "folder": "results"}
+    teacher = {"variant": "teacher", "slug": "one", "after": []}
+    student = {"variant": "student", "slug": "two", "after": [{"variant": "teacher", "seed": 0}]}
+    other = {"variant": "other", "slug": "two", "after": []}
+    (tmp_path / "table.json").write_text(json.dumps([row | one for one in (student, teacher, other)]))
+    (tmp_path / "python").write_text(STAND_IN)
+    (tmp_path / "python").chmod(0o755)
+
+    def run() -> subprocess.CompletedProcess[str]:
+        command = [SNAKEMAKE, "runs", "--profile", "workflow/profiles/local", "--config", "python=./python"]
+        given = ["profile=smoke", "runs_dir=kept", "retries=1"]
+        plain = {name: value for name, value in os.environ.items() if not name.startswith(("SNAKEMAKE", "PYTHON"))}
+        (tmp_path / "commands").write_text("")
+        return subprocess.run(
+            [*command, *given], cwd=tmp_path, env=plain, capture_output=True, text=True, timeout=300, check=False
+        )
+
+    def commands(path: Path = tmp_path / "commands") -> list[str]:
+        return re.findall(r" run (\w+)", path.read_text())
+
+    run.commands, run.folder = commands, tmp_path
+    return run
+
+
+def test_a_failed_run_is_tried_again_and_the_others_go_on(snakemake):
+    (snakemake.folder / "teacher.fails-once").touch()
+    (snakemake.folder / "other.broken").touch()
+    done = snakemake()
+    given = snakemake.commands()
+    assert done.returncode == 1 and "Trying to restart" in done.stderr, done.stderr
+    assert sorted(given) == ["other", "other", "student", "teacher", "teacher"]
+    assert given.index("student") > max(at for at, name in enumerate(given) if name == "teacher")
+    marks = (snakemake.folder / "_build" / "workflow" / "smoke" / "runs").glob("*/*/*.done")
+    assert sorted(mark.parts[-3] for mark in marks) == ["student", "teacher"]
+
+    (snakemake.folder / "other.broken").unlink()
+    done = snakemake()
+    assert done.returncode == 0 and snakemake.commands() == ["other"], done.stderr

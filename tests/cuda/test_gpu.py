@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import logging
 import os
 
 import numpy as np
@@ -25,6 +26,8 @@ from fer_repro.training.run import Interrupted, Run
 from fer_repro.training.step import TrainStep
 
 pytestmark = pytest.mark.cuda
+# pytest shows the thousands of lines that torch.compile writes there, and the reason of a failed test is lost in them.
+logging.getLogger("torch.__trace").disabled = True
 DEVICE = os.environ.get("FER_REPRO_TEST_DEVICE", "cuda")
 if DEVICE == "cuda" and not torch.cuda.is_available():
     pytest.skip("torch sees no CUDA GPU here: nothing of this was tried on one", allow_module_level=True)

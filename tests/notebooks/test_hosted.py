@@ -119,13 +119,25 @@ def test_a_stored_result_is_packed_as_a_pull_request_wants_it(host, tmp_path, ou
 
 
 @pytest.mark.parametrize("host", HOSTS)
-def test_the_set_up_keeps_what_is_installed_and_names_the_small_extra(host):
-    source = cells_of(host)["set-up"]
-    compile(TransformerManager().transform_cell(source), host, "exec")
-    assert source.startswith('REPOSITORY = "')
-    assert f"for name in {PREINSTALLED}".replace("'", '"') in source
-    assert '%pip install --quiet --constraint {PREINSTALLED} --editable ".[chapter,download]"' in source
-    assert "!git clone --quiet --depth 1 {REPOSITORY} {CHECKOUT}" in source and "%cd {CHECKOUT}" in source
+def test_the_set_up_keeps_what_is_installed_and_the_running_python_finds_the_checkout(host, tmp_path, monkeypatch):
+    asked: list[tuple[str, ...]] = []
+    shell = types.SimpleNamespace(
+        system=lambda line: asked.append(("!", line)), run_line_magic=lambda *line: asked.append(line)
+    )
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    source = TransformerManager().transform_cell(cells_of(host)["set-up"])
+    source = re.sub(r"(/content|/kaggle/temp)(?=/)", tmp_path.as_posix(), source)
+    source = source.replace('REPOSITORY = ""', 'REPOSITORY = "https://host/owner/name"')
+    namespace = {"get_ipython": lambda: shell}
+    exec(compile(source, host, "exec"), namespace)  # noqa: S102 - our own notebook
+    assert asked == [
+        ("!", "git clone --quiet --depth 1 {REPOSITORY} {CHECKOUT}"),
+        ("cd", "{CHECKOUT}"),
+        ("pip", 'install --quiet --constraint {PREINSTALLED} --editable ".[chapter,download]"'),
+    ]
+    kept = [Requirement(line) for line in namespace["PREINSTALLED"].read_text(encoding="utf-8").splitlines()]
+    assert tuple(pin.name for pin in kept) == PREINSTALLED
+    assert sys.path[0] == str(namespace["CHECKOUT"]) == str(tmp_path / "fer-repro")
     assert [name for name, cell in cells_of(host).items() if "pip" in cell or "!" in cell] == ["set-up"]
 
 
