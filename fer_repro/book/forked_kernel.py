@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import EntryPoint
@@ -53,6 +54,7 @@ class ForkedKernel:
 
     def __init__(self, threads: int) -> None:
         self.returncode: int | None = None
+        self._asking = threading.Lock()  # nbclient's thread and the one that stops a chapter
         theirs, self._ours = Pipe(duplex=False)
         sys.stdout.flush()
         sys.stderr.flush()
@@ -83,11 +85,12 @@ class ForkedKernel:
         return self._waited(0)
 
     def _waited(self, options: int) -> int | None:
-        if self.returncode is None:
-            pid, status = os.waitpid(self.pid, options)
-            if pid:
-                self.returncode = os.waitstatus_to_exitcode(status)
-        return self.returncode
+        with self._asking:
+            if self.returncode is None:
+                pid, status = os.waitpid(self.pid, options)
+                if pid:
+                    self.returncode = os.waitstatus_to_exitcode(status)
+            return self.returncode
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
