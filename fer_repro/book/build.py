@@ -7,7 +7,6 @@ with nothing give the same book.
 
 from __future__ import annotations
 
-import filecmp
 import logging
 import os
 import re
@@ -55,9 +54,10 @@ def build_book(
     """Execute the notebooks of ``_toc.yml`` and build the book; returns the folder of finished HTML.
 
     ``profile``: what chapters run (``stored`` falls back to smoke, on the page). ``out``: where the finished book goes,
-    ``_build/html`` by default; its staging folder ``html.book-source`` lies beside it. A chapter that has not changed
-    is not executed again, see `executed.state`. ``only``: slugs to execute where they have changed; each other notebook
-    stays as it was executed last, or without outputs. ``jobs``: chapters at a time. ``timeout``: seconds per cell.
+    ``_build/html`` by default; its staging folder ``html.book-source`` lies beside it. A chapter whose code has not
+    changed is not executed again, see `executed.state`. ``only``: slugs to execute where they have changed; each other
+    notebook stays as it was executed last, or without outputs. ``jobs``: chapters at a time. ``timeout``: seconds per
+    cell.
     Raises `FerReproError` when a chapter fails, Sphinx warns, a link is dead, a page would load something from
     elsewhere, or another process builds the book at ``out``; the previous book there is then unchanged.
     """
@@ -182,7 +182,7 @@ def stage(root: Path, staging: Path, pages: Collection[Path] = ()) -> None:
             path.unlink()
     for place, source in wanted.items():
         if place not in pages:
-            _copy(source, staging / place)
+            _place(source.read_bytes(), staging / place)
 
 
 def _generated(place: Path) -> bool:
@@ -194,22 +194,22 @@ def place_notebooks(
 ) -> list[Path]:
     """Put each notebook's executed copy with its pictures into ``staging``, or the source of one that has none.
 
-    Of the ``chosen`` pages it is the copy of the present state. Returns the copies.
+    Of the ``chosen`` pages it is the copy of the present state, with the text of today. Returns the copies.
     """
     shown = {page: copies.place(page) if page in chosen else copies.last(page) for page in pages}
     for page, copy in shown.items():
-        _copy(copy or copies.root / page, staging / page)
+        _place(copies.present(page) if page in chosen else (copy or copies.root / page).read_bytes(), staging / page)
     placed = [copy for copy in shown.values() if copy]
     names = (name for copy in placed for name in pictures.shown_in(copy))
     pictures.place(names, copies.pictures, staging / pictures.PLACE)
     return placed
 
 
-def _copy(source: Path, target: Path) -> None:
-    """Copy a file whose content differs; its new time tells Sphinx to read it again."""
-    if not (target.is_file() and filecmp.cmp(source, target, shallow=False)):
+def _place(content: bytes, target: Path) -> None:
+    """Write a file whose content differs; its new time tells Sphinx to read it again."""
+    if not (target.is_file() and target.read_bytes() == content):
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, target)
+        target.write_bytes(content)
 
 
 def build_html(staging: Path) -> Path:

@@ -1,27 +1,31 @@
 """Executed copies of the chapters, kept between builds: a chapter runs again only when what it shows may have changed.
 
-A copy lies beside the staged pages under a name that holds the digest of all it was made from. It appears with one
-rename when the chapter has run to its end, so a build that is killed or fails leaves whole copies or none.
+A copy lies beside the staged pages under a name that holds the digest of all it was made from: not of the chapter's
+text, which is taken from its source. It appears with one rename when the chapter has run to its end, so a build that is
+killed or fails leaves whole copies or none.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import sys
 import time
-from collections.abc import Collection, Iterable
+from collections import deque
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
 from contextlib import nullcontext
 from importlib.metadata import distributions
 from multiprocessing import Pipe, get_context
 from pathlib import Path
+from typing import Any
 
 import fer_repro
 from fer_repro import data
 from fer_repro.book import notebooks, pictures
-from fer_repro.book.cleaning import clean
+from fer_repro.book.cleaning import INJECTED_TAG, clean
 from fer_repro.claims import leaderboard_claims
 from fer_repro.data.cache import VARIABLE as CACHE
 from fer_repro.data.place import VARIABLE
@@ -104,8 +108,20 @@ class Copies:
 
     def place(self, page: Path) -> Path:
         """Where the copy of a notebook (``page``, relative to the sources) lies that shows the present state."""
-        digest = hashlib.sha256(f"{self.state}\0".encode() + (self.root / page).read_bytes()).hexdigest()
+        source = _notebook(self.root / page)
+        runs = [source["metadata"], *filter(_is_code, source["cells"])]
+        digest = hashlib.sha256(f"{self.state}\0{json.dumps(runs)}".encode()).hexdigest()
         return self.folder / page.with_suffix(f".{digest[:DIGITS]}.ipynb")
+
+    def present(self, page: Path) -> bytes:
+        """The copy of the present state as a notebook file, its text as it stands in the source today."""
+        copy = _notebook(self.place(page))
+        ran, cells = deque(filter(_is_code, copy["cells"])), []
+        for cell in _notebook(self.root / page)["cells"]:
+            cells.append(ran.popleft() if _is_code(cell) else cell)
+            while ran and INJECTED_TAG in ran[0]["metadata"].get("tags", []):  # a cell that the source has not
+                cells.append(ran.popleft())
+        return f"{json.dumps(copy | {'cells': cells}, indent=1, ensure_ascii=False)}\n".encode()
 
     def last(self, page: Path) -> Path | None:
         """The copy that was made last, of whatever state; None where there is none."""
@@ -181,6 +197,21 @@ class Copies:
         for older in {raw, *place.parent.glob(_copies_of(page))} - {place}:
             older.unlink()
         return time.monotonic() - started
+
+
+def _notebook(path: Path) -> Mapping[str, Any]:
+    """A notebook as its file has it, fast. Raises `FerReproError` where it is none."""
+    try:
+        found = json.loads(path.read_bytes())
+        if all("cell_type" in cell for cell in found["cells"]) and "metadata" in found:
+            return found
+    except (ValueError, KeyError, TypeError):
+        pass
+    return notebooks.read(path)  # of an older format, or one sentence
+
+
+def _is_code(cell: Mapping[str, Any]) -> bool:
+    return cell["cell_type"] == "code"
 
 
 def _copies_of(page: Path) -> str:

@@ -6,6 +6,7 @@ import os
 import time
 from pathlib import Path
 
+import nbformat
 import pytest
 
 from fer_repro.book import build, executed, notebooks
@@ -49,6 +50,21 @@ def test_a_second_build_executes_nothing_and_equals_one_from_nothing(tiny):
     counted(root, "two")
     assert "two" in text_of(build.build_book(root), "page")
     assert count.read_text() == "xxx"
+
+
+def test_a_changed_sentence_of_a_chapter_executes_nothing_and_its_code_does(tiny):
+    root = tiny()
+    count, page = counted(root), root / "chapters" / "page.ipynb"
+    build.build_book(root)
+    notebook = notebooks.read(page)
+    notebook.cells[0].source = "# A page\n\nA new sentence."
+    notebook.cells.insert(1, nbformat.v4.new_markdown_cell("A new cell.", id="new"))
+    notebooks.write(notebook, page)
+    html = text_of(build.build_book(root), "page")
+    assert count.read_text() == "x" and "A new sentence." in html and "A new cell." in html
+    assert "one" in html, "what the code showed stays"
+    counted(root, "two")
+    assert "two" in text_of(build.build_book(root), "page") and count.read_text() == "xx"
 
 
 def test_a_page_that_was_removed_is_in_no_later_book(tiny):
