@@ -114,6 +114,13 @@ def test_a_chapter_that_fails_leaves_no_copy_and_runs_again(tiny):
     assert copies.last(Path("chapters/page.ipynb")) is None
 
 
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"cells": [1], "metadata": {}}', b'{"cells": [], "nbformat": 4}'])
+def test_a_damaged_notebook_is_one_sentence(tmp_path, content):
+    (tmp_path / "page.ipynb").write_bytes(content)
+    with pytest.raises(FerReproError, match=r"page.ipynb is not a readable notebook"):
+        executed.Copies(tmp_path, tmp_path / "html.book-source", "any").place(Path("page.ipynb"))
+
+
 @pytest.fixture
 def project(tmp_path, monkeypatch) -> Path:
     """A project and a package with one file each of what chapters read."""
