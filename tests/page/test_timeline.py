@@ -16,7 +16,7 @@ from fer_repro import leaderboard
 from fer_repro.errors import FerReproError
 from fer_repro.page import timeline
 from fer_repro.page.drawing import narrow, wide
-from fer_repro.page.label_placement import overlap, place_names
+from fer_repro.page.label_placement import CONTACT, overlap, place_names
 from fer_repro.page.marks import CLAIMS, KINDS
 from fer_repro.plots.theme import LIGHT
 
@@ -239,4 +239,4 @@ def test_names_are_placed_apart_and_inside():
         boxes.append((left, y + dy - 5, left + 60, y + dy + 5))
     assert all(0 <= b[0] and b[2] <= 600 and 0 <= b[1] and b[3] <= 600 for b in boxes)
     assert sum(overlap(a, b) for i, a in enumerate(boxes) for b in boxes[:i]) == 0
-    assert overlap((0, 0, 2, 2), (1, 1, 3, 3)) == 61 and overlap((0, 0, 1, 1), (1, 0, 2, 1)) == 0
+    assert overlap((0, 0, 2, 2), (1, 1, 3, 3)) == 1 + CONTACT and overlap((0, 0, 1, 1), (1, 0, 2, 1)) == 0
