@@ -178,7 +178,8 @@ def test_the_data_set_is_known_by_its_content(monkeypatch, tmp_path, synthetic):
 def test_the_last_copy_is_the_newest_and_nothing_else_counts(tmp_path):
     page = Path("chapters/page.ipynb")
     (tmp_path / "chapters").mkdir()
-    (tmp_path / page).write_text("source")
+    source = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("print(1)", id="one")])
+    notebooks.write(source, tmp_path / page)
     copies = executed.Copies(tmp_path, tmp_path / "staging", "a state")
     place = copies.place(page)
     place.parent.mkdir(parents=True)
@@ -190,5 +191,6 @@ def test_the_last_copy_is_the_newest_and_nothing_else_counts(tmp_path):
     time.sleep(0.01)
     place.write_text("newer")
     assert copies.last(page) == place and copies.missing([page]) == []
-    (tmp_path / page).write_text("changed")
+    source.cells[0].source = "print(2)"
+    notebooks.write(source, tmp_path / page)
     assert copies.missing([page]) == [page] and copies.last(page) == place

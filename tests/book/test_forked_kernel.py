@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
@@ -97,5 +98,6 @@ def test_the_first_kernel_is_forked_the_second_is_started_and_both_are_interrupt
 
     with forked_kernel.forked_kernel(1):
         waiting = forked_kernel.ForkedProvisioner.waiting
-        forked, started = asyncio.run(run())
+        with ThreadPoolExecutor(1) as thread:  # an event loop of its own: in this thread a browser's may be running
+            forked, started = thread.submit(asyncio.run, run()).result()
     assert forked == waiting.pid != started and waiting.returncode == -signal.SIGKILL
