@@ -1,8 +1,8 @@
 """Chapters' kernels that have their imports already: forked from one process that made them for the whole book.
 
-Every chapter imports `fer_repro.page`, and with it torch and most of what hangs on it: a third of the processor time of
-a book. Where processes can be forked, a server of Python's own (`multiprocessing`'s "forkserver") imports it once; a
-chapter's process is forked from there, and the chapter's kernel from that process, before it has any thread of its own.
+Every chapter imports `fer_repro.page`, and with it torch and most of what hangs on it. Where processes can be forked, a
+server of Python's own (`multiprocessing`'s "forkserver") imports it once; a chapter's process is forked from there, and
+the chapter's kernel from that process, before it has any thread that works.
 """
 
 from __future__ import annotations
