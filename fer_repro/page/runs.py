@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from fer_repro import plots
 from fer_repro.logs import LineHandler
@@ -90,9 +91,42 @@ def _pairs(result: Result, strong: bool) -> list[tuple[str, str]]:
 
 
 def _recorded(result: Result) -> str:
+    """What the method recorded beside the scores: single values in one table, a series of like records in its own."""
     recorded = {name: value for name, value in result.record["facts"].items() if name not in SHOWN_APART}
-    rows = [[text(name.replace("_", " ")), text(one_line(value), "none")] for name, value in recorded.items()]
-    return details("What the method recorded", table(["Fact", "Value"], rows)) if rows else ""
+    rows, series = [], ""
+    for name, value in _named(recorded):
+        if records := _series(value):
+            series += _records(name, records)
+        else:
+            rows.append([text(name), text(one_line(value), "none")])
+    body = (table(["Fact", "Value"], rows) if rows else "") + series
+    return details("What the method recorded", body) if body else ""
+
+
+def _named(value: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    """The values below a mapping, each with the names of the keys that lead to it."""
+    for key, inner in value.items():
+        name = f"{path}{key}".replace("_", " ")
+        if inner and isinstance(inner, Mapping) and not _series(inner):
+            yield from _named(inner, f"{name}: ")
+        else:
+            yield name, inner
+
+
+def _series(value: Any) -> list[dict[str, Any]]:
+    """The records of a list of mappings, or of a mapping of mappings, whose key comes first; else none."""
+    if isinstance(value, Mapping):
+        value = [{"": key, **inner} if isinstance(inner, Mapping) else inner for key, inner in value.items()]
+    of_records = isinstance(value, (list, tuple)) and all(isinstance(each, Mapping) for each in value)
+    return list(value) if of_records else []
+
+
+def _records(name: str, records: Sequence[Mapping[str, Any]]) -> str:
+    """One row per record, one column per key that any of them has."""
+    keys = list(dict.fromkeys(key for record in records for key in record))
+    rows = [[text(one_line(record.get(key)), "none") for key in keys] for record in records]
+    numeric = [at for at, key in enumerate(keys) if all(isinstance(record.get(key), (int, float)) for record in records)]
+    return table([key.replace("_", " ") for key in keys], rows, name, numeric)
 
 
 def curves(result: Result) -> Figure | Html:

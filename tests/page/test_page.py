@@ -21,7 +21,7 @@ from fer_repro.data import synthetic as synthetic_faces
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation.statistics import wilson
 from fer_repro.markup import SYNTHETIC, Html, is_web, link, percent, text
-from fer_repro.page import cards, comparison, networks, recipe_table
+from fer_repro.page import cards, comparison, networks, recipe_table, runs
 from fer_repro.papers import vggnet
 from fer_repro.plots.figure import Figure
 from fer_repro.results import Result
@@ -377,6 +377,36 @@ def test_the_run_says_what_it_was(monkeypatch, stored):
         "2026-01-02",
     ):
         assert told in words
+
+
+def test_what_a_method_recorded_is_read_value_by_value():
+    """No line of run-together numbers: a value a row, a series of like records a table of its own."""
+    result = made_up()
+    result.record["facts"] = {
+        "pool": 57418,
+        "chosen": {"k": 400, "weights": [2, 1]},
+        "nothing": {},
+        "grid": [{"k": 100, "select_accuracy": 0.25}, {"k": 200, "C": True}],
+        "mirror": {"PublicTest": {"n": 3589, "correct": 1459}, "PrivateTest": {"n": 3589, "correct": 1486}},
+        "precision": "bf16",
+    }
+    markup = str(runs.run_box(result).body)
+    cells = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in markup.split("<tr>")]
+    for row in (
+        ["pool", "57418"],
+        ["chosen: k", "400"],
+        ["chosen: weights", "2, 1"],
+        ["nothing", "none"],
+        ["k", "select accuracy", "C"],
+        ["100", "0.25", "none"],
+        ["200", "none", "yes"],
+        ["", "n", "correct"],
+        ["PublicTest", "3589", "1459"],
+        ["PrivateTest", "3589", "1486"],
+    ):
+        assert row in cells, row
+    assert "<caption>grid</caption>" in markup and "<caption>mirror</caption>" in markup
+    assert "precision" not in markup  # it has a line of its own above
 
 
 def test_stored_data_are_told_from_the_record(stored):
