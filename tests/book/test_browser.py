@@ -10,7 +10,7 @@ import pytest
 from fer_repro.leaderboard import leaderboard
 
 PAGES = ("index", "leaderboard", "protocol", "packages", "baseline", "rerun", "add-a-paper")
-PAGES += ("papers/deep-emotion", "papers/resnet18-tricks", "papers/vggnet")
+PAGES += ("papers/deep-emotion", "papers/resnet18-tricks", "papers/vggnet", "../genindex")
 SCHEMES = ("light", "dark")
 # Tables that scroll sideways in their column, folded ones too; the leaderboard's own may.
 TOO_WIDE = """() => {
