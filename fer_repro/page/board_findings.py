@@ -51,14 +51,16 @@ def _measured(rows: pd.DataFrame) -> list[str]:
     known = rows[rows["measured"].notna()].assign(gap=lambda frame: frame["claimed"] - frame["measured"])
     return [
         f"{text(row.ModelName)} is claimed at {percent(row.claimed)} and measured at <strong>{percent(row.measured)}"
-        f"</strong> ({interval((row.low, row.high))}). The claim is {against(row.gap, 'the measurement')}."
+        f"</strong> ({interval((row.low, row.high))}). The claim is {against(row.claimed, row.measured, 'the measurement')}."
         for row in known.sort_values("gap", ascending=False).itertuples()
     ]
 
 
 def _evidence(rows: pd.DataFrame) -> str:
     counts = [(kind, int((rows["evidence"] == kind).sum())) for kind in KINDS if kind in SHOWN]
-    listed = "; ".join(f"{SHOWN[kind]} for {n}" for kind, n in counts if n)
+    stopped = int((rows["evidence"].eq("ablation") & rows["ablation_state"].notna()).sum())
+    notes = {"ablation": f" ({stopped} of them unfinished)"} if stopped else {}
+    listed = "; ".join(f"{SHOWN[kind]} for {n}{notes.get(kind, '')}" for kind, n in counts if n)
     full = int((rows["evidence"] == "full").sum())
     have = f"{_count(full, 'model')} {'have' if full != 1 else 'has'} a full run"
     return f"{have}. The best evidence of the others: {listed}." if listed else f"{have}."
@@ -109,7 +111,7 @@ def pair_findings(names: Sequence[str], gains: Sequence[tuple[str, float, float]
         return bullets(["Nothing was found yet: the two runs of the pair are not both stored."])
     clear = [gain for _, gain, p in gains if p < 0.05 and gain > 0]
     lines = [
-        f"On {text(usage)} the run {text(names[0])} gives {against(gain, f'the run {text(names[1])}')}."
+        f"On {text(usage)} the run {text(names[0])} gives {against(gain, 0, f'the run {text(names[1])}')}."
         for usage, gain, _ in gains
     ]
     both = "on every test set" if len(clear) == len(gains) else f"on {len(clear)} of {len(gains)} test sets"

@@ -25,7 +25,7 @@ AUDITED = ("scored", "selected_on", "trained_on", "extra_data", "pretraining")
 
 def verdict_mark(name: str) -> str:
     """A verdict's mark and word, as markup."""
-    return f'<span style="color:{VERDICT_COLOURS[name]}" aria-hidden="true">{MARKS[name]}</span> {text(name)}'
+    return f'<span style="color:{VERDICT_COLOURS[name]}" aria-hidden="true">{MARKS[name]}</span>\u00a0{text(name)}'
 
 
 def claims_of(slug: str) -> list[Claim]:

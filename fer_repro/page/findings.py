@@ -104,11 +104,13 @@ def _bounds(runs: Sequence[Result]) -> str:
     return interval(mean_interval(values, runs[0].score(SCORED)["n"]))
 
 
-def against(difference: float, other: str) -> str:
-    """A difference of fractions in words, ``other`` is markup: "0.68 points more than PrivateTest"."""
-    if abs(difference) < 5e-5:
+def against(share: float, base: float, other: str) -> str:
+    """A fraction against another in words, ``other`` is markup: "0.68 points more than PrivateTest". It is the
+    difference of what `percent` shows of them."""
+    points = round(100 * share, 2) - round(100 * base, 2)
+    if abs(points) < 0.005:
         return f"as much as {other}"
-    return f"{100 * abs(difference):.2f} points {'more' if difference > 0 else 'less'} than {other}"
+    return f"{abs(points):.2f} points {'more' if points > 0 else 'less'} than {other}"
 
 
 def _name(variant: str) -> str:
@@ -135,12 +137,12 @@ def _of_claim(claim: Claim, own: Stored) -> list[str]:
         place = "inside" if low <= claimed <= high else "outside"
         lines.append(
             f"{_accuracy(runs)} The paper claims {claim.accuracy:.2f}\u00a0%, "
-            f"{against(claimed - _mean(runs), 'measured')}; that lies {place} the interval. "
+            f"{against(claimed, _mean(runs), 'measured')}; that lies {place} the interval. "
             f"The verdict: <strong>{text(found.name)}</strong>."
         )
     again = verdict(claim, own.runs, "claimed")
     if again.measured is not None:
-        gain = f", {against(again.measured - _mean(runs), 'under the official protocol')}" if runs else ""
+        gain = f", {against(again.measured, _mean(runs), 'under the official protocol')}" if runs else ""
         lines.append(
             f"Run as the claim was made, {_name(claim.variant)} gives {percent(again.measured)} on "
             f"{text(' and '.join(again.usages))}{gain}."
@@ -155,7 +157,7 @@ def _details(runs: Sequence[Result], stored: Stored) -> list[str]:
     if baseline and runs[0].variant != BASELINE:
         lines.append(
             f'The <a href="../baseline.html">plain baseline</a> of this book gives {percent(_mean(baseline))} under '
-            f"the same protocol, {against(_mean(baseline) - _mean(runs), _name(runs[0].variant))}."
+            f"the same protocol, {against(_mean(baseline), _mean(runs), _name(runs[0].variant))}."
         )
     return lines
 
@@ -178,7 +180,7 @@ def _test_sets(runs: Sequence[Result]) -> str:
     )
     role = ", which selected what is scored," if selects else ""
     public = _mean(runs, HALVES[0])
-    return f"PublicTest{role} gives {percent(public)}, {against(public - _mean(runs), SCORED)}."
+    return f"PublicTest{role} gives {percent(public)}, {against(public, _mean(runs), SCORED)}."
 
 
 def _augmentation(runs: Sequence[Result]) -> list[str]:
@@ -208,8 +210,9 @@ def _classes(runs: Sequence[Result]) -> str:
     best, worst = int(recall.argmax()), int(recall.argmin())
     truth, taken = np.unravel_index((shares - np.diag(recall)).argmax(), shares.shape)
     images = whole(scores[0]["per_class"][labels[worst]]["n"])
+    over = f"Over the {len(runs)} seeds, the" if len(runs) > 1 else "The"
     return (
-        f"The easiest class is {labels[best]} (recall {percent(recall[best], 1)}), the hardest {labels[worst]} "
+        f"{over} easiest class is {labels[best]} (recall {percent(recall[best], 1)}), the hardest {labels[worst]} "
         f"({percent(recall[worst], 1)} of {images} images). The commonest error: {labels[truth]} taken for "
         f"{labels[taken]}, {percent(shares[truth, taken], 1)} of that class."
     )
@@ -237,7 +240,7 @@ def _other(runs: Sequence[Result], lead: Sequence[Result], own: Stored) -> str:
     tested = f"; on the same images the difference is more than chance in {clear} of {len(pairs)} seeds"
     if len(pairs) == 1:
         tested = f"; on the same images the difference is {'' if clear else 'not '}more than chance"
-    difference = against(_mean(runs) - _mean(base), _name(base[0].variant))
+    difference = against(_mean(runs), _mean(base), _name(base[0].variant))
     return f"{_accuracy(runs).removesuffix('.')}, {difference}{tested if pairs else ''}."
 
 
@@ -265,10 +268,14 @@ def _released(one: Result, runs: Sequence[Result], claims: Sequence[Claim]) -> s
 def _stopped(one: Result) -> str:
     said, score = one.record["unfinished"], one.score(SCORED)
     how = "" if one.protocol == PROTOCOLS[0] else f", {one.protocol} protocol"
+    answers = [
+        label for label, count in zip(score["per_class"], np.sum(score["confusion"], axis=0), strict=True) if count
+    ]
+    same = f", and answers {answers[0]} for every image" if len(answers) == 1 else ""
     return (
         f"A run of {_name(one.variant)} (seed {one.seed}{how}) was stopped after {said['epochs_done']} of "
         f"{said['epochs']} epochs. So far it recognises {percent(score['accuracy'])} of {SCORED} "
-        f"({interval(score['interval'])}); this decides nothing."
+        f"({interval(score['interval'])}){same}; this decides nothing."
     )
 
 

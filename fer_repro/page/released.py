@@ -28,13 +28,18 @@ def released_cards(slug: str, released: Sequence[Result], runs: Sequence[Result]
 
 def _card(release: Released, names: list[str], released: Sequence[Result], runs: Sequence[Result]) -> str:
     scores = [line for one in released if one.variant in names for line in _scores(one, runs)]
-    why = ABSENT if release.published else f"there is no file to fetch: {release.at}"
+    file = release.file if release.file and " " not in release.file else "FILE"
+    command = f"fer-repro score {names[0] if len(names) == 1 else 'VARIANT'} --checkpoint {file}"
+    head = '<div class="fer-kicker">Released weights</div>'
+    if not release.published and not scores:
+        networks, where = text(", ".join(names)), link(release.url, "their code") if release.url else "their code"
+        said = f"{text(release.at)} ({where})"
+        body = f"<p>Of {networks}: {said}. A file of them would be scored by <code>{text(command)}</code>.</p>"
+        return f'<div class="fer-card" style="--fer-tone:{EXTRA}">{head}{body}</div>'
     if release.why:
         scores.append(f"only {text(' and '.join(release.test_sets))} may be scored: {text(release.why)}")
     if not any(one.variant in names for one in released):
-        scores.insert(0, f"not scored here, because {text(why)}")
-    file = release.file if release.file and " " not in release.file else "FILE"
-    command = f"fer-repro score {names[0] if len(names) == 1 else 'VARIANT'} --checkpoint {file}"
+        scores.insert(0, f"not scored here, because {ABSENT}")
     pairs = [
         ("Networks", text(", ".join(names))),
         ("Where", "<br>".join([text(release.at), *([link(release.url, release.url)] if release.url else [])])),
@@ -45,7 +50,6 @@ def _card(release: Released, names: list[str], released: Sequence[Result], runs:
         ("Scored here", "<br>".join(scores)),
         ("To score it", f"<code>{text(command)}</code>"),
     ]
-    head = '<div class="fer-kicker">Released weights</div>'
     return f'<div class="fer-card" style="--fer-tone:{EXTRA}">{head}{facts(pairs)}</div>'
 
 
@@ -57,7 +61,7 @@ def _scores(one: Result, runs: Sequence[Result]) -> list[str]:
         views = f", {text(Views(**one.record['recipe']['views']))}" if one.has_views else ""
         count = f"{whole(score['correct'])} of {whole(score['n'])}, {interval(score['interval'])}"
         share = f"<strong>{percent(score['accuracy'])}</strong>"
-        lines.append(f"the released weights give {share} on {text(half)}{views} {small(count)}")
+        lines.append(f"the released weights give {share} on {text(half)}{views} {small(f'({count})')}")
     own = [run for run in runs if run.variant == one.variant and run.protocol == "official" and run.storable]
     if own:
         shares = ", ".join(percent(run.score(one.halves[-1])["accuracy"]) for run in own)

@@ -125,7 +125,9 @@ def _records(name: str, records: Sequence[Mapping[str, Any]]) -> str:
     """One row per record, one column per key that any of them has."""
     keys = list(dict.fromkeys(key for record in records for key in record))
     rows = [[text(one_line(record.get(key)), "none") for key in keys] for record in records]
-    numeric = [at for at, key in enumerate(keys) if all(isinstance(record.get(key), (int, float)) for record in records)]
+    numeric = [
+        at for at, key in enumerate(keys) if all(isinstance(record.get(key), (int, float)) for record in records)
+    ]
     return table([key.replace("_", " ") for key in keys], rows, name, numeric)
 
 

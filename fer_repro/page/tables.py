@@ -52,8 +52,10 @@ def scores_table(result: Result) -> str:
             rows.append([f"<strong>{cell}</strong>" for cell in cells] if headline else cells)
     percents = [f"{name}, %" for name in ("Accuracy", "Balanced", "Macro F1", "Top 2", "ECE")]
     header = ["Test set", "Test-time augmentation", "Images", *percents, "Log loss"]
-    bold = f"what is scored ({result.remark})" if result.remark else "the number to compare with the claim"
-    caption = f"Bold: {bold}. Accuracy with its Wilson 95 % interval; ECE over 15 bins; "
+    bold = f"what is scored ({result.remark})" if result.remark else "what is compared with the claim"
+    mean = "" if result.remark or result.kind == RELEASED else ", by a verdict as the mean of all seeds"
+    seed = "" if result.kind == RELEASED else f"Seed {result.seed}. "
+    caption = f"{seed}Bold: {bold}{mean}. Accuracy with its Wilson 95 % interval; ECE over 15 bins; "
     caption += "loss in nats."
     return table(header, rows, caption, numeric=range(2, len(header)))
 

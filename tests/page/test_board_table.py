@@ -50,7 +50,9 @@ def test_it_has_the_leaderboards_columns_beside_ours_and_all_rows(board, markup)
         assert f'<a href="papers/{row.slug}.html">' in markup_of_row
     row = board[board["variant"] == "vggnet"].iloc[0]
     assert f"{100 * row['measured']:.2f}{100 * row['low']:.2f} to {100 * row['high']:.2f}" in words
-    assert words.count("not run○ not run") == int((board["verdict"] == "not run").sum()), "measured, then the verdict"
+    assert words.count("not run○\u00a0not run") == int((board["verdict"] == "not run").sum()), (
+        "measured, then the verdict"
+    )
     assert 'href="https://arxiv.org/abs/2105.03588v1"' in markup
     assert f"{board['pinned'].sum()} models" in words
 
