@@ -53,6 +53,11 @@ def absent(value: Any) -> bool:
     return bool(value != value) if not isinstance(value, (list, tuple, dict)) else not value
 
 
+def with_code(value: str) -> str:
+    """Escape text in which `backticks` mark code, and show that as code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", text(value))
+
+
 def words(value: Any, missing: str = UNKNOWN) -> str:
     """Escape a value that may be a list (joined with "+"), a truth value ("yes"/"no") or missing."""
     if isinstance(value, bool):

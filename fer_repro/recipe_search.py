@@ -62,12 +62,14 @@ def _alone(path: Path, what: str) -> Iterator[None]:
 class Tried:
     """One recipe: its letter, what it changes in which earlier one, in words, and the recipe itself.
 
-    Letters and changes are stored in the file, so they stay as they are.
+    Letters and changes are stored in the file, so they stay as they are; ``term``: how a page says the change, where
+    the stored words are not the standard ones.
     """
 
     letter: str
     change: str
     recipe: Recipe
+    term: str = ""
 
 
 @dataclass(frozen=True)
@@ -161,6 +163,7 @@ class Search:
             command = f"python -m {self.module}"
             body = f"no recipe of the search is stored; <code>{text(command)}</code> trains them."
             return Html(note("Not run:", body), f"not run: no recipe of the search is stored, {command} trains them")
+        terms = {tried.letter: tried.term for tried in self.tried if tried.term}
         first = next((one["accuracy"] for one in lines if one["recipe"] == beside), None)
 
         def words(one: dict[str, Any]) -> tuple[str, ...]:
@@ -171,7 +174,10 @@ class Search:
 
         rows = [
             Row(
-                f"{one['recipe']}  {one['change']}", one["accuracy"], wilson(one["correct"], one["n"]), words=words(one)
+                f"{one['recipe']}  {terms.get(one['recipe'], one['change'])}",
+                one["accuracy"],
+                wilson(one["correct"], one["n"]),
+                words=words(one),
             )
             for one in lines
         ]

@@ -97,7 +97,7 @@ def test_equal_seeds_add_nothing_and_the_ends_stay_inside_0_and_1():
 
 def test_a_claim_inside_is_reproduced():
     found = judge(run(correct=2400))
-    assert (found.name, found.n_seeds, found.seeds, found.views) == ("reproduced", 1, (0,), "one view")
+    assert (found.name, found.n_seeds, found.seeds, found.views) == ("reproduced", 1, (0,), "no test-time augmentation")
     assert found.measured == 2400 / HALF and found.interval == pytest.approx(wilson(2400, HALF))
     assert "66.87 % on PrivateTest" in found.reason and "67.48 % lies inside" in found.reason
     assert "one seed, so the spread between runs is not in it" in found.reason

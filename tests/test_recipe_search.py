@@ -146,5 +146,7 @@ def test_the_picture_has_the_differences_from_one_recipe(faces, tmp_path):
     plain, beside = search.shown(tmp_path), search.shown(tmp_path, beside="A")
     assert "B  A, another learning rate 62.50" in plain.alt and "points" not in plain.caption
     assert "points more or less than A" in beside.caption
+    said = dataclasses.replace(search, tried=(TRIED[0], dataclasses.replace(TRIED[1], term="A, faster")))
+    assert "B  A, faster 62.50" in said.shown(tmp_path).alt and "another learning rate" in path.read_text()
     drawn = [text.get_text() for text in beside.canvas().axes[0].texts]
     assert "+12.50" in drawn and "against A" in drawn

@@ -63,7 +63,7 @@ def _row(claim: Claim, stored: Stored) -> dict[str, Any]:
         "scored": claim.audit.scored,
         "parameters": counted,
         "extra_data": _answer(claim.audit.extra_data, "none"),
-        "test_time_augmentation": _answer(claim.audit.views, "one view"),
+        "test_time_augmentation": _answer(claim.audit.views, "none"),
     }
     remark = _code_remark(claim)
     row |= {"code_remark": remark, "code_note": claim.code.note if remark else None}

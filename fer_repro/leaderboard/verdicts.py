@@ -72,7 +72,7 @@ def verdict(claim: Claim, results: Iterable[Result], protocol: str = "official")
         seeds=tuple(r.seed for r in counted),
         accuracies=accuracies,
         spread=statistics.stdev(accuracies) if len(accuracies) > 1 else None,
-        views=str(Views(**first["recipe"]["views"])) if counted[0].has_views else "one view",
+        views=str(Views(**first["recipe"]["views"])) if counted[0].has_views else "no test-time augmentation",
         parameters=first["parameters"],
         run_date=max(r.record["ended"] for r in counted)[:10],
     )

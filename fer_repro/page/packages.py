@@ -6,12 +6,27 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fer_repro import results
 from fer_repro.data import LABELS, USAGES
 from fer_repro.data.sample import RULE
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation.statistics import paired_comparison
-from fer_repro.markup import Html, interval, is_web, link, note, percent, small, table, text, whole, with_interval
+from fer_repro.markup import (
+    Html,
+    interval,
+    is_web,
+    link,
+    note,
+    percent,
+    small,
+    table,
+    text,
+    whole,
+    with_code,
+    with_interval,
+)
 from fer_repro.packages import leakage
 from fer_repro.packages.leakage import HELD_OUT, SEEN, Judgement
 from fer_repro.packages.score import on_own_classes
@@ -64,10 +79,20 @@ class PackagesPage:
             [text(p.name), "<br>".join(f"{text(say.what)} {_source(say.source)}" for say in p.says)]
             for p in self.packages
         ]
-        body = table(header, rows, numeric=(1, 2, 3, 4)) + table(
+        body = table(header, rows, self._floor(), numeric=(1, 2, 3, 4)) + table(
             ["Package", "What it says of its accuracy or its data"], says
         )
         return Html(body, plain or "nothing is scored yet")
+
+    def _floor(self) -> str:
+        """What the commonest class of each test set scores as the answer for every face, from stored labels."""
+        if not (scored := self._scored()):
+            return ""
+        one, parts = next(iter(scored.values())), []
+        for usage in HALVES:
+            counts = np.bincount(one.predictions[f"{usage}_labels"], minlength=len(LABELS))
+            parts.append(f"{percent(counts.max() / counts.sum())} on {usage} ({LABELS[counts.argmax()]})")
+        return f"For comparison: the commonest class as the answer for every face scores {' and '.join(parts)}."
 
     def _row(self, package: Package) -> list[str]:
         about = f"{package.version}, {package.released[:4]}, {package.registry}"
@@ -214,7 +239,8 @@ class PackagesPage:
             files = "<br>".join(
                 f"<code>{text(file.member)}</code> {small(f'sha256 {file.sha256[:16]}')}" for file in package.files
             )
-            way = "<br>".join(filter(None, (text(package.preprocessing), package.remark and small(package.remark))))
+            remark = package.remark and f'<span class="fer-small">{with_code(package.remark)}</span>'
+            way = "<br>".join(filter(None, (with_code(package.preprocessing), remark)))
             rows.append([text(package.name), text(package.family), files, way])
         return Html(table(["Package", "Our network", "File inside", "Preprocessing"], rows), f"{len(rows)} packages")
 

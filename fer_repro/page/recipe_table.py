@@ -256,12 +256,19 @@ def deviations_table(recipe: Recipe) -> str:
 
 def recipe_table(variant: Variant, protocol: str, profile: str = "full") -> str:
     """The recipe of a variant with the source of every value; markup. Raises `FerReproError` as the variant does."""
-    recipe, known = variant.recipe(protocol, profile), Sources(variant, protocol)
-    body = [[text(row.name), text(row.value), _source(known.of(row))] for row in rows(recipe.as_dict())]
-    groups = details_of(str(papers.module_of(variant.slug).__file__))
-    for name, (value, source) in (groups.get("all", {}) | groups.get(variant.id, {})).items():
-        body.append([text(name), text(value), _source(source)])
+    entries = _entries(variant, protocol, profile)
+    body = [[text(name), text(value), _source(source)] for name, value, source in entries]
     return _wrapped(table(["Setting", "Value", "Source"], body))
+
+
+def _entries(variant: Variant, protocol: str, profile: str = "full") -> list[tuple[str, str, Source | None]]:
+    """Every setting of a recipe, then the details that no setting says: name, value, source."""
+    recipe, known = variant.recipe(protocol, profile), Sources(variant, protocol)
+    groups = details_of(str(papers.module_of(variant.slug).__file__))
+    more = groups.get("all", {}) | groups.get(variant.id, {})
+    return [(row.name, row.value, known.of(row)) for row in rows(recipe.as_dict())] + [
+        (name, value, source) for name, (value, source) in more.items()
+    ]
 
 
 def _source(source: Source | None) -> str:
@@ -285,7 +292,8 @@ def full_recipe(variant: Variant, protocol: str, others: tuple[Variant, ...] = (
     ``others``; markup."""
     recipe = variant.recipe(protocol, "full")
     title = f"Full recipe of {model_name(variant.id)}, {protocol} protocol, sha256 {recipe.sha256()[:16]}…"
-    body = f"<p>{text(title)}</p>" + recipe_table(variant, protocol)
+    body = f"<p>{text(title)}</p><p>{text(_origins(variant, protocol))}</p>"
+    body += recipe_table(variant, protocol)
     if variant.has_epochs(protocol):
         body += f"<p>{text(EVERY_EPOCH)}</p>"
     for other in (name for name in papers.PROTOCOLS if name != protocol):
@@ -293,6 +301,16 @@ def full_recipe(variant: Variant, protocol: str, others: tuple[Variant, ...] = (
     for one in others:
         body += details(f"Full recipe of {model_name(one.id)}, {protocol} protocol", recipe_table(one, protocol))
     return body
+
+
+def _origins(variant: Variant, protocol: str) -> str:
+    """Whose recipe it is: how many of its values are our own choice."""
+    origins = [source for _, _, source in _entries(variant, protocol)]
+    ours = sum(source is not None and source.kind == "ours" for source in origins)
+    return (
+        f"This is the recipe of a full run here; it can differ from the paper's. Our choice: {ours} of "
+        f"{len(origins)} values. The last column names the source of each value, or our reason."
+    )
 
 
 def _differences(variant: Variant, recipe: Recipe, protocol: str) -> str:

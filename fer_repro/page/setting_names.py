@@ -32,7 +32,7 @@ SETTINGS: Mapping[str, str] = MappingProxyType(
         "ema": "Averaged weights",
         "selection": "Selection",
         "views": "Test-time augmentation",
-        "plain": "Single view",
+        "plain": "Without test-time augmentation",
         "precision": "Precision",
         # Options of networks.
         "attend": "attention over features",

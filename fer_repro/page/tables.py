@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from fer_repro.claims import Claim
-from fer_repro.claims.others import NOBODY, reported_range
+from fer_repro.claims.others import nobody_measured, reported_range
 from fer_repro.leaderboard import VERDICTS
 from fer_repro.markup import Html, breaking, interval, link, percent, seconds, small, table, text, whole
 from fer_repro.page.cards import verdict_mark
@@ -116,8 +116,10 @@ def others_sentence(claim: Claim) -> str:
     """A sentence on what the reports on a claim's model say together."""
     found = reported_range(claim.others)
     if found is None:
-        some = any(one.comparison != "other method" for one in claim.others)
-        return "The reports below give no number for this model." if some else f"{NOBODY[0].upper()}{NOBODY[1:]}."
+        if not nobody_measured(claim.others):
+            return "The reports below give no number for this model."
+        context = f"{(n := len(claim.others))} report{'s' * (n > 1)} on other methods below, as context only"
+        return "No report on this model is known" + (f"; {context}." if n else ".")
     reports = f"{found.n} report{'s' * (found.n > 1)}"
     if found.comparable:
         return f"{reports} that can be compared with the claim: {found.percent}."

@@ -14,6 +14,7 @@ from fer_repro.data import synthetic as synthetic_faces
 from fer_repro.markup import SMOKE_TEST, SYNTHETIC, percent
 from fer_repro.page import comparison, evidence
 from fer_repro.plots.figure import Figure
+from fer_repro.project import project_root
 from fer_repro.results import NotRecorded
 
 RESULT_SECTIONS = [name for name in SECTIONS if name != "others"]
@@ -156,6 +157,7 @@ def test_without_evidence_each_section_is_one_quiet_line(nothing):
         thing = getattr(chapter, section)()
         assert thing.body.startswith('<p class="fer-small">') and thing.body.endswith("not run on real faces.</p>")
     assert chapter.show(lambda_of_nothing).plain == "Lambda of nothing: not run on real faces"
+    assert chapter.show(lambda_of_nothing, name="Its gates").plain == "Its gates: not run on real faces"
     deviations = str(shown(chapter.deviations()))
     assert "<details>" not in chapter.deviations().body and SYNTHETIC not in deviations
     assert papers.get("vggnet").recipe("official", "full").sha256()[:16] in str(shown(chapter.recipe()))
@@ -194,6 +196,18 @@ def test_an_ablation_is_shown_as_what_it_is(tmp_path):
     for thing in (chapter.curves(), chapter.confusion(), chapter.per_class(), chapter.scores()):
         assert all("ablation efficientfer-lite0" in words.lower() for words in texts_of(thing))
     assert SYNTHETIC not in "".join(texts_of(chapter.beside_the_claim()))
+
+
+def test_the_chapter_introduces_the_network_that_may_stand_in():
+    """The sentences on EfficientNet-Lite0 agree with its recipe."""
+    recipe = papers.get("efficientfer-lite0").recipe("official", "full")
+    chapter = project_root() / "chapters" / "papers" / "efficientfer.ipynb"
+    cells = ["".join(cell["source"]) for cell in json.loads(chapter.read_text(encoding="utf-8"))["cells"]]
+    (own,) = (cell for cell in cells if "second network, `efficientfer-lite0`" in cell)
+    size, (stage,) = recipe.input_size, recipe.stages
+    assert f"{size}×{size} pixels, {stage.epochs} epochs" in own and '"ablation efficientfer-lite0"' in own
+    assert recipe.loss.name == "cross-entropy" and recipe.loss["label_smoothing"] > 0
+    assert not recipe.loss.kwargs().get("class_weights") and "no class weights" in own
 
 
 def test_what_a_result_does_not_hold_is_one_quiet_line(monkeypatch, tmp_path):

@@ -12,6 +12,7 @@ from fer_repro import results
 from fer_repro.data import LABELS, USAGES
 from fer_repro.data.official import OFFICIAL_COUNTS
 from fer_repro.errors import FerReproError
+from fer_repro.markup import percent, with_code
 from fer_repro.packages import leakage
 from fer_repro.packages.score import described
 from fer_repro.packages.table import table
@@ -110,13 +111,23 @@ def test_nothing_stored_says_what_to_run(tmp_path):
     page = PackagesPage(str(tmp_path))
     for part in (page.accuracies(), page.recalls(), page.leakage(), page.conclusions()):
         assert "fer-repro packages score --store" in part.body
-    assert "not scored yet" in page.overview().body
+    assert "not scored yet" in page.overview().body and "commonest" not in page.overview().body
     with pytest.raises(FerReproError, match="no folder of results"):
         PackagesPage(str(tmp_path / "missing"))
 
 
+def test_the_commonest_class_is_the_floor(page):
+    """Some package scores less than one answer for every face."""
+    body = page.overview().body
+    for usage in results.HALVES:
+        counts = OFFICIAL_COUNTS[USAGES.index(usage)]
+        share, name = max(counts) / sum(counts), LABELS[int(np.argmax(counts))]
+        assert f"{percent(share)} on {usage} ({name})" in body
+
+
 def test_who_is_not_scored_and_why_and_what_was_read():
     page = PackagesPage()
+    assert "<code>FER(use_tflite=False)</code>" in page.files().body and "`" not in page.files().body
     assert all(package.because.split(";")[0][:30] in page.not_scored().body for package in table().not_scored)
     assert all(package.files[0].sha256[:16] in page.files().body for package in table().scored)
 
@@ -127,6 +138,11 @@ def test_the_chapter_states_the_rule_that_the_code_applies():
     assert all(
         f"**{verdict.capitalize()}.**" in chapter for verdict in (leakage.SEEN, leakage.HELD_OUT, leakage.UNDECIDED)
     )
+
+
+def test_code_in_text_is_shown_as_code_and_escaped():
+    assert with_code("call `f(a<b)` & wait") == "call <code>f(a&lt;b)</code> &amp; wait"
+    assert with_code("one ` alone") == "one ` alone"
 
 
 def test_nothing_to_draw_is_an_error():

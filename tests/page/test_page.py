@@ -540,9 +540,11 @@ def test_others_are_listed_with_their_source():
 
 
 def test_nobody_has_measured_it_is_a_sentence():
-    assert str(shown(opened("ad-corre").others())) == "No measurement known."
+    assert str(shown(opened("ad-corre").others())) == "No report on this model is known."
     both = str(shown(opened("mini-resemotenet", variant="mini-resemotenet-a").others()))
-    assert both.count("No measurement known") == 2 and "Mini-ResEmoteNet (B): No measurement" in both
+    assert both.count("No report on this model") == 2 and "Mini-ResEmoteNet (B): No report" in both
+    related = str(shown(opened("lhc-net").others()))
+    assert "No report on this model is known; 2 reports on other methods below, as context only." in related
 
 
 def test_long_runs_print_few_lines(capsys):

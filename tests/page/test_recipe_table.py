@@ -135,6 +135,13 @@ def test_details_of_a_method_stand_below_its_settings():
     assert "authors’ code: " in gated.partition("First weights of the gates")[2]
 
 
+def test_a_recipe_says_that_it_is_ours_and_how_many_values_we_chose():
+    body = recipe_table.full_recipe(papers.get("deep-emotion"), "official")
+    own = recipe_table.recipe_table(papers.get("deep-emotion"), "official")
+    ours, values = own.count("our choice: "), own.count("<tr>") - 1
+    assert 0 < ours < values and f"Our choice: {ours} of {values} values." in body
+
+
 def test_wrong_details_are_one_sentence(tmp_path):
     (tmp_path / "deviations.yaml").write_text("details:\n  all:\n    Order: [first this, paper]\n")
     with pytest.raises(FerReproError, match="cannot be read as details.*a text, a kind and a place"):

@@ -343,7 +343,15 @@ def test_the_regulariser_is_small_beside_the_cross_entropy():
 
 def test_the_table_of_sizes_counts_what_is_declared():
     body = figures.sizes().body
-    for text in ("30,564,331", "362,312,331", "4,196,352", ">45<", ">610<"):
+    for text in (
+        "30,564,331",
+        "362,312,331",
+        "4,196,352",
+        ">45<",
+        ">610<",
+        "unused values",
+        "Multiply-adds of one test image with ten crops",
+    ):
         assert text in body, text
 
 
@@ -358,6 +366,7 @@ def test_a_run_records_the_parts_of_its_loss():
     assert 0 <= part["spread"] <= figures.ceiling(32) and 0.765 < part["cross_entropy"] < 2.5
     page = figures.loss_parts(chapter.result)
     assert f"{part['cross_entropy']:.4f}" in page.body and "not a result" in page.body
+    assert "two parts of the loss after training" in page.body
     # As the classifier's own probabilities have it, on the same images.
     splits = chapter.result.classifier.recipe.protocol.split(data.load("synthetic", size=(280, 140, 140)))
     images, labels = splits.test.images[:128], torch.tensor(splits.test.labels[:128].astype("int64"))

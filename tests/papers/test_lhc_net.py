@@ -140,6 +140,7 @@ def test_counts_and_shapes_of_the_full_network():
     counts = [cost.count_parameters(block) for block in network.blocks]
     assert counts == [657_312, 657_312, 208_392, 658_714, 2_623_714] and sum(counts) == 4_805_444
     assert cost.count_parameters(network) - sum(counts) == 27_590_858
+    assert cost.count_parameters(network.norm) == 1_024, "the picture's last block has them, as the chapter says"
     assert cost.count_parameters(network.head) == 6_303_751
     statistics = sum(b.numel() for name, b in network.named_buffers() if "running" in name)
     assert statistics == 15_366

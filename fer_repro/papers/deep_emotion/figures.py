@@ -147,7 +147,11 @@ def stopped_transformers(runs: Sequence[Result]) -> list[str]:
             for state in (True, False)
         )
         if alive:
-            shown = "The accuracy is lower there in every run" if max(dead) < min(alive) else "No loss shows"
+            shown = "The accuracy is lower there in some runs only"
+            if max(dead) < min(alive):
+                shown = "The accuracy is lower there in every run"
+            elif min(dead) >= min(alive):
+                shown = "The accuracy is not lower there"
             lines.append(
                 f"{shown}: {variant} gives {_range(dead)} where the transformer stopped learning and {_range(alive)} "
                 f"where it did not ({len(dead)} run{'s' * (len(dead) > 1)} against {len(alive)})."

@@ -40,12 +40,12 @@ def searched(
 
 
 TRIED = (
-    Tried("A", "as recalled", searched(SMALL, HALF, schedule=Step("constant"))),
+    Tried("A", "as recalled", searched(SMALL, HALF, schedule=Step("constant")), "as under claimed"),
     Tried("B", "A, cosine schedule", searched(SMALL, HALF)),
     Tried("C", "B, torch's default initial weights", searched(DEFAULT, HALF)),
     Tried("D", "C, dropout 0.1 instead of 0.5", searched(DEFAULT, LOW)),
-    Tried("E", "D, mirror only", searched(DEFAULT, LOW, augment=deep_emotion.LIGHT[:1])),
-    Tried("F", "D, no charge on the weights", searched(DEFAULT, LOW, weight_penalty=0.0)),
+    Tried("E", "D, mirror only", searched(DEFAULT, LOW, augment=deep_emotion.LIGHT[:1]), "D, horizontal flip only"),
+    Tried("F", "D, no charge on the weights", searched(DEFAULT, LOW, weight_penalty=0.0), "D, no weight penalty"),
 )
 SEARCH = Search("deep-emotion", TRIED, deep_emotion.fit, __spec__.name)
 shown = SEARCH.shown

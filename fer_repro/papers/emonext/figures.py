@@ -81,10 +81,12 @@ def sizes() -> Html:
         adds = 10 * cost.count_multiply_adds(network, input_shape(full)) / 1e9
         shape = (" ".join(map(str, depths)), f"{dims[0]} to {dims[-1]}")
         rows.append([text(size), *shape, total, whole(gates), attention, values, f"{adds:.0f}"])
-    header = ["Size", "Blocks", "Channels", "Parameters", "Channel weights", "Attention", "Its values", "Test image"]
+    parts_of = ["Channel weights", "Attention", "Attention’s unused values"]
+    header = ["Size", "Blocks", "Channels", "Parameters", *parts_of, "Multiply-adds, 10⁹"]
     caption = (
-        "Counted on the built networks; the leaderboard lists the last one. Its values: not used. Test "
-        "image: 10⁹ multiply-adds for ten crops"
+        "Counted on the built networks; the leaderboard lists the last one. Parameters in all, then those of the "
+        "squeeze-and-excitation blocks, of the attention, and of its layer of values, which nothing uses. "
+        "Multiply-adds of one test image with ten crops"
     )
     return Html(table(header, rows, caption, numeric=range(3, 8)), f"{len(rows)} sizes, the last {rows[-1][3]}")
 
@@ -237,7 +239,10 @@ def loss_parts(result: Result) -> Html:
         parts = [f"{cross_entropy:.4f}", f"{spread_:.1e}", f"{spread_ / (spread_ + cross_entropy):.1e}"]
         rows.append([text(usage), f"{part['batches']} × {size}", *parts, f"{ceiling(size):.4f}"])
     header = ["Test set", "Batches × images", "Cross-entropy", "Spread", "Its share", "Largest spread"]
-    caption = "Middle crops, the weights that are scored; smoothed labels, the spread with its weight in the loss"
+    caption = (
+        "The two parts of the loss after training: middle crops, the weights that are scored; smoothed labels, the "
+        "spread with its weight in the loss"
+    )
     body = remark_note(result.remark) + table(header, rows, caption, numeric=range(1, 6))
     return Html(body, f"spread {rows[-1][3]} beside a cross-entropy of {rows[-1][2]}")
 

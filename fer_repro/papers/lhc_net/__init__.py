@@ -1,5 +1,5 @@
-"""LHC-Net: a pre-activation ResNet-34 with self-attention over channels (Pecoraro, Basile, Bono, Gallo; Information
-13(9), 2022, arXiv 2111.07224).
+"""LHC-Net: a pre-activation ResNet-34 with self-attention over channels (Pecoraro, Basile, Bono; Information 13(9),
+2022, arXiv 2111.07224).
 
 Idea: self-attention between channels instead of positions, in horizontal strips of the map ("local heads"), added to a
 trained backbone as five `ChannelAttention` blocks that keep its shapes. Claim: 74.42 %, one network, test-time

@@ -62,7 +62,8 @@ def blocks_table(recorded: Mapping[str, Any]) -> str:
         rows.append([f"LHC {place}", *map(str, sizes), *map(_range, ranges), f"{block['share']:.3f}"])
     caption = (
         f"Means over {recorded['n']:,} scored faces. Evenness: entropy of a row over its largest possible value, 1 = "
-        "all channels alike. Added / input: norm of the block's addition over the norm of its input."
+        "all channels alike. Exponent p: near 1 the divisor is near m². Added / input: norm of the block's addition "
+        "over the norm of its input."
     )
     header = ["Block", "Channels", "Heads", "Evenness, by head", "Exponent p, by head", "Added / input"]
     return table(header, rows, caption, numeric=range(1, 6))
@@ -108,7 +109,8 @@ def matrices(blocks: Sequence[Mapping[str, np.ndarray]], remark: str) -> Figure:
         alt=f"Channel-by-channel attention of the first head of {len(first)} blocks, and of {len(strips)} heads of the "
         f"first one. Relative to the even share of one over the number of channels, {largest}.",
         caption="Mean attention weights over scored faces: row i shows from which channels (columns) channel i takes "
-        "its mixture. White or black: the even share. Above: the first head of every block. Below: heads of the first "
+        "its mixture. White or black: the even share; a vertical line: a channel from which all others take a large "
+        "share. Above: the first head of every block. Below: heads of the first "
         "block, each of which sees one strip of the face.",
         remark=remark,
     )
