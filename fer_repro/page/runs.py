@@ -24,6 +24,7 @@ from fer_repro.markup import (
 )
 from fer_repro.page.cards import computed_with, hardware
 from fer_repro.page.recipe_table import one_line, settings_table
+from fer_repro.page.setting_names import setting
 from fer_repro.page.tables import stages_table
 from fer_repro.plots.figure import Figure
 from fer_repro.results import RELEASED, Result
@@ -106,7 +107,7 @@ def _recorded(result: Result) -> str:
 def _named(value: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
     """The values below a mapping, each with the names of the keys that lead to it."""
     for key, inner in value.items():
-        name = f"{path}{key}".replace("_", " ")
+        name = f"{path}{setting(key)}" if path else key.replace("_", " ")  # below a fact, settings that it found
         if inner and isinstance(inner, Mapping) and not _series(inner):
             yield from _named(inner, f"{name}: ")
         else:

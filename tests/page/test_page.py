@@ -394,8 +394,8 @@ def test_what_a_method_recorded_is_read_value_by_value():
     cells = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in markup.split("<tr>")]
     for row in (
         ["pool", "57418"],
-        ["chosen: k", "400"],
-        ["chosen: weights", "2, 1"],
+        ["chosen: neighbours k", "400"],
+        ["chosen: weights of the pyramid&#x27;s levels", "2, 1"],
         ["nothing", "none"],
         ["k", "select accuracy", "C"],
         ["100", "0.25", "none"],
@@ -499,7 +499,7 @@ def test_a_method_without_epochs_shows_stages_choices_and_ladder(monkeypatch):
     result = made_up("local-learning-bow", n=3589)
     chapter = finished(monkeypatch, result)
     assert "vocabulary70.0 s" in str(shown(chapter.curves())) and "62.50" in str(shown(chapter.curves()))
-    assert "chosenneighbours k 200, SVM penalty C 1" in str(shown(chapter.run()))
+    assert all(told in str(shown(chapter.run())) for told in ("chosen: neighbours k200", "chosen: SVM penalty C1"))
     ladder = chapter.ladder()
     assert len(re.findall("<figure>", ladder._repr_html_())) == 2
     assert "histogram, global 49.99" in repr(ladder) and "pyramid, local 62.50" in repr(ladder)
