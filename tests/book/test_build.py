@@ -179,9 +179,9 @@ def test_the_built_pages_show_what_their_sources_give(html, monkeypatch):
     assert pages.compare(html, default_results_dir()) == (len(executed), [])
     page = html / "chapters" / "papers" / "deep-emotion.html"
     true = page.read_text(encoding="utf-8")
-    assert "19.54 points more" in true
+    [gap] = re.findall(r"[\d.]+ points more than measured", true)
     try:
-        page.write_text(true.replace("19.54 points more", "9.54 points more"), encoding="utf-8")
+        page.write_text(true.replace(gap, "9.54 points more than measured"), encoding="utf-8")
         [wrong] = pages.compare(html, default_results_dir())[1]
     finally:
         page.write_text(true, encoding="utf-8")
