@@ -35,6 +35,8 @@ NAMES = {
     "conflicting": "identical with an image of another label",
     "blank": "blank or almost blank",
 }
+DASH = "\N{EN DASH}"
+OF_TEST_IMAGES = ("identical_in_training", "near_in_training")  # counted for the two test sets only
 FACES, PAIRS, CONFLICTS = 6, 6, 12  # pictures for each class, pairs for each band, pairs with two labels
 
 
@@ -141,7 +143,13 @@ class DatasetPage:
         )
         sizes = self._counts.sum(axis=1)
         rows = [
-            [text(name), *(_of(n["by_usage"][key][usage], sizes[usage]) for usage in USAGES)]
+            [
+                text(name),
+                *(
+                    DASH if key in OF_TEST_IMAGES and usage not in TESTS else _of(n["by_usage"][key][usage], size)
+                    for usage, size in sizes.items()
+                ),
+            ]
             for key, name in NAMES.items()
         ]
         return Html(f"<p>{text(groups)}</p>" + table(["Images", *USAGES], rows, numeric=(1, 2, 3)), groups)
@@ -203,7 +211,24 @@ class DatasetPage:
             plain.append(f"{name}: {same} of {looked} of the sample are the same photograph")
         caption = f"The sample: {precision.RULE}. {precision.judged()['how']}"
         header = ["Correlation", "Pairs", "Same photograph, in the sample", "Pairs with equal labels", "Taken as"]
-        return Html(table(header, rows, caption, numeric=(1, 2, 3)), "; ".join(plain))
+        left = self._left_out()
+        body = table(header, rows, caption, numeric=(1, 2, 3)) + (f"<p>{text(left)}</p>" if left else "")
+        return Html(body, "; ".join(plain) + (f". {left}" if left else ""))
+
+    def _left_out(self) -> str:
+        """What the threshold leaves out: the pairs of each band below it, and how many of its sample are the same
+        photograph."""
+        parts = []
+        for band, judged in zip(self._bands, precision.judged()["bands"], strict=True):
+            same = sum(pair[2] for pair in judged["pairs"])
+            if band["high"] <= NEAR and band["pairs"] and same:
+                parts.append(
+                    f"{band['pairs']:,} pairs from {band['low']:.2f} to {band['high']:.2f} ({same} of "
+                    f"{len(judged['pairs'])} of the sample are the same photograph)"
+                )
+        if not parts:
+            return ""
+        return f"The threshold is conservative. It does not count {', '.join(reversed(parts))}."
 
     def pair_samples(self) -> Figure | Html:
         """The first pairs of each band of the sample, side by side."""
