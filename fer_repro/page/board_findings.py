@@ -51,7 +51,8 @@ def _measured(rows: pd.DataFrame) -> list[str]:
     known = rows[rows["measured"].notna()].assign(gap=lambda frame: frame["claimed"] - frame["measured"])
     return [
         f"{text(row.ModelName)} is claimed at {percent(row.claimed)} and measured at <strong>{percent(row.measured)}"
-        f"</strong> ({interval((row.low, row.high))}). The claim is {against(row.claimed, row.measured, 'the measurement')}."
+        f"</strong> ({interval((row.low, row.high))}). The claim is "
+        f"{against(row.claimed, row.measured, 'the measurement')}."
         for row in known.sort_values("gap", ascending=False).itertuples()
     ]
 

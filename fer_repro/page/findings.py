@@ -268,9 +268,8 @@ def _released(one: Result, runs: Sequence[Result], claims: Sequence[Claim]) -> s
 def _stopped(one: Result) -> str:
     said, score = one.record["unfinished"], one.score(SCORED)
     how = "" if one.protocol == PROTOCOLS[0] else f", {one.protocol} protocol"
-    answers = [
-        label for label, count in zip(score["per_class"], np.sum(score["confusion"], axis=0), strict=True) if count
-    ]
+    counts = zip(score["per_class"], np.sum(score["confusion"], axis=0), strict=True)
+    answers = [label for label, count in counts if count]
     same = f", and answers {answers[0]} for every image" if len(answers) == 1 else ""
     return (
         f"A run of {_name(one.variant)} (seed {one.seed}{how}) was stopped after {said['epochs_done']} of "

@@ -45,7 +45,8 @@ EXPLAINED = {
     "measured": "Dots with bars: measured here, with 95 % intervals.",
     "released": "Squares: weights that others published, scored here.",
     "unfinished": "Triangles: our runs that were stopped before their recipe's end.",
-    "ablation": "Pentagons: our best ablation of the model, a method that was changed on purpose; its run may be an unfinished one.",
+    "ablation": "Pentagons: our best ablation of the model, a method that was changed on purpose; its run may be "
+    "unfinished.",
     "others": "Wide bars: the range of what third parties report.",
     "incomparable": "Thin bars: the same, where no report can be compared with the claim.",
 }

@@ -87,7 +87,8 @@ def test_classes_are_those_of_the_confusion_matrix():
 def test_the_baseline_stands_beside_a_paper_and_not_beside_itself():
     baseline = made_up("baseline", right=0.68)
     words = found("vggnet", made_up(right=0.70), baseline)
-    gap = 100 * (made_up(right=0.70).headline["accuracy"] - baseline.headline["accuracy"])
+    shares = (made_up(right=0.70).headline["accuracy"], baseline.headline["accuracy"])
+    gap = np.subtract(*(float(percent(share).rstrip("\u00a0%")) for share in shares))
     assert f"{gap:.2f} points less than VGGNet" in words
     own = found("baseline", baseline)
     assert own.startswith("The plain baseline recognises") and "of this book" not in own and "claim" not in own
@@ -109,6 +110,21 @@ def test_ablations_unfinished_runs_and_released_weights_are_named_for_what_they_
     assert "was stopped after 7 of 350 epochs" in words and "this decides nothing" in words
     assert "Released weights of VGGNet (of-theirs) give" in words and "; trained on words, selected on words." in words
     assert "Not decided: the claim of 73.28" in words
+
+
+def test_a_run_that_has_learned_one_class_only_says_so():
+    stuck = unfinished()
+    assert "for every image" not in found("vggnet", stuck)
+    for kind in ("plain", "views"):
+        stuck.predictions[f"PrivateTest_{kind}"][:] = np.eye(7)[3] * 0.65 + 0.05
+    stuck.record["scores"] = results.score_all(stuck.predictions, ["PrivateTest"])
+    assert "and answers happy for every image; this decides nothing" in found("vggnet", stuck)
+
+
+def test_a_difference_is_that_of_the_numbers_beside_it():
+    assert findings.against(0.605745, 0.605454, "it") == "0.02 points more than it"  # 60.57 % against 60.55 %
+    assert findings.against(0.60549, 0.60551, "it") == "as much as it"  # both are shown as 60.55 %
+    assert findings.against(0.5, 0.7002, "it") == "20.02 points less than it"
 
 
 def test_runs_of_another_recipe_are_not_mixed():
