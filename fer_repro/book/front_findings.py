@@ -87,8 +87,8 @@ def _others(rows: pd.DataFrame) -> Iterator[str]:
     if not ours.empty:
         row = ours.loc[(ours["claimed"] - ours["others_high"]).idxmax()]
         start += (
-            f" The largest such difference of a model that we have not measured: {_link(row)}, claimed {percent(row['claimed'])}, reported "
-            f"**{reported(row)}**."
+            f" The largest such difference of a model that we have not measured: {_link(row)}, claimed "
+            f"{percent(row['claimed'])}, reported **{reported(row)}**."
         )
     yield start
 
