@@ -18,7 +18,7 @@ from fer_repro.data import FER2013, LABELS, USAGES, load, source
 from fer_repro.data.audit import NEAR, Audit, audit, precision
 from fer_repro.data.audit.index import committed
 from fer_repro.data.audit.lookup import IDENTICAL, WITH_NEAR
-from fer_repro.data.sample import RULE, training_sample
+from fer_repro.data.sample import WORDS, training_sample
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation.statistics import wilson
 from fer_repro.markup import Html, note, percent, small, table, text, whole, with_interval
@@ -128,7 +128,7 @@ class DatasetPage:
             return _quiet(NO_PICTURES)
         sample = training_sample(self.faces)
         figure = plots.samples(sample.images, sample.labels, LABELS, each=FACES)
-        figure.caption = f"One row per class: the first of {RULE}."
+        figure.caption = f"One row per class: the first of {WORDS}."
         return figure
 
     def findings(self) -> Html:
@@ -265,8 +265,12 @@ class DatasetPage:
         found = self.numbers.get("ferplus")
         if not found:
             return _quiet(
-                "The votes were not at hand when this page was built. They join to the original CSV only: "
-                "fer-repro data audit --root fer2013.csv --ferplus fer2013new.csv"
+                "The votes were not at hand when this page was built. With them this section counts, for each split, "
+                "the images for which another answer got more votes than the label, those for which “no face” or “unknown” "
+                "got the most, and those without a majority, and it sets each label against what got the most votes. "
+                "The file is fer2013new.csv of github.com/ebarsoum/FERPlus, and it joins to the original CSV only. The "
+                "parameter ferplus of this page names it, or the command: fer-repro data audit --root fer2013.csv "
+                "--ferplus fer2013new.csv"
             )
         kinds = {
             "disagree": "another answer got more votes than the label",

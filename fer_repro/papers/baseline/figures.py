@@ -218,8 +218,8 @@ def flips(result: Result, results_dir: Path | None = None) -> Html:
                 clear += p < 0.05
     mean = f"{100 * statistics.fmean(gains):+.2f}"
     words = (
-        f"On {SCORED} the accuracy changes by {mean} points on average over {_count(len(runs), 'run')}; in {clear or 'none'} of "
-        "them the change is more than chance (p below 0.05)."
+        f"On {SCORED} the accuracy changes by {mean} points on average over {_count(len(runs), 'run')}; in "
+        f"{clear or 'none'} of them the change is more than chance (p below 0.05)."
     )
     header = ["Test set", "Run", "Plain", "With flips", "Difference, points", "p"]
     caption = "Difference on the same images with its 95 % interval; p of McNemar's exact test."
