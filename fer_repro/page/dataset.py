@@ -268,9 +268,9 @@ class DatasetPage:
                 "The votes were not at hand when this page was built. With them this section counts, for each split, "
                 "the images for which another answer got more votes than the label, those for which “no face” or "
                 "“unknown” got the most, and those without a majority, and it sets each label against what got the "
-                "most votes. The file is fer2013new.csv of github.com/ebarsoum/FERPlus, and it joins to the "
-                "original CSV only. The parameter ferplus of this page names it, or the command: fer-repro data audit --root fer2013.csv "
-                "--ferplus fer2013new.csv"
+                "most votes. The file is fer2013new.csv of github.com/ebarsoum/FERPlus, and it joins to the original "
+                "CSV only. The parameter ferplus of this page names it, or the command: fer-repro data audit --root "
+                "fer2013.csv --ferplus fer2013new.csv"
             )
         kinds = {
             "disagree": "another answer got more votes than the label",
