@@ -33,6 +33,12 @@ def parse(text: str, what: str = "time budget") -> float:
     return seconds
 
 
+def span(low: float, high: float) -> str:
+    """Two numbers of seconds in one unit with two digits each: "0.21 to 2.1 s", "12 to 120 min", "3.1 to 31 h"."""
+    size, unit = (1, "s") if high < 100 else (60, "min") if high < 7200 else (3600, "h")
+    return f"{float(f'{low / size:.2g}'):,g} to {float(f'{high / size:.2g}'):,g} {unit}"
+
+
 def least(seconds: float) -> str:
     """``seconds``, rounded up, as a text that `parse` reads: "45s", "12m"."""
     return f"{math.ceil(seconds)}s" if seconds < 120 else f"{math.ceil(seconds / 60)}m"

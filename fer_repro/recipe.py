@@ -121,11 +121,15 @@ class Views:
     poses: tuple[tuple[float, ...], ...] = field(default=(), metadata=LATER)
 
     def __str__(self) -> str:
-        count = self.count or len(self.poses)
-        size = (f" {count}" if count else "") + (f" {self.size}" if self.size else "")
-        size += f" of {self.resize}" if self.resize else ""
-        single = self.kind in ("plain", "centre-crop", "lanczos4")
-        return f"{self.kind}{size}" + ("" if single else f", mean of {self.average}")
+        count, parts = self.count or len(self.poses), [self.kind]
+        if count:
+            parts.append(f"{count} copies")
+        if self.size or self.resize:
+            sizes = " of ".join(str(edge) for edge in (self.size, self.resize) if edge)
+            parts.append(f"{sizes} pixels")
+        if self.kind not in ("plain", "centre-crop", "lanczos4"):
+            parts.append(f"mean of {self.average}")
+        return ", ".join(parts)
 
 
 @dataclass(frozen=True)

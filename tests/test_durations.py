@@ -45,6 +45,21 @@ def test_a_wrong_duration_is_one_sentence(text):
         durations.parse(text, "turn")
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [
+        (0.21, 2.1, "0.21 to 2.1 s"),
+        (9, 99.4, "9 to 99 s"),
+        (12, 123, "0.2 to 2 min"),
+        (720, 7190, "12 to 120 min"),
+        (11160, 111600, "3.1 to 31 h"),
+        (3.6e6, 36e6, "1,000 to 10,000 h"),
+    ],
+)
+def test_a_span_has_one_unit(low, high, words):
+    assert durations.span(low, high) == words
+
+
 @pytest.mark.parametrize("seconds", [0.2, 5, 119.5, 120, 121, 5000, 90000.5])
 def test_what_is_at_least_needed_can_be_typed(seconds):
     assert seconds <= durations.parse(durations.least(seconds)) < seconds + 60

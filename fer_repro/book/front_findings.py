@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from fer_repro import results
+from fer_repro.claims import CLASSES
 from fer_repro.leaderboard import VERDICTS, Band
 from fer_repro.markup import interval, percent
 from fer_repro.packages import leakage
@@ -17,7 +18,7 @@ from fer_repro.packages.table import table as package_table
 from fer_repro.page.marks import reported
 from fer_repro.results import HALVES, PACKAGE, Result
 
-# "about 66 % test accuracy on FER2013 (the maintainer, 2019)"
+# "about 66 % test accuracy on FER2013 (the maintainer, 2019)": what its authors state, in our words, and who they are
 STATED = re.compile(r"(\d+(?:\.\d+)?) % (?:test )?accuracy on FER2013")
 SCORED = HALVES[-1]
 
@@ -55,8 +56,20 @@ def _measured(rows: pd.DataFrame) -> Iterator[str]:
     seeds = f"{row['seeds']} seed{'s' * int(row['seeds'] != 1)}"
     released = "" if pd.isna(row["released"]) else f"; weights that others released give {percent(row['released'])}"
     yield (
-        f"{found} The largest gap: {_link(row)}, claimed {percent(row['claimed'])}, measured "
-        f"**{percent(row['measured'])}** ({interval((row['low'], row['high']))}, {seeds}){released}."
+        f"{found} The largest difference between a claim and our measurement: {_link(row)}, claimed "
+        f"{percent(row['claimed'])}, measured **{percent(row['measured'])}** ({interval((row['low'], row['high']))}, "
+        f"{seeds}){released}. {_verdict(row)}"
+    )
+
+
+def _verdict(row: pd.Series) -> str:
+    """The verdict of a measured model, and why its claim cannot be compared where that is so."""
+    if row["verdict"] != "not comparable":
+        return f"The verdict: {row['verdict']}."
+    letter = row["comparability"]
+    return (
+        f"The verdict is *not comparable*, as the claim is of class {letter} ({CLASSES[letter]}): the measurement "
+        "speaks neither for nor against it."
     )
 
 
@@ -74,8 +87,8 @@ def _others(rows: pd.DataFrame) -> Iterator[str]:
     if not ours.empty:
         row = ours.loc[(ours["claimed"] - ours["others_high"]).idxmax()]
         start += (
-            f" The largest gap that we have not measured: {_link(row)}, claimed {percent(row['claimed'])}, reported "
-            f"**{reported(row)}**."
+            f" The largest such difference of a model that we have not measured: {_link(row)}, claimed "
+            f"{percent(row['claimed'])}, reported **{reported(row)}**."
         )
     yield start
 
@@ -89,8 +102,8 @@ def _packages(results_dir: Path | None) -> Iterator[str]:
     if said:
         _, package, one, what = max(said, key=lambda each: each[0])
         lines.append(
-            f"The package `{package.name}` says “{escape(what)}” and scores **{percent(one.score()['accuracy'])}** "
-            f"({interval(one.score()['interval'])})."
+            f"For the package `{package.name}` its authors state {escape(what)}; it scores "
+            f"**{percent(one.score()['accuracy'])}** ({interval(one.score()['interval'])})."
         )
     seen = [(p, one) for p, one in scored if _has_seen(one)]
     if seen:

@@ -51,6 +51,11 @@ class Repository:
         """owner/name"""
         return urlsplit(self.url).path.strip("/")
 
+    @property
+    def issues(self) -> str:
+        """Where its issues are."""
+        return f"{self.url}/{'-/' if self.provider == 'gitlab' else ''}issues"
+
     def colab(self, path: str) -> str | None:
         """Where Colab opens a notebook of the repository; None for a host that Colab cannot read."""
         return f"{COLAB}/github/{self.name}/blob/{self.branch}/{path}" if self.host == "github.com" else None

@@ -116,16 +116,16 @@ def _entry(runs: tuple[Result, ...], labels: np.ndarray) -> Entry:
     )
 
 
-def _title(run: Result, with_seed: bool = True) -> str:
-    """What a result is called: the model, and what kind of result it is where it is no official full run."""
+def _title(run: Result, with_seed: bool = True, more: Sequence[str] = ()) -> str:
+    """What a result is called: the model, and in brackets what kind of result it is where it is no official full run,
+    with whatever ``more`` says of it."""
     if run.kind == PACKAGE:
         return f"package {run.record['package']['name']}"
-    name = model_name(run.variant)
-    if run.kind == RELEASED:
-        return f"{name}, released weights"
-    name += ", as claimed" if run.protocol == "claimed" else ""
-    name += f", {run.progress}" if run.unfinished else ""
-    return f"{name}, seed {run.seed}" if with_seed else name
+    kinds = ["released weights"] if run.kind == RELEASED else ["as claimed"] * (run.protocol == "claimed")
+    kinds += [run.progress] * run.unfinished
+    kinds = [*kinds, *more]
+    name = f"{model_name(run.variant)} ({', '.join(kinds)})" if kinds else model_name(run.variant)
+    return f"{name}, seed {run.seed}" if with_seed and run.kind != RELEASED else name
 
 
 def _standing(run: Result) -> tuple[str, str]:
@@ -212,6 +212,6 @@ def _longer(entry: Entry) -> str:
     if entry.kind == PACKAGE:
         return f"{entry.name} {entry.record['package']['version']}"
     if entry.kind == RELEASED:
-        return f"{entry.name} {entry.record['released']['name']}"
-    seed = f", seed {entry.runs[0].seed}" if entry.kind == UNFINISHED else ""
-    return f"{entry.name}{seed}, recipe {entry.record['recipe_sha256'][:8]}"
+        return _title(entry.runs[0], False, [entry.record["released"]["name"]])
+    seed = [f"seed {entry.runs[0].seed}"] if entry.kind == UNFINISHED else []
+    return _title(entry.runs[0], False, [*seed, f"recipe {entry.record['recipe_sha256'][:8]}"])

@@ -12,6 +12,11 @@ from fer_repro.data.official import OFFICIAL_COUNTS, USAGES
 SAMPLE = int(OFFICIAL_COUNTS[1].sum())  # 3,589 images, as many as each test set has
 SEED = 0
 RULE = f"the {SAMPLE:,} images of {USAGES[0]} whose sha256 of '{SEED}/<id>' comes first"
+"""As the results of packages record it."""
+WORDS = (
+    f"a random sample of {SAMPLE:,} images of {USAGES[0]} that is the same everywhere: those with the smallest SHA-256 "
+    f"of '{SEED}/' and their id"
+)
 
 
 def training_sample(faces: FER2013, size: int = SAMPLE) -> FER2013:

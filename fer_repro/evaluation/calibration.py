@@ -75,19 +75,24 @@ def log_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
 
 
 def equal_mass_error(confidence: np.ndarray, hit: np.ndarray, bins: int = ECE_BINS) -> float:
-    """Mean gap between confidence and accuracy over bins of equally many images, weighted by count. (Nguyen, O'Connor
-    2015) Images of equal confidence may fall into two bins; they keep their order."""
+    """Mean gap between confidence and accuracy over the bins of `mass_bins`, weighted by count. (Nguyen, O'Connor
+    2015)"""
     return sum(one.n * abs(one.accuracy - one.confidence) for one in mass_bins(confidence, hit, bins)) / len(hit)
 
 
 def mass_bins(confidence: np.ndarray, hit: np.ndarray, bins: int = ECE_BINS) -> list[Bin]:
-    """Bins of equally many images (up to one), the least confident first; fewer where there are fewer images."""
+    """Bins of equally many images (up to one), the least confident first; fewer where there are fewer images.
+
+    Images of equal confidence share a bin, the first that one of them falls into, so the order of the images has no
+    effect.
+    """
     order = np.argsort(confidence, kind="stable")
-    return [
-        Bin(len(part), float(confidence[part].mean()), int(hit[part].sum()))
-        for part in np.array_split(order, bins)
-        if len(part)
-    ]
+    sizes = [len(part) for part in np.array_split(order, bins)]
+    ranked = confidence[order]
+    first = np.searchsorted(ranked, ranked, side="left")  # for each image the first place with its confidence
+    number = np.repeat(np.arange(bins), sizes)[first]
+    parts = [order[number == one] for one in range(bins)]
+    return [Bin(len(part), float(confidence[part].mean()), int(hit[part].sum())) for part in parts if len(part)]
 
 
 def scaled(probabilities: np.ndarray, temperature: float) -> np.ndarray:

@@ -255,7 +255,7 @@ class Chapter:
         return Html(figure.figure() + details("The numbers", numbers), repr(figure))
 
     def _scored(self) -> str:
-        """For example "VGGNet, PublicTest, ten-crop 40, mean of logits"."""
+        """For example "VGGNet, PublicTest, ten-crop, 40 pixels, mean of logits"."""
         result = self.result
         views = result.record["recipe"]["views" if result.has_views else "plain"]
         usage = result.halves[-1] if result.kind == results.RELEASED else result.scored

@@ -8,8 +8,9 @@ from pathlib import Path
 from fer_repro import papers, results
 from fer_repro.campaign.hours import DEVICES, SHARES, Hardware, Hours, gpu_hours, hours_of_all
 from fer_repro.claims import leaderboard_claims
+from fer_repro.durations import span
 from fer_repro.errors import FerReproError
-from fer_repro.markup import Html, seconds, table, text
+from fer_repro.markup import Html, seconds, small, table, text
 
 SEEDS = 3  # of the whole table
 HOW = (
@@ -51,14 +52,26 @@ class AnywherePage:
         )
 
     def each_model(self) -> Html:
-        """GPU hours of one full run of every model under the official protocol, the cheapest first."""
-        estimates = {name: [self._alone(name, device) for device in DEVICES] for name in self.models}
+        """The time on a GPU of one full run of every model under the official protocol with all that it builds on, and
+        of its own run alone; the cheapest first."""
+        whole = {name: [gpu_hours(name, "official", hardware=device) for device in DEVICES] for name in self.models}
         rows = [
-            [f"<code>{text(name)}</code>", *(text(_amount(one)) for one in estimates[name]), text(_builds_on(name))]
-            for name in sorted(self.models, key=lambda name: estimates[name][0].high)
+            [
+                _id(name),
+                *(self._times(name, *pair) for pair in zip(whole[name], DEVICES, strict=True)),
+                _builds_on(name),
+            ]
+            for name in sorted(self.models, key=lambda name: whole[name][0].high)
         ]
         header = ["Model", *(device.name for device in DEVICES), "Builds on"]
-        return Html(table(header, rows, "Hours of one seed", numeric=(1, 2, 3)), f"{len(rows)} models")
+        caption = "Time of one seed with all that the model builds on; small: of its own run alone, where that is less"
+        return Html(table(header, rows, caption, numeric=(1, 2, 3)), f"{len(rows)} models")
+
+    def _times(self, name: str, whole: Hours, device: Hardware) -> str:
+        """The time of a model with all that it builds on, and below it that of its own run; markup."""
+        if not papers.needs(name):
+            return text(_time(whole))
+        return f"{text(_time(whole))}<br>{small(_time(self._alone(name, device)))}"
 
     def _alone(self, name: str, device: Hardware) -> Hours:
         return gpu_hours(name, "official", frozenset(papers.needs(name)), device)
@@ -87,6 +100,11 @@ def _amount(found: Hours, times: int = 1) -> str:
     return f"{_rounded(times * found.low)} to {_rounded(times * found.high)}" if found.low else "no network"
 
 
+def _time(found: Hours) -> str:
+    """ "3.1 to 31 h", in the unit that suits it."""
+    return span(3600 * found.low, 3600 * found.high) if found.low else "no network"
+
+
 def _days(found: Hours, times: int) -> str:
     return f"{_rounded(times * found.low / 24)} to {_rounded(times * found.high / 24)}"
 
@@ -96,4 +114,10 @@ def _rounded(amount: float) -> str:
 
 
 def _builds_on(name: str) -> str:
-    return ", ".join(papers.get(name).requires) or "nothing"
+    """Markup: the models whose fitted networks a model needs."""
+    return ", ".join(map(_id, papers.get(name).requires)) or "nothing"
+
+
+def _id(name: str) -> str:
+    """A model's id, which breaks after a dash only; markup."""
+    return f'<code class="fer-id">{text(name)}</code>'

@@ -46,7 +46,7 @@ class CitingPage:
     def book(self) -> Html:
         """The book: a sentence, BibTeX, and CITATION.cff itself."""
         about = self.citation
-        sentence = f"{self.authors} ({self.year}). {about['title']}. Version {about['version']}."
+        sentence = f"{self.authors} ({self.year}). {about['title']}. Version {self.version}."
         sentence += f" {about['repository-code']}" if "repository-code" in about else ""
         body = f"<p>{text(sentence)}</p>{_pre(self.book_entry())}"
         return Html(body + details("CITATION.cff", _pre(self._read("CITATION.cff").strip())), sentence)
@@ -68,19 +68,22 @@ class CitingPage:
         return " and ".join(names)
 
     @property
+    def version(self) -> str:
+        """The version, and that it is not released where CITATION.cff has no date of a release."""
+        return f"{self.citation['version']}{'' if 'date-released' in self.citation else ' (not released yet)'}"
+
+    @property
     def year(self) -> str:
         """The year of the release, or of the copyright before the first one."""
         released = self.citation.get("date-released")
         return str(released)[:4] if released else str(yaml.safe_load(self._read("_config.yml"))["copyright"])
 
     def book_entry(self) -> str:
-        return self._entry(
-            "misc", KEY, title=f"{{{self.citation['title']}}}", note=f"Version {self.citation['version']}"
-        )
+        return self._entry("misc", KEY, title=f"{{{self.citation['title']}}}", note=f"Version {self.version}")
 
     def chapter_entry(self, slug: str) -> str:
         about = {"title": f"{{{self.chapter_title(slug)}}}", "booktitle": self.citation["title"]}
-        return self._entry("incollection", f"{KEY}:{slug}", **about, note=f"Version {self.citation['version']}")
+        return self._entry("incollection", f"{KEY}:{slug}", **about, note=f"Version {self.version}")
 
     def _entry(self, kind: str, key: str, **fields: str) -> str:
         given = {"author": f"{{{self.authors}}}", **fields, "year": self.year}

@@ -18,7 +18,7 @@ from fer_repro.data import FER2013, LABELS, USAGES, load, source
 from fer_repro.data.audit import NEAR, Audit, audit, precision
 from fer_repro.data.audit.index import committed
 from fer_repro.data.audit.lookup import IDENTICAL, WITH_NEAR
-from fer_repro.data.sample import RULE, training_sample
+from fer_repro.data.sample import WORDS, training_sample
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation.statistics import wilson
 from fer_repro.markup import Html, note, percent, small, table, text, whole, with_interval
@@ -35,6 +35,8 @@ NAMES = {
     "conflicting": "identical with an image of another label",
     "blank": "blank or almost blank",
 }
+DASH = "\N{EN DASH}"
+OF_TEST_IMAGES = ("identical_in_training", "near_in_training")  # counted for the two test sets only
 FACES, PAIRS, CONFLICTS = 6, 6, 12  # pictures for each class, pairs for each band, pairs with two labels
 
 
@@ -126,7 +128,7 @@ class DatasetPage:
             return _quiet(NO_PICTURES)
         sample = training_sample(self.faces)
         figure = plots.samples(sample.images, sample.labels, LABELS, each=FACES)
-        figure.caption = f"One row per class: the first of {RULE}."
+        figure.caption = f"One row per class: the first of {WORDS}."
         return figure
 
     def findings(self) -> Html:
@@ -141,7 +143,13 @@ class DatasetPage:
         )
         sizes = self._counts.sum(axis=1)
         rows = [
-            [text(name), *(_of(n["by_usage"][key][usage], sizes[usage]) for usage in USAGES)]
+            [
+                text(name),
+                *(
+                    DASH if key in OF_TEST_IMAGES and usage not in TESTS else _of(n["by_usage"][key][usage], size)
+                    for usage, size in sizes.items()
+                ),
+            ]
             for key, name in NAMES.items()
         ]
         return Html(f"<p>{text(groups)}</p>" + table(["Images", *USAGES], rows, numeric=(1, 2, 3)), groups)
@@ -203,7 +211,24 @@ class DatasetPage:
             plain.append(f"{name}: {same} of {looked} of the sample are the same photograph")
         caption = f"The sample: {precision.RULE}. {precision.judged()['how']}"
         header = ["Correlation", "Pairs", "Same photograph, in the sample", "Pairs with equal labels", "Taken as"]
-        return Html(table(header, rows, caption, numeric=(1, 2, 3)), "; ".join(plain))
+        left = self._left_out()
+        body = table(header, rows, caption, numeric=(1, 2, 3)) + (f"<p>{text(left)}</p>" if left else "")
+        return Html(body, "; ".join(plain) + (f". {left}" if left else ""))
+
+    def _left_out(self) -> str:
+        """What the threshold leaves out: the pairs of each band below it, and how many of its sample are the same
+        photograph."""
+        parts = []
+        for band, judged in zip(self._bands, precision.judged()["bands"], strict=True):
+            same = sum(pair[2] for pair in judged["pairs"])
+            if band["high"] <= NEAR and band["pairs"] and same:
+                parts.append(
+                    f"{band['pairs']:,} pairs from {band['low']:.2f} to {band['high']:.2f} ({same} of "
+                    f"{len(judged['pairs'])} of the sample are the same photograph)"
+                )
+        if not parts:
+            return ""
+        return f"The threshold is conservative. It does not count {', '.join(reversed(parts))}."
 
     def pair_samples(self) -> Figure | Html:
         """The first pairs of each band of the sample, side by side."""
@@ -240,8 +265,12 @@ class DatasetPage:
         found = self.numbers.get("ferplus")
         if not found:
             return _quiet(
-                "The votes were not at hand when this page was built. They join to the original CSV only: "
-                "fer-repro data audit --root fer2013.csv --ferplus fer2013new.csv"
+                "The votes were not at hand when this page was built. With them this section counts, for each split, "
+                "the images for which another answer got more votes than the label, those for which “no face” or "
+                "“unknown” got the most, and those without a majority, and it sets each label against what got the "
+                "most votes. The file is fer2013new.csv of github.com/ebarsoum/FERPlus, and it joins to the original "
+                "CSV only. The parameter ferplus of this page names it, or the command: fer-repro data audit --root "
+                "fer2013.csv --ferplus fer2013new.csv"
             )
         kinds = {
             "disagree": "another answer got more votes than the label",

@@ -18,9 +18,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
 from fer_repro.leaderboard import Band, record_line
-from fer_repro.page.label_placement import FAR, Point, place_names
 from fer_repro.page.marks import BELOW, CLAIMS, KINDS, Mark, marks, points
 from fer_repro.plots.figure import Theme, canvas
+from fer_repro.plots.label_placement import FAR, Point, place_names
 
 RECORD, BASELINE = "record line", "plain baseline"
 LEGEND = (RECORD, *KINDS.values(), BASELINE)

@@ -201,7 +201,7 @@ def _hits(run: Result, kind: str) -> np.ndarray:
 
 
 def _classes(runs: Sequence[Result]) -> str:
-    """The easiest and the hardest class, and the commonest error, over all runs."""
+    """The easiest and the hardest class, and the largest share of a class that is taken for another, over all runs."""
     scores = [run.score(SCORED) for run in runs]
     labels = list(scores[0]["per_class"])
     confusion = np.sum([score["confusion"] for score in scores], axis=0)
@@ -213,8 +213,8 @@ def _classes(runs: Sequence[Result]) -> str:
     over = f"Over the {len(runs)} seeds, the" if len(runs) > 1 else "The"
     return (
         f"{over} easiest class is {labels[best]} (recall {percent(recall[best], 1)}), the hardest {labels[worst]} "
-        f"({percent(recall[worst], 1)} of {images} images). The commonest error: {labels[truth]} taken for "
-        f"{labels[taken]}, {percent(shares[truth, taken], 1)} of that class."
+        f"({percent(recall[worst], 1)} of {images} images). The largest share of a class that is taken for another: "
+        f"{labels[taken]} is the answer for {percent(shares[truth, taken], 1)} of {labels[truth]}."
     )
 
 

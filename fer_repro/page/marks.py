@@ -21,7 +21,7 @@ COLUMNS = (
     *("evidence", "evidence_text"),
 )
 # Each kind of mark, by its name in the legend: what is claimed, then the evidence beside it.
-CLAIMS = {"claimed": "claimed", "clean": "claimed, class A (clean subset)"}
+CLAIMS = {"claimed": "claimed", "clean": "claimed, class A (clean selection)"}
 EVIDENCE = {
     "measured": "measured",
     "released": "released weights",

@@ -10,7 +10,7 @@ import numpy as np
 
 from fer_repro import results
 from fer_repro.data import LABELS, USAGES
-from fer_repro.data.sample import RULE
+from fer_repro.data.sample import WORDS
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation.statistics import paired_comparison
 from fer_repro.markup import (
@@ -180,7 +180,7 @@ class PackagesPage:
         if not rows:
             return Html(note("Not scored:", text(NOTHING)), NOTHING)
         header = ["Package", *(f"{SAMPLE} minus {usage}, points" for usage in HALVES), "What follows"]
-        return Html(table(header, rows, f"The sample: {RULE}.", numeric=(1, 2)), "; ".join(plain))
+        return Html(table(header, rows, f"The sample: {WORDS}.", numeric=(1, 2)), "; ".join(plain))
 
     def conclusions(self) -> Html:
         """What the numbers say to somebody who chooses a package: the best, what it is not distinguishable from,

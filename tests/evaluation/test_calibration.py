@@ -45,9 +45,25 @@ def test_a_model_that_is_always_wrong_and_sure_has_the_largest_error():
     rows, labels = np.eye(7)[np.zeros(70, int)], np.ones(70, int)
     found = calibration(rows, labels)
     assert (found.equal_width, found.equal_mass, found.accuracy, found.confidence) == (1.0, 1.0, 0.0, 1.0)
-    # Ten images more than bins, and fewer.
-    assert sum(one.n for one in mass_bins(np.full(25, 0.5), np.ones(25, bool))) == 25
-    assert len(mass_bins(np.full(4, 0.5), np.ones(4, bool))) == 4
+    # Ten images more than bins, and fewer than bins.
+    bins = mass_bins(np.linspace(0.2, 0.9, 25), np.ones(25, bool))
+    assert [one.n for one in bins] == [2] * 10 + [1] * 5
+    assert len(mass_bins(np.linspace(0.2, 0.9, 4), np.ones(4, bool))) == 4
+
+
+@pytest.mark.parametrize("order", [np.arange(70), np.random.default_rng(3).permutation(70)])
+def test_images_of_equal_confidence_share_a_bin_so_their_order_has_no_effect(order):
+    """A model that answers one class with one confidence: its only gap is that between confidence and accuracy."""
+    labels = np.repeat(np.arange(7), 10)[order]  # by class, as a folder of images gives them
+    found = calibration(np.tile(np.r_[0.4, np.full(6, 0.1)], (70, 1)), labels)
+    assert found.equal_mass == pytest.approx(found.equal_width) == pytest.approx(0.4 - 1 / 7)
+    # By hand, three bins of two, the tie at 0.5 over the edge of the first two: {0.3, 0.5, 0.5}, {0.7}, {0.8, 0.9}.
+    confidence, hit = np.array([0.3, 0.5, 0.5, 0.7, 0.8, 0.9]), np.array([1, 0, 1, 1, 0, 1], bool)
+    for places in ([0, 1, 2, 3, 4, 5], [0, 2, 1, 3, 4, 5], [5, 2, 4, 0, 1, 3]):
+        bins = mass_bins(confidence[places], hit[places], 3)
+        assert [(one.n, one.correct) for one in bins] == [(3, 2), (1, 1), (2, 1)]
+        by_hand = (3 * (2 / 3 - 1.3 / 3) + (1 - 0.7) + 2 * (0.85 - 0.5)) / 6
+        assert equal_mass_error(confidence[places], hit[places], 3) == pytest.approx(by_hand)
 
 
 def test_the_numbers_are_those_of_the_stored_metrics():

@@ -121,7 +121,7 @@ def test_the_image_is_resized_before_it_is_cut():
     assert batch.shape == (30, 1, 20, 20)
     whole = torch.nn.functional.interpolate(IMAGES, size=(30, 30), mode="bilinear", align_corners=False)
     torch.testing.assert_close(batch[0], whole[0, :, :20, :20])
-    assert str(views) == "ten-crop 20 of 30, mean of logits"
+    assert str(views) == "ten-crop, 20 of 30 pixels, mean of logits"
 
 
 @pytest.mark.parametrize(

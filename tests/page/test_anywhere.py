@@ -47,6 +47,19 @@ def test_every_model_is_listed_the_cheapest_first(counted, tmp_path):
     assert sorted(listed) == sorted(page.models) and listed[0] == "sdafe"
 
 
+def test_what_a_model_builds_on_counts(tmp_path):
+    """The ensemble stands below its cheapest member, with the sum first and its own run alone in small."""
+    page = AnywherePage(str(tmp_path))
+    shown = {re.sub("<[^>]+>", "", row[0]): row[1:] for row in rows(page.each_model().body)[1:]}
+    name, device = "residual-masking-ensemble", hours.DEVICES[0]
+    whole, alone = hours.gpu_hours(name, "official", hardware=device), page._alone(name, device)
+    assert whole.high > alone.high and shown[name][0].startswith(anywhere._time(whole) + "<br>")
+    assert anywhere._time(alone) in shown[name][0] and "e-0" not in " ".join(map(str, shown.values()))
+    assert "<br>" not in shown["vggnet"][0] and '<code class="fer-id">residual-masking</code>' in shown[name][-1]
+    places = list(shown)
+    assert all(places.index(one) < places.index(name) for one in papers.get(name).requires if one in shown)
+
+
 def test_it_says_what_was_measured_and_on_what(tmp_path):
     assert "nothing of this was measured" in AnywherePage(str(tmp_path)).measured().body
     results.write(made_result(seed=1), tmp_path)

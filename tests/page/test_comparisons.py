@@ -18,6 +18,7 @@ from fer_repro.page import comparisons
 from fer_repro.page.comparisons import ComparisonsPage, accuracy, together
 from fer_repro.page.comparisons.words import count, listed, p_value, points
 from fer_repro.plots.figure import Figure
+from fer_repro.plots.panels import Cloud, clouds
 
 SECTIONS = (
     *("findings", "forest", "overview", "pair_picture", "pairs", "ranks", "test_sets", "epochs", "epoch_curves"),
@@ -189,13 +190,50 @@ def test_a_pair_that_does_not_differ_has_no_shade(page):
 
 def test_models_that_decide_nothing_are_marked_and_named_with_the_reason(page):
     body = page.overview().body
-    assert (
-        body.count("\u00a0*<br>") == 3
-        and "an unfinished run decides nothing" in body
-        and "trained on test images" in body
-    )
-    assert "VGGNet, as claimed\u00a0*" in page.test_sets().plain
+    rows = re.findall(r"<tr>.*?</tr>", body, re.S)
+    assert sum("\u00a0*<" in row for row in rows) == 3 and "trained on test images" in body
+    (stopped,) = (row for row in rows if "unfinished" in row)
+    assert stopped.count("unfinished") == 1, "its name says so, and nothing says it again"
+    assert "VGGNet (as claimed)\u00a0*" in page.test_sets().plain
     assert all(name not in page.ranks().plain for name in ("facemood", "as claimed", "unfinished"))
+
+
+def test_a_run_that_answers_one_class_is_named(monkeypatch):
+    runs = [run_of("baseline", 0.6), run_of("deep-emotion", 0.5), run_of("deep-emotion", 0.5, 1)]
+    assert "for every image" not in page_of(monkeypatch, runs).overview().body
+    for run in (runs[0], runs[2]):
+        run.predictions["PrivateTest_plain"] = np.tile(np.eye(7, dtype=np.float16)[3], (3589, 1))
+        run.record["scores"] = results.score_all(run.predictions)
+    page = page_of(monkeypatch, runs)
+    assert [entry.single_answers for entry in page.comparison.entries] == [{1: "happy"}, {0: "happy"}]
+    body = page.overview().body
+    assert body.count("answers happy for every image") == 2 and "seed 1 answers happy for every image" in body
+
+
+def test_the_sentence_about_epochs_names_the_kinds_of_runs(page, monkeypatch):
+    assert "stored for 3 full runs under the official protocol." in page.epochs().plain
+    made = [run_of("baseline", 0.6, epochs=4), run_of("vggnet", 0.7, epochs=4, protocol="claimed")]
+    stopped = unfinished_of("deep-emotion", 0.5, done=4)
+    stopped.epochs = run_of("deep-emotion", 0.5, epochs=4).epochs
+    said = page_of(monkeypatch, [*made, stopped]).epochs().plain
+    assert said.endswith(
+        "1 full run under the official protocol, 1 full run under the claimed protocol and 1 unfinished run, which "
+        "decides nothing."
+    )
+    said = page_of(monkeypatch, [stopped, stopped, run_of("vggnet", 0.7)]).epochs().plain
+    assert said.startswith("How much the choice of the epoch changes is open: the predictions of all epochs are")
+    assert said.endswith("stored for 2 unfinished runs, which decide nothing.")
+
+
+def test_numbers_of_a_crowded_picture_do_not_cover_one_another():
+    """Twelve points beside one another: each label is clear of the others."""
+    points = [(10.0 ** (5 + 0.05 * place), 0.5 + 0.001 * (place % 3), str(place), "full run") for place in range(12)]
+    axes = clouds([Cloud("parameters", True, points)], "Title", alt="x").canvas().axes[0]
+    labels = [one for one in axes.texts if one.get_text()]
+    boxes = [label.get_window_extent() for label in labels]
+    assert len(boxes) == 12 and not any(
+        one.overlaps(other) for place, one in enumerate(boxes) for other in boxes[:place]
+    )
 
 
 def test_what_cannot_be_compared_is_listed(monkeypatch):

@@ -81,7 +81,7 @@ def test_classes_are_those_of_the_confusion_matrix():
     run.record["scores"] = results.score_all(run.predictions, ["PrivateTest"])
     words = found("vggnet", run)
     assert "The easiest class is surprise (recall 100.0\u00a0%), the hardest fear (0.0\u00a0% of" in words
-    assert "fear taken for sad, 100.0\u00a0% of that class" in words
+    assert "largest share of a class that is taken for another: sad is the answer for 100.0\u00a0% of fear." in words
 
 
 def test_the_baseline_stands_beside_a_paper_and_not_beside_itself():

@@ -16,8 +16,8 @@ from fer_repro import leaderboard
 from fer_repro.errors import FerReproError
 from fer_repro.page import timeline
 from fer_repro.page.drawing import narrow, wide
-from fer_repro.page.label_placement import CONTACT, overlap, place_names
 from fer_repro.page.marks import CLAIMS, KINDS
+from fer_repro.plots.label_placement import CONTACT, overlap, place_names
 from fer_repro.plots.theme import LIGHT
 
 RELEASED = {"released": 0.5155, "released_low": 0.4991, "released_high": 0.5318}

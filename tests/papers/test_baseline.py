@@ -43,6 +43,7 @@ def made_run(seed: int = 0, right: int = 2400, flipped: int = 2450, minutes: flo
             "stage": "train",
             "epoch": [1, 2],
             "loss": [1.9, 1.5],
+            "train_accuracy": [0.45, 0.65],
             "select_accuracy": [0.5, 0.625],
             "seconds": [30 * minutes] * 2,
         }
@@ -171,11 +172,36 @@ def test_an_unfinished_run_says_so_everywhere(tmp_path):
     assert "unfinished: epoch 1 of 2" in figures.accuracy_by_minutes(run, tmp_path).alt
 
 
+def test_it_says_whether_a_run_overfits():
+    run = made_run()
+    words = plain_text(figures.overfitting(run))
+    assert (
+        "epoch of this run, 2, the accuracy is 65.00" in words
+        and "62.50\u00a0% on PublicTest: 2.50 points less" in words
+    )
+    assert "it overfits." in words and "The highest accuracy on PublicTest is that of epoch 2, 62.50" in words
+    run.history = run.history.assign(train_accuracy=[0.3, 0.6], select_accuracy=[0.64, 0.625])
+    words = plain_text(figures.overfitting(run))
+    assert "2.50 points more" in words and "it does not overfit." in words and "that of epoch 1, 64.00" in words
+
+
+def test_recipes_of_the_search_that_were_not_trained_are_named():
+    line = {"change": "x", "correct": 2000, "n": 3589, "accuracy": 2000 / 3589, "epochs": 6}
+    some = [{**line, "recipe": letter} for letter in "ADEFGHIJ"]
+    words = " ".join(comparison.reading(some, papers.get("baseline").recipe("official", "full")))
+    assert (
+        "8 of 11 recipes were trained so far. Not trained: B (A, no augmentation); C (A, no label smoothing); K ("
+        in words
+    )
+    every = [{**line, "recipe": letter} for letter in "ABCDEFGHIJK"]
+    assert "Not trained" not in " ".join(comparison.reading(every, papers.get("baseline").recipe("official", "full")))
+
+
 def test_flips_are_compared_on_the_same_images(tmp_path):
     body = plain_text(figures.flips(made_run(right=2400, flipped=2450), tmp_path))
     assert f"{100 * 50 / N:+.2f}" in body and "below 0.001" in body and "in 1 of them" in body
     same = plain_text(figures.flips(made_run(right=2400, flipped=2400), tmp_path))
-    assert "+0.00" in same and "1.000" in same and "in 0 of them" in same
+    assert "+0.00" in same and "1.000" in same and "in none of them" in same
 
 
 def test_the_ensemble_averages_probabilities_image_by_image():

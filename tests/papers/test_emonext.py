@@ -261,7 +261,7 @@ def test_what_the_recipes_share_and_where_they_part():
     for recipe in (claimed, official):
         (stage,) = recipe.stages
         assert (recipe.batch_size, recipe.input_size, stage.optimiser["weight_decay"]) == (64, 224, 0.01)
-        assert str(recipe.views) == "ten-crop 224 of 236, mean of logits"
+        assert str(recipe.views) == "ten-crop, 224 of 236 pixels, mean of logits"
     (stage,) = claimed.stages
     assert (stage.epochs, stage.patience, stage.optimiser["lr"]) == (300, 12, 1e-3)
     assert claimed.selection.name(claimed.protocol) == "last epoch" and not claimed.selection.views

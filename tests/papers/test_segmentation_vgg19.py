@@ -196,7 +196,10 @@ def test_recipes_are_the_released_configuration():
             assert (recipe.mean, recipe.std, recipe.loss.name, recipe.loss.kwargs()) == (0.0, 1.0, "cross-entropy", {})
             assert [s.name for s in recipe.augment] == ["resize", "flip", "rotate"] and not recipe.selection.views
             assert recipe.protocol.select == ("PublicTest",) and recipe.protocol.test == ("PrivateTest",)
-        assert official.views == official.plain and str(claimed.views) == "random 10 of 224, mean of probabilities"
+        assert (
+            official.views == official.plain
+            and str(claimed.views) == "random, 10 copies, 224 pixels, mean of probabilities"
+        )
         assert claimed.views.steps == claimed.augment[1:]
     assert papers.get(ROW).requires == (PLAIN,)
     assert papers.get(f"{ROW}-scratch").requires == (f"{PLAIN}-scratch",)

@@ -57,7 +57,7 @@ def forest_plot(comparison: Comparison) -> Figure:
     words = "; ".join(" ".join((row.label, *filter(None, row.words))) for row in rows)
     return forest(
         rows,
-        f"Claims and measurements, {SCORED}",
+        "Claims and measurements",
         alt=f"Claimed and measured accuracies: {words}.",
         caption=f"Hollow diamonds: claimed by a paper, on the images that it used; dashed: the interval that follows "
         f"from their number, where it is known. Filled: measured here on {SCORED}, the mean over the seeds with its 95 "
@@ -105,7 +105,7 @@ def overview(comparison: Comparison) -> Html:
     """Every model with its number, what it is, its accuracy, balanced accuracy and what it costs."""
     rows = [
         [
-            f"{place}  {named(entry)}<br>{small(_what(entry))}",
+            f"{place}  {named(entry)}{_what(entry)}",
             with_interval(entry.accuracy, entry.interval),
             percent(_mean(entry, "balanced_accuracy")),
             percent(_mean(entry, "macro_f1")),
@@ -127,8 +127,8 @@ def overview(comparison: Comparison) -> Html:
 
 
 def _what(entry: Entry) -> str:
-    """The kind of a model, and of full runs how many."""
-    return f"{KINDS[entry.kind]}, {runs_of(entry)}" if entry.kind == FULL else KINDS[entry.kind]
+    """Below the name: of full runs that they are, and how many; the other kinds are part of the name. Markup."""
+    return f"<br>{small(f'{KINDS[FULL]}, {runs_of(entry)}')}" if entry.kind == FULL else ""
 
 
 def _mean(entry: Entry, name: str) -> float:

@@ -34,7 +34,7 @@ from fer_repro.page.comparisons.words import (
 from fer_repro.plots.dots import dots
 from fer_repro.plots.panels import ByEpoch, by_epoch
 from fer_repro.recipe import Views
-from fer_repro.results import PACKAGE
+from fer_repro.results import PACKAGE, UNFINISHED
 
 SHOWN = 6
 """Runs in the picture of accuracies by epoch."""
@@ -130,7 +130,10 @@ def _first_of_each(runs: Sequence[Epochs]) -> dict[str, Epochs]:
 def _epochs_sentence(runs: Sequence[Epochs]) -> str:
     gains = oracle_gains(runs)
     if not gains:
-        return "No run that decides has the predictions of its epochs."
+        return (
+            f"How much the choice of the epoch changes is open: the predictions of all epochs are stored for "
+            f"{_kinds(runs)}."
+        )
     last = [one.choices[CHOICES.index(LAST)].against for one in runs if one.entry.decides]
     clear = sum(not low <= 0 <= high for _, low, high, _ in last)
     span = f" (from {100 * min(gains):.2f} to {100 * max(gains):.2f})" if len(gains) > 1 else ""
@@ -138,8 +141,23 @@ def _epochs_sentence(runs: Sequence[Epochs]) -> str:
         f"Selecting the epoch on {SCORED} instead of {SELECTING} raises the accuracy on {SCORED} by "
         f"{100 * statistics.fmean(gains):.2f} points on average over {count(len(gains), 'variant')}{span}. The last "
         f"epoch differs from the one that {SELECTING} selects by {points(statistics.fmean(one[0] for one in last))} "
-        f"points on average; in {clear} of {count(len(last), 'run')} the interval leaves out zero."
+        f"points on average; in {clear} of {count(len(last), 'run')} the interval leaves out zero. The predictions of "
+        f"all epochs are stored for {_kinds(runs)}."
     )
+
+
+def _kinds(runs: Sequence[Epochs]) -> str:
+    """Which kinds of runs a table of epochs has: "2 full runs under the official protocol and 1 unfinished run, which
+    decides nothing"."""
+    deciding = sum(one.entry.decides for one in runs)
+    stopped = sum(one.entry.kind == UNFINISHED for one in runs)
+    others = len(runs) - deciding - stopped
+    parts = [
+        count(deciding, "full run under the official protocol", "full runs under the official protocol"),
+        count(others, "full run under the claimed protocol", "full runs under the claimed protocol"),
+        count(stopped, "unfinished run") + (", which decides nothing" if stopped == 1 else ", which decide nothing"),
+    ]
+    return listed([part for part, n in zip(parts, (deciding, others, stopped), strict=True) if n])
 
 
 def epoch_curves(runs: Sequence[Epochs]) -> Html:

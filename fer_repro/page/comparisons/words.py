@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from fer_repro.comparisons import Entry
 from fer_repro.markup import Html, interval, note, percent, small, text
 from fer_repro.plots.matrix import PRINTED
+from fer_repro.results import UNFINISHED
 
 NOTHING = "no result is stored that was scored on PrivateTest. This scores a small one: fer-repro run baseline --seed 0"
 ONE = "only one model that may decide is stored, so there is nothing to compare it with"
+SINGLE = "answers {} for every image"
 MARK = (
     "*: decides nothing, because the run is unfinished, was made under the claimed protocol, or its model was or may "
 )
@@ -57,9 +59,18 @@ def tick_names(entries: Sequence[Entry]) -> list[str]:
 
 
 def named(entry: Entry) -> str:
-    """Name and remark of a model as a cell; markup."""
-    said = entry.remark or ("" if entry.decides else entry.why_not)
+    """Name and remark of a model as a cell; markup. Its name and the star say enough of an unfinished run."""
+    why = "" if entry.decides or entry.kind == UNFINISHED else entry.why_not
+    said = "; ".join(filter(None, (entry.remark or why, one_answer(entry))))
     return f"{text(starred(entry))}<br>{small(said)}" if said else text(starred(entry))
+
+
+def one_answer(entry: Entry) -> str:
+    """Which runs of a model predict one class for every image; empty where none does."""
+    if len(entry.runs) == 1:
+        return "".join(SINGLE.format(label) for label in entry.single_answers.values())
+    found = entry.single_answers.items()
+    return ", ".join(f"seed {entry.runs[place].seed} {SINGLE.format(label)}" for place, label in found)
 
 
 def runs_of(entry: Entry) -> str:

@@ -37,8 +37,12 @@ def reading(lines: Sequence[dict], chosen: Recipe) -> list[str]:
     ``lines``: of the search's file; ``chosen``: the chapter's full recipe.
     """
     said = []
-    if len(lines) < len(TRIED):
-        said.append(f"The search is not complete: {len(lines)} of {len(TRIED)} recipes were trained so far.")
+    trained = {one["recipe"] for one in lines}
+    if missing := [f"{one.letter} ({one.change})" for one in TRIED if one.letter not in trained]:
+        said.append(
+            f"The search is not complete: {len(TRIED) - len(missing)} of {len(TRIED)} recipes were trained so far. Not "
+            f"trained: {'; '.join(missing)}."
+        )
     first = next((one for one in lines if one["recipe"] == FIRST), None)
     if first is not None:
         low, high = wilson(first["correct"], first["n"])

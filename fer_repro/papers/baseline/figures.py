@@ -84,7 +84,7 @@ def five_facts(runs: Sequence[Result]) -> Html:
     values, first = _accuracies(runs), runs[0].record
     spread = f", standard deviation {100 * statistics.stdev(values):.2f} points" if len(values) > 1 else ""
     scored = f"on {SCORED}, {Views(**first['recipe']['views'])}"
-    adds = "" if first["multiply_adds"] is None else f", {whole(first['multiply_adds'])} multiply-adds for an image"
+    adds = "" if first["multiply_adds"] is None else f" ({whole(first['multiply_adds'])} multiply-adds for an image)"
     mean = percent(statistics.fmean(values))
     pairs = [
         ("Accuracy", f"<strong>{mean}</strong> {text(scored)} (95 % interval {interval(_interval(runs))})"),
@@ -188,6 +188,22 @@ def accuracy_by_minutes(result: Result, results_dir: Path | None = None) -> Figu
     )
 
 
+def overfitting(result: Result) -> Html:
+    """Whether the last epoch of a run is better on the images that it was trained on than on the selecting ones."""
+    select = "+".join(result.record["usages"]["select"])
+    history, last = result.history, result.history.iloc[-1]
+    gap = last["train_accuracy"] - last["select_accuracy"]
+    best = int(history["select_accuracy"].argmax())
+    words = (
+        f"In the last epoch of this run, {int(last['epoch'])}, the accuracy is {percent(last['train_accuracy'])} on "
+        f"the augmented training images and {percent(last['select_accuracy'])} on {select}: "
+        f"{100 * abs(gap):.2f} points {'less' if gap > 0 else 'more'}. By this measure it "
+        f"{'overfits' if gap > 0 else 'does not overfit'}. The highest accuracy on {select} is that of epoch "
+        f"{int(history['epoch'].iloc[best])}, {percent(history['select_accuracy'].iloc[best])}."
+    )
+    return Html(remark_note(result.remark) + f"<p>{text(words)}</p>", words)
+
+
 def flips(result: Result, results_dir: Path | None = None) -> Html:
     """What test-time augmentation adds to the plain accuracy of each run, on the same images, with a paired test."""
     runs, rows, gains, clear = runs_of(result, results_dir), [], [], 0
@@ -202,8 +218,8 @@ def flips(result: Result, results_dir: Path | None = None) -> Html:
                 clear += p < 0.05
     mean = f"{100 * statistics.fmean(gains):+.2f}"
     words = (
-        f"On {SCORED} the accuracy changes by {mean} points on average over {_count(len(runs), 'run')}; in {clear} of "
-        "them the change is more than chance (p below 0.05)."
+        f"On {SCORED} the accuracy changes by {mean} points on average over {_count(len(runs), 'run')}; in "
+        f"{clear or 'none'} of them the change is more than chance (p below 0.05)."
     )
     header = ["Test set", "Run", "Plain", "With flips", "Difference, points", "p"]
     caption = "Difference on the same images with its 95 % interval; p of McNemar's exact test."

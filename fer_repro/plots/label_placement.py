@@ -21,13 +21,19 @@ CONTACT = 300.0  # cost of a name that touches a point, an obstacle or a name, b
 
 
 def place_names(
-    sizes: Sequence[tuple[float, float]], marks: Sequence[Point], obstacles: Sequence[Box], frame: Box, unit: float
+    sizes: Sequence[tuple[float, float]],
+    marks: Sequence[Point],
+    obstacles: Sequence[Box],
+    frame: Box,
+    unit: float,
+    more_orders: int = ORDERS,
 ) -> list[Point]:
     """An offset for each name: it covers no point, obstacle or other name, and is read as its own point's.
 
     ``sizes`` (width, height) and ``marks`` in pixels; ``unit``: pixels per typographic point; names stay in ``frame``.
     Offsets are in points from the mark: to the right of it a name starts there, to the left it ends there, straight
-    above or below it is centred. Each name takes its best place in turn, for several rounds and in several orders.
+    above or below it is centred. Each name takes its best place in turn, for several rounds, in the order given and in
+    ``more_orders`` others, which take as much time each.
     """
     # N names, S places for each, M marks; boxes end in [4], points in [2].
     steps = np.round([(r * np.cos(a), r * np.sin(a)) for r in REACHES for a in np.radians(ANGLES)], 3)
@@ -65,7 +71,7 @@ def place_names(
         return float(sum(costs)), chosen
 
     draw = np.random.default_rng(0)
-    orders = [np.arange(len(points)), *(draw.permutation(len(points)) for _ in range(ORDERS))]
+    orders = [np.arange(len(points)), *(draw.permutation(len(points)) for _ in range(more_orders))]
     _, chosen = min((descent([int(own) for own in order]) for order in orders), key=lambda found: found[0])
     return [(float(x), float(y)) for x, y in steps[[chosen[own] for own in range(len(points))]]]
 
