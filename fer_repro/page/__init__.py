@@ -152,12 +152,12 @@ class Chapter:
         own = not companion or self.parameters.variant in (companion, companion + SCRATCH)
         return (self._evidence if own else self._stored_companion(companion)) is None
 
-    def show(self, figure: Callable[..., Any], *more: Any, of: str = "") -> Any:
+    def show(self, figure: Callable[..., Any], *more: Any, of: str = "", title: str = "") -> Any:
         """A picture or table that only this paper has: ``figure(result, *more)`` of the chapter's result, or of that of
-        the variant ``of``. One quiet line where there is no evidence, or where the result does not hold it."""
-        what = figure.__name__.replace("_", " ").capitalize()
+        the variant ``of``. One quiet line where there is no evidence, or where the result does not hold it; ``title``:
+        what that line calls the picture, else the name of the function."""
         if self._folded(of):
-            return evidence.nothing_of(what)
+            return evidence.nothing_of(title or figure.__name__.replace("_", " ").capitalize())
         try:
             return figure(self.companion(of) if of else self.result, *more)
         except results.NotRecorded as missing:

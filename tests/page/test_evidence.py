@@ -156,6 +156,7 @@ def test_without_evidence_each_section_is_one_quiet_line(nothing):
         thing = getattr(chapter, section)()
         assert thing.body.startswith('<p class="fer-small">') and thing.body.endswith("not run on real faces.</p>")
     assert chapter.show(lambda_of_nothing).plain == "Lambda of nothing: not run on real faces"
+    assert chapter.show(lambda_of_nothing, title="Masks").plain == "Masks: not run on real faces"
     deviations = str(shown(chapter.deviations()))
     assert "<details>" not in chapter.deviations().body and SYNTHETIC not in deviations
     assert papers.get("vggnet").recipe("official", "full").sha256()[:16] in str(shown(chapter.recipe()))
@@ -205,7 +206,7 @@ def test_what_a_result_does_not_hold_is_one_quiet_line(monkeypatch, tmp_path):
     assert shown_.body == '<p class="fer-small">no scores of flipped images.</p>'
 
 
-CELL = re.compile(r"chapter\.show\(figures\.(\w+)((?:, chapter\.results_dir)?)((?:, of=.*)?)\)")
+CELL = re.compile(r'chapter\.show\(figures\.(\w+)((?:, chapter\.results_dir)?)((?:, of=[^,)]+)?)(?:, title="[^"]+")?\)')
 
 
 def own_figures():
