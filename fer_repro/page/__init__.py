@@ -262,8 +262,8 @@ class Chapter:
         return f"{model_name(result.variant)}, {usage}, {Views(**views)}"
 
     def beside_the_claim(self) -> Html:
-        """The claim, every stored run of this paper, unfinished ones too, what its released weights score, and the
-        models next to it on the leaderboard."""
+        """For each claim of the paper, that of the chapter's variant first: the claim, every stored run of its model,
+        unfinished ones too, what its released weights score, and the models next to it on the leaderboard."""
         stored, own = results.read_all(self.results_dir), self.result
         released, unfinished = (
             results.read_all(self.results_dir, kind) for kind in (results.RELEASED, results.UNFINISHED)
@@ -272,24 +272,13 @@ class Chapter:
             (r.variant, r.protocol, r.seed) == (own.variant, own.protocol, own.seed) for r in stored
         )
         shown = [*stored, *([] if own.synthetic or known else [own]), *unfinished]
-        rows = claim_rows(self.claim, shown, released) + ablation_rows(self.claim, shown, released)
-        rows += similar_rows(self.claim, stored)
-        kinds = {row.kind for row in rows}
-        figure = plots.forest(
-            rows,
-            "Comparison with the claim and similar models",
-            alt=f"{self.claim.model}: " + "; ".join(f"{row.label} {', '.join(row.words)}" for row in rows) + ".",
-            caption="Hollow: claimed by a paper; dashed: the interval that follows from its number of images. Filled: "
-            "measured here, with 95 % intervals." + "".join(words for kind, words in MARKS.items() if kind in kinds),
-            line=self.claim.accuracy / 100,
-            line_label=f"the claim, {self.claim.accuracy:.2f}\u00a0%",
-            columns=("accuracy", "scored on"),
-        )
+        claims = [self.claim, *(claim for claim in self.claims if claim.variant != self.claim.variant)]
+        figures = [_beside(claim, stored, shown, released, len(claims) > 1) for claim in claims]
         remark = ""
         if own.synthetic and not self._folded():
             accuracy = percent(own.headline["accuracy"])
             remark = note("Not in the picture:", f"the run of this page, {accuracy}: {text(SYNTHETIC)}.")
-        return Html(remark + figure.figure(), repr(figure))
+        return Html(remark + "".join(figure.figure() for figure in figures), "\n".join(map(repr, figures)))
 
     def findings(self, *more: More) -> Html:
         """What the stored results of this paper say, in sentences; ``more``: functions of the paper's own that make
@@ -331,6 +320,24 @@ class Chapter:
             if u in steps[0]
         ]
         return Html("".join(figure.figure() for figure in figures), "\n".join(repr(figure) for figure in figures))
+
+
+def _beside(claim: Claim, stored: list[Result], runs: list[Result], released: list[Result], named: bool) -> Figure:
+    """A claim beside the ``runs`` of its model and its ``released`` weights, and beside similar models; ``named``:
+    the title says which model."""
+    rows = claim_rows(claim, runs, released) + ablation_rows(claim, runs, released) + similar_rows(claim, stored)
+    kinds = {row.kind for row in rows}
+    title = "Comparison with the claim and similar models"
+    return plots.forest(
+        rows,
+        f"{claim.model}: c{title[1:]}" if named else title,
+        alt=f"{claim.model}: " + "; ".join(f"{row.label} {', '.join(row.words)}" for row in rows) + ".",
+        caption="Hollow: claimed by a paper; dashed: the interval that follows from its number of images. Filled: "
+        "measured here, with 95 % intervals." + "".join(words for kind, words in MARKS.items() if kind in kinds),
+        line=claim.accuracy / 100,
+        line_label=f"the claim, {claim.accuracy:.2f}\u00a0%",
+        columns=("accuracy", "scored on"),
+    )
 
 
 def _about_data(name: str, source: str, digest: str, more: list[tuple[str, str]] | None = None) -> str:

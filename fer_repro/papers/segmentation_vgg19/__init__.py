@@ -241,8 +241,7 @@ RELEASED = Released(
     file="Segmentation_VGG_final_model",
     wrapper="net",
     trained_on="train.csv; whether it holds Training is not established",
-    selected_on="not established: which run made the file is not stated; the trainer selects on val.csv, one view of each "
-    "image",
+    selected_on="not established: which run made the file is not stated; the trainer selects on val.csv, single views",
     # The projections of a gate's units are there twice: by their own name and inside their unit.
     drop=r"^seg\d\.downsample\d\.",
     rename=(
