@@ -259,7 +259,7 @@ class Chapter:
         result = self.result
         views = result.record["recipe"]["views" if result.has_views else "plain"]
         usage = result.halves[-1] if result.kind == results.RELEASED else result.scored
-        return f"{model_name(result.variant)}, {usage}, {Views(**views)}"
+        return f"{model_name(result.variant)}, {usage}, {_scored_as(Views(**views))}"
 
     def beside_the_claim(self) -> Html:
         """For each claim of the paper, that of the chapter's variant first: the claim, every stored run of its model,
@@ -320,6 +320,13 @@ class Chapter:
             if u in steps[0]
         ]
         return Html("".join(figure.figure() for figure in figures), "\n".join(repr(figure) for figure in figures))
+
+
+def _scored_as(views: Views) -> str:
+    """What a title calls them: random copies by their number, others as they are written in a recipe."""
+    if views.kind != "random":
+        return str(views)
+    return f"{views.count} random {'copy' if views.count == 1 else 'copies'}"
 
 
 def _beside(claim: Claim, stored: list[Result], runs: list[Result], released: list[Result], named: bool) -> Figure:

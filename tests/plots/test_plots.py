@@ -145,6 +145,8 @@ def test_learning_curves_show_what_was_recorded():
             "select_accuracy": [0.25, 0.35, 0.45, 0.4],
         }
     )
+    one = plots.learning_curves(history[:1], selected=1, select_name="PublicTest")
+    assert "curves: 1 epoch;" in one.alt and one.canvas().axes[-1].get_lines()[0].get_marker() == "o"
     figure = plots.learning_curves(history, selected=3, select_name="PublicTest")
     assert "4 epochs" in figure.alt and "from 1.900 to 1.125" in figure.alt and "at most 45.00\u00a0%" in figure.alt
     assert "scored: epoch 3" in texts(figure)
