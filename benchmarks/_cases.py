@@ -26,8 +26,8 @@ PAPERS = {
     "cnn-hyperparameters": "CNN by random search",
     "ad-corre": "Ad-Corre’s Xception",
     "deep-emotion": "DeepEmotion",
-    "mini-resemotenet-b-alone": "Mini-ResEmoteNet B, untaught",
-    "mini-resemotenet-c-alone": "Mini-ResEmoteNet C, untaught",
+    "mini-resemotenet-b-alone": "Mini-ResEmoteNet B, without a teacher",
+    "mini-resemotenet-c-alone": "Mini-ResEmoteNet C, without a teacher",
 }
 STAND_INS = {
     "resnet34": "ResNet34, 224 pixels",

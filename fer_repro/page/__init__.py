@@ -152,12 +152,12 @@ class Chapter:
         own = not companion or self.parameters.variant in (companion, companion + SCRATCH)
         return (self._evidence if own else self._stored_companion(companion)) is None
 
-    def show(self, figure: Callable[..., Any], *more: Any, of: str = "", name: str = "") -> Any:
+    def show(self, figure: Callable[..., Any], *more: Any, of: str = "", title: str = "") -> Any:
         """A picture or table that only this paper has: ``figure(result, *more)`` of the chapter's result, or of that of
-        the variant ``of``. One quiet line where there is no evidence, or where the result does not hold it; ``name``:
-        what that line calls it, where the function's name says too little."""
+        the variant ``of``. One quiet line where there is no evidence, or where the result does not hold it; ``title``:
+        what that line calls the picture, else the name of the function."""
         if self._folded(of):
-            return evidence.nothing_of(name or figure.__name__.replace("_", " ").capitalize())
+            return evidence.nothing_of(title or figure.__name__.replace("_", " ").capitalize())
         try:
             return figure(self.companion(of) if of else self.result, *more)
         except results.NotRecorded as missing:
@@ -259,11 +259,11 @@ class Chapter:
         result = self.result
         views = result.record["recipe"]["views" if result.has_views else "plain"]
         usage = result.halves[-1] if result.kind == results.RELEASED else result.scored
-        return f"{model_name(result.variant)}, {usage}, {Views(**views)}"
+        return f"{model_name(result.variant)}, {usage}, {_scored_as(Views(**views))}"
 
     def beside_the_claim(self) -> Html:
-        """The claim, every stored run of this paper, unfinished ones too, what its released weights score, and the
-        models next to it on the leaderboard."""
+        """For each claim of the paper, that of the chapter's variant first: the claim, every stored run of its model,
+        unfinished ones too, what its released weights score, and the models next to it on the leaderboard."""
         stored, own = results.read_all(self.results_dir), self.result
         released, unfinished = (
             results.read_all(self.results_dir, kind) for kind in (results.RELEASED, results.UNFINISHED)
@@ -272,24 +272,13 @@ class Chapter:
             (r.variant, r.protocol, r.seed) == (own.variant, own.protocol, own.seed) for r in stored
         )
         shown = [*stored, *([] if own.synthetic or known else [own]), *unfinished]
-        rows = claim_rows(self.claim, shown, released) + ablation_rows(self.claim, shown, released)
-        rows += similar_rows(self.claim, stored)
-        kinds = {row.kind for row in rows}
-        figure = plots.forest(
-            rows,
-            "Comparison with the claim and similar models",
-            alt=f"{self.claim.model}: " + "; ".join(f"{row.label} {', '.join(row.words)}" for row in rows) + ".",
-            caption="Hollow: claimed by a paper; dashed: the interval that follows from its number of images. Filled: "
-            "measured here, with 95 % intervals." + "".join(words for kind, words in MARKS.items() if kind in kinds),
-            line=self.claim.accuracy / 100,
-            line_label=f"the claim, {self.claim.accuracy:.2f}\u00a0%",
-            columns=("accuracy", "scored on"),
-        )
+        claims = [self.claim, *(claim for claim in self.claims if claim.variant != self.claim.variant)]
+        figures = [_beside(claim, stored, shown, released, len(claims) > 1) for claim in claims]
         remark = ""
         if own.synthetic and not self._folded():
             accuracy = percent(own.headline["accuracy"])
             remark = note("Not in the picture:", f"the run of this page, {accuracy}: {text(SYNTHETIC)}.")
-        return Html(remark + figure.figure(), repr(figure))
+        return Html(remark + "".join(figure.figure() for figure in figures), "\n".join(map(repr, figures)))
 
     def findings(self, *more: More) -> Html:
         """What the stored results of this paper say, in sentences; ``more``: functions of the paper's own that make
@@ -331,6 +320,31 @@ class Chapter:
             if u in steps[0]
         ]
         return Html("".join(figure.figure() for figure in figures), "\n".join(repr(figure) for figure in figures))
+
+
+def _scored_as(views: Views) -> str:
+    """What a title calls them: random copies by their number, others as they are written in a recipe."""
+    if views.kind != "random":
+        return str(views)
+    return f"{views.count} random {'copy' if views.count == 1 else 'copies'}"
+
+
+def _beside(claim: Claim, stored: list[Result], runs: list[Result], released: list[Result], named: bool) -> Figure:
+    """A claim beside the ``runs`` of its model and its ``released`` weights, and beside similar models; ``named``:
+    the title says which model."""
+    rows = claim_rows(claim, runs, released) + ablation_rows(claim, runs, released) + similar_rows(claim, stored)
+    kinds = {row.kind for row in rows}
+    title = "Comparison with the claim and similar models"
+    return plots.forest(
+        rows,
+        f"{claim.model}: c{title[1:]}" if named else title,
+        alt=f"{claim.model}: " + "; ".join(f"{row.label} {', '.join(row.words)}" for row in rows) + ".",
+        caption="Hollow: claimed by a paper; dashed: the interval that follows from its number of images. Filled: "
+        "measured here, with 95 % intervals." + "".join(words for kind, words in MARKS.items() if kind in kinds),
+        line=claim.accuracy / 100,
+        line_label=f"the claim, {claim.accuracy:.2f}\u00a0%",
+        columns=("accuracy", "scored on"),
+    )
 
 
 def _about_data(name: str, source: str, digest: str, more: list[tuple[str, str]] | None = None) -> str:

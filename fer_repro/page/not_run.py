@@ -44,7 +44,8 @@ def reasons(
             ("Builds on", f"{names}: not run either; the command runs {'it' if len(missing) == 1 else 'them'} first")
         )
     if not claim.audit.extra_data.startswith(NONE):
-        pairs.append(("Other data", f"the claim used {text(claim.audit.extra_data)}; a run here uses FER2013 alone"))
+        here = getattr(papers.module_of(claim.slug), "RUNS_USE", {}).get(protocol, "FER2013 alone")
+        pairs.append(("Other data", f"the claim used {text(claim.audit.extra_data)}; a run here uses {text(here)}"))
     pairs.append(("To run it", "<br>".join(_commands(claim.variant, protocol, bool(weights)))))
     return pairs
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from matplotlib.figure import Figure as Canvas
 
 from fer_repro import papers, results
@@ -36,17 +38,18 @@ class PretrainingPage:
         self.runs: dict[str, Result] = {name: run for name, run in found.items() if run is not None}
 
     def weights(self) -> Html:
-        """Every variant that starts from pretrained weights, and which."""
-        users: dict[Pretrained, list[str]] = {}
+        """Every variant that starts from pretrained weights, and which; names the protocol where it is one of them."""
+        users: dict[Pretrained, dict[str, list[str]]] = {}
         for variant in papers.variants().values():
             for name in (variant.id, *sorted(papers.needs(variant.id))):
-                weights = papers.get(name).recipe("official", "full").pretrained
-                if weights is not None and variant.id not in users.setdefault(weights, []):
-                    users[weights].append(variant.id)
+                for protocol in papers.PROTOCOLS:
+                    weights = papers.get(name).recipe(protocol, "full").pretrained
+                    if weights is not None:
+                        users.setdefault(weights, {}).setdefault(variant.id, []).append(protocol)
         rows = [
             [
-                breaking(text(", ".join(model_name(name) if name in leaderboard_claims() else name for name in names))),
-                f"{text(weights.name)}<br>{text(weights.data)}",
+                breaking(_users(names)),
+                breaking(f"{text(weights.name)}<br>{text(weights.data)}"),
                 breaking(f"{text(weights.source)}<br>licence: {text(weights.licence)}"),
                 breaking(f"<code>{text(weights.file)}</code><br>{text((weights.sha256 or '')[:16], 'none published')}"),
             ]
@@ -110,7 +113,7 @@ class PretrainingPage:
                 axes.plot(run.history["epoch"], 100 * run.history["select_accuracy"], **style)
             axes.set_xlabel("epoch")
             axes.set_ylabel("accuracy on PublicTest, %")
-            axes.legend(loc="lower right")
+            figure.legend(loc="outside upper left", ncols=2)
             return figure
 
         ends = "; ".join(
@@ -121,5 +124,32 @@ class PretrainingPage:
         return Figure(
             draw,
             alt=f"Accuracy on PublicTest by epoch, EfficientNet-Lite0: {ends}.",
-            caption=f"EfficientNet-Lite0 under one recipe, seed {self.seed}.",
+            caption=f"EfficientNet-Lite0 under one recipe, seed {self.seed}.{_stored_otherwise(runs)}",
         )
+
+
+def _users(found: Mapping[str, Sequence[str]]) -> str:
+    """The variants (id -> protocols) that start from the same weights; those under one protocol only after the others;
+    markup."""
+    groups: dict[tuple[str, ...], list[str]] = {papers.PROTOCOLS: []}
+    for variant_id, protocols in found.items():
+        under = tuple(name for name in papers.PROTOCOLS if name in protocols)
+        name = model_name(variant_id) if variant_id in leaderboard_claims() else variant_id
+        groups.setdefault(under, []).append(name)
+    both = [text(", ".join(groups.pop(papers.PROTOCOLS)))] if groups[papers.PROTOCOLS] else []
+    only = (f"{text(under[0])} protocol only: {text(', '.join(names))}" for under, names in groups.items() if names)
+    return "<br>".join([*both, *only])
+
+
+def _stored_otherwise(runs: Mapping[str, Result]) -> str:
+    """What a caption says where a curve at the selected epoch is not the accuracy of the stored predictions."""
+    for run in runs.values():
+        epochs = run.history.dropna(subset="select_accuracy").set_index("epoch")["select_accuracy"]
+        stored = run.score("PublicTest", views=False)["accuracy"]
+        if not np.isclose(epochs[run.record["selected_epoch"]], stored):
+            return (
+                " The curves count the network's own outputs during training. The table counts the stored "
+                "predictions: they are rounded to float16, in which two classes can become equal, so single images "
+                "may differ."
+            )
+    return ""

@@ -251,7 +251,7 @@ def deviations_table(recipe: Recipe) -> str:
     if not recipe.deviations:
         return "<p>None that we know of.</p>"
     rows = [[text(d.section), text(d.what), text(d.why)] for d in recipe.deviations]
-    return table(["Place in the paper", "What is different", "Why"], rows)
+    return _wrapped(table(["Place in the paper", "What is different", "Why"], rows))
 
 
 def recipe_table(variant: Variant, protocol: str, profile: str = "full") -> str:
@@ -320,11 +320,10 @@ def _differences(variant: Variant, recipe: Recipe, protocol: str) -> str:
     changed = [key for key in dict.fromkeys([*here, *there]) if here.get(key) != there.get(key)]
     if not changed:
         return f"<p>The {text(protocol)} protocol changes no setting.</p>"
-    body = []
-    for key in changed:
-        row = there.get(key)
-        source = "" if row is None else _source(known.of(row))
-        body.append([text((row or here[key]).name), "none" if row is None else text(row.value), source])
+    shown = [row for row in map(there.get, changed) if row is not None]
+    body = [[text(row.name), text(row.value), _source(known.of(row))] for row in shown]
+    gone = "; ".join(here[key].name for key in changed if key not in there)
+    without = f"<p>Not used under the {text(protocol)} protocol: {text(gone)}.</p>" if gone else ""
     count = f"{len(changed)} setting{'s' * (len(changed) > 1)}"
-    shown = _wrapped(table(["Setting", f"Value as {protocol}", "Source"], body))
-    return details(f"What the {protocol} protocol changes: {count}", shown)
+    rows_there = _wrapped(table(["Setting", f"Value as {protocol}", "Source"], body)) if body else ""
+    return details(f"What the {protocol} protocol changes: {count}", rows_there + without)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -57,7 +58,8 @@ class StatusPage:
     def models(self) -> Html:
         """Every model of the leaderboard: verdict, best evidence, what a full run takes and needs, its command."""
         header = ["Model", "Verdict, evidence", "A full run"]
-        body = table(header, map(self._model, self.board)) + f'<p class="fer-small">GPU hours. {text(HOW)}</p>'
+        rows = f'<div class="fer-stack">{table(header, map(self._model, self.board))}</div>'
+        body = rows + f'<p class="fer-small">GPU hours. {text(HOW)}</p>'
         return Html(body, "; ".join(f"{row['ModelName']}: {row['evidence_text']}" for row in self.board))
 
     def _model(self, row: Mapping[str, Any]) -> list[str]:
@@ -77,7 +79,7 @@ class StatusPage:
 
     def runs(self) -> Html:
         """Every stored result: kind, accuracy, cost, hardware, code version, and the command that makes it again."""
-        header = ["Result", "Kind", "PrivateTest", "Cost", "Hardware", "Code version", "Command"]
+        header = ["Result, command", "Kind", "PrivateTest", "Cost", "Hardware, version"]
         body = table(header, map(_run, self.stored), numeric=(2,))
         return Html(body, f"{len(self.stored)} stored results")
 
@@ -93,13 +95,11 @@ def _run(one: Result) -> list[str]:
     kind = text(KIND_NAMES[one.kind]) + (f"<br>{small(one.progress)}" if one.progress else "")
     score = percent(one.score()["accuracy"]) if "PrivateTest" in one.halves else "may not be scored"
     return [
-        f"<code>{text(_place(one))}</code>",
+        _head(_place(one), command(one)),
         kind,
         text(score),
         text(seconds(record["cost"].get("seconds"))),
-        text(hardware(one)),
-        f"{text(record['code_version'])}<br>{small(record['ended'][:10])}",
-        _code(command(one)),
+        f"{text(hardware(one))}<br>{text(record['code_version'])}<br>{small(record['ended'][:10])}",
     ]
 
 
@@ -123,5 +123,8 @@ def _measured(one: Result) -> str:
     return f"{text(seconds(one.record['cost'].get('seconds')))} {small(f'measured, seed {one.seed}')}"
 
 
-def _code(command_line: str) -> str:
-    return f'<div class="fer-wide"><code>{text(command_line)}</code></div>'
+def _head(place: str, command_line: str) -> str:
+    """A result's folder, which breaks after a slash only, and on a line below it the command that makes it again."""
+    folder = text(place).replace("/", "/<wbr>")
+    options = re.sub(r"--\S+", r'<span class="fer-fixed">\g<0></span>', text(command_line))
+    return f'<div class="fer-run"><div><code>{folder}</code></div><div><code>{options}</code></div></div>'

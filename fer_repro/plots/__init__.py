@@ -91,7 +91,7 @@ def learning_curves(
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
         return figure
 
-    facts = [f"{len(history)} epochs"]
+    facts = [f"{len(history)} epoch{'s' * (len(history) != 1)}"]
     if "loss" in columns:
         facts.append(f"training loss from {columns['loss'][0]:.3f} to {columns['loss'][-1]:.3f}")
     if "select_accuracy" in columns:
@@ -103,7 +103,9 @@ def learning_curves(
 
 def _learning_rate(axes: Axes, epochs: np.ndarray, rates: np.ndarray, theme: Theme) -> None:
     axes.set_title("learning rate", fontsize=9)
-    axes.step(epochs, rates, where="mid", color=theme.extra, lw=1.4)
+    # One epoch has no line to draw.
+    mark = "o" if len(epochs) == 1 else ""
+    axes.step(epochs, rates, where="mid", color=theme.extra, lw=1.4, marker=mark, ms=3.5)
     low, high = min(rates), max(rates)
     if high < 2 * low:  # the ticks of a decade would all lie outside: the two ends are enough
         axes.yaxis.set_major_locator(FixedLocator(sorted({low, high})))

@@ -146,7 +146,7 @@ def architecture(blocks: Sequence[Block], input_shape: Sequence[int], title: str
     shapes = [_times(box.shape) for box in boxes]
     # So wide that neighbouring shapes do not touch.
     inches = max(7.2, min(10.5, max(0.9, 0.1 * max(map(len, shapes))) * len(boxes)))
-    contents = [textwrap.wrap(box.content, 15, break_long_words=False)[:4] for box in boxes]
+    contents = [textwrap.wrap(box.content, 15, break_long_words=False) for box in boxes]
     lines = max(map(len, contents))
 
     def draw(theme: Theme) -> Canvas:
@@ -183,6 +183,7 @@ def architecture(blocks: Sequence[Block], input_shape: Sequence[int], title: str
         caption=caption
         or "Blocks in the order in which they ran. Boxes: feature maps, height = edge in pixels, width = logarithm of "
         "the channels; bars: vectors. Below: output shape (channels × height × width), content, parameters as counted.",
+        scrolls=title,
     )
 
 
@@ -241,4 +242,4 @@ def pipeline(steps: Sequence[tuple[str, str]], title: str) -> Figure:
         return figure
 
     order = "; ".join(f"{index}. {name}: {what}" for index, (name, what) in enumerate(steps, 1))
-    return Figure(draw, alt=f"{title}, step by step. {order}")
+    return Figure(draw, alt=f"{title}, step by step. {order}", scrolls=title)

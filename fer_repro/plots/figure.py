@@ -31,7 +31,8 @@ class Figure:
     ``draw(theme)`` returns a matplotlib figure. ``alt`` describes it for somebody who cannot see it; ``caption`` stands
     under it. ``remark``: what the numbers are (`Result.remark`: of synthetic faces, of an unfinished run); picture,
     caption and ``alt`` say so. ``photo``: pages embed it with lossy compression. ``metadata``: text entries of its PNG
-    files. Raises `FerReproError` for an empty ``alt``.
+    files. ``scrolls``: the name of the box in which a wide picture scrolls on a phone, instead of shrinking until its
+    words cannot be read. Raises `FerReproError` for an empty ``alt``.
     """
 
     def __init__(
@@ -43,10 +44,12 @@ class Figure:
         remark: str = "",
         photo: bool = False,
         metadata: Mapping[str, str] | None = None,
+        scrolls: str = "",
     ) -> None:
         if not alt.strip():
             raise FerReproError("a figure has no alt text: say in one or two sentences what it shows")
         self.draw, self.caption, self.remark, self.photo = draw, caption, remark, photo
+        self.scrolls = scrolls
         self.alt = f"{alt} ({remark})" if remark else alt
         self.metadata = dict(metadata or {})
 
@@ -108,7 +111,9 @@ class Figure:
             f'src="data:image/webp;base64,{base64.b64encode(picture).decode()}">'
             for theme, picture in pictures.items()
         )
-        return f"<div>{tags}</div>"
+        name = text(f"Figure: {self.scrolls}") if self.scrolls else ""
+        box = f' class="fer-scroll fer-pan" tabindex="0" role="group" aria-label="{name}"' if name else ""
+        return f"<div{box}>{tags}</div>"
 
     def figure(self) -> str:
         """The <figure> element with both pictures and the caption, without the style sheet."""

@@ -180,7 +180,7 @@ class Illustrated(Figure):
     """A network's blocks, and under them the paper's own idea: two pictures, each with its description and caption."""
 
     def __init__(self, network: Figure, described: Idea) -> None:
-        super().__init__(network.draw, alt=network.alt, caption=network.caption)
+        super().__init__(network.draw, alt=network.alt, caption=network.caption, scrolls=network.scrolls)
         self.idea = idea(described)
 
     def figure(self) -> str:

@@ -31,6 +31,14 @@ TECHNIQUES = {
 }
 
 
+# What measurements were stored with -> the words of today.
+STORED_WORDS = {
+    ", untaught": ", without a teacher",
+    "compiling is rehearsed on": "compiling is tried on",
+    "times the PIL pipeline": "times the PIL pipeline as released",
+}
+
+
 @dataclass(frozen=True)
 class Grid:
     """A table of plain text: ``header``, ``rows``, indices of ``numeric`` columns, and a ``caption``."""
@@ -39,6 +47,18 @@ class Grid:
     rows: list[list[str]]
     numeric: tuple[int, ...] = ()
     caption: str = ""
+
+
+def in_words_of_today(value: Any) -> Any:
+    """A stored measurement, or a part of it, with the texts of `STORED_WORDS` replaced; numbers and names stay."""
+    if isinstance(value, Mapping):
+        return {key: in_words_of_today(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [in_words_of_today(part) for part in value]
+    if isinstance(value, str):
+        for stored, shown in STORED_WORDS.items():
+            value = value if shown in value else value.replace(stored, shown)
+    return value
 
 
 def _measured(form: Callable[[Any], str]) -> Callable[[Any], str]:
@@ -214,11 +234,11 @@ def techniques(figures: Mapping[str, Any]) -> Grid:
         [TECHNIQUES.get(name, name), *(_or_reason(one, "share", name, share(0)) for one in studied)]
         for name in sorted((n for n in names if n != ALL_ON), key=_order)
     ]
-    with_all = [rate(one.get("images_per_second", {}).get(ALL_ON)) for one in studied]
+    with_all = [f"{one['title']} {rate(one.get('images_per_second', {}).get(ALL_ON))}" for one in studied]
     header = ["Technique left out", *(f"{one['title']}, {_precision(one)}" for one in studied)]
     caption = (
         "Speed without one technique in percent of the speed with all of them, measured in turns; below 100 the "
-        f"technique pays. With all of them, images a second: {', '.join(with_all) or NOT_MEASURED}."
+        f"technique pays. With all of them, images a second: {'; '.join(with_all) or NOT_MEASURED}."
     )
     return Grid(header, rows, tuple(range(1, len(header))), caption)
 
@@ -251,8 +271,8 @@ def several_seeds(figures: Mapping[str, Any]) -> Grid:
     ]
     header = [f"{figures['seeds']} seeds", *(one["title"] for one in measured)]
     caption = (
-        f"Time for {figures['seeds']} seeds as times of one seed alone on the same machine; {figures['seeds']} is "
-        "what one after the other costs, less is a gain."
+        f"Time for {figures['seeds']} seeds as times of one seed alone on the same machine. A way gains where it takes "
+        f"less than one after another, which was measured too and so need not be exactly {figures['seeds']}."
     )
     return Grid(header, rows, tuple(range(1, len(header))), caption)
 

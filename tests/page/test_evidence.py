@@ -157,7 +157,7 @@ def test_without_evidence_each_section_is_one_quiet_line(nothing):
         thing = getattr(chapter, section)()
         assert thing.body.startswith('<p class="fer-small">') and thing.body.endswith("not run on real faces.</p>")
     assert chapter.show(lambda_of_nothing).plain == "Lambda of nothing: not run on real faces"
-    assert chapter.show(lambda_of_nothing, name="Its gates").plain == "Its gates: not run on real faces"
+    assert chapter.show(lambda_of_nothing, title="Masks").plain == "Masks: not run on real faces"
     deviations = str(shown(chapter.deviations()))
     assert "<details>" not in chapter.deviations().body and SYNTHETIC not in deviations
     assert papers.get("vggnet").recipe("official", "full").sha256()[:16] in str(shown(chapter.recipe()))
@@ -185,6 +185,15 @@ def test_released_weights_are_shown_where_nothing_of_ours_is_stored(tmp_path, se
         if section in ("run", "scores", "confusion", "per_class", "beside_the_claim"):
             assert "released weights" in words.lower()
     assert chapter.result.label == "released weights"
+
+
+def test_each_claim_of_a_paper_has_a_figure_of_its_own(tmp_path):
+    results.write(unfinished("mini-resemotenet-b"), tmp_path)
+    chapter = page.open_chapter("mini-resemotenet", vars(opened_as("mini-resemotenet-b", tmp_path)))
+    chapter.run()
+    first, second = chapter.beside_the_claim().plain.splitlines()
+    assert first.startswith("Figure: Mini-ResEmoteNet (B): claimed 70.20") and "unfinished: epoch 7" in first
+    assert second.startswith("Figure: Mini-ResEmoteNet (A): claimed 76.33") and "unfinished: epoch 7" not in second
 
 
 def test_an_ablation_is_shown_as_what_it_is(tmp_path):
@@ -219,7 +228,7 @@ def test_what_a_result_does_not_hold_is_one_quiet_line(monkeypatch, tmp_path):
     assert shown_.body == '<p class="fer-small">no scores of flipped images.</p>'
 
 
-CELL = re.compile(r"chapter\.show\(figures\.(\w+)((?:, chapter\.results_dir)?)((?:, of=.*)?)\)")
+CELL = re.compile(r'chapter\.show\(figures\.(\w+)((?:, chapter\.results_dir)?)((?:, of=[^,)]+)?)(?:, title="[^"]+")?\)')
 
 
 def own_figures():

@@ -24,6 +24,7 @@ from fer_repro.markup import SYNTHETIC, Html, is_web, link, percent, text
 from fer_repro.page import cards, comparison, networks, recipe_table, runs
 from fer_repro.papers import vggnet
 from fer_repro.plots.figure import Figure
+from fer_repro.recipe import Views
 from fer_repro.results import Result
 
 EVIL = "<script>alert(1)</script>\" onmouseover='x'"
@@ -429,6 +430,12 @@ def test_beside_the_claim_draws_the_claim_every_run_and_the_neighbours(stored):
     assert near == ["Residual Masking Network", "ResNet18 With Tricks", "CNN Hyperparameter Optimisation", "Ad-Corre"]
     first = comparison.similar_rows(claim_of("efficientfer"), [])
     assert [row.label for row in first] == ["FERNeXt-SDAFE", "ResEmoteNet"]
+
+
+def test_a_title_says_how_many_random_copies_were_scored():
+    copies = [Views("random", count=count, size=24, average="probabilities") for count in (1, 3)]
+    assert list(map(page._scored_as, copies)) == ["1 random copy", "3 random copies"]
+    assert page._scored_as(Views("ten-crop", size=40)) == str(Views("ten-crop", size=40))
 
 
 def test_a_shortened_run_is_told_from_a_full_one():

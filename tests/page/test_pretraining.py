@@ -1,5 +1,7 @@
 """The chapter on pretraining: what is stored, what is not, and the difference computed from the predictions."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -50,9 +52,22 @@ def test_the_difference_is_that_of_the_stored_predictions(monkeypatch, runs):
     assert "after the best epoch" in page.curves().alt
 
 
+def test_the_caption_says_why_curve_and_table_differ(monkeypatch, runs):
+    page = page_of(monkeypatch, runs)
+    assert ("float16" in page.curves().caption) == any(
+        not np.isclose(run.score("PublicTest", views=False)["accuracy"], run.history["select_accuracy"].max())
+        for run in runs.values()
+    )
+    name = PAIR[0]
+    history = runs[name].history.assign(select_accuracy=lambda rows: rows["select_accuracy"] + 0.01)
+    moved = dataclasses.replace(runs[name], history=history)
+    assert "float16" in page_of(monkeypatch, {name: moved}).curves().caption
+
+
 def test_every_recipe_with_weights_is_in_the_table():
     body = PretrainingPage().weights().body
-    used = {v.recipe("official", "full").pretrained for v in papers.variants().values()} - {None}
+    used = {v.recipe(p, "full").pretrained for v in papers.variants().values() for p in papers.PROTOCOLS} - {None}
+    assert "claimed protocol only: fernext-proxy" in body
     assert used and all(text(weights.file) in body and text(weights.licence) in body for weights in used)
 
 

@@ -183,6 +183,11 @@ def test_the_chapter_shows_the_full_recipe_whatever_it_runs():
     assert "Full recipe of Mini-ResEmoteNet (A), official protocol</summary>" in body
 
 
+def test_what_a_protocol_does_without_is_one_line_and_no_row():
+    body = recipe_table.full_recipe(papers.get("sdafe"), "official").split("What the claimed protocol changes")[1]
+    assert "<td>none</td><td></td>" not in body and "<p>Not used under the claimed protocol: " in body
+
+
 def test_the_official_protocol_that_changes_nothing_says_so():
     body = recipe_table.full_recipe(papers.get("residual-masking"), "official")
     assert "The claimed protocol changes no setting." in body

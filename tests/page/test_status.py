@@ -50,10 +50,12 @@ def test_every_stored_result_has_a_row_with_what_it_took(page):
     folders = results.all_folders()
     assert folders
     for folder in folders:
-        assert folder.relative_to(default_results_dir()).as_posix() in shown.cells
+        place = folder.relative_to(default_results_dir()).as_posix()
+        assert any(cell.startswith(f"{place}fer-repro ") for cell in shown.cells)
     for one in page.stored:
         assert one.record["code_version"] in shown.pieces
-        assert command(one) in shown.cells
+        assert any(cell.endswith(command(one)) for cell in shown.cells)
+    assert "/<wbr>" in page.runs().body, "a folder breaks after a slash"
     assert page.runs().body.count("<tr>") == len(folders) + 1
 
 
@@ -82,9 +84,10 @@ def test_a_run_of_mine_appears_and_an_unfinished_one_says_how_far_it_came(tmp_pa
     results.write(made_result(seed=3), tmp_path)
     results.write(made_unfinished(seed=4), tmp_path)
     shown = Words(StatusPage(str(tmp_path)).runs().body)
-    assert {"vggnet/official/seed-3", "vggnet/official/unfinished/seed-4", "12.5 s"} <= set(shown.cells)
+    assert {"seed-3", "12.5 s"} <= set(shown.pieces)
     assert "unfinished: epoch 2 of 350" in shown.pieces
-    assert "fer-repro run vggnet --protocol official --profile full --seed 4 --keep-unfinished" in shown.cells
+    made = "fer-repro run vggnet --protocol official --profile full --seed 4 --keep-unfinished"
+    assert f"vggnet/official/unfinished/seed-4{made}" in shown.cells
 
 
 def test_a_folder_that_is_not_there_is_one_sentence():

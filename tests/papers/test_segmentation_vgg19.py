@@ -307,8 +307,9 @@ def test_the_chapter_reads_one_run_in_every_way():
     assert "± " in figures.views(chapter.result).body
     gates = figures.gates_of_run(chapter.result).body
     assert gates.count("after stage") >= 4 and "0.25000" in gates and "synthetic faces" in gates
+    assert "few channels" in gates
     result.record["facts"].pop("random_views")
-    with pytest.raises(FerReproError, match="no random views"):
+    with pytest.raises(FerReproError, match="no random copies"):
         figures.views(chapter.result)
 
 
@@ -328,3 +329,9 @@ def test_a_small_mask_is_not_lost_in_half_precision():
     gate = Gate(4, "softmax")
     gate.mask = Small()
     torch.testing.assert_close(gate(torch.ones(1, 4, 2, 2)), torch.full((1, 4, 2, 2), 1.002), atol=1e-5, rtol=0)
+
+
+def test_what_is_not_known_of_the_released_weights_is_not_stated():
+    for variant in (PLAIN, ROW):
+        release = papers.get(variant).released
+        assert "not established" in release.trained_on and "not established" in release.selected_on

@@ -20,7 +20,7 @@ from fer_repro.errors import FerReproError
 from fer_repro.evaluation import cost, metrics
 from fer_repro.markup import SYNTHETIC
 from fer_repro.plots import Row
-from fer_repro.plots.architecture import content
+from fer_repro.plots.architecture import Block, content
 from fer_repro.plots.figure import Figure, canvas
 from fer_repro.plots.theme import DARK, LIGHT
 
@@ -81,6 +81,13 @@ def test_the_caption_does_not_follow_a_hidden_picture():
     assert re.search(r"<figure><div>(<img [^>]*>){2}</div><figcaption>Under it\.</figcaption></figure>", markup)
 
 
+def test_a_wide_picture_scrolls_in_a_box_with_a_name():
+    markup = Figure(plain, alt="a line", scrolls="a <line>").figure()
+    box = '<div class="fer-scroll fer-pan" tabindex="0" role="group" aria-label="Figure: a &lt;line&gt;">'
+    assert markup.startswith(f"<figure>{box}<img")
+    assert ".fer-pan img{max-width:none}" in Figure(plain, alt="a line")._repr_html_()
+
+
 def test_the_page_shows_one_picture_at_a_time():
     css = Figure(plain, alt="a line")._repr_html_().split("</style>")[0]
     assert ".fer .only-dark{display:none}" in css
@@ -138,6 +145,8 @@ def test_learning_curves_show_what_was_recorded():
             "select_accuracy": [0.25, 0.35, 0.45, 0.4],
         }
     )
+    one = plots.learning_curves(history[:1], selected=1, select_name="PublicTest")
+    assert "curves: 1 epoch;" in one.alt and one.canvas().axes[-1].get_lines()[0].get_marker() == "o"
     figure = plots.learning_curves(history, selected=3, select_name="PublicTest")
     assert "4 epochs" in figure.alt and "from 1.900 to 1.125" in figure.alt and "at most 45.00\u00a0%" in figure.alt
     assert "scored: epoch 3" in texts(figure)
@@ -231,6 +240,12 @@ def test_a_trace_counts_every_parameter_once_and_reads_shapes_from_the_run():
     assert model.training and not model._forward_hooks and not model.head._forward_hooks
     figure = plots.architecture(blocks, (1, 12, 12), "Small")
     assert f"Small: {cost.count_parameters(model):,} parameters" in texts(figure) and "8×6×6" in texts(figure)
+
+
+def test_a_box_names_all_that_is_in_it():
+    held = "conv 3×3, max pool 2×2, conv 3×3, max pool 2×2, conv 3×3, max pool 2×2"
+    figure = plots.architecture([Block("stem", held, (4, 6, 6), 9)], (1, 12, 12), "Long")
+    assert held in " ".join(" ".join(texts(figure)).split())
 
 
 def test_a_network_that_does_not_fit_its_input_is_an_error():

@@ -227,12 +227,19 @@ def test_scoring_seeds_and_augmentation(page):
 def test_goals_come_from_the_measurement_that_knows_more(page, tmp_path):
     shown = words(page.goals())
     assert "met" in shown and "not measured" in shown and "at most 20" in shown
+    assert "Against transforms that are built once, the batched steps are 20 times as fast." in shown
     on_gpu = copy.deepcopy(MEASURED["train"]) | {"device": "cuda"}
     on_gpu["goals"] = [GOAL | {"value": None, "state": "not measured"}, OPEN | {"value": 25.0, "state": "missed"}]
     for order in (["cpu", "cuda"], ["cuda", "cpu"]):
         both = {"cpu": MEASURED["train"], "cuda": on_gpu}
         rows = tables.goals([both[device] for device in order]).rows
         assert {row[1]: row[4] for row in rows} == {"times": "met", "minutes": "missed"}
+
+
+def test_stored_words_are_shown_in_the_words_of_today():
+    stored = {"title": "A, untaught", "goals": [{"goal": "times the PIL pipeline", "value": 3.0}]}
+    shown = {"title": "A, without a teacher", "goals": [{"goal": "times the PIL pipeline as released", "value": 3.0}]}
+    assert tables.in_words_of_today(stored) == tables.in_words_of_today(shown) == shown
 
 
 def test_machines_are_named_with_date_and_code(page):

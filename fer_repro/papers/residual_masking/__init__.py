@@ -8,9 +8,9 @@ the claims and in ``results/residual-masking*/``; the chapter prints them.
 
 Protocols. Both train on Training, select each network's epoch on PublicTest by a single view, and score PrivateTest.
 For one network ``claimed`` and ``official`` are the same recipe under two names: every run records the score of one
-view (which the official protocol reads first) and that of ten random views (which the claim is). The ensemble adds its
-seven members under both; the effect of choosing them by PrivateTest, as the published search did, is computed on the
-page from the members' stored votes.
+view and that of ten random views, which claim and verdict take. The ensemble adds its seven members under both; the
+effect of choosing them by PrivateTest, as the published search did, is computed on the page from the members' stored
+votes.
 """
 
 from __future__ import annotations

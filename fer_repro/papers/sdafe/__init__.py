@@ -139,6 +139,11 @@ def require_maker(run: Run) -> LabelSimilarity | None:
 
 # The generator fitted here (official protocol) and its two filters.
 FILTERS = {"psnr_percentile": 10.0, "psnr_highest": None, "pilot": 500, "cosine_percentile": 25.0}
+# What a run uses besides the audit's words on the claim, by protocol, for the pages.
+RUNS_USE = {
+    "official": "FER2013, and faces that a generator trained on FER2013's Training makes from it",
+    "claimed": "FER2013, and faces that Stable Diffusion, which was trained on other pictures, makes from it",
+}
 SHARED = FILTERS | {"surplus": 2.0, "most": None, "grid": 50}
 UNET = {"base": 64, "widths": (1, 2, 4), "blocks": 2, "heads": 4, "dropout": 0.1}
 UNET_FIT = {"size": 48, "steps": 60_000, "batch": 128, "rate": 2e-4, "ema": 0.9995, "silent": 0.1}

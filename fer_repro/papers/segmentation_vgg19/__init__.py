@@ -240,8 +240,8 @@ RELEASED = Released(
     url="https://github.com/VigneshS10/Segmentation-VGG19",
     file="Segmentation_VGG_final_model",
     wrapper="net",
-    trained_on="Training",
-    selected_on="PublicTest, one view of each image",
+    trained_on="train.csv; whether it holds Training is not established",
+    selected_on="not established: which run made the file is not stated; the trainer selects on val.csv, single views",
     # The projections of a gate's units are there twice: by their own name and inside their unit.
     drop=r"^seg\d\.downsample\d\.",
     rename=(
@@ -253,7 +253,12 @@ RELEASED = Released(
         (r"^classifier\.", "head."),
     ),
 )
-FIRST = dataclasses.replace(RELEASED, at="loaded by the release's second training, not published", file="")
+FIRST = dataclasses.replace(
+    RELEASED,
+    at="loaded by the release's second training, not published",
+    file="",
+    selected_on="val.csv, one view of each image; whether it holds PublicTest is not established",
+)
 
 # What the chapter shows of the source: network, loss, and what is special to the method.
 SHOWN = (SegmentationVgg19, Gate, MaskingBlock, ResidualBlock)

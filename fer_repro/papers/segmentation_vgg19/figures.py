@@ -1,7 +1,7 @@
 """What the Segmentation VGG-19 chapter shows beyond the common sections.
 
 Which counts of images print as the claim; one run scored in every way that could be meant; the effect of chance in the
-random views; how far the gates move the maps, before and after training; cost and effect of gates and second training.
+random copies; how far the gates move the maps, before and after training; cost and effect of gates and second training.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def readings(result: Result) -> Html:
     """A run's accuracy in every way that the claim could have been formed, from its predictions."""
     if result.halves != HALVES:
         raise NotRecorded(f"the {result.remark} were scored on {' and '.join(result.halves)} only")
-    kinds = {"plain": "as it is"} | ({"views": "random views"} if result.has_views else {})
+    kinds = {"plain": "as it is"} | ({"views": "random copies"} if result.has_views else {})
     rows, shown = [], []
     for kind, views in kinds.items():
         public, private = (
@@ -109,19 +109,19 @@ def readings(result: Result) -> Html:
 
 
 def views(result: Result) -> Html:
-    """The same network on the same test images with several seeds of the random views."""
+    """The same network on the same test images with several seeds of the random copies."""
     found = result.record["facts"].get("random_views")
     if not found:
-        raise NotRecorded(f"the result of {result.variant} records no random views: run it again")
+        raise NotRecorded(f"the result of {result.variant} records no random copies: run it again")
     n, count, scores = found["n"], found["count"], [right / found["n"] for right in found["views"]]
-    names = ["the image as it is", *(f"{count} random views, seed {seed}" for seed in range(len(scores)))]
+    names = ["the image as it is", *(f"{count} random copies, seed {seed}" for seed in range(len(scores)))]
     counts = [found["plain"], *found["views"]]
     rows = [[name, whole(right), percent(right / n)] for name, right in zip(names, counts, strict=True)]
     spread = f"{100 * statistics.fmean(scores):.2f} ± {100 * statistics.stdev(scores):.2f}\u00a0%"
     rows.append(["their mean ± standard deviation", "", spread])
     header = ["Test-time augmentation", f"Correct of {n:,}", "Accuracy"]
     body = table(header, rows, f"{result.variant} on {result.scored}", (1, 2))
-    return Html(remark_note(result.remark) + body, f"plain {percent(found['plain'] / n)}, random views {spread}")
+    return Html(remark_note(result.remark) + body, f"plain {percent(found['plain'] / n)}, random copies {spread}")
 
 
 @one_thread()
@@ -146,7 +146,9 @@ def gates_of_run(result: Result) -> Html:
     found = [GateFacts(**gate) for gate in result.record["facts"].get("gates", [])]
     if not found:
         return Html(f"<p>{text(result.variant)} has no gates to measure.</p>", f"{result.variant}: no gates")
-    return _gates(found, f"After training: {result.variant}", remark=result.remark)
+    shown = _gates(found, f"After training: {result.variant}", remark=result.remark)
+    few = "<p>A smoke run has few channels, so 1/C is large.</p>" if result.profile == "smoke" else ""
+    return Html(shown.body + few, shown.plain)
 
 
 def _gates(gates: Sequence[GateFacts], title: str, remark: str) -> Html:
