@@ -20,7 +20,7 @@ PORTABLE := $(addprefix tests/,test_elsewhere.py test_claims.py test_contract.py
 # Threads that wait must not spin: chapters and tests share the cores with each other and with a browser.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: setup setup-cluster book front repository test test-portable test-colab lint actionlint links audit format clean
+.PHONY: setup setup-cluster book front repository test test-portable test-colab test-cluster lint actionlint links audit format clean
 .DEFAULT_GOAL := book
 
 setup: $(STAMP)
@@ -65,6 +65,10 @@ test-colab:
 	test -x $(COLAB)/bin/python || $(PYTHON) -m venv $(COLAB)
 	PIP_CONSTRAINT=notebooks/colab-versions.txt $(COLAB)/bin/python -m pip install --quiet -e '.[chapter,download,test]'
 	$(COLAB)/bin/python -m pytest -n auto --maxprocesses 4 $(CORE) tests/notebooks/test_hosted.py
+
+# workflow/Snakefile with Snakemake itself, which the other targets leave out where `make setup-cluster` was not run.
+test-cluster: setup setup-cluster
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 tests/test_workflow.py
 
 # Format and rules, the direction of imports, types of the core, what is imported against what is declared, and the files
 # of GitHub and Docker.
