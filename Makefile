@@ -12,7 +12,7 @@ PROFILE ?= stored
 CODE := fer_repro tests benchmarks _ext workflow
 COLAB := .venv-colab
 FORMS = $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
-CORE := $(addprefix tests/,test_elsewhere.py test_contract.py test_golden_recipes.py test_reproduce.py test_results.py \
+CORE := $(addprefix tests/,test_elsewhere.py test_claims.py test_contract.py test_golden_recipes.py test_reproduce.py test_results.py \
 	data evaluation results training transforms)
 PORTABLE := $(addprefix tests/,test_elsewhere.py test_claims.py test_contract.py test_durations.py test_golden_recipes.py \
 	test_layers.py test_leaderboard.py test_logs.py test_parameters.py test_results.py test_workflows.py claims comparisons \
@@ -63,7 +63,7 @@ test-portable: setup
 # the Python that is given.
 test-colab:
 	test -x $(COLAB)/bin/python || $(PYTHON) -m venv $(COLAB)
-	PIP_CONSTRAINT=notebooks/colab-versions.txt $(COLAB)/bin/python -m pip install --quiet -e '.[chapter,download,test]'
+	PIP_CONSTRAINT=notebooks/colab-versions.txt $(COLAB)/bin/python -m pip install --quiet -e '.[chapter,download,pretrained,test]'
 	$(COLAB)/bin/python -m pytest -n auto --maxprocesses 4 $(CORE) tests/notebooks/test_hosted.py
 
 # workflow/Snakefile with Snakemake itself, which the other targets leave out where `make setup-cluster` was not run.
