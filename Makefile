@@ -12,7 +12,7 @@ PROFILE ?= stored
 CODE := fer_repro tests benchmarks _ext workflow
 COLAB := .venv-colab
 FORMS = $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
-CORE := $(addprefix tests/,test_elsewhere.py test_contract.py test_golden_recipes.py test_reproduce.py test_results.py \
+CORE := $(addprefix tests/,test_elsewhere.py test_claims.py test_contract.py test_golden_recipes.py test_reproduce.py test_results.py \
 	data evaluation results training transforms)
 PORTABLE := $(addprefix tests/,test_elsewhere.py test_claims.py test_contract.py test_durations.py test_golden_recipes.py \
 	test_layers.py test_leaderboard.py test_logs.py test_parameters.py test_results.py test_workflows.py claims comparisons \
@@ -20,7 +20,7 @@ PORTABLE := $(addprefix tests/,test_elsewhere.py test_claims.py test_contract.py
 # Threads that wait must not spin: chapters and tests share the cores with each other and with a browser.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: setup setup-cluster book front repository test test-portable test-colab lint actionlint links audit format clean
+.PHONY: setup setup-cluster book front repository test test-portable test-colab test-cluster lint actionlint links audit format clean
 .DEFAULT_GOAL := book
 
 setup: $(STAMP)
@@ -63,8 +63,12 @@ test-portable: setup
 # the Python that is given.
 test-colab:
 	test -x $(COLAB)/bin/python || $(PYTHON) -m venv $(COLAB)
-	PIP_CONSTRAINT=notebooks/colab-versions.txt $(COLAB)/bin/python -m pip install --quiet -e '.[chapter,download,test]'
+	PIP_CONSTRAINT=notebooks/colab-versions.txt $(COLAB)/bin/python -m pip install --quiet -e '.[chapter,download,pretrained,test]'
 	$(COLAB)/bin/python -m pytest -n auto --maxprocesses 4 $(CORE) tests/notebooks/test_hosted.py
+
+# workflow/Snakefile with Snakemake itself, which the other targets leave out where `make setup-cluster` was not run.
+test-cluster: setup setup-cluster
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 tests/test_workflow.py
 
 # Format and rules, the direction of imports, types of the core, what is imported against what is declared, and the files
 # of GitHub and Docker.

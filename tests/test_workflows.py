@@ -62,7 +62,7 @@ def test_all_that_is_promised_runs():
         for name, job in yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"].items()
         for target in called(job)
     }
-    assert set(jobs) >= {"lint", "actionlint", "test", "test-portable", "test-colab", "book", "links"}
+    assert set(jobs) >= {"lint", "actionlint", "test", "test-portable", "test-colab", "test-cluster", "book", "links"}
 
 
 def test_the_lists_of_tests_exist():

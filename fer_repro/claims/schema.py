@@ -56,6 +56,20 @@ class Plain(_Base):
     of aliases stand for more than fits into memory.
     """
 
+    _levels = 0  # of the nodes that are being read, one inside the other
+
+    def descend_resolver(self, current_node: yaml.Node | None, current_index: Any) -> None:
+        # The parser in C recurses for every level too, and Python 3.13 ends in a segmentation fault there.
+        self._levels += 1
+        if current_node is not None and self._levels > DEEPEST:
+            line = f"line {current_node.start_mark.line + 1}"
+            raise yaml.YAMLError(f"{line}: more than {DEEPEST} levels, one inside the other")
+        super().descend_resolver(current_node, current_index)
+
+    def ascend_resolver(self) -> None:
+        self._levels -= 1
+        super().ascend_resolver()
+
     def get_single_node(self) -> yaml.Node | None:
         node = super().get_single_node()
         if node is not None:
