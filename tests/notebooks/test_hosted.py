@@ -88,7 +88,7 @@ def test_a_session_on_kaggle_goes_on_where_one_on_colab_ended(tmp_path, outside,
     kept = colab.place / "drive" / "MyDrive" / "fer-repro"
     printed = capsys.readouterr().out
     assert "epoch 1/" in printed and re.search(r"cell \d+/\d+ chapter.run\(\)", printed)
-    (checkpoint,) = (kept / "runs").glob("deep-emotion/official/smoke/seed-3/checkpoint.pt")
+    (checkpoint,) = (kept / "runs").glob("deep-emotion/official/smoke/seed-100/checkpoint.pt")
 
     colab.run("show", "pack")
     printed = capsys.readouterr().out

@@ -349,7 +349,7 @@ def test_the_claimed_protocol_scores_the_other_half(monkeypatch, stored):
     chapter = finished(monkeypatch, result, profile="stored", protocol="claimed", results_dir=str(stored))
     accuracy = result.score("PublicTest")["accuracy"]
     assert f"{percent(accuracy)} on PublicTest" in str(shown(chapter.run()))
-    assert "VGGNet, PublicTest, ten-crop 40" in chapter.confusion().alt
+    assert "VGGNet, PublicTest, ten-crop, 40 pixels" in chapter.confusion().alt
     assert "PrivateTestfine-tunes, selects" in str(shown(chapter.scores()))
 
 
