@@ -11,8 +11,9 @@ import pytest
 from fer_repro import results
 from fer_repro.data import LABELS, USAGES
 from fer_repro.data.official import OFFICIAL_COUNTS
+from fer_repro.data.sample import WORDS
 from fer_repro.errors import FerReproError
-from fer_repro.markup import percent, with_code
+from fer_repro.markup import percent, text, with_code
 from fer_repro.packages import leakage
 from fer_repro.packages.score import described
 from fer_repro.packages.table import table
@@ -90,7 +91,7 @@ def test_three_dots_for_each_package(page):
 def test_the_rule_is_applied_to_what_is_stored(page):
     body = page.leakage().body
     assert body.count("trained on test images") == 1 and body.count("trained on Training, not on the test sets") == 1
-    assert body.count("<strong>undecided</strong>") == 1 and "sha256" in body
+    assert body.count("<strong>undecided</strong>") == 1 and f"The sample: {text(WORDS)}." in body
 
 
 def test_what_a_user_is_advised_follows_from_the_numbers(page):

@@ -198,7 +198,7 @@ def test_training_and_test_images_are_enlarged_alike():
     seen = view_batch(faces, recipe.plain, recipe.input_size)
     enlarged = Augmenter(recipe.augment[:1])(faces.clone(), torch.Generator())
     assert seen.shape == (4, 1, 224, 224) and torch.equal(seen, enlarged)
-    assert str(recipe.plain) == "lanczos4 224"
+    assert str(recipe.plain) == "lanczos4, 224 pixels"
     made = Augmenter(recipe.augment)(faces.clone(), torch.Generator().manual_seed(1))
     assert made.shape == seen.shape and 0 <= made.min() and made.max() <= 1
     assert [one.name for one in recipe.augment] == [
