@@ -64,9 +64,9 @@ class EpochLineHandler(LineHandler):
 def run_box(result: Result) -> Html:
     """What was run, what it cost, where it comes from."""
     title = "Unfinished:" if result.unfinished and not result.label else "Not run:"
-    told = note(title, text(result.note)) if result.note else ""
-    told += "" if result.remark in result.note else remark_note(result.remark)
-    body = told + facts(_pairs(result, strong=True)) + _recorded(result)
+    notes = note(title, text(result.note)) if result.note else ""
+    notes += "" if result.remark in result.note else remark_note(result.remark)
+    body = notes + facts(_pairs(result, strong=True)) + _recorded(result)
     return Html(body, f"{result.variant}: {result.status}{f' ({result.remark})' if result.remark else ''}")
 
 
