@@ -15,7 +15,7 @@ from typing import Any
 
 from fer_repro import papers, results
 from fer_repro.campaign import Task, status
-from fer_repro.campaign.throughput import TRAINING, Speed, Speeds, records
+from fer_repro.campaign.throughput import TRAINING, Measured, Speed, Speeds, records
 from fer_repro.data import USAGES
 from fer_repro.data.official import OFFICIAL_COUNTS
 from fer_repro.data.synthetic import SMOKE_SIZE
@@ -45,8 +45,8 @@ class Work:
     """Floating-point operations of a run: one epoch's ``training`` and ``selecting`` in each stage, ``scoring``, and
     ``scoring_plain`` by the weights of one epoch.
 
-    ``epochs``, ``images`` and images per batch of each stage, the network's parameters; ``at_most`` where patience may
-    end a stage sooner.
+    ``epochs``, ``images`` and images per batch of each stage, the network's parameters and multiply-adds for one image;
+    ``at_most`` where patience may end a stage sooner.
     """
 
     epochs: tuple[int, ...]
@@ -57,6 +57,7 @@ class Work:
     scoring_plain: float
     batch_sizes: tuple[int, ...]
     parameters: int
+    multiply_adds: int
     at_most: bool
 
     @property
@@ -115,6 +116,7 @@ def work(variant: Variant, recipe: Recipe, counts: Mapping[str, int]) -> Work:
         scoring_plain=float(tested * plain * adds * FORWARD),
         batch_sizes=tuple(each.batch_size for each in staged),
         parameters=cost.count_parameters(network),
+        multiply_adds=adds,
         at_most=any(stage.patience is not None for stage in recipe.stages),
     )
 
@@ -200,8 +202,10 @@ class Estimator:
             if seconds and (counted := self.work(name)) is not None:
                 done = sum(counted.done(one) for one in here)
                 # A run that was stopped before its first batch has no speed.
-                measured |= {name: done / seconds} if done else {}
-        return self.speeds.of(variant, measured)
+                measured |= {name: Measured(done / seconds, counted.multiply_adds)} if done else {}
+        counted = self.work(variant)
+        assert counted is not None, "a method without a network has no speed"
+        return self.speeds.of(variant, counted.multiply_adds, measured)
 
     def stored(self, task: Task) -> bool:
         """Whether a stored result answers for this run."""

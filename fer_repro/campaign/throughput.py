@@ -6,7 +6,6 @@ A speed is floating-point operations (as `fer_repro.campaign.estimate` counts th
 from __future__ import annotations
 
 import math
-import statistics
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -34,6 +33,14 @@ class Speed:
     source: str
 
 
+@dataclass(frozen=True)
+class Measured:
+    """Operations per second of one variant's runs, and the multiply-adds of its network for one image."""
+
+    flops_per_second: float
+    multiply_adds: int
+
+
 class Speeds:
     """What is known of the speed of ``device`` (cpu, cuda:1, ...); ``results_dir``: of stored results, or None."""
 
@@ -48,32 +55,36 @@ class Speeds:
     def _name_in(self, environment: Mapping[str, Any]) -> str | None:
         return environment.get("gpu" if self.device == "cuda" else "cpu")
 
-    def of(self, variant: str, measured: Mapping[str, float]) -> Speed:
-        """The best that is known; ``measured``: operations per second of runs that were begun here, by variant."""
+    def of(self, variant: str, multiply_adds: int, here: Mapping[str, Measured]) -> Speed:
+        """The best that is known; ``here``: what runs that were begun on this machine reached, by variant.
+
+        Without a run of the variant on such a device, that of the network nearest in ``multiply_adds``: a large network
+        does many times more operations per second than a small one, whose time goes into starting them.
+        """
         same, alike = self._stored
-        other = f"another {self.device} device"
-        choices = [
-            ({variant} & measured.keys(), measured, "measured here"),
-            ({variant} & same.keys(), same, f"stored results of {variant} on {self.name}"),
-            (measured.keys(), measured, "measured here, median of {}"),
-            ({variant} & alike.keys(), alike, f"stored results of {variant} on {other}"),
-            (same.keys(), same, f"stored results, median of {{}} on {self.name}"),
-            (alike.keys(), alike, f"stored results, median of {{}} on {other}"),
+        places = {"here": here, self.name: same, f"another {self.device} device": alike}
+        candidates = [
+            (known is alike, name != variant, abs(math.log(one.multiply_adds / multiply_adds)), place, name)
+            for place, known in places.items()
+            for name, one in known.items()
         ]
-        for names, speeds, source in choices:
-            if names:
-                count = f"{len(names)} variant{'s' * (len(names) > 1)}"
-                return Speed(statistics.median(speeds[name] for name in names), source.replace("{}", count))
-        return Speed(self._guess, f"a guess: {GUESSED_SHARE:.0%} of a matrix product's speed here")
+        if not candidates:
+            return Speed(self._guess, f"a guess: {GUESSED_SHARE:.0%} of a matrix product's speed here")
+        *_, place, name = min(candidates, key=lambda one: one[:3])
+        whose = variant if name == variant else f"{name}, the nearest in size,"
+        source = f"stored results of {whose} on {place}"
+        if place == "here":
+            source = "measured here" + ("" if name == variant else f" by {name}, the nearest in size")
+        return Speed(places[place][name].flops_per_second, source)
 
     @cached_property
-    def _stored(self) -> tuple[dict[str, float], dict[str, float]]:
-        """Variant -> operations per second of its newest stored run on this very device, and on any of its kind."""
+    def _stored(self) -> tuple[dict[str, Measured], dict[str, Measured]]:
+        """Variant -> what its newest stored run reached on this very device, and on any of its kind."""
         same, alike = {}, {}
         stored = records(self.results_dir) if self.results_dir else ()
         for record in sorted(stored, key=lambda record: record["ended"]):
             if record["cost"]["device"] == self.device and (speed := speed_of(record)):
-                alike[record["variant"]] = speed
+                alike[record["variant"]] = Measured(speed, record["multiply_adds"])
                 if self._name_in(record["environment"]) == self.name:
                     same[record["variant"]] = alike[record["variant"]]
         return same, alike

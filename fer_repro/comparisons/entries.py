@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from fer_repro.data import LABELS
 from fer_repro.evaluation.statistics import mean_interval
 from fer_repro.results import FULL, PACKAGE, UNFINISHED, Result
 
@@ -52,12 +51,6 @@ class Entry:
     def predicted(self) -> np.ndarray:
         """int [S, N]: the predicted class of every run."""
         return self.probabilities.argmax(axis=2)
-
-    @cached_property
-    def single_answers(self) -> dict[int, str]:
-        """Of the runs that predict one class for every image: their place among ``runs`` -> that class."""
-        answers = {place: np.unique(row) for place, row in enumerate(self.predicted)}
-        return {place: LABELS[one[0]] for place, one in answers.items() if len(one) == 1}
 
     @cached_property
     def hits(self) -> np.ndarray:

@@ -10,7 +10,6 @@ from fer_repro.comparisons import Comparison
 from fer_repro.comparisons.gather import compared
 from fer_repro.errors import FerReproError
 from fer_repro.markup import Html, details, note, percent, small, table, text, whole, with_interval
-from fer_repro.page.comparisons.words import SINGLE
 from fer_repro.papers import model_name
 from fer_repro.plots.dots import Point, dots
 from fer_repro.plots.figure import Figure
@@ -36,12 +35,6 @@ class CleanSubsets:
         """Every stored result: the best on PrivateTest first, packages last."""
 
     @cached_property
-    def _single(self) -> dict[int, tuple[str]]:
-        """Of the results that predict one class for every image of PrivateTest, by `id`, that class."""
-        entries = self._compared.entries
-        return {id(e.runs[place]): (label,) for e in entries for place, label in e.single_answers.items()}
-
-    @cached_property
     def _deciding(self) -> set[int]:
         """Which of ``results`` decide, by `id`: the rule is that of the comparisons (`fer_repro.comparisons`)."""
         return {id(run) for entry in self._compared.deciding for run in entry.runs}
@@ -53,9 +46,7 @@ class CleanSubsets:
     def _marked(self, result: Result) -> str:
         """What a result is, whether it takes no part in the sentences, and the class of a model that knows but one."""
         mark = "" if id(result) in self._deciding else f", {MARK}"
-        return (
-            _detail(result) + mark + "".join(f"; {SINGLE.format(label)}" for label in self._single.get(id(result), ()))
-        )
+        return _detail(result) + mark + (f"; {result.one_class}" if result.one_class else "")
 
     @staticmethod
     def _accuracy(result: Result) -> float:

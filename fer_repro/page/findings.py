@@ -268,9 +268,7 @@ def _released(one: Result, runs: Sequence[Result], claims: Sequence[Claim]) -> s
 def _stopped(one: Result) -> str:
     said, score = one.record["unfinished"], one.score(SCORED)
     how = "" if one.protocol == PROTOCOLS[0] else f", {one.protocol} protocol"
-    counts = zip(score["per_class"], np.sum(score["confusion"], axis=0), strict=True)
-    answers = [label for label, count in counts if count]
-    same = f", and answers {answers[0]} for every image" if len(answers) == 1 else ""
+    same = f", and {one.one_class}" if one.one_class else ""
     return (
         f"A run of {_name(one.variant)} (seed {one.seed}{how}) was stopped after {said['epochs_done']} of "
         f"{said['epochs']} epochs. So far it recognises {percent(score['accuracy'])} of {SCORED} "

@@ -137,6 +137,17 @@ class Result:
         return self.record["scores"][usage]["views" if views else "plain"]
 
     @property
+    def one_class(self) -> str:
+        """That the model predicts the same class for every image of PrivateTest, in words; empty for others."""
+        usage = "PrivateTest"
+        if usage not in self.halves:
+            return ""
+        score = self.score(usage)
+        given = np.any(score["confusion"], axis=0)  # of every class: was it predicted for any image
+        labels = [label for label, predicted in zip(score["per_class"], given, strict=True) if predicted]
+        return f"answers {labels[0]} for every image" if len(labels) == 1 else ""
+
+    @property
     def scored(self) -> str:
         """The name of what the protocol scores: a test set, or "PublicTest+PrivateTest" for both as one."""
         return "+".join(self.record["usages"]["test"])

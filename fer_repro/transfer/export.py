@@ -76,7 +76,7 @@ METADATA = {
     "pipeline_tag": "image-classification",
     "tags": ["facial-expression-recognition", "fer2013", "reproducibility"],
 }
-INPUTS = {"plain": "one view", "views": "test-time augmentation"}
+INPUTS = {"plain": "plain", "views": "test-time augmentation"}
 METRICS = (("accuracy", "accuracy", "Accuracy"), ("f1", "macro_f1", "Macro F1"))
 BF16 = """- weights: parameters rounded to bf16, for inference only; training cannot go on from them. Scores below, \
 where there are any, were measured with the float32 weights

@@ -173,6 +173,8 @@ def test_on_a_phone_the_table_scrolls_in_itself_and_keeps_the_models_names(page)
     try:
         region, name = page.locator(REGION), page.locator(f"{ROWS} th").first
         assert region.evaluate("r => r.scrollWidth > r.clientWidth")
+        faded = "r => parseFloat(getComputedStyle(r).getPropertyValue('--fer-fade'))"
+        assert region.evaluate(faded) > 20  # px at the right edge: there is more
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
         name.evaluate("th => th.scrollIntoView({block: 'center', behavior: 'instant'})")
         at = name.bounding_box()
@@ -180,6 +182,7 @@ def test_on_a_phone_the_table_scrolls_in_itself_and_keeps_the_models_names(page)
         page.keyboard.press("ArrowRight")
         page.wait_for_function(f"document.querySelector('{REGION}').scrollLeft > 0")
         region.evaluate("r => { r.scrollLeft = r.scrollWidth; }")
+        page.wait_for_function(f"({faded})(document.querySelector('{REGION}')) === 0")
         box = name.bounding_box()
         assert abs(box["x"] - at["x"]) < 2 and box["width"] < 0.45 * 390
         last = page.locator(f"{ROWS} td:last-child").first.bounding_box()

@@ -60,7 +60,7 @@ def stop_after(monkeypatch):
 
 def rates(monkeypatch, known: float = 1e9) -> None:
     """One speed for all, so that estimates can be reckoned by hand."""
-    monkeypatch.setattr(throughput.Speeds, "of", lambda self, variant, measured: throughput.Speed(known, "by hand"))
+    monkeypatch.setattr(throughput.Speeds, "of", lambda *_: throughput.Speed(known, "by hand"))
 
 
 def names(made: plan.Plan) -> list[tuple[str, int]]:
@@ -291,13 +291,22 @@ def test_speeds_are_measured_by_checkpoints_and_preferred(options):
     standing = estimator.standing(Task("small", 0))
     measured = estimator.work("small").left(None) / standing.seconds
     assert estimator.speed("small") == throughput.Speed(pytest.approx(measured), "measured here")
-    assert estimator.speed("large").source == "measured here, median of 1 variant"
+    assert estimator.speed("large").source == "measured here by small, the nearest in size"
     shutil.rmtree(options.runs_dir)
     assert estimator.speed("small").source.startswith("stored results of small on ")
-    assert estimator.speed("large").source.startswith("stored results, median of 1 variant on ")
+    assert estimator.speed("large").source.startswith("stored results of small, the nearest in size, on ")
     elsewhere = dataclasses.replace(options, results_dir=options.runs_dir)
     guess = Estimator(elsewhere).speed("small")
     assert guess.source.startswith("a guess: ") and guess.flops_per_second > 1e8
+
+
+def test_a_speed_is_taken_from_the_network_nearest_in_size():
+    here = {"tiny": throughput.Measured(2e9, 1_000_000), "huge": throughput.Measured(400e9, 350_000_000)}
+    speeds = throughput.Speeds(None, "cpu")
+    large = speeds.of("other", 300_000_000, here)
+    assert large == throughput.Speed(400e9, "measured here by huge, the nearest in size")
+    assert speeds.of("other", 3_000_000, here).flops_per_second == 2e9
+    assert speeds.of("tiny", 300_000_000, here) == throughput.Speed(2e9, "measured here")
 
 
 def test_a_checkpoint_of_another_device_or_a_damaged_one_gives_no_speed(options, stop_after):

@@ -12,7 +12,6 @@ from fer_repro.results import UNFINISHED
 
 NOTHING = "no result is stored that was scored on PrivateTest. This scores a small one: fer-repro run baseline --seed 0"
 ONE = "only one model that may decide is stored, so there is nothing to compare it with"
-SINGLE = "answers {} for every image"
 MARK = (
     "*: decides nothing, because the run is unfinished, was made under the claimed protocol, or its model was or may "
 )
@@ -68,9 +67,8 @@ def named(entry: Entry) -> str:
 def one_answer(entry: Entry) -> str:
     """Which runs of a model predict one class for every image; empty where none does."""
     if len(entry.runs) == 1:
-        return "".join(SINGLE.format(label) for label in entry.single_answers.values())
-    found = entry.single_answers.items()
-    return ", ".join(f"seed {entry.runs[place].seed} {SINGLE.format(label)}" for place, label in found)
+        return entry.runs[0].one_class
+    return ", ".join(f"seed {run.seed} {run.one_class}" for run in entry.runs if run.one_class)
 
 
 def runs_of(entry: Entry) -> str:

@@ -1,4 +1,4 @@
-"""What the Residual Masking chapter shows beyond the common sections: masks, random views, members, subsets."""
+"""What the Residual Masking chapter shows beyond the common sections: masks, random copies, members, subsets."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def members(protocol: str, results_dir: Path | None = None) -> Html:
         rows.append([network, whole(declared_parameters(name)), start, "<br>".join(scores) or "not run"])
     rows.append(["all seven", whole(declared_parameters(ENSEMBLE)), "", ""])
     header = ["Network", "Parameters", "Starts from", "PrivateTest"]
-    caption = f"Accuracy: stored runs under the {protocol} protocol, ten views, one line per seed."
+    caption = f"Accuracy: stored runs under the {protocol} protocol, ten random copies of each face, one line per seed."
     return Html(table(header, rows, caption, numeric=(1, 3)), f"{len(MEMBERS)} members")
 
 
@@ -166,25 +166,25 @@ def _gains(images: np.ndarray, found: Sequence[Masked]) -> Figure:
 
 
 def views(result: Result) -> Html:
-    """One view against random views, and how far the latter move with their seed."""
+    """The face as it is against random copies (test-time augmentation), and how far the latter move with their seed."""
     found = result.record["facts"].get("views_by_seed")
     if not found:
-        return Html(f"<p>{text(result.variant)} records one seed of its views only.</p>", "one seed of the views")
+        return Html(f"<p>{text(result.variant)} records one seed of its copies only.</p>", "one seed of the copies")
     count = result.record["recipe"]["views"]["count"]
     shares = {usage: [one[usage]["correct"] / one[usage]["n"] for one in found] for usage in HALVES}
-    seeds = [f"{count} random views, seed {one['seed']}" for one in found]
+    seeds = [f"{count} random copies, seed {one['seed']}" for one in found]
     rows = [
-        ["one view, the face as it is", *(percent(result.score(usage, views=False)["accuracy"]) for usage in HALVES)],
+        ["the face as it is", *(percent(result.score(usage, views=False)["accuracy"]) for usage in HALVES)],
         *([name, *map(percent, pair)] for name, *pair in zip(seeds, *shares.values(), strict=True)),
         ["mean over the seeds", *(percent(statistics.fmean(one)) for one in shares.values())],
         ["standard deviation", *(f"{100 * statistics.stdev(one):.2f} points" for one in shares.values())],
     ]
-    body = table(["Views", *HALVES], rows, f"{result.variant}: the same network, other seeds of the views", (1, 2))
-    return Html(remark_note(result.remark) + body, f"{result.variant}: {len(found)} seeds of {count} views")
+    body = table(["Scored", *HALVES], rows, f"{result.variant}: the same weights, other seeds of the copies", (1, 2))
+    return Html(remark_note(result.remark) + body, f"{result.variant}: {len(found)} seeds of {count} random copies")
 
 
 def ensemble(result: Result) -> Html:
-    """Each member's accuracy by its summed views, and all of them added, on both test sets."""
+    """Each member's accuracy by its summed scores, and all of them added, on both test sets."""
     found = _with_votes(result).predictions
     # Was member m right about image n: bool [M,N]
     right = {usage: found[f"{usage}_votes"].argmax(axis=2) == found[f"{usage}_labels"] for usage in HALVES}
@@ -194,8 +194,8 @@ def ensemble(result: Result) -> Html:
     rows.append(["at least one member right", *(hits.any(axis=0) for hits in right.values())])
     score, count = result.score("PrivateTest"), result.record["recipe"]["views"]["count"]
     caption = (
-        f"{result.variant}, {result.protocol} protocol, seed {result.seed}, {count} random views of each network. All "
-        f"seven on PrivateTest: {interval(score['interval'])} (Wilson, 95 %)."
+        f"{result.variant}, {result.protocol} protocol, seed {result.seed}, {count} random copies of each face for "
+        f"each network. All seven on PrivateTest: {interval(score['interval'])} (Wilson, 95 %)."
     )
     shown = [[name, *(percent(float(hits.mean())) for hits in both)] for name, *both in rows]
     body = _source(result) + table(["Network", *HALVES], shown, caption, (1, 2))
