@@ -111,7 +111,8 @@ def test_what_is_stored_of_the_search_is_of_these_recipes():
 
 
 def line(letter: str, correct: int) -> dict:
-    return {"recipe": letter, "correct": correct, "n": N, "accuracy": round(correct / N, 4), "epochs": 6}
+    found = {"recipe": letter, "correct": correct, "n": N, "accuracy": round(correct / N, 4), "epochs": 6}
+    return {**found, "train_accuracy": 0.6011}
 
 
 def test_the_search_is_read_by_the_interval_of_its_first_recipe():
@@ -122,9 +123,18 @@ def test_the_search_is_read_by_the_interval_of_its_first_recipe():
     assert 1900 / N < low < 2030 / N < high
     assert "B (-2.79 points)" in said[1] and said[1].endswith("from A: C.")
     assert said[2].startswith("The highest accuracy has C") and "C (A, no label smoothing)" in said[3]
-    assert "30 epochs instead of 6" in said[3]
+    assert "60.11" in said[2] and "30 epochs instead of 6" in said[3]
+    assert said[4].endswith("choice: B, C.")
     other = dataclasses.replace(chosen, batch_size=77)
     assert "none of these" in comparison.reading([line("A", 2000)], other)[-1]
+
+
+def test_the_recipe_of_the_seeds_was_the_best_of_those_it_was_chosen_among():
+    tried = {one["recipe"]: one["accuracy"] for one in recipe_search.SEARCH.read()}
+    best = max(recipe_search.CHOSEN_AMONG, key=lambda letter: tried[letter])
+    (chosen,) = (one.recipe for one in recipe_search.TRIED if one.letter == best)
+    full = papers.get("baseline").recipe("official", "full")
+    assert comparison.lengthened(chosen, full.epochs).sha256() == full.sha256()
 
 
 def test_without_a_search_the_page_names_the_command(tmp_path):
@@ -186,14 +196,13 @@ def test_it_says_whether_a_run_overfits():
 
 
 def test_recipes_of_the_search_that_were_not_trained_are_named():
-    line = {"change": "x", "correct": 2000, "n": 3589, "accuracy": 2000 / 3589, "epochs": 6}
-    some = [{**line, "recipe": letter} for letter in "ADEFGHIJ"]
+    some = [line(letter, 2000) for letter in "ADEFGHIJ"]
     words = " ".join(comparison.reading(some, papers.get("baseline").recipe("official", "full")))
     assert (
         "8 of 11 recipes were trained so far. Not trained: B (A, no augmentation); C (A, no label smoothing); K ("
         in words
     )
-    every = [{**line, "recipe": letter} for letter in "ABCDEFGHIJK"]
+    every = [line(letter, 2000) for letter in "ABCDEFGHIJK"]
     assert "Not trained" not in " ".join(comparison.reading(every, papers.get("baseline").recipe("official", "full")))
 
 

@@ -5,9 +5,9 @@ flips, small rotations, label smoothing, one learning-rate cycle, averaged weigh
 image in the test. Nothing in it was made for faces. Five facts (accuracy, parameters, cost, hardware, seeds) stand in
 ``results/baseline/``; the chapter prints them.
 
-Protocol. ``official``: trained on Training; the recipe is the best of those in ``results/baseline/search.csv``, chosen
-on PublicTest (`fer_repro.papers.baseline.recipe_search`), and the last epoch is scored. There is no claim, so the
-``claimed`` protocol has the same roles and the same recipe.
+Protocol. ``official``: trained on Training; the recipe was chosen on PublicTest among those of
+``results/baseline/search.csv`` that had been trained by then (`fer_repro.papers.baseline.recipe_search`), and the last
+epoch is scored. There is no claim, so the ``claimed`` protocol has the same roles and the same recipe.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ EPOCHS = 24
 
 
 def recipe(protocol: str, profile: str) -> Recipe:
-    """The best recipe of the search, trained for longer; the same under both protocols."""
+    """The recipe that the search chose, trained for longer; the same under both protocols."""
     full = plain(EPOCHS) if protocol == "official" else dataclasses.replace(plain(EPOCHS), protocol=Protocol(protocol))
     return full if profile == "full" else smoke(full)
 

@@ -12,7 +12,7 @@ from fer_repro.claims import Claim, leaderboard_claims
 from fer_repro.evaluation.statistics import mean_interval, wilson
 from fer_repro.markup import Html, facts, interval, note, percent, text
 from fer_repro.papers.baseline.figures import NAME, SCORED, ensemble_score, full_runs_of, not_run
-from fer_repro.papers.baseline.recipe_search import SEARCH, TRIED
+from fer_repro.papers.baseline.recipe_search import CHOSEN_AMONG, SEARCH, TRIED
 from fer_repro.plots.figure import Figure
 from fer_repro.plots.forest import Row, forest
 from fer_repro.recipe import Recipe
@@ -32,7 +32,8 @@ def search(results_dir: Path | None = None) -> Html:
 
 
 def reading(lines: Sequence[dict], chosen: Recipe) -> list[str]:
-    """Sentences: which recipes lie outside the interval of the first, which is best, which one the chapter takes.
+    """Sentences: which recipes lie outside the interval of the first, which is best, which one the chapter takes,
+    and which came too late for that choice.
 
     ``lines``: of the search's file; ``chosen``: the chapter's full recipe.
     """
@@ -54,11 +55,20 @@ def reading(lines: Sequence[dict], chosen: Recipe) -> list[str]:
             f"that one run does not distinguish them from {FIRST}: {', '.join(inside) or 'none'}."
         )
     best = max(lines, key=lambda one: one["accuracy"])
-    said.append(f"The highest accuracy has {best['recipe']}, {percent(best['accuracy'])}.")
+    said.append(
+        f"The highest accuracy has {best['recipe']}, {percent(best['accuracy'])}; on the training images, "
+        f"as augmented, it has {percent(best['train_accuracy'])}."
+    )
     same = next((one for one in TRIED if lengthened(one.recipe, chosen.epochs).sha256() == chosen.sha256()), None)
     epochs = f"trained for {chosen.epochs} epochs instead of {max(one['epochs'] for one in lines)}"
     name = f"{same.letter} ({same.change})" if same else "none of these, but combines what they show"
-    return [*said, f"The recipe of this chapter is {name}, {epochs}."]
+    said.append(f"The recipe of this chapter is {name}, {epochs}.")
+    if later := sorted(trained - {*CHOSEN_AMONG}):
+        said.append(
+            f"It was chosen as the best of {', '.join(CHOSEN_AMONG)}. Trained after its seeds, so without a say in "
+            f"that choice: {', '.join(later)}."
+        )
+    return said
 
 
 def lengthened(recipe: Recipe, epochs: int) -> Recipe:
