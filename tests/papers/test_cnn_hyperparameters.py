@@ -210,7 +210,7 @@ KILLED = """
 import os, signal, sys
 sys.path[:0] = {tests!r}
 import torch
-torch.set_num_threads(1)
+torch.set_num_threads({threads})
 import test_cnn_hyperparameters as test
 from listening import listening
 
@@ -226,7 +226,7 @@ with listening(say):
 
 def test_a_search_that_is_killed_inside_a_trial_ends_as_if_it_had_not_been(searched, splits, tmp_path):
     run, classifier = searched
-    code = KILLED.format(tests=[str(folder) for folder in Path(__file__).parents[:2]])
+    code = KILLED.format(tests=[str(folder) for folder in Path(__file__).parents[:2]], threads=torch.get_num_threads())
     command = [sys.executable, "-c", code, str(tmp_path), "trial 1 of 3: epoch 1/2"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
