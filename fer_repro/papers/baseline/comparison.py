@@ -12,7 +12,7 @@ from fer_repro.claims import Claim, leaderboard_claims
 from fer_repro.evaluation.statistics import mean_interval, wilson
 from fer_repro.markup import Html, facts, interval, note, percent, text
 from fer_repro.papers.baseline.figures import NAME, SCORED, ensemble_score, full_runs_of, not_run
-from fer_repro.papers.baseline.recipe_search import CHOSEN_AMONG, SEARCH, TRIED
+from fer_repro.papers.baseline.recipe_search import EARLIER, SEARCH, TRIED
 from fer_repro.plots.figure import Figure
 from fer_repro.plots.forest import Row, forest
 from fer_repro.recipe import Recipe
@@ -63,9 +63,9 @@ def reading(lines: Sequence[dict], chosen: Recipe) -> list[str]:
     epochs = f"trained for {chosen.epochs} epochs instead of {max(one['epochs'] for one in lines)}"
     name = f"{same.letter} ({same.change})" if same else "none of these, but combines what they show"
     said.append(f"The recipe of this chapter is {name}, {epochs}.")
-    if later := sorted(trained - {*CHOSEN_AMONG}):
+    if later := sorted(trained - {*EARLIER}):
         said.append(
-            f"It was chosen as the best of {', '.join(CHOSEN_AMONG)}. Trained after its seeds, so without a say in "
+            f"Its choice rests on {', '.join(EARLIER)} at most. Trained after its seeds, so without a say in "
             f"that choice: {', '.join(later)}."
         )
     return said

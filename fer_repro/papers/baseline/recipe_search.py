@@ -3,7 +3,7 @@
 ``python -m fer_repro.papers.baseline.recipe_search`` trains every recipe of `TRIED` that is not yet in
 ``results/baseline/search.csv`` and adds a line for it; PrivateTest is never read. All but the first change one thing,
 so the table is also a ladder: what augmentation, smoothing, averaging, learning rate and width are worth. The recipe of
-`fer_repro.papers.baseline` is the best of `CHOSEN_AMONG`, trained for longer.
+`fer_repro.papers.baseline` is the best of `EARLIER`, trained for longer.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ TRIED = (
         plain(EPOCHS, step("PlainResNet", widths=(32, 128, 256), blocks=(1, 1, 2))),
     ),
 )
-CHOSEN_AMONG = ("A", "D", "E", "F", "G", "H")  # trained before the seeds of the full recipe; the others came later
+EARLIER = ("A", "D", "E", "F", "G", "H")  # the first search; the others: after the seeds of the full recipe
 SEARCH = Search("baseline", TRIED, lambda splits, run: loop.fit(baseline.build, splits, run), __spec__.name)
 
 
