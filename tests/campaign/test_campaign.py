@@ -18,7 +18,7 @@ import torch
 from listening import listening
 
 from fer_repro import cli, papers, results
-from fer_repro.campaign import Task, plan, runner, throughput
+from fer_repro.campaign import Task, estimate, plan, runner, throughput
 from fer_repro.campaign.estimate import Estimator, work
 from fer_repro.errors import FerReproError
 from fer_repro.parameters import RunOptions
@@ -271,6 +271,20 @@ def test_the_end_of_the_budget_is_kept_for_scoring(said, options, monkeypatch):
     assert reserve(task, tail, True) == tail / 2 and "cannot stop in between" in said[0]  # half is left to go on with
     assert reserve(task, tail, False) == tail  # the budget is no longer whole: the next command begins it
     assert reserve(Task("pupil", 0), 10 * tail, False) == tail  # its teacher may be what is saved at the end
+
+
+@pytest.mark.parametrize("allowed, native, caution", [("bf16", True, 3.0), ("bf16", False, 1.5), ("fp32", True, 1.5)])
+def test_more_time_is_kept_for_scoring_where_training_is_in_half_precision(
+    options, monkeypatch, allowed, native, caution
+):
+    rates(monkeypatch)
+    monkeypatch.setattr(estimate, "native_bf16", lambda device: native)
+    task, estimator = Task("large", 0), Estimator(options)
+    recipe = dataclasses.replace(estimator.recipe("large"), precision=allowed)
+    monkeypatch.setattr(estimator, "recipe", lambda variant: recipe)
+    counted = estimator.work("large")
+    saving = estimate.BYTES_PER_PARAMETER * counted.parameters / estimate.DISK
+    assert estimator.tail(task) == pytest.approx(caution * counted.scoring / 1e9 + saving)
 
 
 def test_only_the_first_run_of_a_budget_may_overrun_it(options):
