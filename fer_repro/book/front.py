@@ -16,6 +16,7 @@ from fer_repro.errors import FerReproError
 from fer_repro.files import atomic_write
 from fer_repro.leaderboard import baseline_band, leaderboard
 from fer_repro.markup import interval, percent
+from fer_repro.page.marks import reported
 from fer_repro.page.timeline import (
     DIGEST_KEY,
     accuracy_over_time,
@@ -73,7 +74,8 @@ def slugs_with_chapter(root: Path) -> set[str]:
 
 
 def verdict_table(board: pd.DataFrame, chapters: Collection[str]) -> str:
-    """Markdown: a row for each claim of the leaderboard, with the best evidence there is; paths from ``chapters/``."""
+    """Markdown: a row for each claim of the leaderboard, with the best evidence there is; where that is no full run,
+    what others report as well. Paths from ``chapters/``."""
     board = board[board["pinned"]]
     lines = ["| Model | Claimed | Best evidence on real faces | Verdict | Class |", "|---|---:|---|---|:---:|"]
     for row in board.itertuples():
@@ -82,6 +84,8 @@ def verdict_table(board: pd.DataFrame, chapters: Collection[str]) -> str:
         evidence = escape(row.evidence_text)
         if pd.notna(row.measured):
             evidence = f"**{percent(row.measured)}** measured ({interval((row.low, row.high))}): {evidence}"
+        elif row.evidence != "others" and (found := reported(row._asdict())) is not None:
+            evidence = f"{evidence}; others: {found}"
         cells = [f"{model}, {row.date[:4]}", percent(row.claimed), evidence, row.verdict, row.comparability]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

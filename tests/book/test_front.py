@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -96,3 +97,15 @@ def test_the_table_links_chapters_and_shows_the_best_evidence_of_every_model(boa
     measured = board[board["measured"].notna() & board["pinned"]]
     assert len(measured) and table.count(" measured (") == len(measured)
     assert escape("a|b_c*[d]`") == r"a\|b\_c\*\[d\]\`"
+
+
+def test_an_unfinished_run_in_the_table_does_not_hide_what_others_report(board):
+    """A few epochs of ours may lie far below what third parties reached with the whole recipe."""
+    stopped = board.assign(evidence="unfinished", evidence_text="unfinished: epoch 1 of 80, 40.00 %", measured=np.nan)
+    lines = front.verdict_table(stopped, ()).replace("\u00a0", " ").splitlines()[2:]
+    for line, known in zip(lines, board.loc[board["pinned"], "others_low"].notna(), strict=True):
+        assert ("; others: " in line) == known
+    resemotenet = next(line for line in lines if line.startswith("| ResEmoteNet,"))
+    assert "| unfinished: epoch 1 of 80, 40.00 %; others: 58 to 66 % (6 reports) |" in resemotenet
+    reported = front.verdict_table(board.assign(evidence="others", evidence_text="others: 60 %"), ())
+    assert reported.count("others:") == board["pinned"].sum(), "said once"
