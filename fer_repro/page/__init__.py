@@ -288,12 +288,18 @@ class Chapter:
         return chapter_findings(self.slug, self.claims, stored, more)
 
     def deviations(self) -> Html:
-        """Where the full recipe differs from the paper. Folded below it, the settings of the run that the chapter shows
-        where they are not the chapter's full recipe: a smoke run's, an ablation's, a shortened run's."""
+        """Where the chapter's full recipe differs from the paper. Folded below it, those of the variant whose run the
+        chapter shows where it is another one, and the settings of a run that are not the chapter's full recipe: a smoke
+        run's, an ablation's, a shortened run's."""
         result, p = self.result, self.parameters
         ours = not self._folded() and result.kind != results.RELEASED
-        recipe = papers.get(result.variant if ours else p.variant).recipe(p.protocol, "full")
-        body = remark_note(result.remark if ours else "") + deviations_table(recipe)
+        recipe, remark = self.variant.recipe(p.protocol, "full"), remark_note(result.remark if ours else "")
+        if ours and result.variant != p.variant:
+            other = papers.get(result.variant).recipe(p.protocol, "full")
+            body = deviations_table(recipe)
+            body += details(f"Deviations of {result.variant}, whose run is shown", remark + deviations_table(other))
+        else:
+            body = remark + deviations_table(recipe)
         digest = result.record["recipe_sha256"]
         if ours and digest != self.variant.recipe(p.protocol, "full").sha256():
             of = "the smoke run" if result.profile == "smoke" else f"the run of {model_name(result.variant)} shown here"

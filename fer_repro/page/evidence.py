@@ -9,7 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from fer_repro import papers, results
-from fer_repro.markup import Html, text
+from fer_repro.evaluation import cost
+from fer_repro.markup import Html, text, whole
 from fer_repro.project import default_results_dir
 from fer_repro.results import FULL, RELEASED, UNFINISHED, Result
 
@@ -34,9 +35,22 @@ def best_stored(variant: str, protocol: str, seed: int, results_dir: Path | None
         other.label = _label(other, variant)
         other.note = (
             f"No result of {variant} under the {protocol} protocol with seed {seed} is stored. What follows is other "
-            f"evidence on FER2013 ({other.label}). It decides nothing about the claim."
+            f"evidence on FER2013 ({other.label}). {_other_network(other, variant)}It decides nothing about the claim."
         )
     return other
+
+
+def _other_network(result: Result, variant: str) -> str:
+    """A sentence where ``result`` is of another network than that of ``variant``, else nothing: a smaller network or
+    one member of an ensemble may lack what the paper is about."""
+    known = papers.variants()[variant]
+    recipe, used = known.recipe("official", "full"), result.record["recipe"]["network"]
+    own = recipe.as_dict()["network"]
+    if known.build is None or used == own:
+        return ""
+    counted = cost.count_parameters(cost.weightless(known.build, recipe))
+    theirs = f"{used['name']} with {whole(result.record['parameters'])} parameters"
+    return f"Its network is {theirs}, that of {variant} is {own['name']} with {whole(counted)}. "
 
 
 def _other(variant: str, protocol: str, results_dir: Path | None) -> Result | None:

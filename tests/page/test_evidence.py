@@ -11,7 +11,7 @@ from test_page import SECTIONS, finished, made_up, opened, shown
 
 from fer_repro import page, papers, parameters, reproduce, results
 from fer_repro.data import synthetic as synthetic_faces
-from fer_repro.markup import SMOKE_TEST, SYNTHETIC, percent
+from fer_repro.markup import SMOKE_TEST, SYNTHETIC, Html, percent
 from fer_repro.page import comparison, evidence
 from fer_repro.plots.figure import Figure
 from fer_repro.project import project_root
@@ -91,6 +91,33 @@ def test_an_ablation_that_ended_comes_before_released_weights_and_an_unfinished_
         found = evidence.best_stored("deep-emotion", "official", 0, tmp_path)
         assert found.label == wanted and found.label in found.note and "decides nothing" in found.note
     assert evidence.best_stored("vggnet", "official", 0, tmp_path) is None, "another paper's evidence is not this one's"
+
+
+def test_evidence_of_another_network_says_which_one_it_is(tmp_path):
+    """A member of the ensemble has no masks: no reader may take its numbers for those of the masking network."""
+    results.write(unfinished("residual-masking-resnet18-scratch", done=1), tmp_path)
+    other = "Its network is ResNet with 29,890,759 parameters, that of residual-masking is ResidualMaskingNetwork with "
+    assert (
+        other + "137,796,423. It decides nothing"
+        in evidence.best_stored("residual-masking", "official", 0, tmp_path).note
+    )
+    same = evidence.best_stored("residual-masking-resnet18", "official", 0, tmp_path)
+    assert same.label.startswith("ablation") and "Its network" not in same.note
+
+
+def test_a_chapter_lists_its_own_deviations_also_where_it_shows_another_variants_run(tmp_path):
+    results.write(unfinished("residual-masking-resnet18-scratch", done=1), tmp_path)
+    own, other = (
+        papers.get(v).recipe("official", "full") for v in ("residual-masking", "residual-masking-resnet18-scratch")
+    )
+    before, folded = published("residual-masking", tmp_path).deviations().body.split("<details>", 1)
+    folded = "<details>" + folded.partition("</details>")[0] + "</details>"
+    said = str(shown(Html(before, "")))
+    assert all(one.what in said for one in own.deviations) and "unfinished" not in said
+    assert folded.startswith(
+        "<details><summary>Deviations of residual-masking-resnet18-scratch, whose run is shown</summary>"
+    )
+    assert all(one.what in str(shown(Html(folded, ""))) for one in other.deviations) and "unfinished" in folded
 
 
 @pytest.mark.parametrize("section", RESULT_SECTIONS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -431,7 +432,9 @@ def test_the_pages_tables_say_synthetic_and_not_run(ensemble):
     listed = page.members("official").body
     assert listed.count("weights are lost") == 2 and listed.count("not run") == 7
     assert "resnet50_scratch_dims_2048.pth" in listed and "386,575,651" in listed
-    assert "no masks" in page.masks(ensemble).plain and "one seed" in page.views(ensemble).plain
+    assert re.findall(r"<td[^>]*>(0\.\d|0)</td>", listed) == ["0.4", "0", "0", "0", "0", "0.3", "0"], "dropout"
+    assert page.masks(ensemble).plain.endswith("the network of residual-masking-ensemble has none")
+    assert "one seed" in page.views(ensemble).plain
 
 
 def test_the_views_table_holds_every_seed(tmp_path):

@@ -36,7 +36,8 @@ LOST = ("residual-masking-resnet18", "residual-masking-resnet50-vggface2")  # re
 
 
 def members(protocol: str, results_dir: Path | None = None) -> Html:
-    """The seven networks: size, initial weights and where they come from, what became of the paper's, stored runs."""
+    """The seven networks: size, dropout, initial weights and where they come from, what became of the paper's, stored
+    runs."""
     stored, rows = [run for run in results.read_all(results_dir) if run.protocol == protocol], []
     for number, (name, short) in enumerate(SHORT.items()):
         weights = KINDS[name].pretrained
@@ -44,11 +45,12 @@ def members(protocol: str, results_dir: Path | None = None) -> Html:
         network = f"{number}. {text(short)}<br><code>{text(name)}</code>{lost}"
         start = f"{text(weights.data)}<br>{_obtained(weights)}"
         scores = [percent(run.score("PrivateTest")["accuracy"]) for run in stored if run.variant == name]
-        rows.append([network, whole(declared_parameters(name)), start, "<br>".join(scores) or "not run"])
-    rows.append(["all seven", whole(declared_parameters(ENSEMBLE)), "", ""])
-    header = ["Network", "Parameters", "Starts from", "PrivateTest"]
+        dropout = f"{KINDS[name].full['dropout']:g}"
+        rows.append([network, whole(declared_parameters(name)), dropout, start, "<br>".join(scores) or "not run"])
+    rows.append(["all seven", whole(declared_parameters(ENSEMBLE)), "", "", ""])
+    header = ["Network", "Parameters", "Dropout before the last layer", "Starts from", "PrivateTest"]
     caption = f"Accuracy: stored runs under the {protocol} protocol, ten random copies of each face, one line per seed."
-    return Html(table(header, rows, caption, numeric=(1, 3)), f"{len(MEMBERS)} members")
+    return Html(table(header, rows, caption, numeric=(1, 2, 4)), f"{len(MEMBERS)} members")
 
 
 def _obtained(weights: Pretrained) -> str:
@@ -105,7 +107,8 @@ def masks(result: Result) -> Html:
     """A few faces, how much every stage amplifies every position, and the arithmetic of a softmax over channels."""
     network = getattr(result.classifier, "model", None)
     if not isinstance(network, ResidualMaskingNetwork):
-        why = "the stored result keeps no weights" if result.classifier is None else "this network has no masks"
+        masked = result.record["recipe"]["network"]["name"] == ResidualMaskingNetwork.__name__
+        why = "a stored result keeps no weights" if masked else f"the network of {result.variant} has none"
         return Html(f"<p>No masks to show: {text(why)}.</p>", f"no masks: {why}")
     own, full = result.classifier.recipe, papers.get(result.variant).recipe("official", "full").network
     faces = data_sets.load("synthetic", size=SMOKE_SIZE)
