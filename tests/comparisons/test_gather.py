@@ -80,7 +80,7 @@ def test_what_has_no_predictions_of_privatetest_is_left_out():
 @pytest.mark.parametrize(
     ("trained_on", "selected_on", "decides"),
     [
-        ("Training", "PublicTest, one view of each image", True),
+        ("Training", "PublicTest, each image as it is", True),
         ("Training without its first 3,589 images", "nothing: the last epoch's weights are kept", True),
         ("Training", "PrivateTest, the best of all epochs", False),
         ("Training", "PublicTest; its backbone is one of an unknown number", False),

@@ -387,7 +387,7 @@ def test_the_alt_texts_name_the_choice(searched):
     assert "Failed: 1 trials" in search_plots.best_so_far(searched).alt
     alt = search_plots.choices(searched).alt
     assert f"{100 * chosen['T']['accuracy']:.2f}" in alt and f"{100 * searched.other['T']['accuracy']:.2f}" in alt
-    assert f"Selection optimism: {100 * searched.gain['gap']:.2f} points" in alt
+    assert f"Selection bias: {100 * searched.gain['gap']:.2f} points" in alt
     assert search_plots.columns(["conv1", "conv2", "dense", "conv_dropout"]) == {
         "conv": ["conv1", "conv2"],
         "dense": ["dense"],

@@ -80,8 +80,8 @@ def oracle_choice(result: Result) -> Html:
     chance = search.chance_of_the_best(len(searched.complete), chosen[searched.test]["accuracy"], n)
     same = " Both test sets choose the same trial." if chosen is other else ""
     paired = f"interval {low:.2f} to {high:.2f}, paired over the {whole(n)} images of {text(searched.test)}.{same}"
-    optimism = f"<strong>{points}</strong>, {paired} The interval does not account for picking the better one."
-    pairs = [("Selection optimism", optimism)]
+    bias = f"<strong>{points}</strong>, {paired} The interval does not account for picking the better one."
+    pairs = [("Selection bias", bias)]
     if chosen is not other:
         images = f"{whole(gain['only_other'])} that only trial {other['trial']} gets right, "
         images += f"{whole(gain['only_chosen'])} that only trial {chosen['trial']} does"
@@ -90,4 +90,4 @@ def oracle_choice(result: Result) -> Html:
     pairs.append(("Chance alone", equal))
     figures = search_plots.choices(searched), search_plots.test_sets(searched)
     body = "".join(figure.figure() for figure in figures) + remark_note(result.remark) + facts(pairs)
-    return Html(body, f"{figures[0]!r}\nselection optimism {points}")
+    return Html(body, f"{figures[0]!r}\nselection bias {points}")

@@ -217,7 +217,7 @@ def choices(searched: Searched) -> Figure:
         rows,
         f"Test-set selection bias: choosing on {searched.test}",
         alt="; ".join(f"{row.group}, trial {row.words[1]}, on {row.label}: {row.words[0]}" for row in rows)
-        + f". Selection optimism: {100 * searched.gain['gap']:.2f} points.",
+        + f". Selection bias: {100 * searched.gain['gap']:.2f} points.",
         caption="Short trainings of the search, before the chosen configuration is trained in full. Hollow: what a "
         f"report would claim that had ranked its trials on {searched.test}. Bars: Wilson 95 %.",
         columns=("accuracy", "trial"),

@@ -48,7 +48,7 @@ _release = partial(
     licence="MIT (the repository)",
     wrapper="net",
     trained_on="Training",
-    selected_on="PublicTest, one view of each image",
+    selected_on="PublicTest, each image as it is",
 )
 # The projections of a masking block's units are there twice: by their own name and inside their unit.
 _masked = partial(_release, rename=MASKS, drop=r"^mask\d\.downsample\d\.")

@@ -257,7 +257,7 @@ FIRST = dataclasses.replace(
     RELEASED,
     at="loaded by the release's second training, not published",
     file="",
-    selected_on="val.csv, one view of each image; whether it holds PublicTest is not established",
+    selected_on="val.csv, each image as it is; whether it holds PublicTest is not established",
 )
 
 # What the chapter shows of the source: network, loss, and what is special to the method.
