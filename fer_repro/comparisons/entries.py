@@ -20,7 +20,7 @@ KINDS = {FULL: "full run", "released": "released weights", PACKAGE: "package", U
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """One model: the full runs of a recipe under one protocol (which differ in their seed only), an unfinished run,
+    """One model: the full runs of a recipe under one protocol (of different seeds), an unfinished run,
     weights that others published, or the model of a package.
 
     ``name`` is unlike that of any other entry. ``remark`` says what its numbers are where they are not those of

@@ -81,7 +81,7 @@ def _images(run: Result) -> tuple[tuple[str, ...], bytes]:
 
 
 def _groups(runs: Sequence[Result]) -> list[tuple[Result, ...]]:
-    """Full runs that differ in their seed only stand together, by seed; everything else alone."""
+    """Full runs of one recipe stand together, by seed; everything else alone."""
     groups: dict[tuple[str, ...], list[Result]] = {}
     for run in runs:
         together = (

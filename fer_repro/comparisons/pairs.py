@@ -11,7 +11,9 @@ import numpy as np
 from scipy.stats import binomtest
 
 from fer_repro.comparisons.entries import Comparison, Entry
+from fer_repro.evaluation.cost import hardware
 from fer_repro.evaluation.statistics import holm, mcnemar, rank_intervals, resampled
+from fer_repro.results import Result
 
 LEVEL = 0.05
 
@@ -121,12 +123,14 @@ class Pairs:
 
 @dataclass(frozen=True)
 class SeedPairs:
-    """Of ``tried`` pairs of runs that differ in nothing but the seed, McNemar's test, uncorrected, finds a difference
-    in ``found``; these are of the models ``names``."""
+    """Of ``tried`` pairs of runs of one recipe, trained in the same precision with different seeds, McNemar's test,
+    uncorrected, finds a difference in ``found``; these are of the models ``names``. In ``moved`` of the pairs the
+    machine or the version of our code differs as well."""
 
     found: int
     tried: int
     names: tuple[str, ...]
+    moved: int = 0
 
     @property
     def by_chance(self) -> float:
@@ -140,7 +144,18 @@ class SeedPairs:
 
 
 def seed_pairs(entries: Sequence[Entry]) -> SeedPairs:
-    """All pairs of runs of one entry, over all entries."""
-    values = [(entry.name, mcnemar(a, b)) for entry in entries for a, b in combinations(entry.hits, 2)]
-    names = [name for name, p in values if p < LEVEL]
-    return SeedPairs(len(names), len(values), tuple(dict.fromkeys(names)))
+    """All pairs of runs of one entry that were trained in the same precision, over all entries."""
+    tried = [
+        (entry, places)
+        for entry in entries
+        for places in combinations(range(len(entry.runs)), 2)
+        if len({entry.runs[place].precision for place in places}) == 1
+    ]
+    names = [entry.name for entry, (a, b) in tried if mcnemar(entry.hits[a], entry.hits[b]) < LEVEL]
+    moved = [places for entry, places in tried if len({_where(entry.runs[place]) for place in places}) > 1]
+    return SeedPairs(len(names), len(tried), tuple(dict.fromkeys(names)), len(moved))
+
+
+def _where(run: Result) -> tuple[str, str]:
+    """The machine and the version of our code that a run was made with."""
+    return hardware(run.record), run.record["code_version"]

@@ -28,8 +28,8 @@ BASELINE = "baseline"  # the plain network that claims are compared with
 
 @dataclass(frozen=True)
 class Measured:
-    """An accuracy of ours on PrivateTest under the official protocol: the mean of runs that differ in their seed only,
-    or one unfinished run, then with ``epoch`` and ``epochs``."""
+    """An accuracy of ours on PrivateTest under the official protocol: the mean of runs of one recipe, or
+    one unfinished run, then with ``epoch`` and ``epochs``."""
 
     variant: str
     accuracy: float

@@ -94,7 +94,7 @@ def _not_run(protocol: str, own: list[Result]) -> str:
 
 
 def _refuse_mixture(variant: str, protocol: str, counted: list[Result]) -> None:
-    """Runs are averaged only where nothing but the seed differs between them."""
+    """Runs are averaged only where recipe and data are the same."""
     where = f"results of {variant} under the {protocol} protocol"
     recipes, data = ({r.record["recipe_sha256"] for r in counted}, {r.record["data"]["digest"] for r in counted})
     for what, values in (("recipe", recipes), ("data", data)):

@@ -180,14 +180,11 @@ def hardware(result: Result) -> str:
 
 
 def computed_with(result: Result) -> str:
-    """Precision and torch's threads, which the last digits of a run depend on; empty where an older run kept neither.
+    """Precision and torch's threads, which the last digits of a run depend on; empty where neither is known.
 
     A run that went on with other threads has them all, in turn.
     """
     facts, environment = result.record["facts"], result.record["environment"]
-    precision = facts.get("precision")
-    if precision is None and "rehearsal" in facts:  # as results were stored before the precision had its own name
-        precision = "bf16" if facts["rehearsal"]["autocast"] else "fp32"
     counts = facts.get("threads") or [environment.get("threads")]
     threads = "then ".join(f"{count} thread{'s' * (count != 1)} " for count in counts if count)
-    return ", ".join(part for part in (precision, threads.strip()) if part)
+    return ", ".join(part for part in (result.precision, threads.strip()) if part)

@@ -70,8 +70,8 @@ def _claimed(claims: Sequence[Claim]) -> set[str]:
 
 
 def _groups(runs: Iterable[Result], protocol: str = PROTOCOLS[0]) -> list[list[Result]]:
-    """Full runs that differ in their seed only, by variant; where a recipe or the data changed, the group with the most
-    seeds (of equal ones the last)."""
+    """Full runs of one recipe, by variant; where a recipe or the data changed, the group with the most seeds (of equal
+    ones the last)."""
     found: dict[str, dict[tuple[str, str], list[Result]]] = {}
     for one in sorted(runs, key=lambda run: (run.variant, run.seed)):
         if one.protocol == protocol:

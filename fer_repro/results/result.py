@@ -109,6 +109,19 @@ class Result:
         return "; ".join(filter(None, [self.label, synthetic, self.progress, self.changed_data]))
 
     @property
+    def precision(self) -> str:
+        """What its network was trained in: ``bf16``, ``fp16`` or ``fp32``; empty where none was trained here, or where
+        it is not known."""
+        facts = self.record["facts"]
+        if "precision" in facts:
+            return facts["precision"]
+        if "rehearsal" in facts:  # as results were stored before the precision had its own name
+            return "bf16" if facts["rehearsal"]["autocast"] else "fp32"
+        # The versions before that kept neither, and left fp32 on CUDA only.
+        trained = self.kind not in NOT_OURS and self.record["parameters"] is not None
+        return "fp32" if trained and self.record["cost"]["device"] == "cpu" else ""
+
+    @property
     def has_views(self) -> bool:
         return "views" in next(iter(self.record["scores"].values()))
 

@@ -86,6 +86,17 @@ def test_the_seeds_of_one_model_are_counted(pairs):
     assert seed_pairs(far.entries) == SeedPairs(1, 1, ("plain baseline",))
 
 
+def test_runs_of_different_precision_are_no_pair_and_other_machines_are_counted():
+    runs = [run_of("baseline", right, seed) for seed, right in enumerate((0.5, 0.6, 0.7))]
+    for run, precision, code in zip(
+        runs, ("fp32", "bf16", "bf16"), ("0.1.0 (a)", "0.1.0 (a)", "0.1.0 (b)"), strict=True
+    ):
+        run.record["facts"]["precision"], run.record["code_version"] = precision, code
+    assert seed_pairs(compared(runs).entries) == SeedPairs(1, 1, ("plain baseline",), moved=1)
+    runs[2].record["code_version"] = "0.1.0 (a)"
+    assert seed_pairs(compared(runs).entries).moved == 0
+
+
 def test_few_differences_between_seeds_are_chance():
     assert not SeedPairs(0, 0, ()).more_than_chance
     assert not SeedPairs(1, 20, ("a",)).more_than_chance

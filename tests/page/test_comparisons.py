@@ -129,9 +129,14 @@ def test_the_seed_is_blamed_only_where_chance_is_unlikely(monkeypatch):
     far = [run_of("baseline", 0.6 + 0.05 * seed, seed) for seed in range(3)]
     few = page_of(monkeypatch, [*far, run_of("deep-emotion", 0.5)])
     assert (
-        "Of 3 pairs of runs that differ in nothing but the seed, 3 differ by the same test with p below 0.05, where "
-        f"{3 * 0.05:.1f} would by chance: plain baseline. So for these models the seed moves" in few.findings().plain
+        "Of 3 pairs of runs of one model in the same precision with different seeds, 3 differ by the same test with p "
+        f"below 0.05, where {3 * 0.05:.1f} would by chance: plain baseline. So for these models the seed moves"
+        in few.findings().plain
     )
+    assert "version of our code" not in few.findings().plain
+    far[0].record["code_version"] = "0.1.0 (another)"
+    moved = page_of(monkeypatch, [*far, run_of("deep-emotion", 0.5)]).findings().plain
+    assert "explains; in 2 of the pairs the machine or the version of our code differs too." in moved
     many = [run_of("baseline", 0.6, seed) for seed in range(6)] + [run_of("deep-emotion", 0.5)]
     monkeypatch.setattr(accuracy, "seed_pairs", lambda entries: SeedPairs(2, 15, ("plain baseline",)))
     words = page_of(monkeypatch, many).findings().plain

@@ -8,7 +8,6 @@ import inspect
 import logging
 import re
 from html.parser import HTMLParser
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -593,5 +592,16 @@ def test_a_real_smoke_run_walks_through_the_chapter(monkeypatch, tmp_path, capsy
     ],
 )
 def test_what_a_run_was_computed_with(facts, environment, words):
-    result = SimpleNamespace(record={"facts": facts, "environment": environment})
+    result = made_up()
+    result.record |= {"facts": facts, "environment": environment}
     assert cards.computed_with(result) == words
+
+
+def test_a_run_from_before_precision_was_recorded_was_fp32_on_a_cpu():
+    """Those versions left float32 on CUDA only; of weights of others, and without a network, nothing is known."""
+    result = made_up()
+    result.record["cost"]["device"] = "cpu"
+    assert result.precision == "fp32"
+    result.record["kind"] = results.RELEASED
+    assert result.precision == ""
+    assert made_up("local-learning-bow").precision == ""

@@ -194,14 +194,14 @@ def pairs_sentence(pairs: Pairs) -> str:
 
 
 def seeds_sentence(seeds: SeedPairs) -> str:
-    """What the same test says about runs that differ in their seed only."""
+    """What the same test says about runs of one model with different seeds."""
     if not seeds.tried:
-        return "No model that decides has two runs that differ in nothing but the seed."
+        return "No model that decides has two runs in the same precision whose seeds differ."
     return (
-        f"The same test between two runs of one model, which differ in nothing but the seed, gives p below {LEVEL} in "
-        f"{seeds.found} of {count(seeds.tried, 'pair')}, without a correction. So a test of one run against one "
-        "run compares runs, not methods; here every run of one model has to be better than every run of the "
-        "other, where it has several."
+        "The same test between two runs of one model, trained in the same precision with different seeds, gives p "
+        f"below {LEVEL} in {seeds.found} of {count(seeds.tried, 'pair')}, without a correction. So a test of one run "
+        "against one run compares runs, not methods; here every run of one model has to be better than every run of "
+        "the other, where it has several."
     )
 
 
@@ -290,7 +290,7 @@ def _seeds_found(seeds: SeedPairs) -> str:
     """What the seeds alone change, beside what chance would; empty where no model has two runs."""
     if not seeds.tried:
         return ""
-    pairs = f"{count(seeds.tried, 'pair')} of runs that differ in nothing but the seed"
+    pairs = f"{count(seeds.tried, 'pair')} of runs of one model in the same precision with different seeds"
     if not seeds.found:
         return f"In none of {pairs} the same test finds a difference with p below {LEVEL}."
     line = (
@@ -298,5 +298,7 @@ def _seeds_found(seeds: SeedPairs) -> str:
         f"{LEVEL}, where {seeds.by_chance:.1f} would by chance: {listed(seeds.names)}."
     )
     if seeds.more_than_chance:
-        line += " So for these models the seed moves an accuracy by more than the choice of the test images explains."
+        line += " So for these models the seed moves an accuracy by more than the choice of the test images explains"
+        also = f"; in {seeds.moved} of the pairs the machine or the version of our code differs too"
+        line += f"{also if seeds.moved else ''}."
     return line
