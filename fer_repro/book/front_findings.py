@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from fer_repro import results
+from fer_repro import papers, results
 from fer_repro.claims import CLASSES
 from fer_repro.leaderboard import VERDICTS, Band
+from fer_repro.leaderboard.evidence import BASELINE
 from fer_repro.markup import interval, percent
 from fer_repro.packages import leakage
 from fer_repro.packages.table import Package
@@ -38,9 +39,9 @@ def escape(text: str) -> str:
 def _classes(rows: pd.DataFrame) -> str:
     counts = {letter: int((rows["comparability"] == letter).sum()) for letter in "ABCD"}
     return (
-        f"**{counts['A']} of {len(rows)} claims** are scored on the right test set, {SCORED}, by a model selected "
-        f"without it. **{counts['D']}** cannot be established from anything we could read; {counts['B']} have swapped "
-        f"test sets or a selection on the scored one, {counts['C']} used other data."
+        f"**{counts['A']} of {len(rows)} claims** are, by all that we could read, scored on the right test set, "
+        f"{SCORED}, by a model selected without it. **{counts['D']}** cannot be established; {counts['B']} have "
+        f"swapped test sets or a selection on the scored one, {counts['C']} used other data."
     )
 
 
@@ -54,7 +55,12 @@ def _measured(rows: pd.DataFrame) -> Iterator[str]:
         return
     row = full.loc[(full["claimed"] - full["measured"]).idxmax()]
     seeds = f"{row['seeds']} seed{'s' * int(row['seeds'] != 1)}"
-    released = "" if pd.isna(row["released"]) else f"; weights that others released give {percent(row['released'])}"
+    released = ""
+    if pd.notna(row["released"]):
+        other = (
+            "" if row["released_variant"] == row["variant"] else f" for another network, `{row['released_variant']}`,"
+        )
+        released = f"; weights that others released{other} give {percent(row['released'])}"
     yield (
         f"{found} The largest difference between a claim and our measurement: {_link(row)}, claimed "
         f"{percent(row['claimed'])}, measured **{percent(row['measured'])}** ({interval((row['low'], row['high']))}, "
@@ -102,14 +108,15 @@ def _packages(results_dir: Path | None) -> Iterator[str]:
     if said:
         _, package, one, what = max(said, key=lambda each: each[0])
         lines.append(
-            f"For the package `{package.name}` its authors state {escape(what)}; it scores "
+            f"For the package `{package.name}` its authors state {escape(what)}; on {SCORED} it scores "
             f"**{percent(one.score()['accuracy'])}** ({interval(one.score()['interval'])})."
         )
     seen = [(p, one) for p, one in scored if _has_seen(one)]
     if seen:
         package, one = max(seen, key=lambda each: each[1].score()["accuracy"])
         lines.append(
-            f"`{package.name}` scores {percent(one.score()['accuracy'])}, because it was trained on the test images."
+            f"`{package.name}` scores {percent(one.score()['accuracy'])} there, because it was trained on the test "
+            "images."
         )
     if lines:
         yield f"{' '.join(lines)} More: [packages](packages.ipynb)."
@@ -136,8 +143,10 @@ def _baseline(rows: pd.DataFrame, band: Band | None) -> Iterator[str]:
         return
     runs = band.state or f"{len(band.seeds)} seed{'s' * (len(band.seeds) != 1)}"
     near = int((rows["claimed"] <= band.high).sum())
+    recipe = papers.get(BASELINE).recipe("official", "full")
+    scored = ", with test-time augmentation" if recipe.views != recipe.plain else ""
     yield (
-        f"A [plain small network](baseline.ipynb), nothing added, reaches **{percent(band.measured)}** "
+        f"A [plain small network](baseline.ipynb) reaches **{percent(band.measured)}** on {SCORED}{scored} "
         f"({interval((band.low, band.high))}, {runs}). {near} of the {len(rows)} claims do not lie above that interval."
     )
 
