@@ -96,8 +96,15 @@ def interval(bounds: Sequence[float] | None, missing: str = UNKNOWN) -> str:
 
 
 def whole(number: float | None, missing: str = UNKNOWN) -> str:
-    """29890759 -> "29,890,759"."""
-    return missing if absent(number) else f"{int(number):,}"
+    """29890759 -> "29,890,759"; a fraction is rounded."""
+    return missing if absent(number) else f"{round(number):,}"
+
+
+def per_second(number: float | None, missing: str = UNKNOWN) -> str:
+    """A speed, rounded: 1634.7 -> "1,635", below 10 with one decimal: 5.911 -> "5.9"."""
+    if absent(number) or round(number, 1) >= 10:
+        return whole(number, missing)
+    return f"{number:.1f}"
 
 
 def seconds(amount: float | None, missing: str = UNKNOWN) -> str:

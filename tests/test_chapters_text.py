@@ -170,3 +170,17 @@ def test_the_printed_module_runs_the_whole_road(small_net):
     assert result.status == "done" and result.synthetic
     assert 0 <= result.headline["accuracy"] <= 1
     assert np.isfinite(result.predictions["PrivateTest_views"].astype(np.float32)).all()
+
+
+def test_no_page_types_how_many_seeds_are_stored_where_more_may_be():
+    """The tables beside these sentences grow with the results."""
+    assert not re.search(r"\b(?:two|three|four|\d+) seeds give", text_of(CHAPTERS / "papers" / "lhc-net.ipynb"), re.I)
+    assert not re.search(r"\brun (?:twice|\w+ times)\b", text_of(CHAPTERS / "index.md"))
+
+
+def test_what_is_not_provable_is_said_with_its_reservation():
+    index = " ".join(text_of(CHAPTERS / "index.md").split())
+    assert "do not reach the network in the released code" in index and "never reached" not in index
+    compared = " ".join(text_of(CHAPTERS / "comparisons.ipynb").split())
+    [sentence] = re.findall(r"[^.]*resnet18-tricks\.ipynb[^.]* made in this way\.", compared)
+    assert "as its README says" in sentence

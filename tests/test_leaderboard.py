@@ -17,6 +17,7 @@ from scipy import stats
 from fer_repro import leaderboard as board
 from fer_repro import results
 from fer_repro.claims import claim_of, declared_parameters, leaderboard_claims
+from fer_repro.claims.others import COMPARABLE, COMPARISONS
 from fer_repro.errors import FerReproError
 from fer_repro.evaluation.statistics import wilson
 from fer_repro.recipe import Views
@@ -453,8 +454,16 @@ def test_the_pages_figures_follow_from_the_formulas():
     assert f"factor $t$ is {stats.t.ppf(0.975, 1):.1f}" in text
     gap = 100 * stats.norm.ppf(0.975) * math.sqrt(2 * 0.74 * 0.26 / HALF)
     assert round(gap) == 2 and "about two points" in re.sub(r"\s+", " ", text)
-    both = {o.result for o in claim_of("vggnet").others if o.who == "pooya-mohammadi"}
-    assert both == set(re.findall(r"(7\d\.\d\d) % ?(?=\s*on P)", text))
     for name in board.VERDICTS:
         assert f"**{name}**" in text
     assert 700 <= len(text.split()) <= 1300
+
+
+def test_the_page_states_what_is_comparable_as_the_claims_do_and_no_difficulty_of_a_test_set():
+    words = " ".join(PROTOCOL_PAGE.read_text(encoding="utf-8").split())
+    assert (
+        "where the claim names none, on PrivateTest or on images that the report does not name"
+        in (COMPARISONS[COMPARABLE])
+    )
+    assert "the claim's test set; where the claim names none, PrivateTest or images not named)" in words
+    assert "differ in difficulty" not in words, "no comparison of runs here finds one"

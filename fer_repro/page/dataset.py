@@ -184,14 +184,16 @@ class DatasetPage:
         if not near["pairs"]:
             return _quiet("No near-duplicates were found.")
         differ = near["pairs"] - near["same_label"]
+        linked = (self.index if self.audit is None else self.audit).same_answer()
         said = (
             f"{near['pairs']:,} pairs of different images, with {near['images']:,} images in all, show the same "
             f"photograph by this rule; {near['across']:,} pairs reach across splits. In {differ:,} pairs "
-            f"({percent(differ / near['pairs'], 1)}) the two labels differ. A method that answers the same for both "
-            f"pictures of a pair is therefore right on at most {percent(1 - differ / near['pairs'] / 2, 1)} of the "
-            f"pictures in these pairs. {_list(near['in_training'])} have no identical image in Training, but a "
-            f"near-duplicate there. Two images chosen at random have the same label in {percent(n['chance'], 1)} "
-            "of all cases."
+            f"({percent(differ / near['pairs'], 1)}) the two labels differ. A method that answers the same for all "
+            "pictures that are linked by such pairs, or identical with one of them, is right on at most "
+            f"{linked['right']:,} of these {linked['images']:,} images "
+            f"({percent(linked['right'] / linked['images'], 1)}). {_list(near['in_training'])} have no identical "
+            "image in Training, but a near-duplicate there. Two images chosen at random have the same label in "
+            f"{percent(n['chance'], 1)} of all cases."
         )
         return Html(f"<p>{text(said)}</p>", said)
 

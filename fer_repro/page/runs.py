@@ -15,12 +15,12 @@ from fer_repro.markup import (
     details,
     facts,
     note,
+    per_second,
     percent,
     remark_note,
     seconds,
     table,
     text,
-    whole,
 )
 from fer_repro.page.cards import computed_with, hardware
 from fer_repro.page.recipe_table import one_line, settings_table
@@ -84,7 +84,7 @@ def _pairs(result: Result, strong: bool) -> list[tuple[str, str]]:
         ("Selected", text(record["selection"] + ("" if absent(epoch) else f": epoch {epoch}"))),
         ("Accuracy", f"{f'<strong>{accuracy}</strong>' if strong else accuracy} on {text(scored)}"),
         ("Time", f"{seconds(costs.get('seconds'))} on {text(hardware(result))}"),
-        *([] if absent(speed) else [("Training speed", f"{whole(speed)} images/s, {MEAN_SPEED}")]),
+        *([] if absent(speed) else [("Training speed", f"{per_second(speed)} images/s, {MEAN_SPEED}")]),
         *([("Computed with", text(computed))] if (computed := computed_with(result)) else []),
         ("Data", text(f"{record['data']['name']}, sha256 {record['data']['digest'][:16]}…")),
         ("Code", text(record["code_version"])),

@@ -69,6 +69,20 @@ def test_contradictions_within_a_split_are_counted():
     assert small.contradictions("PrivateTest") == {"groups": 0, "pairs": 0, "differ": 0}
 
 
+def test_an_image_of_several_pairs_counts_once_for_a_method_that_answers_the_same_for_linked_images():
+    known = index.committed()
+    assert known.same_answer() == {"images": known.numbers["near"]["images"], "right": 4262}
+    ids = ["sad/Training_1", "happy/Training_2", "happy/PublicTest_3", "happy/PrivateTest_4", "fear/Training_5"]
+    chain = [(ids[0], ids[1], 0.95), (ids[0], ids[2], 0.95)]  # no pair agrees, and still 2 of 3 can be right
+    small = dataclasses.replace(known, groups=[], near=chain)
+    assert small.same_answer() == {"images": 3, "right": 2}
+    small = dataclasses.replace(known, groups=[(ids[2], ids[3]), (ids[4], "fear/Training_6")], near=chain)
+    assert small.same_answer() == {"images": 4, "right": 3}, (
+        "identical images are linked; those of no pair are left out"
+    )
+    assert dataclasses.replace(known, groups=[], near=[]).same_answer() == {"images": 0, "right": 0}
+
+
 def test_it_is_written_as_it_is_read():
     content = json.loads(index.FILE.read_text(encoding="utf-8"))
     assert index.as_text(content) == index.FILE.read_text(encoding="utf-8")
@@ -140,6 +154,7 @@ def test_the_index_is_what_the_audit_finds(audited):
         assert found[name] == committed[name], name
     for usage in USAGES:
         assert audited.contradictions(usage) == index.committed().contradictions(usage)
+    assert audited.same_answer() == index.committed().same_answer()
 
 
 def test_the_sample_is_the_one_that_the_rule_chooses(audited, real):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import statistics
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -161,43 +162,79 @@ def test_a_claim_is_named_by_its_model_and_released_weights_say_what_made_them()
     assert said.endswith("; trained on Training &amp; more, selected on &lt;nothing&gt;.")
 
 
-def test_presence_vectors_are_below_the_histogram_in_the_stored_run(stored):
+def test_no_effect_of_presence_vectors_alone_is_established_in_the_stored_run(stored):
     [run] = [one for one in stored.runs if one.variant == "local-learning-bow" and one.seed == 0]
     first, second, *_ = run.record["facts"]["ladder"]
     assert all(second[half]["correct"] < first[half]["correct"] for half in HALVES)
-    lost, gained = local_learning_bow.presence_against_counts([run])
-    assert lost.startswith("Presence vectors are below the histogram on both test sets: PublicTest -1.98 points")
+    alone, together = local_learning_bow.presence_against_counts([run])
+    assert alone.startswith("Presence vectors alone, against the histogram: PublicTest -1.98 points")
     gap, low, high = (100 * x for x in separate_difference(2002, 3589, 2055, 3589))
-    points = f"PrivateTest {gap:+.2f} points ({low:+.2f} to {high:+.2f}; 55.78\u00a0% against 57.26\u00a0%)"
-    assert points in lost and lost.endswith("The abstract’s gain is not seen.") and "by 8.50 points" in gained
-    run.record["facts"]["ladder"] = ladder(2000, 2050, 2100, 2120)
-    won, small = local_learning_bow.presence_against_counts([run])
-    assert won.startswith("Presence vectors are above the histogram on both test sets") and "does not agree" in small
-    assert "gain is not seen" not in won
+    assert low < 0 < high
+    assert f"PrivateTest {gap:+.2f} points ({low:+.2f} to {high:+.2f}; 55.78\u00a0% against 57.26\u00a0%)" in alone
+    assert alone.endswith("On PublicTest and on PrivateTest the interval contains zero: no effect is established.")
+    assert "below" not in alone and "abstract" not in alone, "the abstract's gain is of three parts together"
+    assert "presence vectors, local learning and spatial information together: more than 5 points" in together
+    assert "PrivateTest, +8.50 points (" in together and together.endswith(", which agrees.")
+
+
+@pytest.mark.parametrize(
+    ("correct", "effect", "gain"),
+    [
+        ((2000, 2200, 2300, 2400), "On PublicTest and on PrivateTest they are above the histogram.", "which agrees."),
+        ((2000, 1800, 1900, 2010), "and on PrivateTest they are below the histogram.", "which does not agree."),
+        ((2000, 2001, 2100, 2200), "no effect is established.", "and 5 lies in the interval."),
+    ],
+)
+def test_the_steps_of_the_visual_words_are_read_with_their_intervals(correct, effect, gain):
+    run = made_up()
+    run.record["facts"]["ladder"] = ladder(*correct)
+    alone, together = local_learning_bow.presence_against_counts([run])
+    assert alone.endswith(effect) and together.endswith(gain)
     steps = run.record["facts"]["ladder"]
-    steps[1]["PublicTest"] = steps[0]["PublicTest"]
-    assert "above the histogram on PrivateTest only" in local_learning_bow.presence_against_counts([run])[0]
-    steps[1]["PrivateTest"] = steps[0]["PrivateTest"]
-    assert "not above the histogram on both" in local_learning_bow.presence_against_counts([run])[0]
+    steps[1] = steps[1] | {"PublicTest": steps[0]["PublicTest"]}
+    alone = local_learning_bow.presence_against_counts([run])[0]
+    assert "On PublicTest" in alone and "zero: no effect is established." in alone
     assert local_learning_bow.presence_against_counts([made_up()]) == []
 
 
-def test_the_transformer_stopped_learning_in_one_seed_without_a_lower_accuracy(stored):
-    runs = [run for run in stored.runs if run.variant == "deep-emotion" and run.seed < 3]
-    assert len(runs) == 3
-    dead = [run for run in runs if max(run.record["facts"]["windows"]["deviation"]) == 0]
-    assert len(dead) == 1 and dead[0].headline["accuracy"] == max(run.headline["accuracy"] for run in runs)
-    which, shown_by = deep_emotion.stopped_transformers(runs)
-    assert which.startswith("In 1 of 3 runs") and which.endswith(": deep-emotion seed 0.")
-    assert shown_by.startswith("The accuracy is not lower there: deep-emotion gives 51.60\u00a0%")
-    assert shown_by.endswith("(1 run against 2).")
-    for run in dead:
-        run.record["scores"]["PrivateTest"]["plain"]["accuracy"] = 0.4
-    assert "The accuracy is lower there in every run: " in deep_emotion.stopped_transformers(runs)[1]
-    alive = [run for run in runs if max(run.record["facts"]["windows"]["deviation"]) > 0]
-    best = max(alive, key=lambda run: run.headline["accuracy"])
-    best.record["facts"]["windows"]["deviation"] = [0.0] * 6
-    assert "The accuracy is lower there in some runs only: " in deep_emotion.stopped_transformers(runs)[1]
+def transformers(variant: str, dead: Sequence[float], alive: Sequence[float]) -> list[Result]:
+    """Made-up runs of the accuracies ``dead`` and ``alive``, the windows of the first the same for every face."""
+    runs = []
+    for seed, accuracy in enumerate((*dead, *alive)):
+        run = made_up(variant, seed=seed, right=0.5)
+        run.record["facts"]["windows"] = {"deviation": [0.0 if seed < len(dead) else 0.1] * 6}
+        run.record["scores"]["PrivateTest"]["plain"]["accuracy"] = accuracy
+        runs.append(run)
+    return runs
+
+
+@pytest.mark.parametrize(
+    ("dead", "alive", "words"),
+    [
+        (
+            (0.49,),
+            (0.46, 0.52, 0.51),
+            "within the range of the runs where it did not, 46.00\u00a0% to 52.00\u00a0% (1 run ",
+        ),
+        ((0.53,), (0.46, 0.52), "higher than where it did not, 46.00"),
+        ((0.45, 0.44), (0.46,), "lower than where it did not, 46.00\u00a0% (2 runs against 1)"),
+        ((0.45, 0.48), (0.46, 0.47), "neither all lower nor all higher than where it did not, 46.00"),
+    ],
+)
+def test_runs_whose_transformer_stopped_learning_are_compared_with_the_range_of_the_others(dead, alive, words):
+    which, shown_by = deep_emotion.stopped_transformers(transformers("deep-emotion", dead, alive))
+    assert which.startswith(f"In {len(dead)} of {len(dead) + len(alive)} runs") and words in shown_by
+    assert "not lower there" not in shown_by
+
+
+def test_a_run_that_answers_one_class_is_compared_with_no_other(stored):
+    runs = [run for run in stored.runs if run.variant == "deep-emotion-input-stn" and run.seed < 2]
+    assert [bool(run.one_class) for run in runs] == [False, True]
+    which, left_out = deep_emotion.stopped_transformers(runs)
+    assert which.startswith("In 1 of 2 runs") and which.endswith(": deep-emotion-input-stn seed 0.")
+    assert (
+        left_out == "deep-emotion-input-stn seed 1 answers happy for every image, so it is left out of the comparison."
+    )
     assert deep_emotion.stopped_transformers([made_up()]) == []
 
 

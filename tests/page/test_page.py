@@ -379,6 +379,16 @@ def test_the_run_says_what_it_was(monkeypatch, stored):
         assert told in words
 
 
+@pytest.mark.parametrize(
+    ("speed", "words"), [(9120.6, "9,121"), (99.98, "100"), (9.998, "10"), (9.96, "10"), (5.911, "5.9")]
+)
+def test_a_training_speed_is_rounded_not_cut(monkeypatch, stored, speed, words):
+    result = results.find("vggnet", "official", 0, stored)
+    result.record["cost"]["images_per_second"] = speed
+    shown_run = str(shown(finished(monkeypatch, result, profile="stored", results_dir=str(stored)).run()))
+    assert re.search(rf"(?<![\d.]){re.escape(words)} images/s", shown_run)
+
+
 def test_what_a_method_recorded_is_read_value_by_value():
     """No line of run-together numbers: a value a row, a series of like records a table of its own."""
     result = made_up()

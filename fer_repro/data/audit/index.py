@@ -20,7 +20,7 @@ import numpy as np
 
 from fer_repro.data.audit import precision
 from fer_repro.data.audit.near import ALIKE, NEAR, SHIFT
-from fer_repro.data.audit.report import Audit, audit, contradictions
+from fer_repro.data.audit.report import Audit, audit, contradictions, same_answer
 from fer_repro.data.dataset import FER2013
 from fer_repro.data.load import known_copy, load
 from fer_repro.errors import FerReproError
@@ -69,6 +69,12 @@ class Index:
         """`report.contradictions` between the images of one usage; the ids of the folder copy say usage and label."""
         groups = ([_usage_and_label(name) for name in group] for group in self.groups)
         return contradictions(groups, ([_usage_and_label(name) for name in pair[:2]] for pair in self.near), usage)
+
+    def same_answer(self) -> dict[str, int]:
+        """`report.same_answer` over all images; the ids of the folder copy say the label."""
+        pairs = [pair[:2] for pair in self.near]
+        labels = {name: _usage_and_label(name)[1] for names in (*self.groups, *pairs) for name in names}
+        return same_answer(labels, self.groups, pairs)
 
     @cached_property
     def _named(self) -> set[str]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from fer_repro.data.audit import exact
 from fer_repro.data.audit.lookup import lookup, near_in_training
@@ -73,6 +77,12 @@ class Audit:
         near = self.near[["first", "second"]].to_numpy(np.int64)
         return contradictions(groups, ([named[at] for at in pair] for pair in near), usage)
 
+    def same_answer(self) -> dict[str, int]:
+        """`same_answer` over all images."""
+        groups = (one["position"].tolist() for _, one in self.duplicates.groupby("group"))
+        pairs = self.near[["first", "second"]].to_numpy(np.int64).tolist()
+        return same_answer(dict(enumerate(self.data.labels.tolist())), groups, pairs)
+
     def _across_by_chance(self) -> float:
         shares = np.array([(self.data.usage == usage).mean() for usage in USAGES])
         sizes = self.duplicates.drop_duplicates("group")["size"].to_numpy(np.int64)
@@ -124,6 +134,30 @@ def contradictions(
         "groups": sum(len(set(labels)) > 1 for labels in inside),
         "pairs": len(pairs),
         "differ": sum(first != second for first, second in pairs),
+    }
+
+
+def same_answer(
+    labels: Mapping[Any, Hashable], groups: Iterable[Sequence[Hashable]], near: Iterable[Sequence[Hashable]]
+) -> dict[str, int]:
+    """How many ``images`` are linked by near-duplicate pairs, and how many of them a method gets ``right`` at most that
+    answers the same for all linked ones.
+
+    ``labels``: of each image; ``groups`` of identical images, which are linked too; ``near``: the pairs. Links go on
+    through further pairs, so each image counts once.
+    """
+    pairs, place = list(near), {image: at for at, image in enumerate(labels)}
+    links = [[place[one] for one in link] for link in (*pairs, *itertools.chain(*map(itertools.pairwise, groups)))]
+    first, second = np.array(links, np.int64).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(links)), (first, second)), shape=(len(place), len(place)))
+    parts = connected_components(graph, directed=False)[1]
+    counts: dict[int, Counter[Hashable]] = {int(parts[place[image]]): Counter() for pair in pairs for image in pair}
+    for image, part in zip(labels, parts.tolist(), strict=True):
+        if part in counts:
+            counts[part][labels[image]] += 1
+    return {
+        "images": sum(one.total() for one in counts.values()),
+        "right": sum(max(one.values()) for one in counts.values()),
     }
 
 

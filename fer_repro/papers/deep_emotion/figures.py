@@ -131,32 +131,46 @@ def stopped_transformers(runs: Sequence[Result]) -> list[str]:
     seeing = [run for run in runs if run.record["facts"].get("windows")]
     if not seeing:
         return []
-    stopped = [run for run in seeing if max(recorded(run)["deviation"]) < SAME]
+    stopped = [run for run in seeing if _stopped(run)]
     named = ", ".join(f"{run.variant} seed {run.seed}" for run in stopped)
     lines = [
         f"In {len(stopped)} of {len(seeing)} runs with a spatial transformer the localisation network stopped "
         f"learning, so that its window is the same for every face{f': {named}' if named else ''}."
     ]
     for variant in dict.fromkeys(run.variant for run in stopped):
+        own = [run for run in seeing if run.variant == variant]
         dead, alive = (
-            [
-                run.headline["accuracy"]
-                for run in seeing
-                if run.variant == variant and (max(recorded(run)["deviation"]) < SAME) == state
-            ]
+            [run.headline["accuracy"] for run in own if _stopped(run) == state and not run.one_class]
             for state in (True, False)
         )
-        if alive:
-            shown = "The accuracy is lower there in some runs only"
-            if max(dead) < min(alive):
-                shown = "The accuracy is lower there in every run"
-            elif min(dead) >= min(alive):
-                shown = "The accuracy is not lower there"
+        if dead and alive:
             lines.append(
-                f"{shown}: {variant} gives {_range(dead)} where the transformer stopped learning and {_range(alive)} "
-                f"where it did not ({len(dead)} run{'s' * (len(dead) > 1)} against {len(alive)})."
+                f"{variant} gives {_range(dead)} where the transformer stopped learning; this is "
+                f"{_place(dead, alive)} where it did not, {_range(alive)} ({len(dead)} run{'s' * (len(dead) > 1)} "
+                f"against {len(alive)})."
             )
+        lines += [
+            f"{variant} seed {run.seed} {run.one_class}, so it is left out of the comparison."
+            for run in own
+            if run.one_class
+        ]
     return lines
+
+
+def _stopped(run: Result) -> bool:
+    """Whether the windows of a run are the same for every face."""
+    return max(recorded(run)["deviation"]) < SAME
+
+
+def _place(some: Sequence[float], others: Sequence[float]) -> str:
+    """Where the accuracies ``some`` lie beside the ``others``, in words that go before "where"."""
+    if max(some) < min(others):
+        return "lower than"
+    if min(some) > max(others):
+        return "higher than"
+    if min(others) <= min(some) and max(some) <= max(others):
+        return "within the range of the runs"
+    return "neither all lower nor all higher than"
 
 
 def _range(shares: Sequence[float]) -> str:
