@@ -21,6 +21,7 @@ from fer_repro.markup import (
     seconds,
     table,
     text,
+    whole,
 )
 from fer_repro.page.cards import computed_with, hardware
 from fer_repro.page.recipe_table import one_line, settings_table
@@ -78,6 +79,8 @@ def _pairs(result: Result, strong: bool) -> list[tuple[str, str]]:
         run = f"{result.variant}, released weights {result.name}"
     status = f"{result.status}, {result.progress}; decides nothing" if result.unfinished else result.status
     scored = result.halves[-1] if result.kind == RELEASED else result.scored
+    if result.synthetic:
+        scored = f"{whole(result.headline['n'])} synthetic faces in the place of {scored}"
     return [
         ("Run", text(run)),
         ("Status", text(status)),
