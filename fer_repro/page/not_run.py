@@ -38,6 +38,9 @@ def reasons(
     }
     if weights:
         pairs.append(("Needs weights", "<br>".join(map(_weights, weights))))
+    elif not papers.needs(claim.variant) and not claim.audit.pretraining.startswith(NONE):
+        start = f"the claim started from {claim.audit.pretraining}; a run here starts from random weights"
+        pairs.append(("Other start", text(start)))
     if missing:
         names = ", ".join(f"<code>{text(name)}</code>" for name in missing)
         pairs.append(

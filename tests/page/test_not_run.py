@@ -54,6 +54,8 @@ def test_private_data_and_a_missing_teacher_are_named():
     assert "images generated for the study" in told("efficientfer")["Other data"]
     assert told("efficientfer")["Other data"].endswith("a run here uses FER2013 alone")
     assert "faces that a generator trained on" in told("sdafe")["Other data"]
+    assert told("ad-corre")["Other start"].endswith("ImageNet-1k (Xception); a run here starts from random weights")
+    assert not any("Other start" in told(name) for name in ("vggnet", "emonext", "mini-resemotenet-a", "sdafe"))
     assert "Other data" not in told("vggnet") and "Other data" not in told("mini-resemotenet-a")
     assert "<code>resemotenet</code>: not run either" in told("mini-resemotenet-a")["Builds on"]
     assert "Builds on" not in told("mini-resemotenet-a", "resemotenet")
