@@ -140,7 +140,13 @@ class SeedPairs:
 
 
 def seed_pairs(entries: Sequence[Entry]) -> SeedPairs:
-    """All pairs of runs of one entry, over all entries."""
-    values = [(entry.name, mcnemar(a, b)) for entry in entries for a, b in combinations(entry.hits, 2)]
+    """All pairs of runs of one entry, over all entries. Runs that answer one class for every image take no part: they
+    differ from any other, so they would say more of a failed training than of the seed."""
+    values = [
+        (entry.name, mcnemar(a, b))
+        for entry in entries
+        for (one, a), (other, b) in combinations(zip(entry.runs, entry.hits, strict=True), 2)
+        if not one.one_class and not other.one_class
+    ]
     names = [name for name, p in values if p < LEVEL]
     return SeedPairs(len(names), len(values), tuple(dict.fromkeys(names)))
