@@ -58,6 +58,12 @@ def with_code(value: str) -> str:
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", text(value))
 
 
+def shell(command: str) -> str:
+    """A command as code that breaks between its words only, and inside a long value: an option stays in one piece."""
+    kept = re.sub(r"(?<!\S)(--\S+|fer-repro)", r'<span class="fer-fixed">\1</span>', text(command))
+    return f"<code>{kept}</code>"
+
+
 def words(value: Any, missing: str = UNKNOWN) -> str:
     """Escape a value that may be a list (joined with "+"), a truth value ("yes"/"no") or missing."""
     if isinstance(value, bool):
@@ -78,6 +84,32 @@ def is_web(url: str) -> bool:
     """True for an absolute http or https address without blanks or control characters."""
     parts = urlsplit(url)
     return parts.scheme in ("http", "https") and bool(parts.netloc) and not any(c.isspace() or ord(c) < 32 for c in url)
+
+
+SOURCE = re.compile(
+    r"(?:(?P<repository>[A-Za-z\d-]+/[\w.-]*\w)(?: issues? #(?P<issue>\d+)| @(?P<commit>[\da-f]{7,40}))?"
+    r"|(?P<page>(?:[\w-]+\.)+[a-z]{2,}/[^\s,;]+))(?=[\s,;]|$)"
+)
+"""How a source names what can be opened: a repository on GitHub, perhaps at an issue or a commit, or host and path."""
+
+
+def sourced(source: str) -> str:
+    """Where a fact stands, in words that name places on the web: each that a part of the words begins with is a link.
+    Parts end at a semicolon. Markup."""
+    return link(source, source) if is_web(source) else "; ".join(map(_part, source.split("; ")))
+
+
+def _part(words: str) -> str:
+    found = SOURCE.match(words)
+    if not found:
+        return text(words)
+    if found["page"]:
+        url = f"https://{found['page']}"
+    else:
+        place = f"/issues/{found['issue']}" if found["issue"] else f"/tree/{found['commit']}" if found["commit"] else ""
+        url = f"https://github.com/{found['repository']}{place}"
+    rest = words[found.end() :]
+    return link(url, found[0]) + (text(rest) if rest else "")
 
 
 def percent(fraction: float | None, digits: int = 2, missing: str = UNKNOWN) -> str:

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pickle
+import re
 import shutil
 import warnings
 import zipfile
@@ -394,12 +395,13 @@ def test_the_members_weights_are_not_those_of_the_ensemble():
 def test_a_chapter_says_of_each_release_whether_it_was_scored(shelf):
     said = page.verdict("deep-emotion", shelf)._repr_html_()
     assert "the released weights give" in said
-    assert "Of deep-emotion-input-stn: nothing usable is published (" in said and "no name is known" not in said
-    assert f"fer-repro score {WIDE} --checkpoint deep_emotion-256-0.005-300.pt" in said
+    assert "No usable weights of deep-emotion-input-stn are published." in said and "no name is known" not in said
+    assert "their code" not in said and ">github.com/omarsayed7/Deep-Emotion</a>" in said
+    assert f"fer-repro score {WIDE} --checkpoint deep_emotion-256-0.005-300.pt" in re.sub(r"<[^>]*>", "", said)
     for variant in papers.variants().values():
         if variant.released:
             said = page.verdict(variant.slug, shelf)._repr_html_()
-            assert variant.id in said and "fer-repro score" in said and (variant.released.file or "FILE") in said
+            assert variant.id in said and "fer-repro</span> score" in said and (variant.released.file or "FILE") in said
     assert "Released weights" not in page.verdict("local-learning-bow", shelf)._repr_html_()
     assert "has not been fetched" in page.verdict("resnet18-tricks", shelf)._repr_html_()
     assert "may be scored: the fine-tuning" in page.verdict("vggnet", shelf)._repr_html_()

@@ -97,7 +97,7 @@ def _package(run: Result) -> str:
 
 def _entry(runs: tuple[Result, ...], labels: np.ndarray) -> Entry:
     first = runs[0]
-    remark, why_not = _standing(first)
+    remark, why_not = standing(first)
     may_select = all(SELECTING in run.halves and not _selecting_seen(run) for run in runs)
     view = f"{SCORED}_{'views' if first.has_views else 'plain'}"
     rows = np.stack([run.predictions[view][_order(run)].astype(np.float32) for run in runs])
@@ -128,7 +128,7 @@ def _title(run: Result, with_seed: bool = True, more: Sequence[str] = ()) -> str
     return f"{name}, seed {run.seed}" if with_seed and run.kind != RELEASED else name
 
 
-def _standing(run: Result) -> tuple[str, str]:
+def standing(run: Result) -> tuple[str, str]:
     """The remark on a result's numbers, and why it decides nothing (empty where it does)."""
     if run.unfinished:
         return "", "an unfinished run decides nothing"

@@ -144,11 +144,13 @@ class SeedPairs:
 
 
 def seed_pairs(entries: Sequence[Entry]) -> SeedPairs:
-    """All pairs of runs of one entry that were trained in the same precision, over all entries."""
+    """All pairs of runs of one entry that were trained in the same precision, over all entries. Runs that answer one
+    class for every image take no part: they differ from any other, and would say more of a failed training than of the
+    seed."""
     tried = [
         (entry, places)
         for entry in entries
-        for places in combinations(range(len(entry.runs)), 2)
+        for places in combinations([place for place, run in enumerate(entry.runs) if not run.one_class], 2)
         if len({entry.runs[place].precision for place in places}) == 1
     ]
     names = [entry.name for entry, (a, b) in tried if mcnemar(entry.hits[a], entry.hits[b]) < LEVEL]

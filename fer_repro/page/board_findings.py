@@ -87,9 +87,11 @@ def _reports(rows: pd.DataFrame) -> list[str]:
         return []
     above = known[known["claimed"] > known["others_high"]]
     who = f": {_names(above['ModelName'])}" if len(above) else ""
+    some = f"for {len(above) or 'none'} of them"
+    which = some if len(above) < len(known) else f"for all {len(known)}" if len(known) > 1 else "for it"
     return [
-        f"Third parties report numbers that can be compared for {_count(len(known), 'model')}; for {len(above)} of "
-        f"them the claim lies above every report{who}."
+        f"Third parties report numbers that can be compared for {_count(len(known), 'model')}; {which} the claim lies "
+        f"above every report{who}."
     ]
 
 

@@ -11,7 +11,7 @@ from fer_repro.claims import CLASSES, Arithmetic, Claim, Code, Total, leaderboar
 from fer_repro.errors import FerReproError, nearest
 from fer_repro.evaluation import cost
 from fer_repro.leaderboard import Verdict
-from fer_repro.markup import Html, details, facts, interval, link, percent, small, table, text, whole, words
+from fer_repro.markup import Html, details, facts, interval, link, percent, small, sourced, table, text, whole, words
 from fer_repro.page.not_run import reasons
 from fer_repro.page.released import released_cards
 from fer_repro.plots.theme import CLAIMED, CLASS_COLOURS, VERDICT_COLOURS
@@ -57,7 +57,7 @@ def _code(code: Code) -> str:
 def _claim(claim: Claim) -> str:
     audit = claim.audit
     badge = f'<span class="fer-badge" style="color:{CLASS_COLOURS[audit.comparability]}">{audit.comparability}</span> '
-    known = [[text(e.fact), link(e.source, e.source), text(e.kind)] for e in audit.evidence]
+    known = [[text(e.fact), sourced(e.source), text(e.kind)] for e in audit.evidence]
     evidence = table(["What is known", "Where it stands", "Kind"], known)
     body = facts(
         [

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fer_repro import papers, results
 from fer_repro.evaluation import cost
-from fer_repro.markup import Html, text, whole
+from fer_repro.markup import Html, shell, text, whole
 from fer_repro.project import default_results_dir
 from fer_repro.results import FULL, RELEASED, UNFINISHED, Result
 
@@ -100,5 +100,5 @@ def nothing_stored(variant: str, protocol: str) -> str:
     return (
         f"<p>No evidence on real faces is stored: no run of <code>{text(variant)}</code> or of another variant of the "
         f"paper under the {text(protocol)} protocol, and no released weights. To make some{stopped}: "
-        f"<code>{text(command)}</code></p>"
+        f"{shell(command)}</p>"
     )

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from fer_repro import papers
 from fer_repro.campaign.hours import ASSUMED, SHARES, gpu_hours
 from fer_repro.claims import Claim
-from fer_repro.markup import link, small, text
+from fer_repro.markup import link, shell, small, text
 from fer_repro.papers import SCRATCH
 from fer_repro.pretrained.addresses import address
 from fer_repro.recipe import Pretrained
@@ -88,7 +88,7 @@ def _weights(weights: Pretrained) -> str:
 
 def _commands(variant_id: str, protocol: str, needs_weights: bool) -> list[str]:
     command = f"fer-repro run {variant_id} --protocol {protocol} --profile full"
-    shown = [f"<code>{text(command)}</code>"]
+    shown = [shell(command)]
     if needs_weights and variant_id + SCRATCH in papers.variants():
-        shown.append(f"{small('without the weights, an ablation:')} <code>{text(command)} --from-scratch</code>")
+        shown.append(f"{small('without the weights, an ablation:')} {shell(f'{command} --from-scratch')}")
     return shown

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fer_repro import papers
-from fer_repro.markup import facts, interval, link, percent, small, text, whole
+from fer_repro.markup import facts, interval, link, percent, shell, small, text, whole
 from fer_repro.papers.base import Released
 from fer_repro.plots.theme import EXTRA
 from fer_repro.recipe import Views
@@ -32,9 +32,7 @@ def _card(release: Released, names: list[str], released: Sequence[Result], runs:
     command = f"fer-repro score {names[0] if len(names) == 1 else 'VARIANT'} --checkpoint {file}"
     head = '<div class="fer-kicker">Released weights</div>'
     if not release.published and not scores:
-        networks, where = text(", ".join(names)), link(release.url, "their code") if release.url else "their code"
-        said = f"{text(release.at)} ({where})"
-        body = f"<p>Of {networks}: {said}. A file of them would be scored by <code>{text(command)}</code>.</p>"
+        body = f"<p>{_unpublished(release, names)} To score a file: {shell(command)}</p>"
         return f'<div class="fer-card" style="--fer-tone:{EXTRA}">{head}{body}</div>'
     if release.why:
         scores.append(f"only {text(' and '.join(release.test_sets))} may be scored: {text(release.why)}")
@@ -48,9 +46,19 @@ def _card(release: Released, names: list[str], released: Sequence[Result], runs:
         ("Trained on", text(release.trained_on)),
         ("Selected on", text(release.selected_on)),
         ("Scored here", "<br>".join(scores)),
-        ("To score it", f"<code>{text(command)}</code>"),
+        ("To score it", shell(command)),
     ]
     return f'<div class="fer-card" style="--fer-tone:{EXTRA}">{head}{facts(pairs)}</div>'
+
+
+def _unpublished(release: Released, names: list[str]) -> str:
+    """That there is nothing to fetch, and the repository where one would look; it need not be the authors'. Markup."""
+    usable = "usable " if "usable" in release.at else ""
+    more = "" if release.at.startswith("nothing") else f" ({text(release.at)})"
+    said = f"No {usable}weights of {text(', '.join(names))} are published{more}."
+    if release.url:
+        said += f" The repository that was read: {link(release.url, release.url.removeprefix('https://'))}."
+    return said
 
 
 def _scores(one: Result, runs: Sequence[Result]) -> list[str]:

@@ -10,9 +10,10 @@ from typing import Any
 
 from fer_repro import results
 from fer_repro.claims import claim_of
+from fer_repro.comparisons.gather import standing
 from fer_repro.errors import FerReproError
 from fer_repro.leaderboard import KINDS, leaderboard
-from fer_repro.markup import Html, facts, percent, seconds, small, table, text
+from fer_repro.markup import Html, facts, percent, seconds, shell, small, table, text
 from fer_repro.page.board_findings import SHOWN
 from fer_repro.page.cards import hardware, verdict_mark
 from fer_repro.page.not_run import HOW, reasons
@@ -68,7 +69,7 @@ class StatusPage:
         full = [one for one in self.stored if one.kind == FULL]
         if own:
             pairs = [("Took", "<br>".join(map(_measured, own)))]
-            pairs.append(("To run it again", f"<code>{text(f'fer-repro run {variant} --profile full')}</code>"))
+            pairs.append(("To run it again", shell(f"fer-repro run {variant} --profile full")))
         else:
             pairs = reasons(claim_of(variant), full, how=False)
         return [
@@ -79,8 +80,8 @@ class StatusPage:
 
     def runs(self) -> Html:
         """Every stored result: kind, accuracy, cost, hardware, code version, and the command that makes it again."""
-        header = ["Result, command", "Kind", "PrivateTest", "Cost", "Hardware, version"]
-        body = table(header, map(_run, self.stored), numeric=(2,))
+        header = ["Result, command", "PrivateTest", "Kind", "Cost", "Hardware, version"]
+        body = table(header, map(_run, self.stored), numeric=(1,))
         return Html(body, f"{len(self.stored)} stored results")
 
 
@@ -92,15 +93,21 @@ def _counted(n: int, words: list[str]) -> str:
 
 def _run(one: Result) -> list[str]:
     record = one.record
-    kind = text(KIND_NAMES[one.kind]) + (f"<br>{small(one.progress)}" if one.progress else "")
     score = percent(one.score()["accuracy"]) if "PrivateTest" in one.halves else "may not be scored"
     return [
         _head(_place(one), command(one)),
-        kind,
         text(score),
+        _kind(one),
         text(seconds(record["cost"].get("seconds"))),
         f"{text(hardware(one))}<br>{text(record['code_version'])}<br>{small(record['ended'][:10])}",
     ]
+
+
+def _kind(one: Result) -> str:
+    """The kind of a result, how far it came, and what helped to make it where that may be why its accuracy is high."""
+    remark, why_not = standing(one)
+    marks = (one.progress, remark if why_not else "", one.one_class)
+    return "<br>".join([text(KIND_NAMES[one.kind]), *map(small, filter(None, marks))])
 
 
 def _place(one: Result) -> str:
@@ -125,6 +132,5 @@ def _measured(one: Result) -> str:
 
 def _head(place: str, command_line: str) -> str:
     """A result's folder, which breaks after a slash only, and on a line below it the command that makes it again."""
-    folder = text(place).replace("/", "/<wbr>")
-    options = re.sub(r"--\S+", r'<span class="fer-fixed">\g<0></span>', text(command_line))
-    return f'<div class="fer-run"><div><code>{folder}</code></div><div><code>{options}</code></div></div>'
+    folder = re.sub(r"seed-\d+$", r'<span class="fer-fixed">\g<0></span>', text(place).replace("/", "/<wbr>"))
+    return f'<div class="fer-run"><div><code>{folder}</code></div><div>{shell(command_line)}</div></div>'

@@ -10,7 +10,7 @@ import pandas as pd
 from fer_repro.claims import Claim
 from fer_repro.claims.others import nobody_measured, reported_range
 from fer_repro.leaderboard import VERDICTS
-from fer_repro.markup import Html, breaking, interval, link, percent, seconds, small, table, text, whole
+from fer_repro.markup import Html, breaking, interval, percent, seconds, small, sourced, table, text, whole
 from fer_repro.page.cards import verdict_mark
 from fer_repro.recipe import Views
 from fer_repro.results import RELEASED, Result
@@ -98,7 +98,7 @@ def others_table(rows: Iterable[Claim]) -> str:
         for other in claim.others:
             result = other.result if other.bounds is None else f"{other.result}\u00a0%"
             where = "not stated" if other.scored == "unknown" else other.scored
-            who = breaking(f'{text(other.who)}<br><span class="fer-small">{link(other.source, other.source)}</span>')
+            who = breaking(f'{text(other.who)}<br><span class="fer-small">{sourced(other.source)}</span>')
             relation = f"{text(other.comparison)}<br>{small(other.why)}"
             cells = [who, breaking(text(other.protocol)), text(where).replace("+", "+<wbr>"), text(result)]
             measured.append([*cells, breaking(relation)])

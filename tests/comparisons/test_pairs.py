@@ -10,6 +10,7 @@ from made_comparisons import forty, run_of, some
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.multitest import multipletests
 
+from fer_repro import results
 from fer_repro.comparisons.gather import compared
 from fer_repro.comparisons.pairs import Pairs, SeedPairs, pair_p, seed_pairs
 from fer_repro.evaluation.statistics import mcnemar
@@ -95,6 +96,13 @@ def test_runs_of_different_precision_are_no_pair_and_other_machines_are_counted(
     assert seed_pairs(compared(runs).entries) == SeedPairs(1, 1, ("plain baseline",), moved=1)
     runs[2].record["code_version"] = "0.1.0 (a)"
     assert seed_pairs(compared(runs).entries).moved == 0
+
+
+def test_a_run_that_answers_one_class_says_nothing_of_the_seed():
+    runs = [run_of("baseline", 0.5), run_of("baseline", 0.7, 1), run_of("baseline", 0.5, 2)]
+    runs[2].predictions["PrivateTest_plain"] = np.tile(np.eye(7, dtype=np.float16)[3], (3589, 1))
+    runs[2].record["scores"] = results.score_all(runs[2].predictions)
+    assert seed_pairs(compared(runs).entries) == SeedPairs(1, 1, ("plain baseline",))
 
 
 def test_few_differences_between_seeds_are_chance():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import numpy as np
@@ -12,10 +13,11 @@ from fer_repro import results
 from fer_repro.claims import leaderboard_claims
 from fer_repro.comparisons.gather import compared
 from fer_repro.comparisons.pairs import SeedPairs
+from fer_repro.comparisons.protocols import Choice
 from fer_repro.data.dataset import FER2013
 from fer_repro.errors import FerReproError
 from fer_repro.page import comparisons
-from fer_repro.page.comparisons import ComparisonsPage, accuracy, together
+from fer_repro.page.comparisons import ComparisonsPage, accuracy, cost, protocol, together
 from fer_repro.page.comparisons.words import count, listed, p_value, points
 from fer_repro.plots.figure import Figure
 from fer_repro.plots.panels import Cloud, clouds
@@ -114,7 +116,7 @@ def test_what_was_found_follows_from_the_sections(page):
     said = f"by {50 * (baseline + other):.2f} points on average over 2 variants (from "
     assert f"{said}{100 * min(baseline, other):.2f} to {100 * max(baseline, other):.2f})" in words
     mean = np.mean([one.gain[0] for one in page._augmented if one.usage == "PrivateTest"])
-    assert f"changes the accuracy by {points(mean)} points on average over 3 runs" in words
+    assert f"changes the accuracy by {points(mean)} points on average over 3 seeds of VGGNet; " in words
     assert re.search(r"The hardest class is \w+: \d of 6 models recognise it worst", words)
     assert "The claimed protocol changes the accuracy of 1 variant by" in words
     assert "temperature" in words and "No model is right on" in words
@@ -122,7 +124,7 @@ def test_what_was_found_follows_from_the_sections(page):
 
 def test_no_test_says_that_two_are_equal(page):
     said = page.findings().plain + page.ranks()._repr_html_() + page.pairs().body
-    assert "the test distinguishes no two" in said and "no two differ" not in said and "do not." not in said
+    assert "no difference between any two of" in said and "no two differ" not in said and "do not." not in said
 
 
 def test_the_seed_is_blamed_only_where_chance_is_unlikely(monkeypatch):
@@ -156,7 +158,7 @@ def test_test_time_augmentation_is_judged_by_the_runs_that_decide(monkeypatch):
     assert page.augmentation().plain == "no run that decides" and "test-time" not in page.findings().plain
     made = [run_of("vggnet", 0.70, seed, views=views) for seed, views in enumerate((0.75, 0.74, 0.60))]
     page = page_of(monkeypatch, [*made, *others])
-    assert "on average over 3 runs; 2 gain and 1 loses with p below 0.05." in page.findings().plain
+    assert "on average over 3 seeds of VGGNet; 2 gain and 1 loses with p below 0.05." in page.findings().plain
 
 
 def test_claims_are_hollow_and_seeds_are_ticks(page):
@@ -201,6 +203,85 @@ def test_models_that_decide_nothing_are_marked_and_named_with_the_reason(page):
     assert stopped.count("unfinished") == 1, "its name says so, and nothing says it again"
     assert "VGGNet (as claimed)\u00a0*" in page.test_sets().plain
     assert all(name not in page.ranks().plain for name in ("facemood", "as claimed", "unfinished"))
+
+
+def one_class(run: results.Result) -> results.Result:
+    """The same run, which now answers happy for every image of both test sets."""
+    for usage in results.HALVES:
+        shape = run.predictions[f"{usage}_plain"].shape
+        run.predictions[f"{usage}_plain"] = np.tile(np.eye(7, dtype=np.float16)[3], (shape[0], 1))
+        if run.has_views:
+            run.predictions[f"{usage}_views"] = run.predictions[f"{usage}_plain"]
+    run.record["scores"] = results.score_all(run.predictions)
+    return run
+
+
+def test_no_average_has_a_run_that_answers_one_class(monkeypatch):
+    def runs() -> list[results.Result]:
+        return [
+            *(run_of("vggnet", 0.70 + 0.01 * seed, seed, views=0.72, epochs=4) for seed in range(3)),
+            *(run_of("baseline", 0.66 + 0.01 * seed, seed, epochs=6) for seed in range(2)),
+            run_of("deep-emotion", 0.5, epochs=5),
+            run_of("vggnet", 0.73, protocol="claimed"),
+        ]
+
+    failed = runs()
+    kept = [run for place, run in enumerate(runs()) if place not in (2, 5)]
+    one_class(failed[2]), one_class(failed[5])
+    words, expected = (page_of(monkeypatch, found).findings().plain for found in (failed, kept))
+    both = "without VGGNet seed\u00a02, which answers happy for every image"
+    assert f"{both} and DeepEmotion seed\u00a00, which answers happy for every image" in words
+    for pattern in (
+        r"PublicTest minus PrivateTest is (\S+) points on average",
+        r"instead of PublicTest raises the accuracy on PrivateTest by (.*? variants \(from .*?\))",
+        r"selects by (\S+ points on average over the same 4 runs; .*?)\.",
+        r"test-time augmentation changes the accuracy by (\S+ points on average over 2 seeds of VGGNet)",
+        r"claimed protocol changes the accuracy of 1 variant by (\S+ points on average)",
+        r"the mean calibration error on PrivateTest from (\S+ to \S+) points",
+        r"Of (2 pairs) of runs that differ in nothing but the seed",
+    ):
+        assert re.search(pattern, words)[1] == re.search(pattern, expected)[1], pattern
+    for sentence in ("on average", "no predicted class", "nothing but the seed", "with p below 0.05"):
+        assert re.search(rf"{sentence}[^.]*(\.\d[^.]*)*, {both}", words), sentence
+    assert "which answers" not in expected
+
+
+def test_intervals_that_all_contain_zero_are_said_to(monkeypatch):
+    made = [run_of("vggnet", 0.7, epochs=4), run_of("baseline", 0.6, epochs=4)]
+    page = page_of(monkeypatch, made)
+    assert "Every interval of the difference contains zero." in page.findings().plain
+    flat = [dataclasses.replace(one, choices=[flattened(choice) for choice in one.choices]) for one in page._epochs]
+    assert "; every interval contains zero. The predictions" in protocol.epochs(flat).plain
+    clear = [dataclasses.replace(one, choices=[flattened(choice, 0.02) for choice in one.choices]) for one in flat]
+    assert "; in 2 of them the interval does not contain zero. The" in protocol.epochs(clear).plain
+
+
+def flattened(choice: Choice, by: float = 0.0) -> Choice:
+    """The choice with that difference, whose interval is a point wide on both sides."""
+    return dataclasses.replace(choice, against=(by, by - 0.01, by + 0.01, 0.5))
+
+
+def test_packages_that_saw_test_images_are_starred_beside_what_they_cost(page):
+    cloud = cost._points(page.comparison, "parameters")
+    stars = {label for *_, label, _ in cloud if label.endswith("*")}
+    others = {f"{place}*" for place, one in enumerate(page.comparison.entries, start=1) if not one.decides}
+    assert stars == others and len(stars) == 3 and "*: decides nothing" in page.cost().body
+
+
+def test_what_was_trained_on_test_images_is_not_counted(page):
+    said = "Not counted, because the model was or may have been trained on test images: package facemood (87.99"
+    assert said in page.findings().plain and "is no generalisation" not in page.findings().plain + page.forest().caption
+
+
+def test_a_pair_has_its_difference_beside_both_names(page):
+    head, *rows = re.findall(r"<tr>(.*?)</tr>", page.pairs().body, re.S)
+    assert re.sub(r"<[^>]*>", "|", head).strip("|").split("||") == [
+        *("Higher, and below it the other", "Difference, points", "p, Holm", "p, McNemar")
+    ]
+    pair = next(one for one in page._pairs.family if (one.first, one.second) == (0, 1))
+    names = [page.comparison.entries[place].name for place in (0, 1)]
+    assert all(name in rows[0].split("</th>")[0] for name in names)
+    assert rows[0].split("<td class=num>")[1].startswith(points(pair.difference))
 
 
 def test_a_run_that_answers_one_class_is_named(monkeypatch):

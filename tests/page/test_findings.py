@@ -260,6 +260,10 @@ def test_the_leaderboards_findings_count_its_rows():
     other = board.assign(verdict="reproduced", measured=board["claimed"], low=0.1, high=0.2)
     changed = str(shown(page.leaderboard_findings(other)))
     assert f"Of {len(pinned)} claims, {len(pinned)} reproduced" in changed and "plain baseline" not in changed
+    every = other.assign(others_comparable=True, others_high=0.1)
+    assert f"for all {len(pinned)} the claim lies above every" in str(shown(page.leaderboard_findings(every)))
+    none = str(shown(page.leaderboard_findings(every.assign(others_high=1.0))))
+    assert "for none of them the claim lies above every report." in none
     assert "as much as the measurement" in changed and "Not decided: 0 claims" in changed
 
 

@@ -25,7 +25,7 @@ def told(variant: str, *stored: str) -> dict[str, str]:
 @pytest.mark.parametrize("name", leaderboard_claims())
 def test_every_model_has_an_estimate_and_a_command(name):
     found = told(name)
-    assert f"fer-repro run {name} --protocol official --profile full" in found["To run it"]
+    assert f"fer-repro run {name} --protocol official --profile full" in re.sub(r"<[^>]*>", "", found["To run it"])
     if papers.get(name).build is not None:
         assert re.match(r"[\d.]+ to [\d.]+ GPU hours", found["Would take"])
         assert "An estimate, not measured" in found["Would take"] and hours.ASSUMED.name in found["Would take"]

@@ -6,6 +6,7 @@ import shlex
 
 import pytest
 import typer
+from made_comparisons import package_of, released_of
 from made_results import made_result, made_unfinished
 
 from fer_repro import cli, results
@@ -40,7 +41,7 @@ def test_every_model_of_the_leaderboard_has_its_evidence_or_a_reason(page):
         assert row.variant in shown.pieces and " ".join(row.evidence_text.split()) in shown.pieces
         if row.evidence != "full":
             assert f"why {row.variant} was not run" in shown.pieces
-        assert f"fer-repro run {row.variant} --profile full" in shown.pieces
+        assert any(f"fer-repro run {row.variant} --profile full" in cell for cell in shown.cells)
     assert len(board) == len(leaderboard_claims())
     assert "To run it again" in shown.cells or "To run it again" in shown.pieces  # some model has a full run
 
@@ -88,6 +89,22 @@ def test_a_run_of_mine_appears_and_an_unfinished_one_says_how_far_it_came(tmp_pa
     assert "unfinished: epoch 2 of 350" in shown.pieces
     made = "fer-repro run vggnet --protocol official --profile full --seed 4 --keep-unfinished"
     assert f"vggnet/official/unfinished/seed-4{made}" in shown.cells
+
+
+def test_what_may_have_been_trained_on_test_images_says_so_beside_its_accuracy(tmp_path):
+    found = [package_of("facemood", 0.90, 0.88), package_of("emotion-model", 0.60, 0.60), package_of("fer", 0.75, 0.65)]
+    found += [released_of("deep-emotion", 0.55), released_of("vggnet", 0.70, "PublicTest and PrivateTest")]
+    for one in found:
+        results.write(one, tmp_path)
+    page = StatusPage(str(tmp_path))
+    body = page.runs().body
+    assert body.index(">PrivateTest<") < body.index(">Kind<"), "the accuracy is the first thing beside the result"
+    names = [one.record["package"]["name"] if one.kind == results.PACKAGE else one.variant for one in page.stored]
+    rows = dict(zip(names, body.split("<tr>")[2:], strict=True))
+    assert "package<br>" in rows["facemood"] and ">trained on test images<" in rows["facemood"]
+    assert ">may have been trained on test images<" in rows["emotion-model"]
+    assert ">trained on Training, selected on PublicTest and PrivateTest<" in rows["vggnet"]
+    assert all("trained on" not in rows[name] for name in ("fer", "deep-emotion"))
 
 
 def test_a_folder_that_is_not_there_is_one_sentence():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from fer_repro.claims import Claim, leaderboard_claims
@@ -18,11 +20,13 @@ from fer_repro.page.comparisons.words import (
     count,
     listed,
     named,
+    one_class_runs,
     p_value,
     points_with_interval,
     runs_of,
     starred,
     tick_names,
+    without,
 )
 from fer_repro.papers import model_name
 from fer_repro.plots.figure import Figure
@@ -61,8 +65,8 @@ def forest_plot(comparison: Comparison) -> Figure:
         alt=f"Claimed and measured accuracies: {words}.",
         caption=f"Hollow diamonds: claimed by a paper, on the images that it used; dashed: the interval that follows "
         f"from their number, where it is known. Filled: measured here on {SCORED}, the mean over the seeds with its 95 "
-        "% interval; each seed is a tick. Squares: weights of others. Hollow circles: unfinished runs. Grey: a number "
-        "that is no generalisation, or of which that is undecided, or that was made under the claimed protocol. "
+        "% interval; each seed is a tick. Squares: weights of others. Hollow circles: unfinished runs. Grey: the model "
+        "was or may have been trained or selected on test images, or was made under the claimed protocol. "
         "Letters: the class of a claim.",
         columns=("accuracy", "class or runs"),
     )
@@ -167,17 +171,17 @@ def pair_tables(pairs: Pairs) -> Html:
     neighbours = set(zip(places, places[1:], strict=False))
     family = sorted(pairs.family, key=lambda pair: (min(pair.first, pair.second), max(pair.first, pair.second)))
     near = [pair for pair in family if (pair.first, pair.second) in neighbours]
-    header = ["Higher", "Other", "Difference, points", "p, McNemar", "p, Holm"]
+    header = ["Higher, and below it the other", "Difference, points", "p, Holm", "p, McNemar"]
     caption = (
         f"Each model that decides and the next one by accuracy on {SCORED}: the difference of the means over the seeds "
         f"with its 95 % bootstrap interval ({pairs.draws:,} draws of images and seeds), and the largest p over all "
-        f"pairs of their runs (1 where these do not agree which model is higher), before and after Holm's correction "
-        f"over {count(len(family), 'pair')}."
+        f"pairs of their runs (1 where these do not agree which model is higher), after Holm's correction over "
+        f"{count(len(family), 'pair')} and before it."
     )
     far = [_row(pairs, pair) for pair in family if pair not in near]
-    body = table(header, [_row(pairs, pair) for pair in near], caption, (2, 3, 4))
-    body += details(f"The other {count(len(far), 'pair')}", table(header, far, numeric=(2, 3, 4))) if far else ""
-    said = seeds_sentence(seed_pairs([entry for entry in pairs.entries if entry.decides]))
+    body = table(header, [_row(pairs, pair) for pair in near], caption, (1, 2, 3))
+    body += details(f"The other {count(len(far), 'pair')}", table(header, far, numeric=(1, 2, 3))) if far else ""
+    said = seeds_sentence(seed_pairs(deciding := [entry for entry in pairs.entries if entry.decides]), deciding)
     return Html(body + f"<p>{text(said)}</p>", f"{pairs_sentence(pairs)} {said}")
 
 
@@ -193,26 +197,26 @@ def pairs_sentence(pairs: Pairs) -> str:
     return "".join(f"{line}. " for line in lines).strip()
 
 
-def seeds_sentence(seeds: SeedPairs) -> str:
+def seeds_sentence(seeds: SeedPairs, entries: Sequence[Entry]) -> str:
     """What the same test says about runs of one model with different seeds."""
     if not seeds.tried:
         return "No model that decides has two runs in the same precision whose seeds differ."
+    pairs = f"{seeds.found} of {count(seeds.tried, 'pair')}{_left_out(entries)}"
     return (
-        "The same test between two runs of one model, trained in the same precision with different seeds, gives p "
-        f"below {LEVEL} in {seeds.found} of {count(seeds.tried, 'pair')}, without a correction. So a test of one run "
-        "against one run compares runs, not methods; here every run of one model has to be better than every run of "
-        "the other, where it has several."
+        "The same test between two runs of one model, trained in the same precision with different seeds, gives, "
+        f"uncorrected, p below {LEVEL} in {pairs}. So a test of one run against one run compares runs, not methods; "
+        "here every run of one model has to be better than every run of the other, where it has several."
     )
 
 
 def _row(pairs: Pairs, pair: Pair) -> list[str]:
     adjusted = p_value(pair.adjusted)
+    higher, other = (text(_name(pairs, place)).replace("/", "/<wbr>") for place in (pair.first, pair.second))
     return [
-        text(_name(pairs, pair.first)),
-        text(_name(pairs, pair.second)),
+        f'{higher}<br><span class="fer-small">{other}</span>',
         points_with_interval(pair.difference, *pair.interval),
-        p_value(pair.p),
         f"<strong>{adjusted}</strong>" if pair.different else adjusted,
+        p_value(pair.p),
     ]
 
 
@@ -234,16 +238,16 @@ def ranks(pairs: Pairs) -> Html:
         f"Ranks on {SCORED}",
         alt=f"Rank intervals of {count(len(deciding), 'model')}: {said}.",
         caption=f"Dots: the rank by accuracy; bars: the ranks between which a model lies in 95 % of {pairs.draws:,} "
-        "draws of images and seeds. Lines on the right join neighbours of which the test distinguishes "
-        "no two after Holm's correction.",
+        "draws of images and seeds. Each line on the right joins models next to each other between which "
+        "the test finds no difference after Holm's correction.",
     )
     rows = [
         [str(number), text(", ".join(pairs.entries[place].name for place in group)), _range(pairs, group)]
         for number, group in enumerate(pairs.groups, start=1)
     ]
     caption = (
-        "Groups of neighbours by accuracy of which the test distinguishes no two after Holm's correction, which does "
-        "not show that they are equal. A model may be in two."
+        "The models of a group are next to each other by accuracy, and the test finds no difference between any two of "
+        "them after Holm's correction, which does not show that they are equal. A model may be in two groups."
     )
     listing = table(["Group", "Models", "Accuracies"], rows, caption)
     body = figure.figure() + (listing if len(rows) <= 12 else details(f"The {count(len(rows), 'group')}", listing))
@@ -271,28 +275,36 @@ def found(comparison: Comparison, pairs: Pairs) -> list[str]:
         + (
             f"The test finds a difference to the next one, {deciding[1].name}."
             if len(first) == 1
-            else f"It stands in a group of {len(first)} of which the test distinguishes no two: {listed(first)}."
+            else f"The test finds no difference between any two of these {len(first)} models: {listed(first)}."
         )
-        + (f" The largest such group has {count(len(largest), 'model')}." if len(largest) > len(first) else ""),
+        + (
+            f" The largest group without such a difference has {count(len(largest), 'model')}."
+            if len(largest) > len(first)
+            else ""
+        ),
     ]
-    if line := _seeds_found(seed_pairs(deciding)):
+    if line := _seeds_found(seed_pairs(deciding), deciding):
         lines.append(line)
     leaked = [one for one in comparison.others if one.kind == PACKAGE and one.remark]
     if leaked:
         said = "; ".join(f"{one.name} ({percent(one.accuracy)}, {one.remark})" for one in leaked)
-        lines.append(
-            f"Accuracies that are no generalisation, or of which that is undecided, decide nothing here: {said}."
-        )
+        lines.append(f"Not counted, because the model was or may have been trained on test images: {said}.")
     return lines
 
 
-def _seeds_found(seeds: SeedPairs) -> str:
+def _left_out(entries: Sequence[Entry]) -> str:
+    """The runs that `seed_pairs` leaves out, where their model has another seed to pair them with."""
+    return without(one_class_runs([entry for entry in entries if len(entry.runs) > 1]))
+
+
+def _seeds_found(seeds: SeedPairs, entries: Sequence[Entry]) -> str:
     """What the seeds alone change, beside what chance would; empty where no model has two runs."""
     if not seeds.tried:
         return ""
     pairs = f"{count(seeds.tried, 'pair')} of runs of one model in the same precision with different seeds"
+    pairs += _left_out(entries)
     if not seeds.found:
-        return f"In none of {pairs} the same test finds a difference with p below {LEVEL}."
+        return f"Of {pairs}, in none the same test finds a difference with p below {LEVEL}."
     line = (
         f"Of {pairs}, {seeds.found} {'differs' if seeds.found == 1 else 'differ'} by the same test with p below "
         f"{LEVEL}, where {seeds.by_chance:.1f} would by chance: {listed(seeds.names)}."

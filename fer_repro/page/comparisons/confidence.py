@@ -11,7 +11,7 @@ from fer_repro.comparisons.entries import SCORED, SELECTING
 from fer_repro.evaluation.calibration import RANGE, Bin, Calibration
 from fer_repro.evaluation.metrics import ECE_BINS
 from fer_repro.markup import Html, percent, small, table, text
-from fer_repro.page.comparisons.words import MARK, count, named, starred
+from fer_repro.page.comparisons.words import MARK, count, named, one_class_runs, starred, without
 from fer_repro.plots.figure import Figure
 from fer_repro.plots.panels import Reliability
 from fer_repro.plots.panels import reliability as panels
@@ -89,16 +89,23 @@ def _curve(bins: Sequence[Bin]) -> list[tuple[float, float, tuple[float, float]]
 
 def found(models: Sequence[Calibrated]) -> list[str]:
     """Sentences for the top of the page."""
-    fitted = [one for one in models if one.entry.decides and one.after]
+    fitted = [one for one in models if one.entry.decides and _kept(one, "after")]
     if not fitted:
         return []
     before, after = (
-        float(np.mean([mean_of(getattr(one, when), "equal_width") for one in fitted])) for when in ("before", "after")
+        float(np.mean([mean_of(_kept(one, when), "equal_width") for one in fitted])) for when in ("before", "after")
     )
+    left_out = without(one_class_runs(one.entry for one in models if one.entry.decides and one.after))
     gaps = [mean_of(one.before, "confidence") - mean_of(one.before, "accuracy") for one in fitted]
     over = sum(gap > 0 for gap in gaps)
     return [
         f"{over} of {count(len(fitted), 'model')} {'is' if over == 1 else 'are'} more confident than right on average. "
         f"One temperature for each, fitted on {SELECTING}, changes the mean calibration error on {SCORED} from "
-        f"{100 * before:.1f} to {100 * after:.1f} points and no predicted class."
+        f"{100 * before:.1f} to {100 * after:.1f} points and no predicted class{left_out}."
     ]
+
+
+def _kept(one: Calibrated, when: str) -> list[Calibration]:
+    """Of the runs that do not answer one class for every image; empty where there is no temperature."""
+    values: tuple[Calibration, ...] = getattr(one, when)
+    return [value for run, value in zip(one.entry.runs, values, strict=False) if not run.one_class]

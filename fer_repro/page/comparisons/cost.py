@@ -5,7 +5,7 @@ from __future__ import annotations
 from fer_repro.comparisons import Comparison, Entry
 from fer_repro.comparisons.entries import KINDS, SCORED
 from fer_repro.markup import Html, details, percent, seconds, small, table, text, whole
-from fer_repro.page.comparisons.words import named, starred
+from fer_repro.page.comparisons.words import MARK, named, starred
 from fer_repro.plots.panels import Cloud, clouds
 
 PARAMETERS, ADDS, SECONDS, YEAR = (
@@ -35,7 +35,7 @@ def cost(comparison: Comparison) -> Html:
         "Seconds: of training one seed to its "
         f"end here, on {' and '.join(devices) or 'no device so far'}; seconds of different devices and of runs that "
         "shared a machine are not comparable. Year: of the paper or of the package's release; the baseline has none. A "
-        "model whose number is not known is left out of a picture.",
+        f"model whose number is not known is left out of a picture. {MARK}",
     )
     rows = [
         [
@@ -58,8 +58,13 @@ def cost(comparison: Comparison) -> Html:
 
 
 def _points(comparison: Comparison, name: str) -> list[tuple[float, float, str, str]]:
+    """Of every model with that number; the star of the tables stands at the number of what decides nothing."""
     known = ((place, one, getattr(one, name)) for place, one in enumerate(comparison.entries, start=1))
-    return [(value, one.accuracy, str(place), KINDS[one.kind]) for place, one, value in known if value]
+    return [
+        (value, one.accuracy, f"{place}{'' if one.decides else '*'}", KINDS[one.kind])
+        for place, one, value in known
+        if value
+    ]
 
 
 def _said(entry: Entry) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from fer_repro.comparisons import Comparison
+from fer_repro.comparisons import Comparison, Entry
 from fer_repro.comparisons.entries import SCORED, SELECTING
 from fer_repro.comparisons.pairs import LEVEL
 from fer_repro.comparisons.protocols import (
@@ -25,11 +25,13 @@ from fer_repro.page.comparisons.words import (
     count,
     listed,
     named,
+    one_class_runs,
     p_value,
     points,
     points_with_interval,
     runs_of,
     starred,
+    without,
 )
 from fer_repro.plots.dots import dots
 from fer_repro.plots.panels import ByEpoch, by_epoch
@@ -82,12 +84,24 @@ def _sets_sentence(models: Sequence[BothSets]) -> str:
         return f"No model that decides has predictions of both {SELECTING} and {SCORED}."
     higher = sum(one.private[0] > one.public[0] for one in counted)
     clear = [one.entry.name for one in counted if not one.gap[1] <= 0 <= one.gap[2]]
-    mean = statistics.fmean(one.gap[0] for one in counted)
     models = f"{count(len(counted), 'model')} {'has' if higher == 1 else 'have'}"
-    return (
-        f"{higher or 'None'} of {models} a higher accuracy on {SCORED} than on {SELECTING}; on average {SELECTING} "
-        f"minus {SCORED} is {points(mean)} points. The interval of the difference leaves out zero for {listed(clear)}."
+    lines = [f"{higher or 'None'} of {models} a higher accuracy on {SCORED} than on {SELECTING}."]
+    if gaps := [gap for one in counted if (gap := _gap(one.entry)) is not None]:
+        left_out = without(one_class_runs(one.entry for one in counted))
+        lines.append(f"{SELECTING} minus {SCORED} is {points(statistics.fmean(gaps))} points on average{left_out}.")
+    lines.append(
+        f"The interval of the difference does not contain zero for {listed(clear)}."
+        if clear
+        else "Every interval of the difference contains zero."
     )
+    return " ".join(lines)
+
+
+def _gap(entry: Entry) -> float | None:
+    """PublicTest minus PrivateTest, the mean over the runs; None where every run answers one class."""
+    runs = [run for run in entry.runs if not run.one_class]
+    gaps = [run.score(SELECTING)["accuracy"] - run.score(SCORED)["accuracy"] for run in runs]
+    return statistics.fmean(gaps) if gaps else None
 
 
 def epochs(runs: Sequence[Epochs]) -> Html:
@@ -128,21 +142,25 @@ def _first_of_each(runs: Sequence[Epochs]) -> dict[str, Epochs]:
 
 
 def _epochs_sentence(runs: Sequence[Epochs]) -> str:
-    gains = oracle_gains(runs)
+    deciding = [one for one in runs if one.entry.decides]
+    counted = [one for one in deciding if not one.run.one_class]
+    gains = oracle_gains(counted)
     if not gains:
         return (
             f"How much the choice of the epoch changes is open: the predictions of all epochs are stored for "
             f"{_kinds(runs)}."
         )
-    last = [one.choices[CHOICES.index(LAST)].against for one in runs if one.entry.decides]
+    last = [one.choices[CHOICES.index(LAST)].against for one in counted]
     clear = sum(not low <= 0 <= high for _, low, high, _ in last)
+    zero = f"in {clear} of them the interval does not contain zero" if clear else "every interval contains zero"
+    left_out = without((one.entry, one.run) for one in deciding if one.run.one_class)
     span = f" (from {100 * min(gains):.2f} to {100 * max(gains):.2f})" if len(gains) > 1 else ""
     return (
         f"Selecting the epoch on {SCORED} instead of {SELECTING} raises the accuracy on {SCORED} by "
-        f"{100 * statistics.fmean(gains):.2f} points on average over {count(len(gains), 'variant')}{span}. The last "
-        f"epoch differs from the one that {SELECTING} selects by {points(statistics.fmean(one[0] for one in last))} "
-        f"points on average; in {clear} of {count(len(last), 'run')} the interval leaves out zero. The predictions of "
-        f"all epochs are stored for {_kinds(runs)}."
+        f"{100 * statistics.fmean(gains):.2f} points on average over {count(len(gains), 'variant')}{span}"
+        f"{left_out}. The last epoch differs from the one that {SELECTING} selects by "
+        f"{points(statistics.fmean(one[0] for one in last))} points on average over the same "
+        f"{count(len(last), 'run')}; {zero}. The predictions of all epochs are stored for {_kinds(runs)}."
     )
 
 
@@ -223,17 +241,27 @@ def _seed(one: Augmented) -> str:
 
 def _augmentation_sentence(runs: Sequence[Augmented]) -> str:
     """Of the runs that decide; empty where there are none."""
-    own = [one.gain for one in runs if one.usage == SCORED and one.entry.decides]
+    deciding = [one for one in runs if one.usage == SCORED and one.entry.decides]
+    counted = [one for one in deciding if not one.run.one_class]
+    own = [one.gain for one in counted]
     if not own:
         return ""
+    left_out = without((one.entry, one.run) for one in deciding if one.run.one_class)
     up = sum(gain > 0 and p < LEVEL for gain, *_, p in own)
     down = sum(gain < 0 and p < LEVEL for gain, *_, p in own)
     mean = statistics.fmean(gain for gain, *_ in own)
     return (
         f"On {SCORED} test-time augmentation changes the accuracy by {points(mean)} points on average over "
-        f"{count(len(own), 'run')}; {up or 'none'} {'gains' if up < 2 else 'gain'} and {down or 'none'} "
-        f"{'loses' if down < 2 else 'lose'} with p below {LEVEL}."
+        f"{_whose([one.entry for one in counted])}; {up or 'none'} {'gains' if up < 2 else 'gain'} and "
+        f"{down or 'none'} {'loses' if down < 2 else 'lose'} with p below {LEVEL}{left_out}."
     )
+
+
+def _whose(entries: Sequence[Entry]) -> str:
+    """Whose runs an average is over, given the model of each run: "3 seeds of plain baseline"."""
+    names = list(dict.fromkeys(entry.name for entry in entries))
+    what = "seed" if len(names) == 1 and len(entries) > 1 else "run"
+    return f"{count(len(entries), what)} of {listed(names)}"
 
 
 def claimed(pairs: Sequence[Claimed], comparison: Comparison) -> Html:
@@ -268,10 +296,19 @@ def found(
     lines = [_sets_sentence(models)] if any(one.entry.decides for one in models) else []
     lines.append(_epochs_sentence(runs) if runs else f"The effect of the selected epoch is open: {NO_EPOCHS}.")
     lines += filter(None, [_augmentation_sentence(tta)])
-    if pairs:
-        changes = [one.difference[0] for one in pairs]
+    if changes := [change for one in pairs if (change := _change(one)) is not None]:
+        left_out = without(one_class_runs(entry for one in pairs for entry in (one.official, one.claimed)))
         lines.append(
-            f"The claimed protocol changes the accuracy of {count(len(pairs), 'variant')} by "
-            f"{points(statistics.fmean(changes))} points on average."
+            f"The claimed protocol changes the accuracy of {count(len(changes), 'variant')} by "
+            f"{points(statistics.fmean(changes))} points on average{left_out}."
         )
     return lines
+
+
+def _change(pair: Claimed) -> float | None:
+    """Claimed minus official, each the mean over its runs; None where every run of one answers one class."""
+    both = (
+        [run.headline["accuracy"] for run in entry.runs if not run.one_class] for entry in (pair.official, pair.claimed)
+    )
+    means = [statistics.fmean(values) for values in both if values]
+    return means[1] - means[0] if len(means) == 2 else None

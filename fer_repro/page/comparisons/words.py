@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from fer_repro.comparisons import Entry
 from fer_repro.markup import Html, interval, note, percent, small, text
 from fer_repro.plots.matrix import PRINTED
-from fer_repro.results import UNFINISHED
+from fer_repro.results import UNFINISHED, Result
 
 NOTHING = "no result is stored that was scored on PrivateTest. This scores a small one: fer-repro run baseline --seed 0"
 ONE = "only one model that may decide is stored, so there is nothing to compare it with"
@@ -69,6 +69,20 @@ def one_answer(entry: Entry) -> str:
     if len(entry.runs) == 1:
         return entry.runs[0].one_class
     return ", ".join(f"seed {run.seed} {run.one_class}" for run in entry.runs if run.one_class)
+
+
+def one_class_runs(entries: Iterable[Entry]) -> list[tuple[Entry, Result]]:
+    """The runs that answer one class for every image: no average has them, as it would be about a failed training."""
+    return [(entry, run) for entry in entries for run in entry.runs if run.one_class]
+
+
+def without(left_out: Iterable[tuple[Entry, Result]]) -> str:
+    """What a sentence with an average ends with where it leaves runs out; empty where there are none."""
+    each = [
+        entry.name + ("" if run.record["seed"] is None else f" seed\u00a0{run.seed}") + f", which {run.one_class}"
+        for entry, run in left_out
+    ]
+    return f", without {listed(each)}" if each else ""
 
 
 def runs_of(entry: Entry) -> str:
