@@ -123,6 +123,7 @@ class PretrainingPage:
         )
         return Figure(
             draw,
+            scrolls="accuracy by epoch",
             alt=f"Accuracy on PublicTest by epoch, EfficientNet-Lite0: {ends}.",
             caption=f"EfficientNet-Lite0 under one recipe, seed {self.seed}.{_stored_otherwise(runs)}",
         )

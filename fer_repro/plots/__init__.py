@@ -6,7 +6,6 @@ pictures. Every function returns a `fer_repro.plots.figure.Figure`, which is dra
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,7 +21,7 @@ from torch import Tensor
 from fer_repro.errors import FerReproError
 from fer_repro.markup import SYNTHETIC, absent, percent, whole
 from fer_repro.plots.architecture import Block, architecture, pipeline, trace
-from fer_repro.plots.figure import Figure, Theme, canvas
+from fer_repro.plots.figure import Figure, Theme, canvas, headline
 from fer_repro.plots.forest import Row, forest
 from fer_repro.plots.theme import readable_on
 
@@ -98,7 +97,9 @@ def learning_curves(
         best, last = np.nanmax(columns["select_accuracy"]), columns["select_accuracy"][-1]
         facts.append(f"accuracy on {select_name} at most {percent(best)}, at the end {percent(last)}")
     caption = "Training loss and accuracy by epoch." + (" Grey lines separate the stages." if len(borders) else "")
-    return Figure(draw, alt=f"Learning curves: {'; '.join(facts)}.", caption=caption, remark=remark)
+    return Figure(
+        draw, alt=f"Learning curves: {'; '.join(facts)}.", caption=caption, remark=remark, scrolls="learning curves"
+    )
 
 
 def _learning_rate(axes: Axes, epochs: np.ndarray, rates: np.ndarray, theme: Theme) -> None:
@@ -142,7 +143,7 @@ def confusion_matrix(score: Mapping[str, Any], title: str, *, remark: str = "") 
         axes.set_xlabel("predicted \u2192", loc="left", color=theme.soft)
         axes.xaxis.set_label_position("top")
         axes.text(-0.012, 1.012, "truth \u2193", transform=axes.transAxes, ha="right", va="bottom", color=theme.soft)
-        axes.set_title(textwrap.fill(title, 58), pad=10)
+        headline(figure, title)
         return figure
 
     mistakes = np.where(np.eye(len(labels), dtype=bool), -1, shares)
@@ -155,6 +156,7 @@ def confusion_matrix(score: Mapping[str, Any], title: str, *, remark: str = "") 
         f"{percent(shares[actual, taken], 1)}.",
         caption="Rows: the label; columns: the prediction. Each cell: images, and their share of the row.",
         remark=remark,
+        scrolls=f"confusion matrix, {title}",
     )
 
 
@@ -170,7 +172,7 @@ def per_class(score: Mapping[str, Any], *, title: str = "Recall by class", remar
     recalls = "; ".join(f"{name} {percent(c['recall'], 1)} of {c['n']}" for name, c in classes.items())
     return forest(
         rows,
-        textwrap.fill(title, 66),
+        title,
         alt=f"{title} with 95 % intervals: {recalls}. Overall accuracy {percent(score['accuracy'])}.",
         caption="Dots: share of a class that was recognised; bars: Wilson 95 % intervals.",
         line=score["accuracy"],

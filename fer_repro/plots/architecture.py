@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from fer_repro.errors import FerReproError
 from fer_repro.markup import whole
-from fer_repro.plots.figure import Figure, Theme, canvas
+from fer_repro.plots.figure import Figure, Theme, canvas, headline
 
 # What only normalises, activates or reshapes belongs to the block of the layer before it.
 QUIET = tuple(
@@ -172,7 +172,7 @@ def architecture(blocks: Sequence[Block], input_shape: Sequence[int], title: str
             count = whole(box.parameters) if place else "parameters"
             style = "normal" if place else "italic"
             axes.text(place, low, count, fontsize=7.9, color=theme.soft, style=style, **middle)
-        axes.set_title(f"{title}: {whole(total)} parameters")
+        headline(figure, f"{title}: {whole(total)} parameters")
         return figure
 
     steps = "; ".join(f"{box.content} to {'×'.join(str(n) for n in box.shape)}" for box in blocks)
@@ -238,7 +238,7 @@ def pipeline(steps: Sequence[tuple[str, str]], title: str) -> Figure:
             elif index + 1 < len(steps):  # the next row starts at the left again
                 axes.plot([middle, middle, 0.45], [low, low - 0.1, low - 0.1], color=theme.soft, lw=1.2)
                 axes.annotate("", (0.45, low - 0.2), (0.45, low - 0.1), arrowprops=arrow)
-        axes.set_title(title)
+        headline(figure, title)
         return figure
 
     order = "; ".join(f"{index}. {name}: {what}" for index, (name, what) in enumerate(steps, 1))

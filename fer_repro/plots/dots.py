@@ -9,11 +9,12 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure as Canvas
 
 from fer_repro.errors import FerReproError
-from fer_repro.plots.figure import Figure, Theme, canvas
+from fer_repro.plots.figure import Figure, Theme, canvas, headline
+from fer_repro.plots.intervals import CONTINUES, Interval, bar, leave, limits
 from fer_repro.plots.matrix import cells, write
 from fer_repro.plots.theme import readable_on
 
-Point = tuple[float, tuple[float, float]]
+Point = tuple[float, Interval]
 MARKS = ("D", "o", "s")
 
 
@@ -34,6 +35,9 @@ def dots(
     if not values:
         raise FerReproError(f"nothing to draw for '{title}': there are no values")
     series = list(dict.fromkeys(name for points in values.values() for name in points))
+    points = [point for row in values.values() for point in row.values()]
+    intervals = [interval for _, interval in points]
+    axis = limits([value for value, _ in points] + ([] if line is None else [line]), intervals)
     offsets = np.linspace(-0.24, 0.24, len(series)) if len(series) > 1 else np.zeros(1)
 
     def draw(theme: Theme) -> Canvas:
@@ -47,19 +51,20 @@ def dots(
             axes.axvline(100 * line, color=theme.claimed, lw=1.2, ls="--", label=line_label or None)
         for name, offset, colour, mark in zip(series, offsets, colours, MARKS, strict=False):
             rows = [(place, points[name]) for place, points in enumerate(values.values()) if name in points]
-            for place, (_, (low, high)) in rows:
-                axes.plot([100 * low, 100 * high], [place + offset] * 2, color=colour, lw=1.8, solid_capstyle="butt")
+            for place, (_, interval) in rows:
+                bar(axes, interval, place + offset, axis, colour)
             shares, places = [100 * point[0] for _, point in rows], [place + offset for place, _ in rows]
             axes.plot(shares, places, mark, ms=5.5, color=colour, label=name)
         axes.set_yticks(range(len(values)), list(values))
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
-        axes.set(ylim=(len(values) - 0.5, -0.5), xlabel=f"{quantity}, %")
-        axes.set_title(title)
+        axes.set(xlim=(100 * axis[0], 100 * axis[1]), ylim=(len(values) - 0.5, -0.5), xlabel=f"{quantity}, %")
+        headline(figure, title)
         figure.legend(loc="outside lower center", ncols=4, fontsize=8.5)
         return figure
 
-    return Figure(draw, alt=alt, caption=caption)
+    said = f"{caption} {CONTINUES}".strip() if leave(intervals, axis) else caption
+    return Figure(draw, alt=alt, caption=said, scrolls=title)
 
 
 def shares(
@@ -79,7 +84,7 @@ def shares(
             write(axes, words, row, column, theme.soft if np.isnan(share) else readable_on(tint(share)[:3]), 9)
         axes.tick_params(labelsize=8.5)
         axes.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False)
-        axes.set_title(title, pad=10)
+        headline(figure, title)
         return figure
 
-    return Figure(draw, alt=alt, caption=caption)
+    return Figure(draw, alt=alt, caption=caption, scrolls=title)

@@ -16,10 +16,10 @@ from PIL import Image
 
 from fer_repro.errors import FerReproError
 from fer_repro.markup import CSS, text
-from fer_repro.plots.theme import LIGHT, THEMES, Theme, canvas
+from fer_repro.plots.theme import LIGHT, THEMES, Theme, canvas, headline
 
 # What a module that draws figures needs.
-__all__ = ["Canvas", "Figure", "Theme", "canvas"]
+__all__ = ["Canvas", "Figure", "Theme", "canvas", "headline"]
 
 CSS_PIXELS_PER_INCH = 96
 SHARPNESS = 2

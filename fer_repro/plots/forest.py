@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
 from fer_repro.errors import FerReproError
-from fer_repro.plots.figure import Figure, Theme, canvas
+from fer_repro.plots.figure import Figure, Theme, canvas, headline
+from fer_repro.plots.intervals import CONTINUES, Interval, bar, leave, limits
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,10 @@ def forest(
     known = [row for row in rows if row.value is not None]
     if not known:
         raise FerReproError(f"nothing to draw for '{title}': no row has a value")
-    ends = [100 * end for row in known for end in (*(row.interval or (row.value,)), *row.ticks)]
-    ends += [] if line is None else [100 * line]
-    low, high = min(ends), max(ends)
-    spare = max(0.6, 0.06 * (high - low))
+    values = [value for row in known for value in (row.value, *row.ticks) if value is not None]
+    values += [] if line is None else [line]
+    intervals = [row.interval for row in known]
+    axis = limits(values, intervals)
     places: dict[int, float] = {}
     heads: dict[str, float] = {}
     y = 0.0
@@ -79,7 +80,7 @@ def forest(
         offset = {"textcoords": "offset points", "va": "center"}
         if line is not None:
             axes.axvline(100 * line, 0, 0.99, color=theme.claimed, lw=1.2, ls="--")
-            side, shift = ("right", -4) if 100 * line > (low + high) / 2 else ("left", 4)
+            side, shift = ("right", -4) if line > sum(axis) / 2 else ("left", 4)
             box = {"facecolor": theme.page, "edgecolor": "none", "pad": 1}
             style = {"ha": side, "fontsize": 8.2, "color": theme.claimed, "bbox": box, **offset}
             axes.annotate(line_label, (100 * line, top + 0.3), (shift, 0), **style)
@@ -92,7 +93,7 @@ def forest(
         write(columns, top + 0.3, theme.soft)
         for index, row in enumerate(rows):
             if row.value is not None:
-                _point(axes, row, places[index], colours[row.kind], theme)
+                _point(axes, row, places[index], axis, colours[row.kind], theme)
             write(row.words, places[index], theme.soft if row.value is None or row.kind == "context" else theme.ink)
         for group, place in heads.items():
             style = {"ha": "right", "va": "center", "fontsize": 8.6, "weight": "bold", "color": theme.soft}
@@ -100,20 +101,19 @@ def forest(
         axes.set_yticks([places[i] for i in range(len(rows))], [row.label for row in rows])
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
-        axes.set(xlim=(low - spare, high + spare), ylim=(y - 0.35, top), xlabel=f"{quantity}, %")
-        axes.set_title(title)
+        axes.set(xlim=(100 * axis[0], 100 * axis[1]), ylim=(y - 0.35, top), xlabel=f"{quantity}, %")
+        headline(figure, title)
         return figure
 
-    return Figure(draw, alt=alt, caption=caption, remark=remark)
+    said = f"{caption} {CONTINUES}".strip() if leave(intervals, axis) else caption
+    return Figure(draw, alt=alt, caption=said, remark=remark, scrolls=title)
 
 
-def _point(axes: Axes, row: Row, place: float, colour: str, theme: Theme) -> None:
+def _point(axes: Axes, row: Row, place: float, axis: Interval, colour: str, theme: Theme) -> None:
     """One value: claims are hollow diamonds (nobody stored their predictions), measurements filled dots, those of
     unfinished runs hollow ones, those of published weights squares. Single runs are ticks."""
     if row.interval:
-        style = (0, (2, 1.5)) if row.kind == "claimed" else "solid"
-        bar = {"color": colour, "lw": 1.8, "ls": style, "solid_capstyle": "butt"}
-        axes.plot([100 * end for end in row.interval], [place, place], **bar)
+        bar(axes, row.interval, place, axis, colour, (0, (2, 1.5)) if row.kind == "claimed" else "solid")
     if row.ticks:
         axes.plot([100 * one for one in row.ticks], [place] * len(row.ticks), "|", ms=11, mew=1.3, color=colour)
     hollow = row.kind in ("claimed", "unfinished") or (row.kind == "context" and not row.interval)

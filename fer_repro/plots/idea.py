@@ -19,7 +19,7 @@ from matplotlib.patches import Ellipse, FancyBboxPatch
 
 from fer_repro.claims import schema as need
 from fer_repro.errors import FerReproError
-from fer_repro.plots.figure import Canvas, Figure, Theme, canvas
+from fer_repro.plots.figure import Canvas, Figure, Theme, canvas, headline
 
 # Kind of a box -> the colour's name in a theme and what it stands for.
 KINDS = {
@@ -114,7 +114,7 @@ def idea(described: Idea) -> Figure:
             _arrow(axes, _route(boxes[link.start], boxes[link.end], link), theme)
         for box in described.boxes:
             _box(axes, box, theme)
-        axes.set_title(described.title)
+        headline(figure, described.title)
         return figure
 
     words = {box.id: " ".join(box.text.split()) for box in described.boxes}

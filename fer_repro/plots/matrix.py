@@ -10,7 +10,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure as Canvas
 
 from fer_repro.errors import FerReproError
-from fer_repro.plots.figure import Figure, Theme, canvas
+from fer_repro.plots.figure import Figure, Theme, canvas, headline
 from fer_repro.plots.theme import readable_on
 
 PRINTED = 26
@@ -43,10 +43,14 @@ def pair_matrix(
     flat = np.zeros((size, size), dtype=bool) if quiet is None else quiet
     shown = numbers[~hidden]
     low, high = limits or (float(shown.min()), float(shown.max()))
-    font = 8.5 if size <= 14 else 6.8
+    lines = max(name.count("\n") + 1 for name in names)
+    row_height = max(min(0.36, 7.5 / size), 0.05 + 0.145 * lines)
+    # The names take about 2.6 inches; a digit is 0.64 of the size of its letters wide.
+    longest = max(len(shape.format(number)) for number in shown)
+    font = min(8.5, 72 * 4.8 / size / (0.64 * longest + 0.3))
 
     def draw(theme: Theme) -> Canvas:
-        figure = canvas(7.4, 1.0 + min(0.36, 7.5 / size) * size)
+        figure = canvas(7.4, 1.0 + row_height * size)
         axes = figure.add_subplot()
         tint = LinearSegmentedColormap.from_list("tint", [theme.page, theme.measured])
         rows = [f"{name}  {place}" for place, name in enumerate(names, start=1)]
@@ -57,11 +61,12 @@ def pair_matrix(
                 place = (numbers[row, column] - low) / ((high - low) or 1)
                 colour = theme.soft if flat[row, column] else readable_on(tint(place)[:3])
                 write(axes, shape.format(numbers[row, column]), row, column, colour, font)
-        axes.tick_params(labelsize=8.5 if size <= PRINTED else 6.5)
-        axes.set_title(title, x=0, ha="left")
+        axes.tick_params(axis="y", labelsize=8.5)
+        axes.tick_params(axis="x", labelsize=8.5 if size <= PRINTED else 6.5)
+        headline(figure, title)
         return figure
 
-    return Figure(draw, alt=alt, caption=caption)
+    return Figure(draw, alt=alt, caption=caption, scrolls=title)
 
 
 def cells(

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
-from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import EngFormatter, FuncFormatter, Locator, LogLocator, MaxNLocator, NullFormatter
 
 from fer_repro.errors import FerReproError
-from fer_repro.plots.figure import Figure, Theme, canvas
+from fer_repro.plots.figure import Figure, Theme, canvas, headline
 from fer_repro.plots.label_placement import FAR, place_names
 
 SMALL = 0.55
@@ -98,10 +98,8 @@ def clouds(panels: Sequence[Cloud], title: str, *, alt: str, caption: str = "") 
             axes.plot([p[0] for p in own], [100 * p[1] for p in own], mark, ms=6, color=colour, label=kind)
         if panel.logarithmic and panel.points:
             axes.set_xscale("log")
-            values = [point[0] for point in panel.points]
-            wide = max(values) > 30 * min(values)
-            axes.xaxis.set_major_locator(LogLocator(subs=(1,) if wide else (1, 2, 5)))
-            axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+            axes.xaxis.set_major_locator(_ticks([point[0] for point in panel.points]))
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _in_few_letters(value)))
             axes.xaxis.set_minor_formatter(NullFormatter())
         else:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
@@ -111,6 +109,20 @@ def clouds(panels: Sequence[Cloud], title: str, *, alt: str, caption: str = "") 
             axes.set_xticks([])
 
     return _grid(panels, fill, title, ("", "accuracy, %"), alt, caption, columns=2, share=False, finish=_label)
+
+
+def _ticks(values: Sequence[float]) -> Locator:
+    """Of a logarithmic axis: powers of ten, multiples of them on a short one, and round numbers on a shorter one, which
+    no multiple would fall on."""
+    ratio = max(values) / min(values)
+    if ratio < 8:
+        return MaxNLocator(nbins=4, steps=[1, 2, 5, 10], min_n_ticks=1)
+    return LogLocator(subs=(1,) if ratio > 30 else (1, 2, 5))
+
+
+def _in_few_letters(value: float) -> str:
+    """1500 -> "1,500", 2000000 -> "2M"."""
+    return f"{value:,g}" if value < 10_000 else str(EngFormatter(sep="")(value))
 
 
 def _label(axes: Axes, panel: Cloud, theme: Theme) -> None:
@@ -170,7 +182,7 @@ def _grid(
             axes.tick_params(labelsize=8)
             handles, names = axes.get_legend_handles_labels()
             entries |= {name: handle for handle, name in zip(handles, names, strict=True) if name not in entries}
-        figure.suptitle(title, x=0.01, ha="left", fontsize=10.5, weight="bold", color=theme.ink)
+        headline(figure, title)
         if entries:
             figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=4, fontsize=8)
         if finish:
@@ -179,4 +191,4 @@ def _grid(
                 finish(axes, panel, theme)
         return figure
 
-    return Figure(draw, alt=alt, caption=caption)
+    return Figure(draw, alt=alt, caption=caption, scrolls=title)

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator
 
 from fer_repro.errors import FerReproError
-from fer_repro.plots.figure import Figure, Theme, canvas
+from fer_repro.plots.figure import Figure, Theme, canvas, headline
 
 
 def rank_intervals(
@@ -32,7 +32,7 @@ def rank_intervals(
         levels.append(next(level for level in range(len(groups)) if level not in taken))
 
     def draw(theme: Theme) -> Canvas:
-        figure = canvas(7.2, 0.95 + 0.29 * len(names))
+        figure = canvas(7.2, 0.95 + (0.37 if any("\n" in name for name in names) else 0.29) * len(names))
         axes = figure.add_subplot()
         axes.grid(axis="x")
         for place, (low, high) in enumerate(bounds):
@@ -47,7 +47,7 @@ def rank_intervals(
         axes.spines["left"].set_visible(False)
         axes.set(ylim=(len(names) - 0.5, -0.5), xlim=(0.5, len(names) + 0.5), xlabel="rank")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=12, min_n_ticks=1))
-        axes.set_title(title)
+        headline(figure, title)
         return figure
 
-    return Figure(draw, alt=alt, caption=caption)
+    return Figure(draw, alt=alt, caption=caption, scrolls=title)

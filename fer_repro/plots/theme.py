@@ -23,6 +23,10 @@ SOFT = "#6B7684"
 RULE = "rgba(128,138,150,.25)"
 
 
+TITLE = 10.5
+"""Size of a title in points."""
+
+
 def _tone(light: str, dark: str) -> str:
     """A CSS colour that follows the page's theme; a browser too old for it writes in the colour of the text around."""
     return f"light-dark({light},{dark})"
@@ -63,7 +67,9 @@ class Theme:
         return {
             "font.family": "DejaVu Sans",
             "font.size": 9.5,
-            "axes.titlesize": 10.5,
+            "figure.titlesize": TITLE,
+            "figure.titleweight": "bold",
+            "axes.titlesize": TITLE,
             "axes.titleweight": "bold",
             "axes.titlelocation": "left",
             "axes.edgecolor": self.line,
@@ -93,6 +99,14 @@ def canvas(width: float, height: float) -> Canvas:
     figure = Canvas(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def headline(figure: Canvas, title: str) -> None:
+    """The title of a whole figure from its left edge, in as many lines as its width needs; the figure grows by those
+    after the first. A title of axes would begin behind their labels, and what does not fit there would be cut."""
+    words = figure.suptitle(title, x=0.01, ha="left", wrap=True)
+    height = words.get_window_extent().height / figure.dpi
+    figure.set_figheight(figure.get_figheight() + max(0.0, height - 1.5 * TITLE / 72))
 
 
 def contrast(one: Sequence[float], other: Sequence[float]) -> float:

@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter
 from fer_repro import results, speed
 from fer_repro.errors import FerReproError
 from fer_repro.markup import Html, note, table, text
-from fer_repro.plots.figure import Figure, Theme, canvas
+from fer_repro.plots.figure import Figure, Theme, canvas, headline
 from fer_repro.speed import tables
 from fer_repro.speed.tables import NOT_MEASURED, Grid, rate, times
 
@@ -176,7 +176,7 @@ def sides(figures: Mapping[str, Any], device: str) -> Figure:
         for place, one in zip(places, measured, strict=True):
             axes.text(1.01, place, f"× {times(one.get('ratio_fp32'))}", transform=right, va="center", fontsize=9)
         axes.set_xlabel("images a second, logarithmic")
-        axes.set_title(f"training on a {DEVICES[device]}")
+        headline(figure, f"training on a {DEVICES[device]}")
         figure.legend(loc="outside lower center", ncols=4, fontsize=8.4, columnspacing=1.4, handletextpad=0.4)
         return figure
 

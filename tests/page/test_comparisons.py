@@ -18,7 +18,7 @@ from fer_repro.data.dataset import FER2013
 from fer_repro.errors import FerReproError
 from fer_repro.page import comparisons
 from fer_repro.page.comparisons import ComparisonsPage, accuracy, cost, protocol, together
-from fer_repro.page.comparisons.words import count, listed, p_value, points
+from fer_repro.page.comparisons.words import count, in_lines, listed, p_value, points
 from fer_repro.plots.figure import Figure
 from fer_repro.plots.panels import Cloud, clouds
 
@@ -238,7 +238,7 @@ def test_no_average_has_a_run_that_answers_one_class(monkeypatch):
         r"test-time augmentation changes the accuracy by (\S+ points on average over 2 seeds of VGGNet)",
         r"claimed protocol changes the accuracy of 1 variant by (\S+ points on average)",
         r"the mean calibration error on PrivateTest from (\S+ to \S+) points",
-        r"Of (2 pairs) of runs that differ in nothing but the seed",
+        r"Of (2 pairs) of runs of one model in the same precision",
     ):
         assert re.search(pattern, words)[1] == re.search(pattern, expected)[1], pattern
     for sentence in ("on average", "no predicted class", "nothing but the seed", "with p below 0.05"):
@@ -294,6 +294,39 @@ def test_a_run_that_answers_one_class_is_named(monkeypatch):
     assert [run.one_class for run in runs] == ["answers happy for every image", "", "answers happy for every image"]
     body = page.overview().body
     assert body.count("answers happy for every image") == 2 and "seed 1 answers happy for every image" in body
+
+
+def test_a_seed_that_failed_leaves_the_other_models_their_room(monkeypatch):
+    failed = run_of("deep-emotion", 0.5, 1)
+    for name in ("PublicTest_plain", "PrivateTest_plain"):
+        failed.predictions[name] = np.tile(np.eye(7, dtype=np.float16)[3], (3589, 1))
+    failed.record["scores"] = results.score_all(failed.predictions)
+    page = page_of(monkeypatch, [run_of("baseline", 0.6), run_of("vggnet", 0.7), run_of("deep-emotion", 0.5), failed])
+    entry = page.comparison.entries[-1]
+    assert entry.interval == (0.0, 1.0)
+    low, high = page.forest().canvas().axes[0].get_xlim()
+    assert low > 15 and high < 90
+    for body in (page.forest().figure(), page.test_sets().body):
+        assert "Arrow heads: the interval continues beyond the axis." in body
+    assert "0.00 to 100.00" in page.overview().body, "the table has the interval"
+
+
+def test_kappa_is_in_hundredths_without_a_sign_before_zero(page):
+    numbers = [one.get_text() for one in page.agreement().canvas().axes[0].texts]
+    assert all(re.fullmatch(r"-?[1-9]\d*|0", number) for number in numbers)
+    assert "83: a kappa of 0.83" in page.agreement().caption
+
+
+def test_long_names_break_before_the_bracket():
+    assert in_lines("package fer") == "package fer"
+    assert in_lines("VGGNet (unfinished: epoch 1 of 350)\u00a0*") == "VGGNet\n(unfinished: epoch 1 of 350)\u00a0*"
+    long = in_lines("residual-masking-resnet18-scratch (unfinished: epoch 1 of 51)\u00a0*")
+    assert long.split("\n") == ["residual-masking-resnet18-scratch", "(unfinished: epoch 1 of 51)\u00a0*"]
+
+
+def test_training_takes_minutes_in_the_picture_of_costs(page):
+    found = page.cost()
+    assert "minutes of training" in found.plain and "Minutes: of training one seed" in found.body
 
 
 def test_the_sentence_about_epochs_names_the_kinds_of_runs(page, monkeypatch):

@@ -232,7 +232,7 @@ def ranks(pairs: Pairs) -> Html:
     said = "; ".join(f"{entry.name} {low} to {high}" for entry, (low, high) in zip(deciding, bounds, strict=True))
     groups = [group for group in pairs.groups if len(group) > 1]
     figure = rank_intervals(
-        [f"{entry.name}  {place}" for place, entry in enumerate(deciding, start=1)],
+        [f"{name}  {place}" for place, name in enumerate(tick_names(deciding), start=1)],
         bounds,
         groups,
         f"Ranks on {SCORED}",

@@ -8,10 +8,10 @@ from fer_repro.markup import Html, details, percent, seconds, small, table, text
 from fer_repro.page.comparisons.words import MARK, named, starred
 from fer_repro.plots.panels import Cloud, clouds
 
-PARAMETERS, ADDS, SECONDS, YEAR = (
+PARAMETERS, ADDS, MINUTES, YEAR = (
     "parameters",
     "multiply-adds for one image",
-    "seconds of training",
+    "minutes of training",
     "year of publication",
 )
 
@@ -24,16 +24,16 @@ def cost(comparison: Comparison) -> Html:
         [
             Cloud(PARAMETERS, True, _points(comparison, "parameters")),
             Cloud(ADDS, True, _points(comparison, "multiply_adds")),
-            Cloud(SECONDS, True, _points(comparison, "seconds")),
+            Cloud(MINUTES, True, [(spent / 60, *others) for spent, *others in _points(comparison, "seconds")]),
             Cloud(YEAR, False, _points(comparison, "year")),
         ],
         f"Accuracy on {SCORED} against cost",
-        alt="Accuracy against parameters, multiply-adds, seconds of training and year: "
+        alt="Accuracy against parameters, multiply-adds, minutes of training and year: "
         + "; ".join(_said(entry) for entry in entries)
         + ".",
         caption="Each number is a model, numbered as in the table of all models; k: thousand, M: million, G: billion. "
-        "Seconds: of training one seed to its "
-        f"end here, on {' and '.join(devices) or 'no device so far'}; seconds of different devices and of runs that "
+        "Minutes: of training one seed to its "
+        f"end here, on {' and '.join(devices) or 'no device so far'}; times of different devices and of runs that "
         "shared a machine are not comparable. Year: of the paper or of the package's release; the baseline has none. A "
         f"model whose number is not known is left out of a picture. {MARK}",
     )

@@ -31,6 +31,7 @@ from fer_repro.page.comparisons.words import (
     points_with_interval,
     runs_of,
     starred,
+    tick_names,
     without,
 )
 from fer_repro.plots.dots import dots
@@ -54,7 +55,7 @@ def both_sets(models: Sequence[BothSets]) -> Html:
     values = {starred(one.entry): {SELECTING: one.public, SCORED: one.private} for one in models}
     said = "; ".join(f"{name} {percent(p[SELECTING][0])} and {percent(p[SCORED][0])}" for name, p in values.items())
     figure = dots(
-        values,
+        dict(zip(tick_names([one.entry for one in models]), values.values(), strict=True)),
         f"Accuracy on {SELECTING} and on {SCORED}",
         alt=f"Accuracies on {SELECTING} and {SCORED}: {said}.",
         caption="Dots: the mean over the seeds; bars: its 95 % interval. The two sets have other images, so the "

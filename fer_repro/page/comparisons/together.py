@@ -32,16 +32,16 @@ def agreement(entries: Sequence[Entry]) -> Figure:
     row, column = np.unravel_index(np.nanargmax(pairs), pairs.shape)
     seeds = [f"{entry.name} {table[k, k]:.2f}" for k, entry in enumerate(entries) if not np.isnan(table[k, k])]
     return pair_matrix(
-        table,
+        # Adding 0 makes -0 a 0.
+        np.round(100 * table) + 0.0,
         tick_names(entries),
-        f"Agreement of predictions on {SCORED}, Cohen's kappa",
+        f"Agreement of predictions on {SCORED}, Cohen's kappa in hundredths",
         alt=f"Heat map of Cohen's kappa for {len(entries)} models: between two models from {np.nanmin(pairs):.2f} to "
         f"{np.nanmax(pairs):.2f} ({starred(entries[row])} and {starred(entries[column])}). Between the seeds of one "
         f"model: {'; '.join(seeds) or 'no model has two'}.",
-        caption="1: always the same class; 0: as often as chance. Mean over all pairs of runs; on the diagonal between "
-        f"the seeds of one model. {MARK}",
-        shape="{:.2f}",
-        limits=(min(0.0, float(np.nanmin(table))), 1.0),
+        caption="83: a kappa of 0.83; 100: always the same class; 0: as often as chance. Mean over all pairs of runs; "
+        f"on the diagonal between the seeds of one model. {MARK}",
+        limits=(min(0.0, 100 * float(np.nanmin(table))), 100.0),
     )
 
 

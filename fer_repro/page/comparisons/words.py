@@ -12,6 +12,8 @@ from fer_repro.results import UNFINISHED, Result
 
 NOTHING = "no result is stored that was scored on PrivateTest. This scores a small one: fer-repro run baseline --seed 0"
 ONE = "only one model that may decide is stored, so there is nothing to compare it with"
+LETTERS = 34
+"""Of a line beside a picture: as long as the longest names of variants."""
 MARK = (
     "*: decides nothing, because the run is unfinished, was made under the claimed protocol, or its model was or may "
 )
@@ -52,9 +54,16 @@ def starred(entry: Entry) -> str:
 
 
 def tick_names(entries: Sequence[Entry]) -> list[str]:
-    """Names for the side of a picture, in two lines where they are long and there is room."""
-    room = len(entries) <= PRINTED
-    return [textwrap.fill(starred(entry), 30) if room else starred(entry) for entry in entries]
+    """Names for the side of a picture; where there is room, a long one has what is in brackets on a line of its own."""
+    return [in_lines(starred(entry)) if len(entries) <= PRINTED else starred(entry) for entry in entries]
+
+
+def in_lines(name: str) -> str:
+    """A name in lines of at most `LETTERS`, of which the bracket begins one."""
+    if len(name) <= LETTERS:
+        return name
+    parts = name.replace(" (", "\n(").split("\n")
+    return "\n".join(textwrap.fill(part, LETTERS) for part in parts)
 
 
 def named(entry: Entry) -> str:

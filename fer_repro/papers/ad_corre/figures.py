@@ -253,6 +253,7 @@ def _matrices(panels: Sequence[Panel], labels: np.ndarray) -> Figure:
     )
     return Figure(
         draw,
+        scrolls="correlation of embeddings",
         alt=f"Correlation matrices of the embeddings of {len(labels)} faces sorted by class, and below them of the "
         f"embeddings of one face. Mean correlation, {means}.",
         caption=f"One batch of {len(labels)} synthetic faces. Above: correlation of every pair of faces, mean over the "

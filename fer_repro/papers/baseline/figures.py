@@ -180,6 +180,7 @@ def accuracy_by_minutes(result: Result, results_dir: Path | None = None) -> Figu
     )
     return Figure(
         draw,
+        scrolls="accuracy against minutes of training",
         alt=f"Accuracy against minutes of training. {ends}.",
         caption=f"Lines: {select}, plain, after every epoch. Squares: {SCORED} with test-time augmentation, after "
         "the training. The learning rate falls until the end: a point in the middle is not what a shorter schedule "

@@ -17,7 +17,7 @@ from fer_repro.errors import FerReproError
 from fer_repro.evaluation.statistics import wilson
 from fer_repro.markup import percent, whole
 from fer_repro.papers.cnn_hyperparameters import search
-from fer_repro.plots.figure import Figure, Theme, canvas
+from fer_repro.plots.figure import Figure, Theme, canvas, headline
 from fer_repro.plots.forest import Row, forest
 from fer_repro.results import NotRecorded, Result
 
@@ -110,12 +110,13 @@ def parallel_coordinates(searched: Searched) -> Figure:
         axes.set(xlim=(-0.1, last + 0.6), ylim=(-0.08, 1.08), yticks=[])
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
-        axes.set_title("Every trial, from its settings to its accuracy")
+        headline(figure, "Every trial, from its settings to its accuracy")
         figure.legend(fontsize=8.2, loc="outside lower left", ncols=2)
         return figure
 
     return Figure(
         draw,
+        scrolls="every trial",
         alt=f"Parallel coordinates of {len(trials)} trials over {', '.join(names)}; accuracy on {searched.select} from "
         f"{percent(low)} to {percent(low + spread)}. Chosen: trial {chosen['trial']}, {described(chosen)}.",
         caption=f"The stronger the blue, the higher the {searched.select} accuracy. Failed trials have no line.",
@@ -148,12 +149,13 @@ def importance(searched: Searched) -> Figure:
         axes.set_yticks(range(len(order)), [name.replace("_", " ") for name in order])
         axes.set(xlim=(0, 102), ylim=(len(order) - 0.4, -1.3), xlabel="share of the variance between trials, %")
         axes.tick_params(axis="y", length=0)
-        axes.set_title("Which settings mattered?")
+        headline(figure, "Which settings mattered?")
         return figure
 
     listed = "; ".join(f"{n} {percent(shares[n][0], 0)} against {percent(shares[n][1], 0)}" for n in order)
     return Figure(
         draw,
+        scrolls="importance of the settings",
         alt="Importance: the share of the variance between trials that each setting explains, against what 95 % of "
         f"random reorderings stay below: {listed}.",
         caption="Dots: variance between the mean accuracies of a setting's values, as a share of the whole. Grey: what "
@@ -193,6 +195,7 @@ def best_so_far(searched: Searched) -> Figure:
     ending = f" Failed: {len(failed)} trials." if failed else ""
     return Figure(
         draw,
+        scrolls="best accuracy so far",
         alt=f"Best {searched.select} accuracy so far over {len(numbers)} complete trials: {percent(values[0])} after "
         f"the first, {percent(heights[-1])} after the last, reached by trial {searched.chosen['trial']}.{ending}",
         caption="Where the curve is flat, more trials gave no gain.",
@@ -251,6 +254,7 @@ def test_sets(searched: Searched) -> Figure:
 
     return Figure(
         draw,
+        scrolls="accuracies of all trials",
         alt=f"{pair[1]} against {pair[0]} accuracy of {len(both)} trials; correlation {correlation}.",
         caption=f"Each dot is a trial. Correlation of the two accuracies over the trials: {correlation}.",
         remark=searched.remark,

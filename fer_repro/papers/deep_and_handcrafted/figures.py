@@ -98,7 +98,7 @@ def masks() -> Figure:
 
     alt = "Histograms of normal weights, kept and set to 0. " + "; ".join(f"{name}: {e}" for name, e in effects.items())
     caption = f"{len(weight):,} normal random numbers in place of a layer, sparsity {percent(share, 0)}."
-    return Figure(draw, alt=f"{alt}.", caption=caption)
+    return Figure(draw, alt=f"{alt}.", caption=caption, scrolls="weights set to 0")
 
 
 @cache

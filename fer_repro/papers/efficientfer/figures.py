@@ -202,7 +202,7 @@ def schedule() -> Figure:
         f"Traces of torch's scheduler at the start of each epoch of {BATCHES} batches. Released: {first[0]:.6f} in the "
         f"first epoch and {last[0]:.6f} in the last."
     )
-    return Figure(draw, alt=f"Learning rate by epoch: {shown}.", caption=caption)
+    return Figure(draw, alt=f"Learning rate by epoch: {shown}.", caption=caption, scrolls="learning rate by epoch")
 
 
 def augmented() -> Figure:

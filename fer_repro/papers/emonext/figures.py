@@ -290,7 +290,7 @@ def schedule() -> Figure:
         f"{max(first):.2g} at batch {1 + first.index(max(first))}, {min(first):.2g} at batch "
         f"{1 + first.index(min(first))} and every {RELEASED.stages[0].schedule['cycle']} later."
     )
-    return Figure(draw, alt=f"Learning rate by batch: {shown}.", caption=caption)
+    return Figure(draw, alt=f"Learning rate by batch: {shown}.", caption=caption, scrolls="learning rate by batch")
 
 
 def clipping() -> Html:

@@ -106,6 +106,7 @@ def matrices(blocks: Sequence[Mapping[str, np.ndarray]], remark: str) -> Figure:
     largest = ", ".join(f"{title}: largest {len(w) * w.max():.1f} times" for title, w in first)
     return Figure(
         draw,
+        scrolls="attention between channels",
         alt=f"Channel-by-channel attention of the first head of {len(first)} blocks, and of {len(strips)} heads of the "
         f"first one. Relative to the even share of one over the number of channels, {largest}.",
         caption="Mean attention weights over scored faces: row i shows from which channels (columns) channel i takes "

@@ -160,6 +160,7 @@ def _gains(images: np.ndarray, found: Sequence[Masked]) -> Figure:
     )
     return Figure(
         draw,
+        scrolls="masks of every stage",
         alt=f"{len(images)} faces and, beside each, how much the mask of every stage lengthens the feature vector at "
         f"each position: {ranges}.",
         caption="How much each position of a stage's maps is amplified by its mask. Where the softmax is even over C "
@@ -291,6 +292,7 @@ def _scatter(found: Subsets, rules: dict[str, int], remark: str) -> Figure:
     chosen = "; ".join(f"{rule}: {x[index]:.2f} % and {y[index]:.2f} %" for rule, index in rules.items())
     return Figure(
         draw,
+        scrolls="accuracy of all subsets",
         alt=f"Accuracy of all {len(x)} subsets of the members on PublicTest and PrivateTest. {chosen}.",
         caption=f"All {len(x)} subsets of the seven members. The published search takes the highest point, a fair one "
         "the point farthest right.",

@@ -170,6 +170,7 @@ def distributions(made: Generated, remark: str) -> Figure:
 
     return Figure(
         draw,
+        scrolls="what the filters accept",
         alt=f"Histograms of {len(made.near)} candidates: PSNR from {finite.min():.1f} to {finite.max():.1f} dB, "
         f"{int(made.near.sum())} pass; cosine with the wanted label from {made.cosine.min():.2f} to "
         f"{made.cosine.max():.2f}, {int(made.fitting.sum())} pass.",

@@ -27,7 +27,7 @@ from fer_repro.markup import SYNTHETIC, Html, interval, percent, remark_note, ta
 from fer_repro.papers import model_name
 from fer_repro.papers.segmentation_vgg19 import PLAIN, ROW, SegmentationVgg19, build, recipe
 from fer_repro.papers.segmentation_vgg19.gates import GateFacts, gate_statistics
-from fer_repro.plots.figure import Figure, Theme, canvas
+from fer_repro.plots.figure import Figure, Theme, canvas, headline
 from fer_repro.results import HALVES, NotRecorded, Result
 from fer_repro.training import checkpoint
 from fer_repro.training.execution import one_thread
@@ -180,7 +180,7 @@ def _ranges(gates: Sequence[GateFacts], title: str, remark: str) -> Figure:
         axes.set_yticks(places, [f"stage {gate.name}, C = {gate.channels}" for gate in gates])
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="x")
-        axes.set_title(title, pad=24)
+        headline(figure, title)
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, fontsize=8.5, borderaxespad=0.2)
         return figure
 
@@ -191,6 +191,7 @@ def _ranges(gates: Sequence[GateFacts], title: str, remark: str) -> Figure:
     )
     return Figure(
         draw,
+        scrolls=title,
         alt=f"{title}. Values of the masks: {values}.",
         caption="Values of the masks over all channels, positions and faces, on a logarithmic axis. A gate that is the "
         "identity has m = 0 everywhere, one that doubles the maps has m = 1.",
