@@ -241,7 +241,7 @@ def test_no_average_has_a_run_that_answers_one_class(monkeypatch):
         r"Of (2 pairs) of runs of one model in the same precision",
     ):
         assert re.search(pattern, words)[1] == re.search(pattern, expected)[1], pattern
-    for sentence in ("on average", "no predicted class", "nothing but the seed", "with p below 0.05"):
+    for sentence in ("on average", "no predicted class", "in the same precision", "with p below 0.05"):
         assert re.search(rf"{sentence}[^.]*(\.\d[^.]*)*, {both}", words), sentence
     assert "which answers" not in expected
 
