@@ -48,8 +48,11 @@ def members(protocol: str, results_dir: Path | None = None) -> Html:
         dropout = f"{KINDS[name].full['dropout']:g}"
         rows.append([network, whole(declared_parameters(name)), dropout, start, "<br>".join(scores) or "not run"])
     rows.append(["all seven", whole(declared_parameters(ENSEMBLE)), "", "", ""])
-    header = ["Network", "Parameters", "Dropout before the last layer", "Starts from", "PrivateTest"]
-    caption = f"Accuracy: stored runs under the {protocol} protocol, ten random copies of each face, one line per seed."
+    header = ["Network", "Parameters", "Dropout", "Starts from", "PrivateTest"]
+    caption = (
+        "Dropout: before the last layer. PrivateTest: accuracy of stored runs under the "
+        f"{protocol} protocol, ten random copies of each face, one line per seed."
+    )
     return Html(table(header, rows, caption, numeric=(1, 2, 4)), f"{len(MEMBERS)} members")
 
 
