@@ -69,7 +69,7 @@ def forest(
         y += 0.35
     widths = [max(map(len, column)) for column in zip_longest(columns, *(row.words for row in rows), fillvalue="")]
     starts = [10 + 5.1 * sum(widths[:i]) + 9 * i for i in range(len(widths))]
-    top = -0.75 if line is None or not line_label else -1.25
+    top = -1.0 if line is None or not line_label else -1.25
 
     def draw(theme: Theme) -> Canvas:
         figure = canvas(7.2, 0.8 + 0.285 * (y - 0.35 - top))
